@@ -1,0 +1,59 @@
+# One way to do each thing; people and CI call the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+NODE := tests/clients/node
+
+.PHONY: run setup test check format docs lock clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run  ## serve on 127.0.0.1:8000 with the embedded worker
+	$(BIN)/darkroom serve
+
+setup: $(VENV)/.dev  ## everything for working on Darkroom, in .venv
+
+test: $(VENV)/.dev $(NODE)/node_modules/.done  ## the whole test suite
+	$(BIN)/pytest
+
+check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/darkroom check --quiet
+
+format: $(VENV)/.dev  ## rewrite to the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev  ## write the generated pages
+	$(BIN)/darkroom check --markdown > docs/models.md
+
+lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--group build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--group build --group dev pyproject.toml -o requirements-dev.lock -c requirements.lock
+
+clean:  ## remove everything that the targets made
+	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer; say which with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(NODE)/node_modules/.done: $(NODE)/package-lock.json $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" npm --prefix $(NODE) ci --silent --no-audit --no-fund
+	@touch $@

@@ -1,0 +1,104 @@
+"""The four kinds of rule, and the parameters they are about, as the config files write them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+ParamType = Literal["string", "integer", "number", "boolean", "enum", "image", "object", "array"]
+Scalar: TypeAlias = bool | int | float | str
+
+
+class Frozen(BaseModel):
+    """A piece of config: immutable, and a key that nobody knows is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Bounds(Frozen):
+    """What values are taken. On a parameter: from the caller; on a rule: by this route."""
+
+    min: float | None = None
+    max: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bounds:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+    def admits(self, value: object) -> bool:
+        """Whether a value of the right type is inside."""
+        if self.choices is not None and value not in self.choices:
+            return False
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+        return True
+
+    def describe(self) -> str:
+        """The bounds in words: `1 to 4`, `at least 0`, `png, jpeg`; empty where there are none."""
+        if self.choices is not None:
+            return ", ".join(str(choice) for choice in self.choices)
+        if self.min is not None and self.max is not None:
+            return f"{self.min:g} to {self.max:g}"
+        if self.min is not None:
+            return f"at least {self.min:g}"
+        if self.max is not None:
+            return f"at most {self.max:g}"
+        return ""
+
+
+class Param(Bounds):
+    """A declared parameter.
+
+    For `string`, `min` and `max` are lengths in characters. `default` is sent when the caller gives nothing; without
+    one nothing is sent. `required` makes an absent value a 400.
+    """
+
+    type: ParamType
+    doc: str
+    default: JsonValue = None
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Param:
+        if self.type == "enum" and not self.choices:
+            raise ValueError("an enum needs its choices")
+        if self.type in ("image", "object", "array", "boolean") and (self.min is not None or self.max is not None):
+            raise ValueError(f"min and max mean nothing for type {self.type}")
+        if self.default is not None and self.type in ("integer", "number", "enum") and not self.admits(self.default):
+            raise ValueError(f"the default {self.default!r} is outside its own bounds: {self.describe()}")
+        return self
+
+
+class Passthrough(Bounds):
+    """Sent as is, under the same name."""
+
+    rule: Literal["passthrough"]
+
+
+class Renamed(Bounds):
+    """The same value under the provider's field name; a dot in `to` nests."""
+
+    rule: Literal["renamed"]
+    to: str
+
+
+class Converted(Bounds):
+    """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it."""
+
+    rule: Literal["converted"]
+    using: str
+    to: str | None = None
+
+
+class Emulated(Bounds):
+    """The provider has no such thing: the gateway does it, by the named emulation."""
+
+    rule: Literal["emulated"]
+    by: str
+
+
+Rule = Annotated[Passthrough | Renamed | Converted | Emulated, Field(discriminator="rule")]

@@ -1,0 +1,158 @@
+"""The frozen vocabulary that every room speaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Format = Literal["png", "jpeg", "webp", "gif", "avif"]
+ResizeMode = Literal["crop", "pad", "stretch"]
+
+MEDIA_TYPES: Mapping[str, str] = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "avif": "image/avif",
+}
+FORMATS: tuple[str, ...] = tuple(MEDIA_TYPES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a picture says of itself in its first bytes and its structure; nothing is decoded for it.
+
+    `width` and `height` are in pixels as stored: `orientation` (EXIF, 1 to 8) is not applied. `plain` is true for
+    8-bit grey, RGB, RGBA or palette samples in sRGB (or without a profile), which every provider reads alike; false
+    for CMYK, 16-bit and foreign colour profiles. `metadata` is true when EXIF, XMP, IPTC, comments or text are inside.
+    """
+
+    format: Format
+    width: int
+    height: int
+    alpha: bool = False
+    animated: bool = False
+    orientation: int = 1
+    plain: bool = True
+    metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A picture as its bytes and its header. The bytes are passed along, never copied and never shown."""
+
+    data: bytes = field(repr=False)
+    header: Header
+
+    @property
+    def format(self) -> Format:
+        return self.header.format
+
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES[self.header.format]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels as a person sees it: with the orientation applied."""
+        return self.header.height if self.header.orientation >= 5 else self.header.width
+
+    @property
+    def height(self) -> int:
+        """Height in pixels as a person sees it: with the orientation applied."""
+        return self.header.width if self.header.orientation >= 5 else self.header.height
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes, as hex digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+# JSON, with pictures as leaves: an adapter decides how a picture travels (data URI, upload, signed address).
+Value: TypeAlias = "None | bool | int | float | str | Image | list[Value] | dict[str, Value]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    @property
+    def megapixels(self) -> float:
+        return self.width * self.height / 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest:
+    """What the caller asks for, typed by the model's declarations and free of any transport.
+
+    `params` holds declared parameters that the caller gave, `extra` the undeclared fields, `provider_options` what is
+    meant for one provider alone. `seed` is the base of the pictures' seeds: the caller's, or drawn once at the door, so
+    that a picture that moves to another route keeps its seed.
+    """
+
+    model: str
+    images: tuple[Image, ...]
+    params: Mapping[str, Value]
+    extra: Mapping[str, Value]
+    provider_options: Mapping[str, Mapping[str, Value]]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """A finishing step: deliver exactly `size`.
+
+    `crop` keeps the aspect ratio, covers the size and cuts the overhang off evenly; `pad` keeps the aspect ratio and
+    fills what is left with `background` (transparent where that is None and the format has alpha, else white);
+    `stretch` gives up the aspect ratio.
+    """
+
+    size: Size
+    mode: ResizeMode = "crop"
+    background: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcode:
+    """A finishing step: deliver this format.
+
+    `quality` is 0 to 100 (jpeg, webp, avif; None: the measured default of the format). `background` is the `#rrggbb`
+    that transparent areas are flattened onto: always for a format without alpha (None: white), and for every format
+    when `opaque` is set.
+    """
+
+    format: Format
+    quality: int | None = None
+    background: str | None = None
+    opaque: bool = False
+
+
+Step: TypeAlias = Resize | Transcode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one route serves one request.
+
+    `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
+    `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
+    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value.
+    """
+
+    calls: tuple[Mapping[str, Value], ...]
+    pictures_per_call: int = 1
+    output: Size | None = None
+    delivered: Size | None = None
+    finish: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,198 @@
+"""The contract of an adapter, and the errors that carry the policy of the failover loop.
+
+    ProviderError
+    ├── Rejected       the provider refuses the input
+    ├── Blocked        the provider's content policy refuses the input or the result
+    ├── Throttled      too many requests, or no free place
+    ├── Unusable       our account or our key cannot be used
+    ├── Unreached      the request never left
+    ├── Unknown        the answer to a submit was lost; the work may have been taken
+    ├── Failed         the provider says that the job failed
+    ├── Undecodable    the result is not the picture that was asked for
+    └── Expired        the deadline passed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Literal, Protocol
+
+from normalization.values import Value
+
+Health = Literal["neutral", "counts", "cools_down", "parks"]
+
+
+class ProviderError(Exception):
+    """Something went wrong at a provider.
+
+    `message` is for the operator's log and for the attempts list: it never holds a key, a prompt or a picture.
+    `next_route` says whether the next route may be tried, `health` what the breaker hears, `billed` whether money may
+    have been spent (None: perhaps). `retry_after` is in seconds, where the provider gave one.
+    """
+
+    next_route: ClassVar[bool]
+    health: ClassVar[Health]
+    billed: ClassVar[bool | None]
+
+    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.code = code
+
+
+class Rejected(ProviderError):
+    """The provider refuses the input (400, 422). `message` may be shown to the caller."""
+
+    next_route = True
+    health = "neutral"
+    billed = False
+
+
+class Blocked(ProviderError):
+    """The provider's content policy refuses the input or the result."""
+
+    next_route = False
+    health = "neutral"
+    billed = False
+
+
+class Throttled(ProviderError):
+    """Too many requests (429), or no free place (409 at capacity): others may have one."""
+
+    next_route = True
+    health = "cools_down"
+    billed = False
+
+
+class Unusable(ProviderError):
+    """Our account or key cannot be used (401, 402, 403): no route of this provider can."""
+
+    next_route = True
+    health = "parks"
+    billed = False
+
+
+class Unreached(ProviderError):
+    """The request never left: connection refused, TLS, DNS."""
+
+    next_route = True
+    health = "counts"
+    billed = False
+
+
+class Unknown(ProviderError):
+    """The answer to a submit was lost: the work may have been taken, so nothing else may be bought before that is known."""
+
+    next_route = False
+    health = "counts"
+    billed = None
+
+
+class Failed(ProviderError):
+    """The provider says that the job failed."""
+
+    next_route = True
+    health = "counts"
+    billed = None
+
+
+class Undecodable(ProviderError):
+    """The result is not the picture that was asked for."""
+
+    next_route = True
+    health = "counts"
+    billed = True
+
+
+class Expired(ProviderError):
+    """The deadline of the attempt passed; the job was cancelled upstream."""
+
+    next_route = True
+    health = "counts"
+    billed = None
+
+
+class Readiness(Enum):
+    """Whether a provider can serve an upstream model now."""
+
+    OFF = "off"
+    """Not configured: no key, no worker, or no worker that has this model."""
+    DOWN = "down"
+    """Configured, and not able to take work at the moment."""
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """The provider's own name of a model, with the adapter's options from the route's `[options]`."""
+
+    model: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One upstream call.
+
+    `id` is ours and unique to the attempt: letters, digits, `-` and `_`. `payload` is the model's input object, with
+    pictures as `Image` leaves for the adapter to encode or upload. `deadline` is in seconds of the event loop's clock.
+    """
+
+    id: str
+    upstream: Upstream
+    payload: Mapping[str, Value]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """A job that a provider has taken. Plain data: it is stored, and may be waited for in another process."""
+
+    provider: str
+    id: str
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a finished job gave. `pictures` are the bytes as they came, not looked into.
+
+    `seconds` is the provider's own measure of its run time, `cost` its bill in micro-dollars; None where it tells none.
+    """
+
+    pictures: tuple[bytes, ...] = field(repr=False)
+    seconds: float | None = None
+    cost: int | None = None
+
+
+class Provider(Protocol):
+    """An adapter. It raises `ProviderError` and nothing else of its own making."""
+
+    name: str
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        """Say whether it can serve this model now, with a sentence for the operator why not. Never waits."""
+        ...
+
+    async def submit(self, job: Job) -> Handle:
+        """Hand the job over. When this returns the provider has taken the work, and money may flow."""
+        ...
+
+    async def wait(self, handle: Handle, deadline: float) -> Outcome:
+        """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit."""
+        ...
+
+    async def cancel(self, handle: Handle) -> None:
+        """Ask the provider to stop the job and see that it ended. Harmless on a job that has ended already."""
+        ...
+
+    async def start(self) -> None:
+        """Begin what runs beside requests, such as health checks."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop what `start` began. The shared HTTP client belongs to the caller."""
+        ...
