@@ -42,12 +42,16 @@ class Bounds(Frozen):
         if self.choices is not None:
             return ", ".join(str(choice) for choice in self.choices)
         if self.min is not None and self.max is not None:
-            return f"{self.min:g} to {self.max:g}"
+            return f"{_plain(self.min)} to {_plain(self.max)}"
         if self.min is not None:
-            return f"at least {self.min:g}"
+            return f"at least {_plain(self.min)}"
         if self.max is not None:
-            return f"at most {self.max:g}"
+            return f"at most {_plain(self.max)}"
         return ""
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number.is_integer() else f"{number:g}"
 
 
 class Param(Bounds):

@@ -70,7 +70,7 @@ class Image:
 
 
 # JSON, with pictures as leaves: an adapter decides how a picture travels (data URI, upload, signed address).
-Value: TypeAlias = "None | bool | int | float | str | Image | list[Value] | dict[str, Value]"
+Value: TypeAlias = "bool | int | float | str | Image | list[Value] | dict[str, Value] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,7 @@ class Unreached(ProviderError):
 
 
 class Unknown(ProviderError):
-    """The answer to a submit was lost: the work may have been taken, so nothing else may be bought before that is known."""
+    """The answer to a submit was lost: the work may have been taken, so nothing may be bought before that is known."""
 
     next_route = False
     health = "counts"

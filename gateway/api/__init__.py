@@ -1,0 +1,1 @@
+"""The front door: the only room, with `app.py`, that knows HTTP."""

@@ -1,0 +1,129 @@
+"""`POST /images/edits`: the main job, from the body to the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from gateway.api import failures, reply
+from gateway.api.errors import ApiError
+from gateway.api.form import Form, FormLimits, read_form
+from gateway.api.request import Asked, read_request
+from gateway.api.stream import Events
+from gateway.jobs.execute import AllFailed, Finished
+from gateway.jobs.job import Job
+from gateway.routing.select import Candidate, choose
+from gateway.settings import GatewaySettings
+from gateway.state import State
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+from normalization.coerce import Invalid
+from normalization.values import Image
+
+
+async def edit(request: Request) -> Response:
+    """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
+    state: State = request.app.state.darkroom
+    form = await _form(request, state.config.gateway)
+    asked = await read_request(form, state.config, state.imaging)
+    metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
+    candidates = _candidates(asked, state)
+    request.scope["darkroom.model"] = asked.model.id
+    job = state.jobs.start(candidates)
+    origin = state.config.gateway.public_url or _origin(request)
+    if asked.stream:
+        events = _events(asked, job, state, origin)
+        return Events(events, keep_alive=state.config.gateway.keep_alive_s, headers={"x-darkroom-job": job.id})
+    try:
+        finished = await job.wait()
+    except AllFailed as failure:
+        error = failures.failed(failure)
+        error.headers = {**error.headers, "x-darkroom-job": job.id}
+        raise error from failure
+    delivered, notes = await _deliver(asked, finished, state, origin)
+    return reply.answer(asked, job, finished, delivered, notes)
+
+
+async def _form(request: Request, settings: GatewaySettings) -> Form:
+    limits = FormLimits(max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_upload_bytes)
+    length = request.headers.get("content-length", "")
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await read_form(
+                request.headers.get("content-type", ""),
+                int(length) if length.isascii() and length.isdigit() else None,
+                request.stream(),
+                limits,
+            )
+    except TimeoutError:
+        message = f"The request's body did not arrive within {settings.body_timeout_s:g} seconds."
+        raise ApiError(408, message, code="request_timeout") from None
+    except ClientDisconnect:
+        raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
+
+
+def _candidates(asked: Asked, state: State) -> Sequence[Candidate]:
+    try:
+        choice = choose(asked.model, asked.request, state.readiness(asked.model))
+    except Invalid as error:
+        raise ApiError(400, error.message, param=error.param, code=error.code) from None
+    if not choice.candidates:
+        raise failures.no_route(asked.model, choice)
+    settings = state.config.gateway
+    for size in {s for c in choice.candidates for s in (c.plan.output, c.plan.delivered) if s is not None}:
+        if size.pixels > settings.max_output_pixels or max(size.width, size.height) > settings.max_side:
+            most = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
+            scaled_by = asked.model.scaled_by
+            raise ApiError(
+                400,
+                f"The picture would be {size} ({size.megapixels:.1f} megapixels); the limit is {most}.",
+                param=scaled_by if scaled_by in asked.request.params else "size",
+                code="output_too_large",
+            )
+    return choice.candidates
+
+
+async def _events(asked: Asked, job: Job, state: State, origin: str) -> AsyncIterator[Sequence[bytes]]:
+    try:
+        finished = await job.wait()
+    except AllFailed as failure:
+        raise failures.failed(failure) from failure
+    delivered, notes = await _deliver(asked, finished, state, origin)
+    reply.count(asked, finished, delivered)
+    for item in delivered:
+        yield reply.completed(asked, job, finished, item, notes)
+
+
+async def _deliver(
+    asked: Asked, finished: Finished, state: State, origin: str
+) -> tuple[list[reply.Delivered], list[str]]:
+    """Bring the pictures into the asked form. A stream's events always carry base64, as OpenAI's do."""
+    form = asked.response_format
+    wants_url = form == "url" or (form == "both" and (not asked.stream or "response_format" in asked.request.params))
+    delivered: list[reply.Delivered] = []
+    notes: list[str] = []
+    for image in finished.pictures:
+        url = await _keep(image, state, origin) if wants_url else None
+        if wants_url and url is None:
+            notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
+        as_base64 = asked.stream or url is None or form != "url"
+        delivered.append(await reply.encode(image, "both" if as_base64 else "url", url))
+    return delivered, notes
+
+
+async def _keep(image: Image, state: State, origin: str) -> str | None:
+    """The address of a picture in the file store; None where it cannot be stored: the picture is not lost for that."""
+    try:
+        return f"{origin}/files/{await state.files.put(image)}"
+    except OSError as error:
+        event("files.put_failed", logging.ERROR, error=type(error).__name__)
+        return None
+
+
+def _origin(request: Request) -> str:
+    """Scheme, host and port that this caller used: its answer alone is addressed with them."""
+    return f"{request.url.scheme}://{request.url.netloc}"

@@ -1,0 +1,69 @@
+"""What a caller is told when no route could serve: from the causes to a status, a code and a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gateway.api.errors import ApiError
+from gateway.api.reply import describe_attempts
+from gateway.jobs.execute import AllFailed
+from gateway.routing.select import Choice
+from normalization.model import Model
+from providers.base import Blocked, Expired, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+
+# After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
+_AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
+_DEFAULT_RETRY_AFTER_S = 5.0
+
+
+def no_route(model: Model, choice: Choice) -> ApiError:
+    """No candidate at all: the request's doing (400) or that of what is configured and healthy (503)."""
+    asked = [excluded for excluded in choice.excluded if excluded.param not in (None, "allow_degraded")]
+    if asked:
+        reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in asked)
+        message = f"No route of {model.id} can serve this request: {reasons}."
+        return ApiError(400, message, param=asked[0].param, code="no_route")
+    reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in choice.excluded)
+    message = f"{model.id} cannot be served at the moment: {reasons}."
+    return _retryable(503, message, "no_route", _DEFAULT_RETRY_AFTER_S)
+
+
+def failed(failure: AllFailed) -> ApiError:
+    """Every route was tried, or one must not be followed by another."""
+    error = _worst(failure.causes)
+    error.metadata = {"attempts": describe_attempts(failure.attempts)}
+    if any(cause.billed is not False for cause in failure.causes):
+        error.headers = {**error.headers, **_AFTER_SUBMIT_HEADERS}
+    return error
+
+
+def _worst(causes: Sequence[ProviderError]) -> ApiError:
+    for cause in causes:
+        if isinstance(cause, Unknown):
+            message = (
+                "The provider's answer was lost: the picture may have been made and billed. It was not bought again."
+            )
+            return ApiError(504, message, type="server_error", code="upstream_outcome_unknown")
+        if isinstance(cause, Blocked):
+            message = "The provider's content policy refused this picture or prompt."
+            return ApiError(400, message, code="content_policy_violation")
+    if all(isinstance(cause, Rejected) for cause in causes):
+        message = f"The provider refused the request: {causes[0].message}"
+        return ApiError(400, message, code=causes[0].code or "invalid_value")
+    if all(isinstance(cause, Throttled) for cause in causes):
+        soonest = min(cause.retry_after or _DEFAULT_RETRY_AFTER_S for cause in causes)
+        return _retryable(429, "Every provider is at capacity. Try again later.", "rate_limit_exceeded", soonest)
+    if all(isinstance(cause, (Throttled, Unreached, Unusable)) for cause in causes):
+        message = "No provider of this model can be reached at the moment."
+        return _retryable(503, message, "upstream_unavailable", _DEFAULT_RETRY_AFTER_S)
+    if isinstance(causes[-1], Expired):
+        message = "The picture was not ready within the deadline; the work was cancelled."
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
+    reason = "; ".join(dict.fromkeys(cause.message for cause in causes if not isinstance(cause, Unusable)))
+    return ApiError(502, f"No provider gave a picture: {reason}.", type="server_error", code="all_providers_failed")
+
+
+def _retryable(status: int, message: str, code: str, after_s: float) -> ApiError:
+    kind = "rate_limit_error" if status == 429 else "server_error"
+    return ApiError(status, message, type=kind, code=code, headers={"retry-after": str(max(1, math.ceil(after_s)))})

@@ -1,0 +1,33 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.state import State
+from gateway.telemetry import metrics
+from normalization.model import Model
+from providers.base import Readiness
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """200 once any model has a route that can serve; the body says it model by model, route by route."""
+    state: State = request.app.state.darkroom
+    models = {model.id: _routes(state, model) for model in state.config.models.values()}
+    ready = any(route["state"] == Readiness.READY.value for routes in models.values() for route in routes.values())
+    return JSONResponse({"status": "ready" if ready else "not ready", "models": models}, 200 if ready else 503)
+
+
+async def expose_metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    return Response(metrics.expose(), media_type=metrics.CONTENT_TYPE)
+
+
+def _routes(state: State, model: Model) -> dict[str, dict[str, str]]:
+    return {name: {"state": ready.value, "detail": why} for name, (ready, why) in state.readiness(model).items()}

@@ -1,0 +1,118 @@
+"""`GET /models`: what there is, what it takes, by which rule each parameter reaches each provider, at what price."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.api.request import unknown_model
+from gateway.config import Config
+from gateway.state import State
+from normalization.model import Model
+from normalization.rules import Param
+from normalization.table import cells
+from providers.base import Readiness
+
+
+async def list_models(request: Request) -> Response:
+    """Every model, then every alias."""
+    state: State = request.app.state.darkroom
+    config = state.config
+    data = [describe(model, state) for model in config.models.values()]
+    data += [
+        {**describe(config.models[alias.model], state), "id": name, "alias_of": alias.model}
+        for name, alias in config.aliases.items()
+    ]
+    return JSONResponse({"object": "list", "data": data})
+
+
+async def read_model(request: Request) -> Response:
+    """One model by its id or an alias; with `?schema=true` the JSON Schema of its parameters."""
+    state: State = request.app.state.darkroom
+    name = request.path_params["id"]
+    model, alias = state.config.resolve(name)
+    if model is None:
+        raise unknown_model(name, state.config)
+    if request.query_params.get("schema", "").lower() in ("true", "1"):
+        return JSONResponse(schema(model, state.config))
+    found = describe(model, state)
+    return JSONResponse({**found, "id": name, "alias_of": alias.model} if alias else found)
+
+
+def describe(model: Model, state: State) -> dict[str, Any]:
+    """OpenAI's keys, and ours beside them."""
+    readiness = state.readiness(model)
+    by_route: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
+    own: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
+    for cell in cells(model):
+        rule = cell.rule.model_dump(exclude_none=True)
+        by_route[cell.route.name][cell.name] = {**rule, "to": cell.target} if cell.target else rule
+        if cell.only_here:
+            own[cell.route.name][cell.name] = _param(cell.param)
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": int(datetime.combine(model.created, time(), UTC).timestamp()),
+        "owned_by": model.owned_by,
+        "description": model.doc,
+        "modes": list(model.modes),
+        "parameters": {name: _param(param) for name, param in model.params.items()},
+        "routes": {
+            name: {
+                "provider": route.provider,
+                "model": route.model or None,
+                "state": readiness[name][0].value,
+                "detail": readiness[name][1],
+                "degraded": route.degraded,
+                "price": {**route.price.model_dump(exclude_defaults=True), "currency": "USD"},
+                "parameters": own[name],
+                "rules": by_route[name],
+            }
+            for name, route in model.routes.items()
+        },
+        "available": any(state_ is Readiness.READY for state_, _ in readiness.values()),
+    }
+
+
+def schema(model: Model, config: Config) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a request's fields for this model."""
+    properties: dict[str, Any] = {"model": {"type": "string", "const": model.id}}
+    for cell in cells(model):
+        note = f" Only on {' and '.join(model.routes_with(cell.name))}." if cell.only_here else ""
+        properties.setdefault(cell.name, _property(cell.param, note))
+    required = [name for name, param in model.params.items() if param.required]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": model.id,
+        "description": model.doc,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": {"description": "Undeclared fields pass to the provider's input as they are."},
+        "not": {"anyOf": [{"required": [name]} for name in sorted(config.denied)]},
+    }
+
+
+def _param(param: Param) -> dict[str, Any]:
+    return param.model_dump(exclude_none=True)
+
+
+def _property(param: Param, note: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": param.doc + note}
+    if param.type == "image":
+        return {**found, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
+    if param.type != "enum":
+        found["type"] = param.type
+    if param.choices is not None:
+        found["enum"] = list(param.choices)
+    low, high = ("minLength", "maxLength") if param.type == "string" else ("minimum", "maximum")
+    if param.min is not None:
+        found[low] = param.min
+    if param.max is not None:
+        found[high] = param.max
+    if param.default is not None:
+        found["default"] = param.default
+    return found

@@ -1,0 +1,93 @@
+"""Pictures in a form: under which names they come, and how they are read out of a text."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass, field
+
+import pybase64
+
+from gateway.api.body import FormLimits
+from gateway.api.errors import ApiError, invalid, too_large
+
+_NAME = re.compile(r"(images?|image_url|mask)(?:\[([0-9]{0,4})\])?")
+_ADDRESS = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+_HEAD_BYTES = 1024
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """One file of a form. `name` is `image` or `mask` for every spelling of these, else the field's own name."""
+
+    name: str
+    filename: str | None = None
+    data: bytes = field(repr=False)
+
+
+def picture_name(name: str) -> tuple[str, int | None] | None:
+    """`image` or `mask`, and the index in `image[2]`; None for a name that is not a picture's."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return "mask" if match[1] == "mask" else "image", int(match[2]) if match[2] else None
+
+
+def encoded_room(limits: FormLimits) -> int:
+    """How many bytes of text a picture of the largest size may take: base64, its line breaks, a data URL's head."""
+    return limits.max_file_bytes * 3 // 2 + _HEAD_BYTES
+
+
+def file_too_large(param: str, limits: FormLimits) -> ApiError:
+    message = f"The file '{param}' is too large: at most {limits.max_file_bytes} bytes are taken."
+    return too_large(message, param=param, code="file_too_large")
+
+
+def read_picture(data: bytes | memoryview, param: str, limits: FormLimits) -> bytes:
+    """The picture in a data URL or bare base64. Raises ApiError naming `param` for anything else."""
+    picture = from_base64(_after_head(data, param))
+    if not picture:
+        raise invalid(param, f"Invalid '{param}': expected a file, a data URL or base64 data.", "invalid_base64")
+    if len(picture) > limits.max_file_bytes:
+        raise file_too_large(param, limits)
+    return picture
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether these are a file's own bytes rather than a text that stands for one."""
+    return bool(data[:_HEAD_BYTES].translate(None, _PRINTABLE))
+
+
+def _after_head(data: bytes | memoryview, param: str) -> memoryview:
+    """The base64 part of a text."""
+    start = bytes(data[:_HEAD_BYTES])
+    head = start.lstrip()
+    if _ADDRESS.match(head):
+        raise invalid(
+            param,
+            f"Invalid '{param}': this server does not fetch addresses. Send the picture as a file or a data URL.",
+            "image_url_unsupported",
+        )
+    view = memoryview(data)[len(start) - len(head) :]
+    if head[:5].lower() != b"data:":
+        return view
+    comma = head.find(b",")
+    if comma < 0 or not head[:comma].rstrip().lower().endswith(b";base64"):
+        raise invalid(param, f"Invalid '{param}': a data URL has to be base64-encoded.", "invalid_base64")
+    return view[comma + 1 :]
+
+
+def from_base64(data: bytes | memoryview) -> bytes | None:
+    """The bytes that base64 text stands for; None where it is none."""
+    try:
+        return pybase64.b64decode(data, validate=True)
+    except binascii.Error:
+        pass
+    # Line breaks, the URL-safe alphabet and missing padding are rare: only they pay for a copy.
+    text = bytes(data).translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
+    try:
+        return pybase64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return None

@@ -1,0 +1,170 @@
+"""From a form to a request: which model, what each field means, which pictures."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from gateway.api.errors import ApiError
+from gateway.api.form import FilePart, Form
+from gateway.config import Config
+from gateway.jobs.imaging import BadImage, Imaging
+from gateway.settings import ResponseFormat
+from normalization.coerce import Invalid, coerce, is_absent, loose
+from normalization.model import Model
+from normalization.nesting import NestingError, nest
+from normalization.plan import check
+from normalization.values import Image, ImageRequest, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it."""
+
+    name: str
+    model: Model
+    request: ImageRequest
+    response_format: ResponseFormat
+    stream: bool
+
+
+async def read_request(form: Form, config: Config, imaging: Imaging) -> Asked:
+    """Give every field and file its meaning. Raises ApiError with the field that is wrong."""
+    try:
+        fields = nest(form.fields)
+    except NestingError as error:
+        raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
+    name, model, default_format = _model(fields.pop("model", None), config)
+    try:
+        params, extra = _params(fields, model, typed=form.typed)
+        options = _provider_options(params.pop("provider_options", None), model, config)
+        images = await _images([file for file in form.files if _base(file.name) == "image"], imaging)
+        params.update(await _others(form.files, model, imaging))
+        for field, param in model.params.items():
+            if param.required and field != "image" and field not in params and param.default is None:
+                raise Invalid(field, f"Missing required parameter: '{field}'.", "missing_required_parameter")
+        request = ImageRequest(
+            model=model.id,
+            images=images,
+            params=params,
+            extra=extra,
+            provider_options=options,
+            seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
+        )
+        check(model, request, config.denied)
+    except Invalid as error:
+        raise ApiError(400, error.message, param=error.param, code=error.code) from None
+    return Asked(
+        name=name,
+        model=model,
+        request=request,
+        response_format=cast("ResponseFormat", params.get("response_format") or default_format),
+        stream=params.get("stream") is True,
+    )
+
+
+def unknown_model(name: str, config: Config) -> ApiError:
+    """The 404 for a model that does not exist, with what may have been meant."""
+    known = (*config.models, *config.aliases)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"The models are: {', '.join(config.models)}."
+    return ApiError(404, f"The model '{name[:80]}' does not exist. {hint}", param="model", code="model_not_found")
+
+
+def _model(value: Value, config: Config) -> tuple[str, Model, ResponseFormat]:
+    name = config.gateway.default_model if is_absent(value) else value
+    if not isinstance(name, str):
+        raise ApiError(400, "Invalid type for 'model': expected a string.", param="model", code="invalid_type")
+    model, alias = config.resolve(name)
+    if model is None:
+        raise unknown_model(name, config)
+    own = alias.default_response_format if alias else None
+    return name, model, own or config.gateway.default_response_format
+
+
+def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Split the fields into declared ones, typed, and the rest."""
+    params: dict[str, Value] = {}
+    extra: dict[str, Value] = {}
+    for name, value in fields.items():
+        if is_absent(value):
+            continue
+        param = model.param(name)
+        if param is not None:
+            params[name] = coerce(name, value, param, typed=typed)
+        elif name == "provider_options":
+            params[name] = value
+        else:
+            extra[name] = value if typed else loose(value)
+    return params, extra
+
+
+def _provider_options(value: Value, model: Model, config: Config) -> dict[str, Mapping[str, Value]]:
+    """`provider_options[fal][model]=…`, or the same as JSON text."""
+    if value is None:
+        return {}
+    value = loose(value)
+    if not isinstance(value, dict) or not all(isinstance(inner, dict) for inner in value.values()):
+        raise Invalid(
+            "provider_options",
+            "Invalid type for 'provider_options': expected an object of objects, such as provider_options[local][key].",
+            "invalid_type",
+        )
+    known = type(config.providers).model_fields
+    for provider in value:
+        if provider not in known:
+            raise Invalid(
+                "provider_options",
+                f"'provider_options' names '{provider[:40]}'. Supported providers are: {', '.join(known)}.",
+                "invalid_value",
+            )
+    own = {(r.provider, name): param for r in model.routes.values() for name, param in r.params.items()}
+    return {
+        provider: {
+            name: coerce(name, inner, own[provider, name]) if (provider, name) in own else inner
+            for name, inner in cast("dict[str, Value]", options).items()
+        }
+        for provider, options in value.items()
+    }
+
+
+async def _images(files: Sequence[FilePart], imaging: Imaging) -> tuple[Image, ...]:
+    if not files:
+        raise Invalid(
+            "image", "Missing required parameter: 'image'. Send the picture as a file.", "missing_required_parameter"
+        )
+    return tuple(
+        [await _image(file, "image" if len(files) == 1 else f"image[{i}]", imaging) for i, file in enumerate(files)]
+    )
+
+
+async def _others(files: Sequence[FilePart], model: Model, imaging: Imaging) -> dict[str, Value]:
+    """Files that are not the picture itself, such as a mask: only what the model declares."""
+    found: dict[str, Value] = {}
+    for file in files:
+        name = _base(file.name)
+        if name == "image":
+            continue
+        param = model.param(name)
+        if param is None or param.type != "image":
+            raise Invalid(name, f"{model.id} takes no '{name[:40]}' file, only 'image'.", "unknown_parameter")
+        if name in found:
+            raise Invalid(name, f"'{name}' was sent more than once.", "invalid_value")
+        found[name] = await _image(file, name, imaging)
+    return found
+
+
+async def _image(file: FilePart, param: str, imaging: Imaging) -> Image:
+    try:
+        return await imaging.prepare(await imaging.inspect(file.data))
+    except BadImage as error:
+        code = "image_too_large" if error.code == "image_too_large" else "invalid_image_file"
+        message = f"Invalid image file in '{param}': {error.message}"
+        raise ApiError(400, message, type="image_generation_user_error", param=param, code=code) from None
+
+
+def _base(name: str) -> str:
+    return name.partition("[")[0]

@@ -1,0 +1,113 @@
+"""The composition root: the lifespan builds the State, the routes are listed here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from gateway import adapters
+from gateway.access.keys import Keys
+from gateway.api import edits, files, health, models
+from gateway.api.edge import Edge
+from gateway.api.errors import ApiError
+from gateway.api.handlers import on_api_error, on_http_exception
+from gateway.config import SHIPPED, Config, load
+from gateway.jobs.execute import Executor
+from gateway.jobs.files import Files, open_store
+from gateway.jobs.imaging import Imaging, Limits
+from gateway.jobs.job import Jobs
+from gateway.state import State
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event, set_up
+from providers import http
+
+VERSION = "0.1.0"
+_LAG_INTERVAL_S = 0.25
+
+
+def create() -> ASGIApp:
+    """The application, configured by the environment: what the server is given."""
+    set_up()
+    config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+    return build(config, os.environ)
+
+
+def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
+    """The application for a config. Nothing is opened before its lifespan begins."""
+    keys = Keys(environ.get("DARKROOM_API_KEYS"))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(config, environ, keys) as state:
+            app.state.darkroom = state
+            yield
+
+    app = FastAPI(title="Darkroom", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
+    for prefix in ("/openai/v1", "/v1"):
+        app.add_api_route(f"{prefix}/images/edits", edits.edit, methods=["POST"])
+        app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
+        app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])
+    app.add_api_route("/files/{name}", files.read_file, methods=["GET", "HEAD"])
+    app.add_api_route("/metrics", health.expose_metrics, methods=["GET"])
+    app.add_api_route("/healthz", health.healthz, methods=["GET"])
+    app.add_api_route("/readyz", health.readyz, methods=["GET"])
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    return Edge(app, keys=keys)
+
+
+@asynccontextmanager
+async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> AsyncIterator[State]:
+    """A State with everything open, and with what runs beside the requests."""
+    settings = config.gateway
+    async with AsyncExitStack() as stack:
+        stack.callback(metrics.forget_process)
+        client = await stack.enter_async_context(http.client())
+        imaging = Imaging(
+            max_pixels=settings.max_in_flight_pixels,
+            limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
+        )
+        stack.callback(imaging.close)
+        providers = adapters.build(config, client, environ)
+        for provider in providers.values():
+            await provider.start()
+            stack.push_async_callback(provider.aclose)
+        store = open_store(settings.files_url, Path(environ.get("DARKROOM_DATA", ".darkroom")))
+        stored = Files(store, ttl=timedelta(seconds=settings.files_ttl_s))
+        executor = Executor(providers=providers, imaging=imaging, attempt_timeout=settings.attempt_timeout_s)
+        jobs = Jobs(executor, deadline_s=settings.deadline_s)
+        stack.push_async_callback(jobs.drain, settings.grace_s)
+        for work in (stored.sweep_for_ever, _watch_lag):
+            stack.push_async_callback(_stop, asyncio.create_task(_guard(work)))
+        yield State(config=config, keys=keys, providers=providers, imaging=imaging, files=stored, jobs=jobs)
+
+
+async def _watch_lag() -> None:
+    """Measure how late the event loop wakes up: what held it shows here."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_INTERVAL_S
+        await asyncio.sleep(_LAG_INTERVAL_S)
+        metrics.LAG.observe(max(0.0, loop.time() - due))
+
+
+async def _guard(work: Callable[[], Any]) -> None:
+    try:
+        await work()
+    except Exception:  # noqa: BLE001 - a task beside the requests must say that it died
+        event("background.crashed", logging.ERROR, work=getattr(work, "__qualname__", "?"), exc_info=True)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

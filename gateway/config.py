@@ -1,0 +1,177 @@
+"""Reads and checks `config/*.toml` and the environment. Every mistake is told with file, key, found and expected."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from gateway.mistakes import ConfigError, Mistake, explain
+from gateway.overrides import Override, overlay
+from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
+from normalization.convert import CONVERTERS
+from normalization.emulate import EMULATIONS
+from normalization.model import Model
+from normalization.rules import Converted, Emulated, Frozen, Param, Rule
+
+__all__ = ["Config", "ConfigError", "load"]
+
+SHIPPED = Path(__file__).resolve().parent.parent / "config"
+T = TypeVar("T", bound=BaseModel)
+
+
+class Standard(Frozen):
+    """The whole of `standard.toml`."""
+
+    denied: frozenset[str] = frozenset()
+    params: Mapping[str, Param] = Field(default_factory=dict)
+    rules: Mapping[str, Rule] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the operator decides, checked."""
+
+    folder: Path
+    gateway: GatewaySettings
+    aliases: Mapping[str, Alias]
+    providers: ProvidersFile
+    denied: frozenset[str]
+    models: Mapping[str, Model]
+
+    def resolve(self, name: str) -> tuple[Model | None, Alias | None]:
+        """The model that a caller's name means, and the alias row if it went through one."""
+        alias = self.aliases.get(name)
+        return self.models.get(alias.model if alias else name), alias
+
+
+def load(folder: Path, environ: Mapping[str, str]) -> Config:
+    """Read a config folder with the overrides of the environment. Raises ConfigError with every mistake found."""
+    if not folder.is_dir():
+        raise ConfigError([Mistake(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
+    documents = {
+        "gateway": _read(folder / "gateway.toml"),
+        "providers": _read(folder / "providers.toml"),
+        "standard": _read(folder / "standard.toml"),
+        "models": {path.stem: _read(path) for path in sorted((folder / "models").glob("*.toml"))},
+    }
+    sections, names = tuple(documents), tuple(documents["models"])
+    changed = overlay(documents, environ)
+    mistakes = _strays(changed, sections, names)
+    gateway = _validate(GatewayFile, documents["gateway"], folder / "gateway.toml", changed, ("gateway",), mistakes)
+    providers = _validate(
+        ProvidersFile, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes
+    )
+    standard = _validate(Standard, documents["standard"], folder / "standard.toml", changed, ("standard",), mistakes)
+    models: dict[str, Model] = {}
+    if standard is not None:
+        for name, document in documents["models"].items():
+            path = folder / "models" / f"{name}.toml"
+            whole = _compose(name, document, standard)
+            model = _validate(Model, whole, path, changed, ("models", name), mistakes)
+            if model is not None:
+                models[name] = model
+                mistakes += _names(model, path)
+    if not documents["models"]:
+        mistakes.append(Mistake(str(folder / "models"), "", "no model", "one TOML file for each model"))
+    if gateway is not None and not mistakes:
+        mistakes += _references(gateway, models, folder / "gateway.toml")
+    if mistakes or gateway is None or providers is None or standard is None:
+        raise ConfigError(mistakes)
+    return Config(
+        folder=folder,
+        gateway=gateway.gateway,
+        aliases=gateway.aliases,
+        providers=providers,
+        denied=standard.denied,
+        models=models,
+    )
+
+
+def _strays(
+    changed: Mapping[tuple[str, ...], Override], sections: tuple[str, ...], models: tuple[str, ...]
+) -> list[Mistake]:
+    """Variables that name a section or a model which does not exist."""
+    found = []
+    for place, override in changed.items():
+        where = f"environment variable {override.variable}"
+        if place[0] not in sections:
+            found.append(Mistake(where, "", f"the section {place[0]}", f"one of {', '.join((*sections, 'aliases'))}"))
+        if place[0] == "models" and place[1] not in models:
+            found.append(Mistake(where, "", f"the model {place[1]}", f"one of {', '.join(models)}"))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([Mistake(str(path), "", "no such file", "this file; it may be empty")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([Mistake(str(path), "", str(error), "a TOML document in UTF-8")]) from None
+
+
+def _compose(name: str, document: Mapping[str, Any], standard: Standard) -> dict[str, Any]:
+    """A model's document with the standard parameters and rules filled in where it has none of its own."""
+    params = {**{key: param.model_dump() for key, param in standard.params.items()}, **_table(document, "params")}
+    routes = {}
+    for key, route in _table(document, "routes").items():
+        own = _table(route, "rules")
+        rules = {**{k: rule.model_dump() for k, rule in standard.rules.items() if k in params}, **own}
+        routes[key] = {"name": key, "provider": key, **route, "rules": rules} if isinstance(route, Mapping) else route
+    return {**document, "id": name, "params": params, "routes": routes}
+
+
+def _table(document: object, key: str) -> dict[str, Any]:
+    value = document.get(key) if isinstance(document, Mapping) else None
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _validate(
+    schema: type[T],
+    document: Mapping[str, Any],
+    path: Path,
+    changed: Mapping[tuple[str, ...], Override],
+    prefix: tuple[str, ...],
+    mistakes: list[Mistake],
+) -> T | None:
+    try:
+        return schema.model_validate(document)
+    except ValidationError as error:
+        mistakes += explain(error, schema, str(path), changed, prefix)
+        return None
+
+
+def _names(model: Model, path: Path) -> list[Mistake]:
+    """Names that point at code: providers, converters and emulations."""
+    found = []
+    known = tuple(ProvidersFile.model_fields)
+    for route in model.routes.values():
+        key = f"routes.{route.name}"
+        if route.provider not in known:
+            found.append(Mistake(str(path), f"{key}.provider", route.provider, f"one of {', '.join(known)}"))
+        for name, rule in route.rules.items():
+            if isinstance(rule, Converted) and rule.using not in CONVERTERS:
+                expected = f"one of {', '.join(CONVERTERS)}"
+                found.append(Mistake(str(path), f"{key}.rules.{name}.using", rule.using, expected))
+            if isinstance(rule, Emulated) and rule.by not in EMULATIONS:
+                expected = f"one of {', '.join(EMULATIONS)}"
+                found.append(Mistake(str(path), f"{key}.rules.{name}.by", rule.by, expected))
+    return found
+
+
+def _references(file: GatewayFile, models: Mapping[str, Model], path: Path) -> list[Mistake]:
+    found = []
+    known = f"a model: {', '.join(models)}"
+    if file.gateway.default_model not in models:
+        found.append(Mistake(str(path), "gateway.default_model", file.gateway.default_model, known))
+    for name, alias in file.aliases.items():
+        if alias.model not in models:
+            found.append(Mistake(str(path), f"aliases.{name}.model", alias.model, known))
+        if name in models:
+            found.append(Mistake(str(path), f"aliases.{name}", name, "a name that is not a model's own"))
+    return found

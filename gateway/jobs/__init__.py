@@ -1,0 +1,1 @@
+"""The work: one job from its request to its pictures."""

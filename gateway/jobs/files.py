@@ -1,0 +1,93 @@
+"""Result files: kept for their time to live under names that cannot be guessed, in a folder or an object store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import obstore
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from gateway.telemetry.logs import event
+from normalization.values import FORMATS, MEDIA_TYPES, Format, Image
+
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{32}}\.({'|'.join(FORMATS)})")
+_SWEEP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A result file as it is read back. `expires` is when it stops being served."""
+
+    data: bytes = field(repr=False)
+    media_type: str
+    expires: datetime
+
+
+class Files:
+    """Stores pictures, reads them back until they expire, and deletes what has expired."""
+
+    def __init__(self, store: ObjectStore, *, ttl: timedelta) -> None:
+        self._store = store
+        self._ttl = ttl
+
+    async def put(self, image: Image) -> str:
+        """Keep a picture; return its name."""
+        name = f"{secrets.token_urlsafe(24)}.{image.format}"
+        await obstore.put_async(self._store, name, image.data)
+        return name
+
+    async def get(self, name: str) -> StoredFile | None:
+        """Read a file by its name; None where there is none, or none any more."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        try:
+            found = await obstore.get_async(self._store, name)
+        except FileNotFoundError:
+            return None
+        expires = found.meta["last_modified"] + self._ttl
+        if expires <= datetime.now(UTC):
+            return None
+        form: Format = match[1]  # type: ignore[assignment]  # the pattern admits nothing else
+        return StoredFile(data=bytes(await found.bytes_async()), media_type=MEDIA_TYPES[form], expires=expires)
+
+    async def sweep(self) -> int:
+        """Delete what has expired; return how many files that were."""
+        limit = datetime.now(UTC) - self._ttl
+        gone = 0
+        async for page in obstore.list(self._store):
+            for entry in page:
+                if entry["last_modified"] <= limit:
+                    gone += await self._delete(entry["path"])
+        return gone
+
+    async def _delete(self, name: str) -> int:
+        try:
+            await obstore.delete_async(self._store, name)
+        except FileNotFoundError:  # another process of ours was first
+            return 0
+        return 1
+
+    async def sweep_for_ever(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except OSError as error:  # the store may be back next time
+                event("files.sweep_failed", logging.WARNING, error=type(error).__name__)
+            await asyncio.sleep(min(_SWEEP_S, self._ttl.total_seconds()))
+
+
+def open_store(url: str | None, data: Path) -> ObjectStore:
+    """The store at `url`, or the folder `files/` in the data folder."""
+    if url is not None:
+        return from_url(url)
+    folder = data / "files"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return LocalStore(folder)

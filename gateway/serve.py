@@ -1,0 +1,77 @@
+"""`darkroom serve`: the gateway's processes and the embedded worker, started and stopped together."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import uvicorn
+
+from gateway.access.keys import Keys
+from gateway.config import SHIPPED, load
+from gateway.mistakes import ConfigError, Mistake
+
+# Held by `providers.worker.supervisor` in the other processes; the name is declared in gateway.adapters too.
+_EMBEDDED = "DARKROOM_EMBEDDED_WORKER"
+# Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
+_KEEP_ALIVE_S = 75
+
+
+def serve(host: str, port: int, workers: int) -> int:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
+    config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+    _check_exposure(host)
+    with ExitStack() as stack:
+        if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        if config.providers.local.workers == "embedded":
+            from providers.worker.supervisor import EmbeddedWorker
+
+            worker = EmbeddedWorker()
+            worker.start()
+            stack.callback(worker.stop, config.gateway.grace_s)
+            os.environ[_EMBEDDED] = worker.url
+        _greet(host, port)
+        uvicorn.run(
+            "gateway.app:create",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(config.gateway.grace_s),
+        )
+    return 0
+
+
+def _check_exposure(host: str) -> None:
+    """Without keys, only this machine may reach the server."""
+    if Keys(os.environ.get("DARKROOM_API_KEYS")):
+        return
+    try:
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise ConfigError([Mistake("--host", "", host, f"an address of this machine ({error})")]) from None
+    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        raise ConfigError(
+            [
+                Mistake(
+                    "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys in "
+                    "DARKROOM_API_KEYS: without keys, whoever can reach the server could use it",
+                )
+            ]
+        )  # fmt: skip
+
+
+def _greet(host: str, port: int) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Darkroom serves on http://{shown}:{port}/openai/v1 (models: /openai/v1/models)", file=sys.stderr)

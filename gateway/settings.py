@@ -1,0 +1,84 @@
+"""What `gateway.toml` and `providers.toml` may say: the schema of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from normalization.rules import Frozen
+
+ResponseFormat = Literal["url", "b64_json", "both"]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
+        raise ValueError("expected an address without path, such as http://10.0.0.5:5000")
+    return text.rstrip("/")
+
+
+def _public(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("expected an address such as https://images.example.org")
+    return text.rstrip("/")
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+PublicUrl = Annotated[str, AfterValidator(_public)]
+
+
+class GatewaySettings(Frozen):
+    """`[gateway]`: deadlines in seconds, limits in bytes and pixels."""
+
+    default_model: str
+    default_response_format: ResponseFormat = "both"
+    deadline_s: Seconds = 280
+    attempt_timeout_s: Seconds = 240
+    body_timeout_s: Seconds = 60
+    grace_s: Seconds = 25
+    keep_alive_s: Seconds = 10
+    public_url: PublicUrl | None = None
+    max_upload_bytes: Count = 50 * 2**20
+    max_body_bytes: Count = 200 * 2**20
+    max_input_pixels: Count = 50_000_000
+    max_side: Count = 16_384
+    max_output_pixels: Count = 64_000_000
+    max_in_flight_pixels: Count = 128_000_000
+    max_result_bytes: Count = 256 * 2**20
+    files_ttl_s: Seconds = 3600
+    files_url: str | None = None
+
+
+class Alias(Frozen):
+    """Another name of a model, with what its clients expect."""
+
+    model: str
+    default_response_format: ResponseFormat | None = None
+
+
+class GatewayFile(Frozen):
+    """The whole of `gateway.toml`."""
+
+    gateway: GatewaySettings
+    aliases: Mapping[str, Alias] = Field(default_factory=dict)
+
+
+class LocalSettings(Frozen):
+    """`[local]`: Cog HTTP servers on the user's own machines."""
+
+    workers: Literal["embedded"] | tuple[Origin, ...] = "embedded"
+    max_queue: Count = 200
+    start_deadline_s: Seconds = 600
+    health_interval_s: Seconds = 2
+
+
+class ProvidersFile(Frozen):
+    """The whole of `providers.toml`: one section for each provider that there is an adapter for."""
+
+    local: LocalSettings = LocalSettings()

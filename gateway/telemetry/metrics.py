@@ -1,0 +1,53 @@
+"""Every metric, declared once. Labels are bounded by the config: models, providers, routes of the API, formats."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
+_LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+
+REQUESTS = Counter("darkroom_requests_total", "Answered requests.", ["route", "method", "code"])
+REQUEST_SECONDS = Histogram(
+    "darkroom_request_seconds",
+    "From the first byte of a request to the last of its answer.",
+    ["route"],
+    buckets=_SECONDS,
+)
+IN_FLIGHT = Gauge("darkroom_requests_in_flight", "Requests being answered.", multiprocess_mode="livesum")
+ATTEMPTS = Counter(
+    "darkroom_attempts_total", "Attempts at a provider, by what came of them.", ["provider", "model", "outcome"]
+)
+ATTEMPT_SECONDS = Histogram(
+    "darkroom_attempt_seconds",
+    "From submit to result, for attempts that gave one.",
+    ["provider", "model"],
+    buckets=_SECONDS,
+)
+COST = Counter("darkroom_cost_usd_total", "Money spent, in US dollars.", ["provider", "model"])
+IMAGES = Counter("darkroom_images_total", "Pictures delivered.", ["model", "provider", "format"])
+DEGRADED = Counter("darkroom_degraded_total", "Requests that a degraded route answered.", ["model"])
+BYTES_IN = Counter("darkroom_image_bytes_in_total", "Bytes of pictures received from callers.")
+BYTES_OUT = Counter("darkroom_image_bytes_out_total", "Bytes of pictures delivered to callers.")
+EMULATIONS = Counter("darkroom_emulations_total", "Things done here because the provider lacks them.", ["emulation"])
+JOBS = Gauge("darkroom_jobs_in_progress", "Jobs that are running.", multiprocess_mode="livesum")
+QUEUE = Gauge("darkroom_local_queue", "Jobs waiting for a place on a local worker.", multiprocess_mode="livesum")
+LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_LAG)
+
+
+def expose() -> bytes:
+    """All metrics in Prometheus' text format: of every process when the server runs in several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def forget_process() -> None:
+    """Take this process's gauges out of the sums when it ends."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]

@@ -1,0 +1,146 @@
+"""A model and its routes, as one file of `config/models/` describes them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from normalization.rules import Converted, Frozen, Param, Renamed, Rule
+
+Mode = Literal["upscale", "edit"]
+
+
+class Price(Frozen):
+    """What one upstream call costs, in US dollars: the sum of the parts that are given.
+
+    `per_second` counts the provider's run time, expected to be `seconds` plus `seconds_per_output_megapixel` for each.
+    `whole_megapixels` rounds megapixels up before they are multiplied, `minimum` is the least that a call is billed.
+    """
+
+    per_image: float | None = Field(None, ge=0)
+    per_output_megapixel: float | None = Field(None, ge=0)
+    per_input_megapixel: float | None = Field(None, ge=0)
+    per_second: float | None = Field(None, ge=0)
+    seconds: float = Field(0, ge=0)
+    seconds_per_output_megapixel: float = Field(0, ge=0)
+    whole_megapixels: bool = False
+    minimum: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _priced(self) -> Price:
+        parts = (self.per_image, self.per_output_megapixel, self.per_input_megapixel, self.per_second)
+        if all(part is None for part in parts):
+            raise ValueError(
+                "a price needs per_image, per_output_megapixel, per_input_megapixel or per_second; "
+                "what costs nothing says per_image = 0"
+            )
+        if self.per_second is not None and not (self.seconds or self.seconds_per_output_megapixel):
+            raise ValueError("per_second needs seconds or seconds_per_output_megapixel to estimate with")
+        return self
+
+
+class Route(Frozen):
+    """One way to a provider.
+
+    `model` is the provider's own name of it, `options` go to the adapter, `fixed` fields are in every payload.
+    `params` exist only here. `degraded` says in a sentence how this route falls short of what the model's name
+    promises. A `strict` route takes no undeclared fields. `source` names where the facts of the route come from.
+    """
+
+    name: str
+    provider: str
+    model: str
+    price: Price
+    rules: Mapping[str, Rule]
+    params: Mapping[str, Param] = Field(default_factory=dict)
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)
+    fixed: Mapping[str, JsonValue] = Field(default_factory=dict)
+    strict: bool = False
+    degraded: str | None = None
+    source: str = ""
+
+    @cached_property
+    def writes(self) -> Mapping[str, str]:
+        """Payload field (the outermost name) to the parameter whose rule writes it; `fixed` fields to themselves."""
+        fields = {field: field for field in self.fixed}
+        for name, rule in self.rules.items():
+            if (target := target_of(name, rule)) is not None:
+                fields[target.partition(".")[0]] = name
+        return fields
+
+
+class Model(Frozen):
+    """A model as callers see it, with every route that can serve it.
+
+    `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
+    how many pictures one request may carry.
+    """
+
+    id: str
+    doc: str
+    owned_by: str
+    created: datetime.date
+    modes: tuple[Mode, ...]
+    params: Mapping[str, Param]
+    routes: Mapping[str, Route]
+    scaled_by: str | None = None
+    max_images: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Model:
+        if not self.routes:
+            raise ValueError("a model needs at least one route")
+        if self.scaled_by is not None and self.scaled_by not in self.params:
+            raise ValueError(f"scaled_by names {self.scaled_by!r}, which is not among the parameters")
+        for route in self.routes.values():
+            _check_both_directions(self, route)
+        return self
+
+    def param(self, name: str) -> Param | None:
+        """The declaration of a parameter: the model's own, or that of the first route which alone has it."""
+        if name in self.params:
+            return self.params[name]
+        return next((route.params[name] for route in self.routes.values() if name in route.params), None)
+
+    def routes_with(self, name: str) -> tuple[str, ...]:
+        """The routes on which a parameter exists."""
+        return tuple(route.name for route in self.routes.values() if name in self.params or name in route.params)
+
+
+def target_of(name: str, rule: Rule) -> str | None:
+    """The payload field that a rule writes, dotted where it nests; None for an emulated parameter."""
+    if isinstance(rule, Renamed):
+        return rule.to
+    if isinstance(rule, Converted):
+        return rule.to or name
+    return name if rule.rule == "passthrough" else None
+
+
+def _check_both_directions(model: Model, route: Route) -> None:
+    declared = set(model.params) | set(route.params)
+    if missing := sorted(declared - set(route.rules)):
+        raise ValueError(f"routes.{route.name}.rules has no rule for the parameter {', '.join(missing)}")
+    if unknown := sorted(set(route.rules) - declared):
+        raise ValueError(f"routes.{route.name}.rules has a rule for {', '.join(unknown)}, which no parameter declares")
+    if twice := sorted(set(model.params) & set(route.params)):
+        raise ValueError(f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already")
+    for name, param in route.params.items():
+        other = model.param(name)
+        if other is not None and other.type != param.type:
+            raise ValueError(
+                f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
+            )
+    seen: dict[str, str] = dict.fromkeys(route.fixed, "fixed")
+    for name, rule in route.rules.items():
+        target = target_of(name, rule)
+        if target is None:
+            continue
+        if target in seen:
+            raise ValueError(
+                f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
+            )
+        seen[target] = name

@@ -1,0 +1,202 @@
+"""From a request and a route's rules to a plan: what is sent, how often, and what is finished here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from normalization.coerce import Invalid
+from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
+from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
+from normalization.geometry import Geometry, geometry, scaled
+from normalization.model import Model, Route, target_of
+from normalization.rules import Converted, Emulated, Param, Rule
+from normalization.values import Image, ImageRequest, Plan, Resize, Size, Value
+
+
+class Ineligible(Exception):
+    """This route cannot honour the request; another may. `param` names what stands in the way."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+        self.message = message
+
+
+def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
+    """Refuse what no route of the model may be sent. Raises Invalid."""
+    if len(request.images) > model.max_images:
+        raise Invalid(
+            "image",
+            f"{model.id} takes {_count(model.max_images)}, but got {len(request.images)}.",
+            "too_many_images",
+        )
+    for name in (*request.extra, *(n for options in request.provider_options.values() for n in options)):
+        if name in denied:
+            raise Invalid(
+                name,
+                f"'{name}' is refused on every route: it makes a provider fetch or call an address of the caller's.",
+                "parameter_refused",
+            )
+    for route in model.routes.values():
+        for name in (*request.extra, *request.provider_options.get(route.provider, ())):
+            if name in route.writes:
+                raise Invalid(
+                    name,
+                    f"'{name}' is the field that {route.provider} is sent for '{route.writes[name]}': "
+                    f"send '{route.writes[name]}' instead.",
+                    "parameter_conflict",
+                )
+
+
+def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
+    """Say how this route serves the request.
+
+    Raises Ineligible where the route cannot, Invalid where no route could.
+    """
+    declared = {**model.params, **route.params}
+    defaults = {name: cast("Value", param.default) for name, param in declared.items() if param.default is not None}
+    values = {**defaults, **{name: value for name, value in request.params.items() if name in declared}}
+    values["image"] = request.images[0] if model.max_images == 1 else list(request.images)
+    given = frozenset(request.params)
+    shape = geometry(model, request.images[0], values, given)
+    if model.scaled_by is not None:
+        values[model.scaled_by] = shape.factor
+    notes = [route.degraded] if route.degraded else []
+    notes += shape.notes
+    notes += _elsewhere(model, route, request)
+    asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
+    effect = _emulate(route, asked)
+    payloads, means = _payloads(route, request, values, declared, effect.copies)
+    output = _output(model, shape, means)
+    finish = tuple(step for step in effect.steps if shape.sized or not isinstance(step, Resize) or step.size != output)
+    notes += [*_losses(route, values, means), *effect.notes, *_twins(route, effect)]
+    return Plan(
+        calls=payloads,
+        pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
+        output=output,
+        delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
+        finish=finish,
+        notes=tuple(notes),
+    )
+
+
+def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:
+    """Parameters that exist, but not on this route: a picture may not be dropped, anything else is told."""
+    notes = []
+    for name, value in request.params.items():
+        if name in model.params or name in route.params:
+            continue
+        where = " and ".join(model.routes_with(name))
+        if isinstance(value, Image):
+            raise Ineligible(name, f"takes no {name} (only {where} does)")
+        notes.append(f"{name} was ignored: only {where} has it.")
+    if route.strict and request.extra:
+        name = next(iter(request.extra))
+        raise Ineligible(name, f"takes no undeclared fields such as {name}")
+    return notes
+
+
+def _emulate(route: Route, asked: Asked) -> Effect:
+    by_name: dict[str, list[str]] = {}
+    for name, rule in route.rules.items():
+        if isinstance(rule, Emulated):
+            _admit(name, rule, asked.values.get(name))
+            by_name.setdefault(rule.by, []).append(name)
+    effects = [EMULATIONS[by](asked, tuple(by_name[by])) for by in ORDER if by in by_name]
+    return Effect(
+        copies=max((effect.copies for effect in effects), default=1),
+        steps=tuple(step for effect in effects for step in effect.steps),
+        notes=tuple(note for effect in effects for note in effect.notes),
+    )
+
+
+def _payloads(
+    route: Route,
+    request: ImageRequest,
+    values: Mapping[str, Value],
+    declared: Mapping[str, Param],
+    copies: int,
+) -> tuple[tuple[Mapping[str, Value], ...], Mapping[str, Value]]:
+    """One payload a call, alike but for the seed, and what each written value stands for at the provider."""
+    means: dict[str, Value] = {}
+    payload: dict[str, Value] = cast("dict[str, Value]", dict(route.fixed))
+    for name, rule in route.rules.items():
+        target, value = target_of(name, rule), values.get(name)
+        if target is None or value is None or name == "seed":
+            continue
+        wire = _wire(name, rule, value)
+        means[name] = wire.means
+        _put(payload, target, wire.value)
+    payload.update(request.extra)
+    payload.update(request.provider_options.get(route.provider, {}))
+    drawn = route.rules.get("seed")
+    target = target_of("seed", drawn) if drawn is not None else None
+    if drawn is None or target is None:
+        return (payload,) * copies, means
+    calls = []
+    for copy in range(copies):
+        seed = _seed(request.seed + copy, declared["seed"])
+        call = dict(payload)
+        _put(call, target, _wire("seed", drawn, seed).value)
+        calls.append(call)
+    return tuple(calls), means
+
+
+def _wire(name: str, rule: Rule, value: Value) -> Wire:
+    if not isinstance(rule, Converted):
+        _admit(name, rule, value)
+        return Wire(value, value)
+    if rule.using not in STEPPED:
+        _admit(name, rule, value)
+    try:
+        return CONVERTERS[rule.using](value, rule)
+    except NoSuchValue as reason:
+        raise Ineligible(name, f"has nothing for {name} {_show(value)}: {reason}") from None
+
+
+def _admit(name: str, rule: Rule, value: Value) -> None:
+    if value is not None and not rule.admits(value):
+        raise Ineligible(name, f"takes {name} {rule.describe()}, not {_show(value)}")
+
+
+def _seed(seed: int, param: Param) -> int:
+    """Bring a base seed plus the picture's number into the parameter's range, by wrapping: distinct stays distinct."""
+    low, high = int(param.min or 0), int(param.max if param.max is not None else 2**31 - 1)
+    return low + (seed - low) % (high - low + 1)
+
+
+def _put(payload: dict[str, Value], target: str, value: Value) -> None:
+    key, _, rest = target.partition(".")
+    if rest:  # a copy on the way down: the calls of one plan share what they have in common
+        value, inner = dict(cast("Mapping[str, Value]", payload.get(key) or {})), value
+        _put(value, rest, inner)
+    payload[key] = value
+
+
+def _output(model: Model, shape: Geometry, means: Mapping[str, Value]) -> Size | None:
+    if model.scaled_by is None:
+        return None
+    return scaled(shape.source, float(cast("float", means.get(model.scaled_by, shape.factor))))
+
+
+def _losses(route: Route, values: Mapping[str, Value], means: Mapping[str, Value]) -> list[str]:
+    return [
+        f"{name} {_show(values[name])} ran as {_show(meant)} on {route.provider}."
+        for name, meant in means.items()
+        if not isinstance(meant, (Image, list)) and meant != values[name]
+    ]
+
+
+def _twins(route: Route, effect: Effect) -> list[str]:
+    if effect.copies > 1 and "seed" in route.rules and isinstance(route.rules["seed"], Emulated):
+        return [f"The {effect.copies} pictures are equal: this route does the same every time."]
+    return []
+
+
+def _count(images: int) -> str:
+    return "one image" if images == 1 else f"at most {images} images"
+
+
+def _show(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)[:40]

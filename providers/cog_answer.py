@@ -1,0 +1,61 @@
+"""What a Cog worker's answer to a prediction holds."""
+
+from __future__ import annotations
+
+import httpx
+
+from providers.base import Failed, Outcome, Undecodable
+from providers.cog_worker import NAME, dig
+from providers.http import Unanswered, polling
+from providers.wire import Json, excerpt, read_body
+
+
+async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: int) -> Outcome:
+    """Return what the worker at `base_url` made. A picture at an address there is fetched, up to `cap` bytes.
+
+    Raises Failed where the job did not succeed, whatever the status code was, and Undecodable where no picture came.
+    """
+    status = dig(answer, "status")
+    if status == "failed":
+        reason = dig(answer, "error")
+        text = excerpt(reason) if isinstance(reason, str) else ""
+        raise Failed(f"{NAME}: the job failed: {text}" if text else f"{NAME}: the job failed")
+    if status == "canceled":
+        raise Failed(f"{NAME}: the worker cancelled the job")
+    if status != "succeeded":
+        raise Undecodable(f"{NAME}: the answer has no status that ends a job")
+    output = dig(answer, "output")
+    items = output if isinstance(output, list) else [output]
+    pictures = tuple([await _picture(http, base_url, item, cap) for item in items])
+    if not pictures or not all(pictures):
+        raise Undecodable(f"{NAME}: the job succeeded without a picture")
+    return Outcome(pictures=pictures, seconds=_seconds(dig(answer, "metrics", "predict_time")))
+
+
+def _seconds(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+async def _picture(http: httpx.AsyncClient, base_url: str, item: Json, cap: int) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    # Only what the worker itself serves: another address would be fetched on a stranger's word.
+    if not isinstance(item, str) or not _same_origin(item, base_url):
+        raise Undecodable(f"{NAME}: the output is neither a data URI nor an address at the worker")
+    try:
+        with polling(NAME):
+            async with http.stream("GET", item) as response:
+                data = await read_body(response, cap)
+    except Unanswered as exc:
+        raise Undecodable(f"{NAME}: the output could not be fetched") from exc
+    if response.status_code != 200:
+        raise Undecodable(f"{NAME}: the output could not be fetched (HTTP {response.status_code})")
+    return data
+
+
+def _same_origin(address: str, base_url: str) -> bool:
+    try:
+        one, other = httpx.URL(address), httpx.URL(base_url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

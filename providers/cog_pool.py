@@ -1,0 +1,198 @@
+"""The queue before the local workers: first come, first served, one job for each free slot.
+
+The queue is here and not in the workers: here a waiting job can be cancelled, moved to another worker and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+from providers.base import ProviderError, Throttled, Unreached, Upstream
+from providers.cog_worker import NAME, Worker, look, missed
+
+# How long a worker is left alone after it had no place; doubled each time, because each try sends the pictures again.
+_PAUSE_S = 0.25
+_MOST_PAUSE_S = 4.0
+_FIRST_LOOKS_S = 0.1
+# A guess at one run's length until there are some to learn from.
+_RUN_S = 10.0
+_LEARN = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A job's turn. It keeps its number when it has to come back, and so its place at the head."""
+
+    number: int
+    upstream: Upstream
+    deadline: float
+    place: asyncio.Future[Worker] = field(init=False)
+
+
+class Pool:
+    """The workers and who waits for them.
+
+    `max_queue` bounds the jobs that wait. A worker is looked at every `health_interval_s`, ten times a second until it
+    is first ready, for `health_timeout_s` at most; one that is STARTING longer than `start_deadline_s` is out. Seconds
+    of the event loop's clock throughout.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        urls: Sequence[str],
+        *,
+        max_queue: int,
+        health_interval_s: float,
+        health_timeout_s: float,
+        start_deadline_s: float,
+    ) -> None:
+        self.workers = tuple(Worker(url.rstrip("/")) for url in dict.fromkeys(urls))
+        self._http = http
+        self._max_queue = max_queue
+        self._health_interval_s = health_interval_s
+        self._health_timeout_s = health_timeout_s
+        self._start_deadline_s = start_deadline_s
+        self._waiting: list[Turn] = []
+        self._numbers = 0
+        self._run_s = _RUN_S
+        self._watchers: list[asyncio.Task[None]] = []
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return sum(worker.running for worker in self.workers)
+
+    def start(self) -> None:
+        """Begin to look after the workers."""
+        if not self._watchers:
+            self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self.workers]
+
+    async def aclose(self) -> None:
+        """Stop looking after the workers, and turn away whoever waits."""
+        self._closed = True
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
+        self._dispatch()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers = []
+
+    def turn(self, upstream: Upstream, deadline: float) -> Turn:
+        self._numbers += 1
+        return Turn(self._numbers, upstream, deadline)
+
+    async def enter(self, turn: Turn, *, again: bool = False) -> Worker:
+        """Wait for a free slot at a worker that serves `turn`, and take it; `release` gives it back.
+
+        `again` is for a job that was already let in: the queue's bound is not for it. Raises Throttled when the queue
+        is full or the deadline passes, Unreached when no worker is left that could come to serve it.
+        """
+        turn.place = asyncio.get_running_loop().create_future()
+        bisect.insort(self._waiting, turn, key=lambda other: other.number)
+        try:
+            self._dispatch()
+            if not (again or turn.place.done()) and self.waiting > self._max_queue:
+                raise Throttled(f"{NAME}: the queue is full", retry_after=self.estimate(turn.upstream))
+            async with asyncio.timeout_at(turn.deadline):
+                return await turn.place
+        except TimeoutError:
+            self._leave(turn)
+            message = f"{NAME}: no worker was free in time"
+            raise Throttled(message, retry_after=self.estimate(turn.upstream)) from None
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def _leave(self, turn: Turn) -> None:
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+        # The place may have been given in the very moment of leaving.
+        elif turn.place.done() and not turn.place.cancelled() and turn.place.exception() is None:
+            self.release(turn.place.result())
+
+    def release(self, worker: Worker, *, ran_s: float | None = None) -> None:
+        """Give a slot back. `ran_s` is how long the job ran, where it ran to its end."""
+        worker.running -= 1
+        if ran_s is not None:
+            self._run_s += _LEARN * (ran_s - self._run_s)
+            worker.refusals = 0
+        self._dispatch()
+
+    def refused(self, worker: Worker) -> None:
+        """Note that a worker had no place after all (somebody else uses it too): leave it alone for a moment."""
+        loop = asyncio.get_running_loop()
+        pause = min(_MOST_PAUSE_S, _PAUSE_S * 2**worker.refusals)
+        worker.refusals = min(worker.refusals + 1, 16)
+        worker.paused_until = loop.time() + pause
+        if previous := self._alarms.get(worker.url):
+            previous.cancel()
+        self._alarms[worker.url] = loop.call_at(worker.paused_until, self._dispatch)
+
+    def lost(self, worker: Worker) -> None:
+        """Note that a worker takes no connections: it is out until it is seen again."""
+        missed(worker, certain=True)
+
+    def estimate(self, upstream: Upstream) -> float:
+        """Return in how many seconds a place may be free, for a caller who is sent away."""
+        slots = sum(worker.slots for worker in self.workers if worker.may_serve(upstream))
+        return float(math.ceil(self._run_s * (self.waiting + 1) / max(1, slots)))
+
+    def _dispatch(self) -> None:
+        """Give the free slots to those who wait, in their order; turn away those whom nobody can serve any more."""
+        for turn in list(self._waiting):
+            if turn.place.done():
+                # Cancelled, and not yet awake to leave.
+                continue
+            worker = None if self._closed else self._free_for(turn.upstream)
+            if worker is not None:
+                worker.running += 1
+                worker.used_at = asyncio.get_running_loop().time()
+                turn.place.set_result(worker)
+            elif problem := self._hopeless(turn.upstream):
+                turn.place.set_exception(problem)
+            else:
+                continue
+            self._waiting.remove(turn)
+
+    def _free_for(self, upstream: Upstream) -> Worker | None:
+        now = asyncio.get_running_loop().time()
+        free = (worker for worker in self.workers if worker.free(now) and worker.serves(upstream))
+        # The emptiest, and among equals the one that has rested longest.
+        return min(free, key=lambda worker: (worker.running / worker.slots, worker.used_at), default=None)
+
+    def _hopeless(self, upstream: Upstream) -> ProviderError | None:
+        if self._closed:
+            return Unreached(f"{NAME}: shutting down")
+        if not any(worker.may_serve(upstream) for worker in self.workers):
+            return Unreached(f"{NAME}: no worker is up that could serve this")
+        return None
+
+    async def _watch(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        ready = False
+        while True:
+            await look(
+                self._http,
+                worker,
+                now=loop.time(),
+                timeout_s=self._health_timeout_s,
+                start_deadline_s=self._start_deadline_s,
+            )
+            self._dispatch()
+            ready = ready or worker.live
+            hurry = not ready and loop.time() - began < self._start_deadline_s
+            await asyncio.sleep(min(_FIRST_LOOKS_S, self._health_interval_s) if hurry else self._health_interval_s)

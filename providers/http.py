@@ -1,0 +1,242 @@
+"""One place each for what every adapter says over HTTP: the client, its errors, the statuses."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from typing_extensions import override
+
+from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+from providers.wire import detail
+
+_CONNECT_S = 5.0
+_READ_BYTES = 256 * 1024
+_ANSWER_S = 30.0
+# Under the 5 seconds after which uvicorn and Node close an idle connection: a submit that meets a connection in the
+# moment it closes is a submit whose answer is lost.
+_KEEPALIVE_S = 4.0
+
+
+class Unanswered(Exception):  # noqa: N818 - the name says what happened, like its cousins in base.py
+    """A request that changes nothing got no answer: ask again. For the loops inside of adapters, never raised by them.
+
+    `left` is false where the request surely never left.
+    """
+
+    def __init__(self, message: str, *, left: bool = True) -> None:
+        super().__init__(message)
+        self.left = left
+
+
+# Which of our errors a failed submit is: total over httpx's exceptions, the most specific wins. Only what surely
+# happened before the first byte was sent is Unreached; everything else may have bought something.
+ERRORS: Mapping[type[Exception], type[ProviderError]] = {
+    httpx.HTTPError: Unknown,
+    httpx.RequestError: Unknown,
+    httpx.TransportError: Unknown,
+    httpx.TimeoutException: Unknown,
+    httpx.ConnectTimeout: Unreached,
+    httpx.ReadTimeout: Unknown,
+    httpx.WriteTimeout: Unknown,
+    httpx.PoolTimeout: Unreached,
+    httpx.NetworkError: Unknown,
+    httpx.ConnectError: Unreached,
+    httpx.ReadError: Unknown,
+    httpx.WriteError: Unknown,
+    httpx.CloseError: Unknown,
+    httpx.ProtocolError: Unknown,
+    httpx.LocalProtocolError: Unknown,
+    httpx.RemoteProtocolError: Unknown,
+    httpx.ProxyError: Unreached,
+    httpx.UnsupportedProtocol: Unreached,
+    httpx.DecodingError: Unknown,
+    httpx.TooManyRedirects: Unknown,
+    httpx.HTTPStatusError: Unknown,
+    httpx.InvalidURL: Unreached,
+    httpx.CookieConflict: Unreached,
+    httpx.StreamError: Unknown,
+    httpx.StreamConsumed: Unknown,
+    httpx.StreamClosed: Unknown,
+    httpx.ResponseNotRead: Unknown,
+    httpx.RequestNotRead: Unknown,
+}
+
+
+def _error_for(exc: Exception) -> type[ProviderError]:
+    return next((ERRORS[kind] for kind in type(exc).__mro__ if kind in ERRORS), Unknown)
+
+
+@contextmanager
+def submitting(provider: str) -> Iterator[None]:
+    """Turn httpx's exceptions around a submit and the reading of its answer into Unreached or Unknown."""
+    try:
+        yield
+    except tuple(ERRORS) as exc:
+        # Only the name: httpx puts addresses into its messages.
+        kind = _error_for(exc)
+        what = "no connection" if kind is Unreached else "the answer was lost"
+        raise kind(f"{provider}: {what} ({type(exc).__name__})") from exc
+
+
+@contextmanager
+def polling(provider: str) -> Iterator[None]:
+    """Turn httpx's exceptions around a request that changes nothing into Unanswered."""
+    try:
+        yield
+    except tuple(ERRORS) as exc:
+        left = _error_for(exc) is not Unreached
+        raise Unanswered(f"{provider}: no answer ({type(exc).__name__})", left=left) from exc
+
+
+STATUSES: Mapping[int, type[ProviderError]] = {
+    400: Rejected,
+    401: Unusable,
+    402: Unusable,
+    403: Unusable,
+    404: Failed,  # the model is not there; another one of the provider may be
+    408: Throttled,
+    409: Throttled,
+    410: Failed,
+    413: Rejected,
+    414: Rejected,
+    415: Rejected,
+    422: Rejected,
+    425: Throttled,
+    429: Throttled,
+    500: Failed,
+    503: Failed,
+}
+
+
+def refusal(
+    provider: str,
+    response: httpx.Response,
+    body: bytes,
+    *,
+    now: float,
+    statuses: Mapping[int, type[ProviderError]] | None = None,
+) -> ProviderError:
+    """Return the error that a submit's answer other than success stands for.
+
+    `now` is in seconds of the wall clock. `statuses` are the provider's own meanings, which win. What is in neither
+    map (502, 504, a redirect) comes from something between, which cannot say whether the provider took the work; so
+    does a 500 that is not the provider's own JSON.
+    """
+    status = response.status_code
+    text = detail(body)
+    kind = {**STATUSES, **(statuses or {})}.get(status)
+    if kind is None:
+        kind = Rejected if 400 <= status < 500 else Unknown
+    if status == 500 and kind is Failed and not body.lstrip().startswith(b"{"):
+        kind = Unknown
+    message = f"{provider}: HTTP {status}" + (f": {text}" if text else "")
+    return kind(message, retry_after=retry_after(response, now), code=str(status))
+
+
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
+
+
+def retry_after(response: httpx.Response, now: float) -> float | None:
+    """Return for how many seconds the answer asks to be left alone; None if it does not say.
+
+    Read are `retry-after-ms` and `retry-after`, as seconds or as a date. `now` is in seconds of the wall clock.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = response.headers.get(name, "").strip()
+        if _SECONDS.fullmatch(text):
+            return float(text) * unit
+    try:
+        then = parsedate_to_datetime(response.headers.get("retry-after", ""))
+        seconds = then.timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, math.ceil(seconds))
+
+
+# aiohttp's exceptions as what they are, the most specific first.
+_CAUSES: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
+    (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
+    (aiohttp.ClientConnectionError, httpx.RemoteProtocolError),
+    (aiohttp.ClientPayloadError, httpx.ReadError),
+    (aiohttp.ClientError, httpx.RemoteProtocolError),
+    (OSError, httpx.ReadError),
+)
+
+
+@contextmanager
+def _truthful() -> Iterator[None]:
+    """Set right what httpx-aiohttp says of a broken connection.
+
+    It calls every lost connection a ConnectTimeout, a request that was cut off after it had been sent too, and lets
+    some of aiohttp's exceptions through. Who trusts that buys twice.
+    """
+    try:
+        yield
+    except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
+        cause = exc.__cause__ if isinstance(exc, httpx.TransportError) else exc
+        for kind, meaning in _CAUSES:
+            if isinstance(cause, kind):
+                raise meaning(type(cause).__name__) from cause
+        raise
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _truthful():
+            async for chunk in self._stream:
+                yield chunk
+
+    @override
+    async def aclose(self) -> None:
+        with _truthful():
+            await self._stream.aclose()
+
+
+class _Transport(AiohttpTransport):
+    @override
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        with _truthful():
+            response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _Stream(response.stream)
+        return response
+
+
+def client(*, max_connections: int = 1000) -> httpx.AsyncClient:
+    """Return the client that all adapters share. The caller closes it.
+
+    It follows no redirects, keeps no cookies, reads no proxies or keys from the environment, and asks for answers
+    that are not compressed: pictures would gain nothing, and a compressed answer may grow a thousandfold.
+    """
+    tls = httpx.create_ssl_context(trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=tls, limit=max_connections, keepalive_timeout=_KEEPALIVE_S)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_BYTES, trust_env=False
+        )
+
+    return httpx.AsyncClient(
+        transport=_Transport(verify=tls, trust_env=False, client=session),
+        timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=_CONNECT_S),
+        headers={"user-agent": "darkroom", "accept-encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        trust_env=False,
+    )
