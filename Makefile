@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE := tests/clients/node
 
-.PHONY: run setup test check format docs lock clean help
+.PHONY: run setup test check format bench docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config
 format: $(VENV)/.dev  ## rewrite to the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## what a call costs, as a table
+	$(BIN)/python -m tests.bench
 
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/darkroom check --markdown > docs/models.md

@@ -27,7 +27,7 @@ _KEEP_S = 600.0
 _MOST_RUN_S = 3600.0
 
 
-class _NoPlace(Exception):  # noqa: N818 - not an error: the job goes on elsewhere
+class _NoPlace(Exception):
     """The worker had no free place after all."""
 
 

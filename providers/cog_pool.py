@@ -16,8 +16,9 @@ import httpx
 from providers.base import ProviderError, Throttled, Unreached, Upstream
 from providers.cog_worker import NAME, Worker, look, missed
 
-# How long a worker is left alone after it had no place; doubled each time, because each try sends the pictures again.
-_PAUSE_S = 0.25
+# How long a worker is left alone after it had no place. Short at first: Cog frees a slot a moment after its answer.
+# Doubled each time: each try sends the pictures again, and somebody else's job may be long.
+_PAUSE_S = 0.05
 _MOST_PAUSE_S = 4.0
 _FIRST_LOOKS_S = 0.1
 # A guess at one run's length until there are some to learn from.

@@ -25,7 +25,7 @@ _ANSWER_S = 30.0
 _KEEPALIVE_S = 4.0
 
 
-class Unanswered(Exception):  # noqa: N818 - the name says what happened, like its cousins in base.py
+class Unanswered(Exception):
     """A request that changes nothing got no answer: ask again. For the loops inside of adapters, never raised by them.
 
     `left` is false where the request surely never left.

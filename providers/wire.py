@@ -34,6 +34,8 @@ _CHUNK_BYTES = 256 * 1024
 _MAX_CUTS = 64
 # The longest `data:<mime>;base64,` that is looked for.
 _MAX_PREFIX = 128
+# After a string that is a key, which is never a picture.
+_COLON = re.compile(rb"\s*:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def _cut(body: bytes, mark: str) -> tuple[bytes, dict[str, bytes]]:
         start = comma + len(b";base64,")
         end = body.find(b'"', at + 1)
         # A quote after a backslash is text inside of a string, and does not open one.
-        if (at and body[at - 1 : at] == b"\\") or comma < 0 or end < start:
+        if (at and body[at - 1 : at] == b"\\") or comma < 0 or end < start or _COLON.match(body, end + 1):
             at += 1
             continue
         try:
@@ -194,8 +196,8 @@ def _restore(value: Json, mark: str, pictures: Mapping[str, bytes]) -> Json:
 
 
 def _decoded(text: str) -> Json:
-    head, comma, data = text.partition(",")
-    if not comma or not head.endswith(";base64"):
+    _, found, data = text.partition(";base64,")
+    if not found:
         return text
     try:
         return pybase64.b64decode("".join(data.split()), validate=True)

@@ -55,7 +55,7 @@ async def _form(request: Request, settings: GatewaySettings) -> Form:
         async with asyncio.timeout(settings.body_timeout_s):
             return await read_form(
                 request.headers.get("content-type", ""),
-                int(length) if length.isascii() and length.isdigit() else None,
+                int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
                 request.stream(),
                 limits,
             )

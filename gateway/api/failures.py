@@ -50,7 +50,7 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
             return ApiError(400, message, code="content_policy_violation")
     if all(isinstance(cause, Rejected) for cause in causes):
         message = f"The provider refused the request: {causes[0].message}"
-        return ApiError(400, message, code=causes[0].code or "invalid_value")
+        return ApiError(400, message, code="invalid_value")
     if all(isinstance(cause, Throttled) for cause in causes):
         soonest = min(cause.retry_after or _DEFAULT_RETRY_AFTER_S for cause in causes)
         return _retryable(429, "Every provider is at capacity. Try again later.", "rate_limit_exceeded", soonest)

@@ -67,7 +67,7 @@ async def read_multipart(
     raws.reverse()
     parts: list[Part] = []
     while raws:  # one after the other, so that what a part was decoded from can go before the next
-        parts.append(await _decode(raws.pop(), limits))
+        parts.append(await _decode(raws.pop()))
     return parts
 
 
@@ -202,8 +202,8 @@ def _text(header: bytearray) -> str:
         return header.decode("latin-1")
 
 
-async def _decode(raw: tuple[_Heading, bytes], limits: FormLimits) -> Part:
-    """A part without its Content-Transfer-Encoding."""
+async def _decode(raw: tuple[_Heading, bytes]) -> Part:
+    """A part without its Content-Transfer-Encoding; a picture's own size is for the form to check."""
     heading, data = raw
     if heading.encoding == "quoted-printable":
         data = binascii.a2b_qp(data)
@@ -211,8 +211,6 @@ async def _decode(raw: tuple[_Heading, bytes], limits: FormLimits) -> Part:
         plain = await off_loop(len(data), from_base64, data)
         if plain is None:
             raise invalid(heading.name, f"Invalid '{heading.name}': it is not valid base64.", "invalid_base64")
-        if heading.kind == "file" and len(plain) > limits.max_file_bytes:
-            raise _over(heading, limits)
         data = plain
     return Part(kind=heading.kind, name=heading.name, filename=heading.filename, charset=heading.charset, data=data)
 

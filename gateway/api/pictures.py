@@ -86,7 +86,7 @@ def from_base64(data: bytes | memoryview) -> bytes | None:
     except binascii.Error:
         pass
     # Line breaks, the URL-safe alphabet and missing padding are rare: only they pay for a copy.
-    text = bytes(data).translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
+    text = bytes(data).translate(_URL_SAFE, b"\t\r\n").strip().rstrip(b"=")
     try:
         return pybase64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from starlette.responses import Response
@@ -32,17 +31,15 @@ class Events(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream until its events end or the client leaves."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send(_body(_COMMENT))
         try:
-            await self._pump(send)
-        except ApiError as error:
-            await send(_body(_error(error)))
+            await send(_body(_COMMENT))
+            try:
+                await self._pump(send)
+            except ApiError as error:
+                await send(_body(_error(error)))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
-            return  # the client left; the job goes on
-        except Exception:
-            event("stream.failed", logging.ERROR)
-            raise
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            event("stream.left")  # the client is gone; the job goes on
 
     async def _pump(self, send: Send) -> None:
         while True:

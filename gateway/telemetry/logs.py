@@ -38,6 +38,8 @@ def set_up(level: int = logging.INFO) -> None:
         logger.propagate = False
     LOGGER.setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # It warns of every malformed body: what callers send is told to them, and must not fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def event(name: str, level: int = logging.INFO, *, exc_info: bool = False, **fields: object) -> None:

@@ -41,6 +41,7 @@ ENUM = param("enum", choices=("a", "b", "Crop"))
 MIXED = param("enum", choices=(2, 4, 1.5, True, "x"))
 STEPS = param("integer", choices=(1, 2, 4))
 TAGS = param("array", choices=("x", "y"))
+TOO = "Invalid 'n': string too"
 SEED = param("integer", 0, 4294967295)
 
 
@@ -146,6 +147,7 @@ def test_text_inside_json_stays_text() -> None:
         ),
         (INTEGER, "abc", "invalid_type", "Invalid type for 'n': expected an integer, but got 'abc' instead."),
         (INTEGER, "4.5", "invalid_type", "Invalid type for 'n': expected an integer, but got '4.5' instead."),
+        (INTEGER, 4.5, "invalid_type", "Invalid type for 'n': expected an integer, but got 4.5 instead."),
         (INTEGER, True, "invalid_type", "Invalid type for 'n': expected an integer, but got true instead."),
         (INTEGER, ["1", "2"], "invalid_type", "Invalid type for 'n': expected an integer, but got an array instead."),
         (NUMBER, "nan", "invalid_type", "Invalid type for 'n': expected a number, but got 'nan' instead."),
@@ -159,15 +161,13 @@ def test_text_inside_json_stays_text() -> None:
             STRING,
             "abcdef",
             "string_above_max_length",
-            "Invalid 'n': string too long. "
-            + "Expected a string with maximum length 5, but got a string with length 6 instead.",
+            f"{TOO} long. Expected a string with maximum length 5, but got a string with length 6 instead.",
         ),
         (
             STRING,
             "a",
             "string_below_min_length",
-            "Invalid 'n': string too short. "
-            + "Expected a string with minimum length 2, but got a string with length 1 instead.",
+            f"{TOO} short. Expected a string with minimum length 2, but got a string with length 1 instead.",
         ),
         (ENUM, "X", "invalid_value", "Invalid value: 'X'. Supported values are: 'a', 'b' and 'Crop'."),
         (ENUM, ["a"], "invalid_value", "Invalid value: an array. Supported values are: 'a', 'b' and 'Crop'."),

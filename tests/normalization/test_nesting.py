@@ -30,6 +30,7 @@ KEYS = st.text("ab01[]", max_size=8) | st.text(max_size=8)
         ([("o[][t][]", "1"), ("o[][t][]", "2")], {"o": [{"t": ["1", "2"]}]}),
         ([("o[][a][b]", "1"), ("o[][a][c]", "2"), ("o[][a]", "3")], None),
         ([("o[][a]", "1"), ("o[][a][b]", "2")], {"o": [{"a": "1"}, {"a": {"b": "2"}}]}),
+        ([("mix[][a]", "1"), ("mix[]", "2")], {"mix": [{"a": "1"}, "2"]}),
         ([("m[][]", "1"), ("m[][]", "2")], {"m": [["1", "2"]]}),
         ([("mix[]", "1"), ("mix[][a]", "2")], {"mix": ["1", {"a": "2"}]}),
         ([("a[1]", "y"), ("a[0]", "x")], {"a": ["x", "y"]}),
@@ -78,17 +79,17 @@ def test_nesting_takes_linear_time() -> None:
     """Ten times the pairs do not take a hundred times as long, whichever form the keys have."""
     for template in ("a[]", "a[{}]", "a[][x]", "k{}[y]", "a"):
         seconds = []
-        for count in (2_000, 20_000):
+        for count in (500, 5_000):
             pairs: Pairs = [(template.format(index), "v") for index in range(count)]
-            seconds.append(min(_timed(pairs) for _ in range(3)))
+            seconds.append(min(_timed(pairs) for _ in range(5)))
 
         assert seconds[1] < 50 * seconds[0]
 
 
 def _timed(pairs: Pairs) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     nest(pairs)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @given(st.lists(st.tuples(KEYS, st.text(max_size=3)), max_size=12))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -167,40 +166,50 @@ class FakeCog:
 
 
 class QuietServer(uvicorn.Server):
-    """A server inside of a test: the signals are pytest's."""
+    """A server inside of a test: the signals are pytest's, and it ends at once."""
 
     @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    @override
+    async def main_loop(self) -> None:
+        await until(lambda: self.should_exit, 3600)
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await until(lambda: not self.server_state.connections and not self.server_state.tasks)
+
 
 @asynccontextmanager
 async def served(cog: FakeCog) -> AsyncIterator[FakeCog]:
     """Serve it on a free port of the loopback until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(cog.app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=0)
+    config = uvicorn.Config(cog.app, lifespan="off", log_config=None, ws="none")
     cog.server = QuietServer(config)
     cog.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     task = asyncio.create_task(cog.server.serve(sockets=[listening]))
-    while not cog.server.started:
-        await asyncio.sleep(0.005)
+    server = cog.server
+    await until(lambda: server.started)
     try:
         yield cog
     finally:
         cog.server.should_exit = True
-        for event in list(cog._cancels.values()):
-            event.set()
-        cog.break_connections()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await task
         listening.close()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Wait until something is true, and fail where it does not become so."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what a test waits for is mostly on the far side of a socket
             await asyncio.sleep(0.005)
 
 

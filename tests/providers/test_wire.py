@@ -86,7 +86,7 @@ def slowly(body: bytes) -> object:
     def walk(value: object) -> object:
         if isinstance(value, str) and value.startswith("data:") and ";base64," in value:
             try:
-                return base64.b64decode(value.partition(",")[2], validate=True)
+                return base64.b64decode("".join(value.partition(";base64,")[2].split()), validate=True)
             except ValueError:
                 return value
         if isinstance(value, list):

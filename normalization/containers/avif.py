@@ -1,0 +1,154 @@
+"""AVIF: a picture as the primary item of an ISO media file, its properties in boxes beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normalization import icc
+from normalization.containers import bmff
+from normalization.containers.base import BadImage, Scan, corrupt, truncated
+from normalization.containers.bmff import Box
+from normalization.values import Header
+
+NAME = bmff.NAME
+
+_ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+_METADATA = frozenset({b"Exif", b"mime", b"uri "})
+# An item type that no reader knows and so every reader passes over.
+_NOTHING = b"skip"
+_TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"moof", b"mfra", b"sidx"})
+# EXIF orientation by the quarter turns of irot (anticlockwise) and then the axis of imir (None: no mirror).
+_ORIENTATION = {
+    (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
+    (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
+    (0, 1): 2, (1, 1): 7, (2, 1): 4, (3, 1): 5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    """Bytes that replace as many from `at` on: nothing moves, so that every offset in the file stays true."""
+
+    at: int
+    new: bytes
+
+
+def scan(data: bytes) -> Scan:
+    """Read an AVIF's boxes: the primary item's properties, and whether all its bytes are there. Raises BadImage."""
+    top, end = _top_level(data)
+    if _brands(data, top)[0] == b"avis":
+        raise BadImage("animated_image", "This is an animated AVIF. Send one still picture.")
+    meta = next((box for box in top if box.kind == b"meta"), None)
+    if meta is None:
+        raise truncated(NAME)
+    inner = {box.kind: box for box in reversed(bmff.children(data, meta, 4))}
+    if missing := {b"pitm", b"iinf", b"iloc", b"iprp"} - inner.keys():
+        raise corrupt(NAME, f"its {min(missing).decode()} box is missing")
+    items = bmff.items(data, inner[b"iinf"])
+    extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
+    if any(stop > len(data) for _, _, stop in extents):
+        raise truncated(NAME)
+    pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)
+    primary = pitm.take(2 if pitm.take(4) >> 24 == 0 else 4)
+    if not any(item == primary for item, _, _ in extents) or primary not in items:
+        raise corrupt(NAME, "its picture is nowhere in the file")
+    hidden = {number for number, (kind, _, _) in items.items() if kind in _METADATA}
+    patches = _patches(data, top, items, extents, hidden)
+    header, profile = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
+    return Scan(header=header, icc=profile, parts=_patched(data, end, patches))
+
+
+def _top_level(data: bytes) -> tuple[list[Box], int]:
+    """The file's boxes and where they end. Raises BadImage where the file is cut off within one."""
+    top = list(bmff.boxes(data, 0, len(data)))
+    end = top[-1].end if top else 0
+    # What begins like a box of this format and is longer than the file was one; anything else was appended.
+    if not top or data[end + 4 : end + 8] in _TOP_LEVEL:
+        raise truncated(NAME)
+    return top, end
+
+
+def _brands(data: bytes, top: list[Box]) -> list[bytes]:
+    ftyp = data[top[0].start : top[0].end]
+    return [ftyp[:4], *(ftyp[at : at + 4] for at in range(8, min(len(ftyp), 400), 4))]
+
+
+def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None]:
+    """The header from the primary item's properties. Raises BadImage where its size is not among them."""
+    inner = bmff.children(data, iprp)
+    container = next((box for box in inner if box.kind == b"ipco"), None)
+    if container is None:
+        raise corrupt(NAME, "its properties are missing")
+    every = bmff.children(data, container)
+    numbers = [n for box in inner if box.kind == b"ipma" for n in bmff.properties_of(data, box, primary)]
+    own = [every[number - 1] for number in numbers if 0 < number <= len(every)]
+    size = next((box for box in own if box.kind == b"ispe"), None)
+    if size is None:
+        raise corrupt(NAME, "its size is missing")
+    reader = bmff.Reader(data, size.start + 4, size.end)
+    width, height = reader.take(4), reader.take(4)
+    if not (width and height):
+        raise corrupt(NAME, f"its size is {width}x{height}")
+    turns = next((data[box.start] & 3 for box in own if box.kind == b"irot" and box.start < box.end), 0)
+    mirror = next((data[box.start] & 1 for box in own if box.kind == b"imir" and box.start < box.end), None)
+    srgb, profile = _colour(data, own)
+    header = Header(
+        format="avif",
+        width=width,
+        height=height,
+        alpha=any(data[box.start + 4 : box.end].startswith(_ALPHA) for box in every if box.kind == b"auxC"),
+        # EXIF inside an AVIF says nothing about orientation: the properties do, and decoders leave both to the reader.
+        orientation=_ORIENTATION[turns, mirror],
+        plain=srgb and not _deep(data, every, own),
+        metadata=metadata,
+    )
+    return header, profile
+
+
+def _deep(data: bytes, every: list[Box], own: list[Box]) -> bool:
+    """Whether samples have more than 8 bits: the parts of a grid say so in av1C, the picture in pixi."""
+    codec = any(data[box.start + 2 : box.end][0] & 0x40 for box in every if box.kind == b"av1C")
+    channels = [data[box.start + 5 : box.end] for box in own if box.kind == b"pixi"]
+    return codec or any(bits > 8 for depths in channels for bits in depths)
+
+
+def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None]:
+    """Whether the samples are sRGB, and the profile to read them with where they are not. ICC wins over nclx."""
+    colr = sorted((data[box.start : box.end] for box in own if box.kind == b"colr"), key=lambda c: c[:4] == b"nclx")
+    if not colr:
+        return True, None
+    if colr[0][:4] in (b"prof", b"rICC"):
+        profile = colr[0][4:]
+        return (True, None) if icc.is_srgb(profile) else (False, profile)
+    return icc.from_code_points(int.from_bytes(colr[0][4:6], "big"), int.from_bytes(colr[0][6:8], "big"))
+
+
+def _patches(
+    data: bytes,
+    top: list[Box],
+    items: dict[int, tuple[bytes, int, Box]],
+    extents: list[tuple[int, int, int]],
+    hidden: set[int],
+) -> list[_Patch]:
+    """What blanks the metadata: its items get a type that nobody reads and zeros for content."""
+    patches = [
+        _Patch(place, _NOTHING + bytes(box.end - place - 4)) for n, (_, place, box) in items.items() if n in hidden
+    ]
+    patches += [_Patch(box.at + 4, b"free" + bytes(box.end - box.at - 8)) for box in top if box.kind == b"uuid"]
+    reached = (0, False)
+    for start, stop, blank in sorted((start, stop, item in hidden) for item, start, stop in extents):
+        if start < reached[0] and (blank or reached[1]):
+            raise corrupt(NAME, "its metadata and its picture overlap")
+        reached = max(reached, (stop, blank))
+        if blank:
+            patches.append(_Patch(start, bytes(stop - start)))
+    return sorted(patches, key=lambda patch: patch.at)
+
+
+def _patched(data: bytes, end: int, patches: list[_Patch]) -> tuple[bytes | memoryview, ...]:
+    view, at = memoryview(data), 0
+    parts: list[bytes | memoryview] = []
+    for patch in patches:
+        parts += (view[at : patch.at], patch.new)
+        at = patch.at + len(patch.new)
+    return (*parts, view[at:end])

@@ -1,0 +1,53 @@
+"""What the container readers share: the one exception, the result of a scan, and the limit on parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normalization.values import Header
+
+# A 50 MB picture in the smallest usual parts (8 KiB, libpng's default) has about 6,400; a file of a million empty parts
+# is an attack on whoever walks it.
+MAX_PARTS = 100_000
+
+
+class BadImage(Exception):
+    """Bytes that are not a picture which we can take.
+
+    `code` is one of `empty_image`, `not_an_image`, `truncated_image`, `animated_image`, `image_too_large` and
+    `corrupt_image`. `message` is a sentence or two that reads well after `Invalid image file: ` and says what would
+    work.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """A container taken apart.
+
+    `icc` is the ICC profile that the samples need to be read with, None where they are sRGB already. `parts` are the
+    pieces that, joined, are the same file without its metadata; the pixel data in them is untouched.
+    """
+
+    header: Header
+    icc: bytes | None
+    parts: tuple[bytes | memoryview, ...]
+
+
+def truncated(name: str) -> BadImage:
+    """The file ends before its own structure says so."""
+    return BadImage("truncated_image", f"The {name} file is cut off before its end. Send the whole file.")
+
+
+def corrupt(name: str, what: str) -> BadImage:
+    """The structure contradicts the format's specification; `what` continues `The PNG file is damaged: `."""
+    return BadImage("corrupt_image", f"The {name} file is damaged: {what}. Save it again in an image editor.")
+
+
+def too_many_parts(name: str) -> BadImage:
+    """A structure so finely divided that no program writes it for a picture."""
+    return corrupt(name, f"it is divided into more than {MAX_PARTS:,} parts")

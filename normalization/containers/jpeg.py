@@ -1,0 +1,153 @@
+"""JPEG: a row of segments, and between them entropy-coded data that only ends at the next marker."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from normalization import icc
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
+from normalization.exif import orientation
+from normalization.values import Header
+
+NAME = "JPEG"
+SIGNATURE = b"\xff\xd8"
+
+_SOI, _EOI, _SOS, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
+_RESTARTS = range(0xD0, 0xD8)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_APPLICATION = range(0xE0, 0xF0)
+_EXIF = b"Exif\0\0"
+_PROFILE = b"ICC_PROFILE\0"
+# Of the application segments a decoder needs these: the colour transform and the profile.
+_KEPT = ((0xE0, b"JFIF\0"), (0xE2, _PROFILE), (0xEE, b"Adobe"))
+# A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Searched in windows, so that other threads get their turn within a long picture.
+_WINDOW = 1 << 20
+
+
+class _Walk:
+    """One pass over the segments and what it has found so far."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.view = memoryview(data)
+        self.parts: list[bytes | memoryview] = [self.view[:2]]
+        self.metadata = False
+        self.scanned = False
+        self.frame: tuple[int, int, int] | None = None
+        self.exif: memoryview | None = None
+        self.profile: list[bytes] = []
+
+    def run(self) -> None:
+        """To the end of the image. Raises BadImage."""
+        at = 2
+        for _ in range(MAX_PARTS):
+            at = self._segment(at)
+            if at < 0:
+                return
+        raise too_many_parts(NAME)
+
+    def _segment(self, at: int) -> int:
+        """Take one segment; where the next begins, or -1 after the last."""
+        start = self.data.find(b"\xff", at)
+        if start < 0:
+            raise truncated(NAME)
+        # Decoders skip stray bytes between segments; they are dropped with the metadata.
+        self.metadata = self.metadata or start > at
+        marker_at = start + 1
+        while marker_at < len(self.data) and self.data[marker_at] == 0xFF:
+            marker_at += 1
+        if marker_at >= len(self.data):
+            raise truncated(NAME)
+        marker, body = self.data[marker_at], marker_at + 1
+        if marker == _EOI:
+            self.parts.append(b"\xff\xd9")
+            self.metadata = self.metadata or body < len(self.data)
+            return -1
+        if marker in _RESTARTS or marker in (0, _TEM):
+            return body
+        if marker == _SOI:
+            raise corrupt(NAME, "a second image begins inside the first")
+        end = body + int.from_bytes(self.data[body : body + 2], "big")
+        if body + 2 > len(self.data) or end > len(self.data):
+            raise truncated(NAME)
+        if end < body + 2:
+            raise corrupt(NAME, "a segment has no length")
+        if marker == _SOS:
+            end = self._entropy(end)
+        self._take(marker, body + 2, end)
+        return end
+
+    def _take(self, marker: int, start: int, end: int) -> None:
+        content = self.view[start:end]
+        if marker in _FRAMES:
+            self._take_frame(content)
+        elif marker in _APPLICATION or marker == _COM:
+            if marker == 0xE1 and self.exif is None and content[:6] == _EXIF:
+                self.exif = content
+            if marker == 0xE2 and content[:12] == _PROFILE:
+                self.profile.append(bytes(content[12:]))
+            if not any(marker == kept and content[: len(label)] == label for kept, label in _KEPT):
+                self.metadata = True
+                return
+        self.parts += (bytes((0xFF, marker)), self.view[start - 2 : end])
+
+    def _take_frame(self, content: memoryview) -> None:
+        if self.frame is not None:
+            raise corrupt(NAME, "it has two frame headers")
+        precision, height, width, components = struct.unpack_from(">BHHB", content)
+        if precision != 8:
+            raise BadImage(
+                "not_an_image",
+                f"This JPEG has {precision} bits per sample, which few programs read. Send an 8-bit JPEG or a PNG.",
+            )
+        if not (width and height):
+            raise corrupt(NAME, f"its size is {width}x{height}")
+        if components not in (1, 3, 4):
+            raise corrupt(NAME, f"it has {components} colour components")
+        self.frame = width, height, components
+
+    def _entropy(self, at: int) -> int:
+        """Where entropy-coded data that begins at `at` ends. Raises BadImage where the file ends first."""
+        if self.frame is None:
+            raise corrupt(NAME, "image data comes before the frame header")
+        self.scanned = True
+        for start in range(at, len(self.data), _WINDOW):
+            # One byte of overlap: a marker may lie across the edge of two windows.
+            if found := _MARKER.search(self.data, start, start + _WINDOW + 1):
+                return found.start()
+        raise truncated(NAME)
+
+
+def scan(data: bytes) -> Scan:
+    """Walk a JPEG's segments to the end of the image; thumbnails inside segments do not count.
+
+    A second picture behind the first (MPO, as phones write) counts as metadata. Raises BadImage, struct.error on a
+    short frame header.
+    """
+    walk = _Walk(data)
+    walk.run()
+    if walk.frame is None or not walk.scanned:
+        raise corrupt(NAME, "there is no image data in it")
+    width, height, components = walk.frame
+    profile = _assembled(walk.profile)
+    foreign = profile is not None and not icc.is_srgb(profile)
+    header = Header(
+        format="jpeg",
+        width=width,
+        height=height,
+        orientation=orientation(walk.exif) if walk.exif is not None else 1,
+        plain=components != 4 and not foreign,
+        metadata=walk.metadata,
+    )
+    return Scan(header=header, icc=profile if foreign else None, parts=tuple(walk.parts))
+
+
+def _assembled(pieces: list[bytes]) -> bytes | None:
+    """The ICC profile from its pieces, each with its number and their count in front; None where any is missing."""
+    pieces = sorted(pieces, key=lambda piece: piece[:1])
+    if not pieces or any(piece[:2] != bytes((i & 0xFF, len(pieces) & 0xFF)) for i, piece in enumerate(pieces, 1)):
+        return None
+    return b"".join(piece[2:] for piece in pieces)

@@ -1,0 +1,143 @@
+"""PNG: a signature and a row of chunks, each with its own checksum."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from normalization import icc
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
+from normalization.exif import orientation
+from normalization.values import Header
+
+NAME = "PNG"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CHUNK = struct.Struct(">I4s")
+# Bit depths by colour type.
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_COLOUR = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
+_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+# What the pixels need, and what is harmless and was meant for them (resolution, significant bits). All else (text,
+# time, EXIF, private chunks) goes.
+_KEPT = (
+    _CRITICAL | _COLOUR | {b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT", b"mDCV", b"cLLI"} | {b"acTL", b"fcTL", b"fdAT"}
+)
+# Within a hundredth of 1/2.2, which is what programs write for sRGB.
+_GAMMA, _GAMMA_TOLERANCE = 45_455, 460
+_SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
+_CHROMATICITY_TOLERANCE = 200
+
+
+def scan(data: bytes) -> Scan:
+    """Read a PNG to its IEND and check every chunk's checksum. Raises BadImage, struct.error on a short chunk."""
+    view = memoryview(data)
+    parts: list[bytes | memoryview] = [view[:8]]
+    first: dict[bytes, memoryview] = {}
+    metadata = False
+    end = 8
+    for kind, start, end in _chunks(data):
+        body = view[start + 8 : end - 4]
+        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise corrupt(NAME, f"the checksum of a {kind.decode()} chunk is wrong")
+        if kind not in _KEPT:
+            if not kind[0] & 0x20:
+                raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
+            metadata = True
+        else:
+            parts.append(view[start:end])
+        first.setdefault(kind, body)
+    width, height, depth, colour_type = _dimensions(first)
+    srgb, profile = _colour(first)
+    header = Header(
+        format="png",
+        width=width,
+        height=height,
+        alpha=colour_type in (4, 6) or b"tRNS" in first,
+        animated=b"acTL" in first,
+        orientation=orientation(first.get(b"eXIf", b"")),
+        plain=srgb and depth <= 8,
+        metadata=metadata or end < len(data),
+    )
+    return Scan(header=header, icc=profile, parts=tuple(parts))
+
+
+def bit_depth(data: bytes) -> int:
+    """Bits per sample of a PNG that was scanned before."""
+    return data[24]
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Every chunk's type, start and end, up to and with IEND. Raises BadImage where they do not reach it."""
+    at = 8
+    for _ in range(MAX_PARTS):
+        if at + 12 > len(data):
+            raise truncated(NAME)
+        length, kind = _CHUNK.unpack_from(data, at)
+        if not (kind.isalpha() and length < 2**31):
+            raise corrupt(NAME, "a chunk has no valid type")
+        end = at + 12 + length
+        if end > len(data):
+            raise truncated(NAME)
+        if at == 8 and kind != b"IHDR":
+            raise corrupt(NAME, "it does not begin with an IHDR chunk")
+        yield kind, at, end
+        if kind == b"IEND":
+            return
+        at = end
+    raise too_many_parts(NAME)
+
+
+def _dimensions(chunks: dict[bytes, memoryview]) -> tuple[int, int, int, int]:
+    """Width, height, bit depth and colour type. Raises BadImage where the critical chunks are not as they must be."""
+    if len(chunks[b"IHDR"]) != 13:
+        raise corrupt(NAME, "its IHDR chunk has the wrong length")
+    width, height, depth, colour_type, compression, filtering, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    if not (0 < width < 2**31 and 0 < height < 2**31):
+        raise corrupt(NAME, f"its size is {width}x{height}")
+    if depth not in _DEPTHS.get(colour_type, ()) or compression or filtering or interlace > 1:
+        raise corrupt(NAME, "its IHDR chunk names a combination that does not exist")
+    if b"IDAT" not in chunks:
+        raise corrupt(NAME, "there is no image data in it")
+    if colour_type == 3 and b"PLTE" not in chunks:
+        raise corrupt(NAME, "its palette is missing")
+    return width, height, depth, colour_type
+
+
+def _colour(chunks: dict[bytes, memoryview]) -> tuple[bool, bytes | None]:
+    """Whether the samples are sRGB, and the profile to read them with where they are not.
+
+    In the order of precedence of the specification's third edition: cICP, iCCP, sRGB, then gAMA and cHRM.
+    """
+    if len(cicp := chunks.get(b"cICP", b"")) == 4:
+        return icc.from_code_points(cicp[0], cicp[1])
+    if b"iCCP" in chunks:
+        profile = _inflated(chunks[b"iCCP"])
+        return (True, None) if icc.is_srgb(profile) else (False, profile)
+    if b"sRGB" in chunks:
+        return True, None
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"")[:4], "big") or _GAMMA
+    corners = _SRGB_CHROMATICITIES
+    if len(chunks.get(b"cHRM", b"")) == 32:
+        corners = struct.unpack(">8I", chunks[b"cHRM"])
+    near = all(abs(a - b) <= _CHROMATICITY_TOLERANCE for a, b in zip(corners, _SRGB_CHROMATICITIES, strict=True))
+    if near and abs(gamma - _GAMMA) <= _GAMMA_TOLERANCE:
+        return True, None
+    white, red, green, blue = ((corners[i] / 100_000, corners[i + 1] / 100_000) for i in range(0, 8, 2))
+    power = None if abs(gamma - _GAMMA) <= _GAMMA_TOLERANCE else 100_000 / gamma
+    built = icc.build((red, green, blue), white, power)
+    return built is None, built
+
+
+def _inflated(chunk: memoryview) -> bytes:
+    """The profile of an iCCP chunk; empty where it cannot be inflated. Raises BadImage where it is a bomb."""
+    _, _, rest = bytes(chunk).partition(b"\0")
+    inflater = zlib.decompressobj()
+    try:
+        profile = inflater.decompress(rest[1:], icc.MAX_BYTES)
+    except zlib.error:
+        return b""
+    if inflater.unconsumed_tail:
+        raise BadImage("corrupt_image", f"The PNG file's colour profile is larger than {icc.MAX_BYTES:,} bytes.")
+    return profile

@@ -1,0 +1,145 @@
+"""Whole pictures in and out: what a provider is given, and what the caller is given. Decoding is done here alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+
+from PIL import Image as Pillow
+
+from normalization.colour import to_srgb
+from normalization.containers import png
+from normalization.encode import encode
+from normalization.headers import BadImage, Scan, scan, sniff
+from normalization.resize import WHITE, flatten, resize
+from normalization.strip import strip
+from normalization.values import Format, Header, Image, Resize, Step, Transcode
+
+# What every provider reads.
+_COMMON: tuple[Format, ...] = ("png", "jpeg", "webp")
+_OPAQUE: tuple[Format, ...] = ("jpeg",)
+_TRANSPOSE = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+# For the whole process: the filters belong to the process, and changing them around each call would race with the
+# other threads. The header's size was checked before; this is for a decoder that sees another size than we do.
+warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+
+
+def prepare(image: Image) -> Image:
+    """The picture as every provider reads it alike: upright, 8-bit sRGB, without metadata, as png, jpeg or webp.
+
+    The very same object where it is so already; only its container is changed where there is metadata alone. Raises
+    BadImage where the picture moves or cannot be decoded.
+    """
+    header = image.header
+    if header.animated:
+        raise BadImage("animated_image", f"This is an animated {header.format}. Send one still picture.")
+    if header.format in _COMMON and header.plain and header.orientation == 1:
+        return strip(image)
+    # Losslessly, even a JPEG that only lies on its side: a second lossy encoding would be seen by an upscaler, which
+    # makes detail out of the blocks.
+    return _encoded(_decoded(scan(image.data)), "png", None)
+
+
+def finish(data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, tuple[str, ...]]:
+    """A provider's picture as the caller wants it, and a sentence for everything that was lost on the way.
+
+    Bytes that are right already stay as they are, but for their metadata; otherwise they are decoded once and encoded
+    once. Raises BadImage where they cannot be decoded or the result is too large for the format.
+    """
+    transcode = next((step for step in reversed(steps) if isinstance(step, Transcode)), Transcode(format=header.format))
+    resizes = [step for step in steps if isinstance(step, Resize)]
+    opaque = transcode.opaque or transcode.format in _OPAQUE
+    if _is_right(header, transcode.format, resizes) and not (opaque and header.alpha):
+        return strip(Image(data=data, header=header)), _unused_quality(transcode)
+    notes = list(_losses_of_decoding(header))
+    picture = _decoded(scan(data))
+    if opaque and picture.mode == "RGBA":
+        background = transcode.background or WHITE
+        if not transcode.opaque and _alpha_below(picture, 255):
+            notes.append(f"Transparent areas were flattened onto {background}: {transcode.format} has no transparency.")
+        picture = flatten(picture, background)
+    for step in resizes:
+        picture = resize(picture, step, transparent=not opaque)
+    notes += _losses_of_encoding(picture, transcode.format)
+    return _encoded(picture, transcode.format, transcode.quality), tuple(notes)
+
+
+def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool:
+    """Whether the bytes need no decoding for their format, size, position and colours."""
+    return (
+        header.format == wanted
+        and header.plain
+        and header.orientation == 1
+        and all((step.size.width, step.size.height) == (header.width, header.height) for step in resizes)
+    )
+
+
+def _decoded(found: Scan) -> Pillow.Image:
+    """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
+    header = found.header
+    # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
+    data = b"".join(found.parts)
+    try:
+        picture: Pillow.Image = Pillow.open(BytesIO(data), formats=(header.format.upper(),))
+        if picture.size != (header.width, header.height):
+            raise BadImage("corrupt_image", f"The {header.format} file names two different sizes. Save it again.")
+        picture.load()
+        picture = to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
+    except (BadImage, MemoryError):
+        raise
+    except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError) as error:
+        size = f"{header.width}x{header.height}"
+        raise BadImage("image_too_large", f"The picture has {size} pixels. Send a smaller one.") from error
+    except Exception as error:
+        raise _undecodable(header.format, error) from error
+    if header.orientation != 1:
+        picture = picture.transpose(_TRANSPOSE[header.orientation])
+    # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
+    return picture if picture.format is None else picture.copy()
+
+
+def _undecodable(fmt: Format, error: Exception) -> BadImage:
+    """Decoders report damage with whatever exception is at hand; only the words tell truncation from it."""
+    if "truncated" in str(error).lower():
+        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its picture. Send the whole file.")
+    return BadImage("corrupt_image", f"The {fmt} file is damaged and cannot be decoded. Save it again.")
+
+
+def _encoded(picture: Pillow.Image, fmt: Format, quality: int | None) -> Image:
+    data = encode(picture, fmt, quality)
+    return Image(data=data, header=sniff(data))
+
+
+def _unused_quality(transcode: Transcode) -> tuple[str, ...]:
+    if transcode.quality is None:
+        return ()
+    reason = f"the picture came as {transcode.format} already, and encoding it again would only lose detail"
+    return (f"The quality of {transcode.quality} was not applied: {reason}.",)
+
+
+def _losses_of_decoding(header: Header) -> Iterable[str]:
+    if header.animated:
+        yield "Only the first frame was kept: the picture was animated."
+    if not header.plain:
+        yield "The colours were converted to 8-bit sRGB."
+
+
+def _losses_of_encoding(picture: Pillow.Image, fmt: Format) -> Iterable[str]:
+    if fmt != "gif" or picture.mode == "L":
+        return
+    yield "The colours were reduced to 256: gif has no more."
+    if picture.mode == "RGBA" and any(picture.getchannel("A").histogram()[1:255]):
+        yield "Half-transparent areas became transparent or opaque: gif has nothing between."
+
+
+def _alpha_below(picture: Pillow.Image, limit: int) -> bool:
+    return any(picture.getchannel("A").histogram()[:limit])

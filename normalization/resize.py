@@ -1,0 +1,63 @@
+"""A decoded picture brought to an exact size or onto a background."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from normalization.values import Resize, Size
+
+WHITE = "#ffffff"
+
+
+def resize(picture: Image.Image, step: Resize, *, transparent: bool) -> Image.Image:
+    """The picture, of mode L, RGB or RGBA, in exactly the step's size.
+
+    `transparent` says whether the file that is to be written can and may have transparent areas: it decides how `pad`
+    fills what is left where the step names no background.
+    """
+    if picture.size == (step.size.width, step.size.height):
+        return picture
+    width, height = picture.size
+    if step.mode == "stretch":
+        return _resampled(picture, step.size, (0, 0, width, height))
+    ratios = (step.size.width / width, step.size.height / height)
+    if step.mode == "crop":
+        scale = max(ratios)
+        # Rounding may put the box a hair outside of the picture, which Pillow refuses.
+        across, down = min(step.size.width / scale, width), min(step.size.height / scale, height)
+        left, top = (width - across) / 2, (height - down) / 2
+        return _resampled(picture, step.size, (left, top, left + across, top + down))
+    scale = min(ratios)
+    inner = Size(width=max(1, round(width * scale)), height=max(1, round(height * scale)))
+    fitted = _resampled(picture, inner, (0, 0, width, height))
+    place = ((step.size.width - inner.width) // 2, (step.size.height - inner.height) // 2)
+    return _padded(fitted, step, place, transparent=transparent)
+
+
+def flatten(picture: Image.Image, background: str) -> Image.Image:
+    """An RGBA picture on a background of one colour, `#rrggbb`, as RGB."""
+    canvas = Image.new("RGB", picture.size, background)
+    canvas.paste(picture, mask=picture.getchannel("A"))
+    return canvas
+
+
+def _padded(picture: Image.Image, step: Resize, place: tuple[int, int], *, transparent: bool) -> Image.Image:
+    size = (step.size.width, step.size.height)
+    if step.background is None and transparent:
+        canvas = Image.new("RGBA", size, (0, 0, 0, 0))
+    else:
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        canvas = Image.new(mode, size, step.background or WHITE)
+    # Pasted without a mask: the picture's own transparent areas stay transparent.
+    canvas.paste(picture.convert(canvas.mode), place)
+    return canvas
+
+
+def _resampled(picture: Image.Image, size: Size, box: tuple[float, float, float, float]) -> Image.Image:
+    """A region of the picture in the size, cut and resampled in one pass, without a shortcut that would blur."""
+    target = (size.width, size.height)
+    if picture.mode != "RGBA":
+        return picture.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=None)
+    # Premultiplied: the colour of invisible pixels must not bleed into visible ones.
+    premultiplied = picture.convert("RGBa")
+    return premultiplied.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=None).convert("RGBA")

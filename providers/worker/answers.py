@@ -1,0 +1,66 @@
+"""Answers: JSON around a picture that is never passed through a JSON encoder, and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+# What one write hands to the socket: a slow reader then holds up one answer and not the memory.
+_CHUNK_BYTES = 256 * 1024
+
+
+class Refusal(Exception):
+    """A request that is answered without a prediction: with an object as JSON, or with plain text."""
+
+    def __init__(self, status: int, body: Mapping[str, object] | str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+    def response(self) -> Response:
+        if isinstance(self.body, str):
+            return Response(self.body, self.status, media_type="text/plain")
+        return Pieces([to_json(self.body)], self.status)
+
+
+def unprocessable(loc: Sequence[str], message: str) -> Refusal:
+    """Return a 422 about one place in the body."""
+    return Refusal(422, {"detail": [{"loc": list(loc), "msg": message, "type": "value_error"}]})
+
+
+def to_json(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def around(body: Mapping[str, object], key: str, text: Sequence[bytes]) -> list[bytes]:
+    """Return `body` (not empty) as JSON with one member more: a string of pieces that need no escaping."""
+    return [to_json(body)[:-1], f',"{key}":"'.encode(), *text, b'"}']
+
+
+class Pieces(Response):
+    """A JSON answer of pieces that are sent one after another, in slices and without being joined."""
+
+    media_type = "application/json"
+
+    def __init__(self, pieces: Sequence[bytes], status: int = 200) -> None:
+        super().__init__(None, status, {"content-length": str(sum(map(len, pieces)))})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for chunk in _slices(self._pieces):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _slices(pieces: Sequence[bytes]) -> Iterator[memoryview | bytes]:
+    for piece in pieces:
+        if len(piece) <= _CHUNK_BYTES:
+            yield piece
+            continue
+        view = memoryview(piece)
+        for start in range(0, len(piece), _CHUNK_BYTES):
+            yield view[start : start + _CHUNK_BYTES]

@@ -1,0 +1,99 @@
+"""The contract of an engine: what turns a picture into another, in a thread of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+Scalar: TypeAlias = bool | int | float | str
+Value: TypeAlias = Scalar | bytes
+"""A picture is its bytes as they came, not looked into."""
+
+Progress: TypeAlias = Callable[[str], None]
+"""Adds a line to the logs of the prediction. May be called from the engine's thread."""
+
+Cancelled: TypeAlias = Callable[[], bool]
+"""Says whether the run is to end. Cheap; may be asked from any thread."""
+
+
+class Stopped(Exception):
+    """The engine saw that its run was cancelled, and ended it."""
+
+
+class Failure(Exception):
+    """The run failed for a reason that the caller can understand, such as a picture that cannot be decoded."""
+
+
+class Unfit(Exception):
+    """The run cannot be done with the value of the input `field`, as only the engine could tell."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+class Broken(Exception):
+    """The engine cannot run anything any more, such as after a fault of its GPU; the worker takes no more work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One input of an engine.
+
+    `minimum` and `maximum` are inclusive. A field that is not required and has no default is left out of the inputs
+    where the caller does not give it.
+    """
+
+    type: Literal["picture", "string", "integer", "number", "boolean"]
+    description: str
+    required: bool = False
+    default: Scalar | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the operator allows: the pixels of one output picture."""
+
+    max_output_pixels: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a run gave: an encoded picture and its media type."""
+
+    data: bytes = field(repr=False)
+    mime: str
+
+
+class Engine(Protocol):
+    """What a worker runs.
+
+    `name` is the title of the OpenAPI document, by which gateways know the model; `inputs` are shown in their order.
+    """
+
+    name: str
+    version: str
+    inputs: Mapping[str, Field]
+
+    def load(self, limits: Limits) -> None:
+        """Make ready to run: called once, in a thread, before any run. What it raises is shown as SETUP_FAILED."""
+        ...
+
+    def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
+        """Do the work, with inputs that were checked against `inputs`. Called from as many threads as there are slots.
+
+        Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises Failure, Unfit
+        and Broken; anything else fails the prediction too, with the exception's own words.
+        """
+        ...
+
+
+def stop_if(cancelled: Cancelled) -> None:
+    """Raise Stopped if the run is to end."""
+    if cancelled():
+        raise Stopped

@@ -1,0 +1,230 @@
+"""The work of a worker: predictions in slots, each in a thread of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+import pybase64
+
+from providers.worker.answers import Refusal, around, to_json
+from providers.worker.engines.base import Broken, Engine, Failure, Limits, Stopped, Unfit, Value
+
+LOGGER = logging.getLogger(__name__)
+
+Ended: TypeAlias = Literal["succeeded", "failed", "canceled"]
+
+
+@dataclass(slots=True, eq=False)
+class Prediction:
+    """One prediction. `shown` is its input without pictures, for answers that echo it."""
+
+    id: str
+    inputs: Mapping[str, Value] = field(repr=False)
+    shown: Mapping[str, object] = field(repr=False)
+    logs: list[str] = field(default_factory=list)
+    status: Literal["starting", "processing"] | Ended = "starting"
+    output: tuple[bytes, ...] = field(default=(), repr=False)
+    """The data URI of the picture, in pieces that need no escaping in JSON."""
+    error: str | None = None
+    unfit: Unfit | None = None
+    seconds: float | None = None
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something new to tell; cleared by who tells it."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the engine is to end the run."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answer(self, *, echo: bool = False, output: bool = True) -> list[bytes]:
+        """Return it as JSON, in pieces; with its input if `echo`."""
+        times = {"created_at": self.created_at, "started_at": self.started_at, "completed_at": self.completed_at}
+        body: dict[str, object] = {
+            "id": self.id,
+            "status": self.status,
+            "logs": "".join(f"{line}\n" for line in self.logs),
+            "metrics": {} if self.seconds is None else {"predict_time": self.seconds},
+        }
+        body |= {name: moment.isoformat() for name, moment in times.items() if moment}
+        if echo:
+            body["input"] = self.shown
+        if self.error is not None:
+            body["error"] = self.error
+        if self.unfit is not None:
+            where = ["body", "input", self.unfit.field]
+            body["detail"] = [{"loc": where, "msg": self.unfit.message, "type": "value_error"}]
+        return around(body, "output", self.output) if self.output and output else [to_json(body)]
+
+
+class Setup:
+    """Whether the engine is loaded, as `/health-check` tells it."""
+
+    def __init__(self) -> None:
+        self.status: Literal["starting", "succeeded", "failed"] = "starting"
+        self.logs = ""
+        self._started_at = datetime.now(UTC)
+        self._completed_at: datetime | None = None
+
+    def end(self, status: Literal["succeeded", "failed"], logs: str) -> None:
+        self.status, self.logs, self._completed_at = status, logs, datetime.now(UTC)
+
+    def describe(self) -> dict[str, object]:
+        times = {"started_at": self._started_at, "completed_at": self._completed_at}
+        said = {name: moment.isoformat() for name, moment in times.items() if moment}
+        return {**said, "status": self.status, "logs": self.logs}
+
+
+class Worker:
+    """An engine and its slots. For one event loop.
+
+    A place is taken before the body of a request is read, so that what is held in memory is bounded by the slots.
+    """
+
+    def __init__(self, engine: Engine, *, slots: int, limits: Limits) -> None:
+        self.engine = engine
+        self.slots = slots
+        self.taken = 0
+        self.setup = Setup()
+        self.running: dict[str, Prediction] = {}
+        self._limits = limits
+        self._broken = False
+        self._leaving = False
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="engine")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def status(self) -> str:
+        """Cog's word for how it is."""
+        if self._broken:
+            return "DEFUNCT"
+        if self.setup.status != "succeeded":
+            return "STARTING" if self.setup.status == "starting" else "SETUP_FAILED"
+        return "BUSY" if self.taken >= self.slots else "READY"
+
+    async def load(self) -> None:
+        """Load the engine; where that fails the worker stays, and tells why."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self.engine.load, self._limits)
+        except Exception as error:
+            LOGGER.exception("the engine %s could not be loaded", self.engine.name)
+            self.setup.end("failed", f"{type(error).__name__}: {error}")
+        else:
+            self.setup.end("succeeded", f"{self.engine.name} {self.engine.version} is loaded")
+
+    def take(self) -> None:
+        """Take a slot. Raises Refusal: 503 while no work is taken, 409 when all slots are taken."""
+        if self._leaving:
+            raise _failed(503, "The worker is shutting down.")
+        if self.status not in {"READY", "BUSY"}:
+            raise _failed(503, _WHY_NOT[self.status])
+        if self.taken >= self.slots:
+            raise _failed(409, "At capacity - all prediction slots busy")
+        self.taken += 1
+
+    def release(self) -> None:
+        """Give back a slot that was taken and not begun with."""
+        self.taken -= 1
+
+    def begin(self, prediction: Prediction) -> None:
+        """Run a prediction in the slot that was taken for it."""
+        self.running[prediction.id] = prediction
+        self.follow(asyncio.create_task(self._work(prediction)))
+
+    def follow(self, task: asyncio.Task[None]) -> None:
+        """Wait for this task too before leaving."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self, id: str) -> bool:  # noqa: A002 - the name it has on the wire
+        """Ask a running prediction to stop; False where there is none of this id."""
+        prediction = self.running.get(id)
+        if prediction is not None:
+            prediction.stop.set()
+        return prediction is not None
+
+    def leave(self, grace: float) -> None:
+        """Take no more work; what still runs after `grace` seconds is cancelled."""
+        self._leaving = True
+        asyncio.get_running_loop().call_later(grace, self.cancel_all)
+
+    def cancel_all(self) -> None:
+        for prediction in self.running.values():
+            prediction.stop.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until all work has ended and was told, `seconds` at most. False where a run does not end."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        self._pool.shutdown(wait=False)
+        return not self.running
+
+    async def _work(self, prediction: Prediction) -> None:
+        loop = asyncio.get_running_loop()
+        prediction.status, prediction.started_at = "processing", datetime.now(UTC)
+        prediction.changed.set()
+
+        def progress(line: str) -> None:
+            prediction.logs.append(line)
+            loop.call_soon_threadsafe(prediction.changed.set)
+
+        try:
+            await loop.run_in_executor(self._pool, self._perform, prediction, progress)
+        finally:
+            prediction.completed_at = datetime.now(UTC)
+            del self.running[prediction.id]
+            self.taken -= 1
+            prediction.ended.set()
+            prediction.changed.set()
+
+    def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> None:
+        """Run the engine, in its thread, and write down how it ended."""
+        began = time.monotonic()
+        status: Ended = "failed"
+        try:
+            made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
+            prediction.seconds = time.monotonic() - began
+            prediction.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
+            status = "succeeded"
+        except Stopped:
+            status = "canceled"
+        except Unfit as error:
+            prediction.error, prediction.unfit = f"{error.field}: {error.message}", error
+        except Failure as error:
+            prediction.error = str(error)
+        except Broken as error:
+            self._broken = True
+            prediction.error = str(error)
+            LOGGER.exception("the engine %s is broken; no more work is taken", self.engine.name)
+        except Exception as error:
+            prediction.error = f"{type(error).__name__}: {error}"
+            LOGGER.exception("a prediction failed")
+        if prediction.seconds is None:
+            prediction.seconds = time.monotonic() - began
+        # The inputs are the larger part of what a prediction holds.
+        prediction.inputs = {}
+        prediction.status = status
+
+
+def to_json_text(text: str) -> bytes:
+    """Return `text` as it stands within a JSON string."""
+    return to_json({"": text})[5:-2]
+
+
+_WHY_NOT = {
+    "STARTING": "Setup has not finished yet. Wait until it has finished, or GET /health-check for status.",
+    "SETUP_FAILED": "Setup failed. GET /health-check tells why.",
+    "DEFUNCT": "The engine is broken. Restart the worker.",
+}
+
+
+def _failed(status: int, message: str) -> Refusal:
+    return Refusal(status, {"error": message, "status": "failed"})

@@ -1,0 +1,193 @@
+"""The routes of Cog's HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from providers.worker import body, schema, webhooks
+from providers.worker.answers import Pieces, Refusal, unprocessable
+from providers.worker.predictions import Prediction, Worker
+
+_INDEX = {
+    "docs_url": "/openapi.json",
+    "openapi_url": "/openapi.json",
+    "healthcheck_url": "/health-check",
+    "predictions_url": "/predictions",
+    "predictions_idempotent_url": "/predictions/{prediction_id}",
+    "predictions_cancel_url": "/predictions/{prediction_id}/cancel",
+    "shutdown_url": "/shutdown",
+}
+
+
+class Api:
+    """The handlers, over one worker. `leave` begins the shutdown of the process."""
+
+    def __init__(self, worker: Worker, *, max_body: int, allow_webhooks: bool) -> None:
+        self._worker = worker
+        self._max_body = max_body
+        self._allow_webhooks = allow_webhooks
+        self.leave = asyncio.Event()
+
+    @property
+    def app(self) -> Starlette:
+        one = "/predictions/{id}"
+        return Starlette(
+            routes=[
+                Route("/", self.index),
+                Route("/health-check", self.health),
+                Route("/openapi.json", self.openapi),
+                Route("/predictions", self.create, methods=["POST"]),
+                Route(one, self.create_once, methods=["PUT"]),
+                Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+                Route("/shutdown", self.shutdown, methods=["POST"]),
+            ],
+            middleware=[Middleware(_NoBrowsers)],
+            exception_handlers={Refusal: _refused},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        # Beside the server: who asks meanwhile is told STARTING.
+        loading = asyncio.create_task(self._worker.load())
+        yield
+        loading.cancel()
+
+    async def index(self, request: Request) -> Response:
+        return JSONResponse(_INDEX)
+
+    async def health(self, request: Request) -> Response:
+        worker = self._worker
+        slots = {"max": worker.slots, "current": worker.taken}
+        version = {"engine": worker.engine.version}
+        said = {"status": worker.status, "setup": worker.setup.describe(), "concurrency": slots, "version": version}
+        return JSONResponse(said)
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(schema.openapi(self._worker.engine))
+
+    async def cancel(self, request: Request) -> Response:
+        known = self._worker.cancel(request.path_params["id"])
+        return JSONResponse({}, 200 if known else 404)
+
+    async def shutdown(self, request: Request) -> Response:
+        self.leave.set()
+        return JSONResponse({})
+
+    async def create(self, request: Request) -> Response:
+        return await self._create(request, None)
+
+    async def create_once(self, request: Request) -> Response:
+        wanted: str = request.path_params["id"]
+        if running := self._worker.running.get(wanted):
+            return Pieces(running.answer(echo=True), 202)
+        return await self._create(request, wanted)
+
+    async def _create(self, request: Request, wanted: str | None) -> Response:
+        self._worker.take()
+        begun = False
+        try:
+            received = await self._receive(request)
+            name = _id(received, wanted)
+            hook = webhooks.wanted(received, allowed=self._allow_webhooks)
+            prediction = await self._check(received, name)
+            if running := self._worker.running.get(name):
+                # The same id was sent twice at once, and the other was read first.
+                return Pieces(running.answer(echo=True), 202)
+            self._worker.begin(prediction)
+            begun = True
+        except ClientDisconnect:
+            return Response(status_code=400)
+        finally:
+            if not begun:
+                self._worker.release()
+        if hook:
+            self._worker.follow(asyncio.create_task(hook.follow(prediction)))
+        # Exactly this, as Cog reads it.
+        if request.headers.get("prefer") == "respond-async":
+            return JSONResponse({"id": name, "status": "starting"}, 202)
+        await _ended(request, prediction)
+        return Pieces(prediction.answer(), 422 if prediction.unfit else 200)
+
+    async def _receive(self, request: Request) -> dict[str, object]:
+        raw = await body.read(request, self._max_body)
+        return body.parse(raw) if len(raw) < body.INLINE_BYTES else await asyncio.to_thread(body.parse, raw)
+
+    async def _check(self, received: Mapping[str, object], name: str) -> Prediction:
+        given = received.get("input")
+        if given is None:
+            given = {}
+        if not isinstance(given, dict):
+            raise unprocessable(["body", "input", "__root__"], "the input is not an object")
+        checked = await asyncio.to_thread(schema.check, self._worker.engine.inputs, given)
+        if checked.wrong:
+            raise Refusal(422, {"detail": checked.wrong})
+        shown = {key: value for key, value in given.items() if not isinstance(checked.values.get(key), bytes)}
+        prediction = Prediction(id=name, inputs=checked.values, shown=_plain(shown))
+        if checked.ignored:
+            prediction.logs.append(f"ignored, as {self._worker.engine.name} has no such input: {checked.ignored}")
+        return prediction
+
+
+async def _ended(request: Request, prediction: Prediction) -> None:
+    """Wait for the end of a prediction, and cancel it where the client hangs up or the server gives up first."""
+    ended = asyncio.create_task(prediction.ended.wait())
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not prediction.ended.is_set():
+            prediction.stop.set()
+        gone.cancel()
+        ended.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _id(received: Mapping[str, object], wanted: str | None) -> str:
+    name = received.get("id")
+    if name is None:
+        return wanted or uuid.uuid4().hex
+    if not isinstance(name, str):
+        raise unprocessable(["body", "id"], "the id is not a string")
+    if wanted is not None and name != wanted:
+        raise unprocessable(["body", "id"], "prediction ID must match the ID supplied in the URL")
+    return name
+
+
+def _plain(value: object) -> dict[str, object]:
+    """Return an input for an answer that echoes it: what holds a picture is left out."""
+    assert isinstance(value, dict)
+    return {key: item for key, item in value.items() if isinstance(item, bool | int | float | str) or item is None}
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+class _NoBrowsers:
+    """Refuses what a page in a browser sends: any page may post to a port of its visitor's machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+            refusal = Refusal(403, "Requests from browsers are not served")
+            await refusal.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

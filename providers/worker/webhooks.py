@@ -1,0 +1,114 @@
+"""Telling a caller by webhook how its prediction goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from providers.worker.answers import unprocessable
+from providers.worker.predictions import Prediction
+
+if TYPE_CHECKING:
+    import httpx
+
+LOGGER = logging.getLogger(__name__)
+
+EVENTS = ("start", "output", "logs", "completed")
+_INTERVAL_S = 0.5
+_RETRIES = 12
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 30.0
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """Where a caller wants to be told, and of what.
+
+    Events are sent one after another, so that none overtakes another: `start`; `logs`, at most every 0.5 seconds;
+    then `completed` with the output, which is tried again until it is taken. `output` by itself is sent, likewise,
+    only to who does not ask for `completed`: an engine gives its output once, at the end.
+    """
+
+    url: str
+    events: frozenset[str] = frozenset(EVENTS)
+
+    async def follow(self, prediction: Prediction) -> None:
+        """Tell of a prediction from its start to its end."""
+        # Only now: most workers never send one, and it takes as long to import as all the rest.
+        import httpx
+        from httpx_aiohttp import AiohttpTransport
+
+        async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=30.0) as client:
+            if "start" in self.events:
+                await self._once(client, prediction)
+            while not prediction.ended.is_set():
+                await prediction.changed.wait()
+                prediction.changed.clear()
+                if "logs" in self.events and not prediction.ended.is_set():
+                    await self._once(client, prediction)
+                    await _ended_within(prediction, _INTERVAL_S)
+            if "completed" in self.events or ("output" in self.events and prediction.status == "succeeded"):
+                await self._until_taken(client, prediction)
+
+    async def _once(self, client: httpx.AsyncClient, prediction: Prediction) -> None:
+        import httpx
+
+        try:
+            await _post(client, self.url, prediction, timeout=5.0)
+        except httpx.HTTPError as error:
+            LOGGER.warning("a webhook could not be sent: %s", type(error).__name__)
+
+    async def _until_taken(self, client: httpx.AsyncClient, prediction: Prediction) -> None:
+        import httpx
+
+        for attempt in range(_RETRIES + 1):
+            try:
+                status = await _post(client, self.url, prediction, timeout=30.0)
+            except httpx.TransportError as error:
+                said = type(error).__name__
+            else:
+                if 200 <= status < 300:
+                    return
+                said = f"HTTP {status}"
+                if status not in _RETRIED:
+                    break
+            if attempt < _RETRIES:
+                await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
+        LOGGER.error("the last webhook of prediction %s was not taken: %s", prediction.id, said)
+
+
+def wanted(body: Mapping[str, object], *, allowed: bool) -> Webhook | None:
+    """Return the webhook that a request asks for. Raises Refusal (422) where it cannot be had."""
+    url = body.get("webhook")
+    if url is None:
+        return None
+    if not allowed:
+        raise unprocessable(["body", "webhook"], "webhooks are off: start the worker with --webhooks to allow them")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise unprocessable(["body", "webhook"], "a webhook is an http or https address")
+    events = body.get("webhook_events_filter")
+    if events is None:
+        return Webhook(url=url)
+    if not isinstance(events, list) or not all(event in EVENTS for event in events):
+        raise unprocessable(["body", "webhook_events_filter"], f"events are {', '.join(EVENTS)}")
+    return Webhook(url=url, events=frozenset(events))
+
+
+async def _post(client: httpx.AsyncClient, url: str, prediction: Prediction, *, timeout: float) -> int:
+    body = b"".join(prediction.answer(echo=True))
+    headers = {"content-type": "application/json"}
+    # Streamed and not read: what a stranger answers is of no interest, however long it is.
+    async with client.stream("POST", url, content=body, headers=headers, timeout=timeout) as response:
+        return response.status_code
+
+
+async def _ended_within(prediction: Prediction, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await prediction.ended.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,254 @@
+"""The failover loop, over providers that do as the test says: what each error means stands in its class alone."""
+
+import asyncio
+import io
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from PIL import Image as Pillow
+
+from gateway.api.failures import failed
+from gateway.config import SHIPPED, load
+from gateway.jobs.execute import AllFailed, Executor, Finished, verify
+from gateway.jobs.imaging import Imaging, Limits
+from gateway.jobs.job import Jobs
+from gateway.routing.pricing import Estimate
+from gateway.routing.select import Candidate
+from normalization.values import Header, Image, Plan, Size, Transcode
+from providers.base import (
+    Blocked,
+    Expired,
+    Failed,
+    Handle,
+    Job,
+    Outcome,
+    ProviderError,
+    Readiness,
+    Rejected,
+    Throttled,
+    Undecodable,
+    Unknown,
+    Unreached,
+    Unusable,
+    Upstream,
+)
+
+ROUTE = load(SHIPPED, {}).models["lanczos-bp"].routes["local"]
+ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired)
+Act = Callable[[], "bytes | ProviderError"]
+
+
+def png(width: int = 8, height: int = 8) -> bytes:
+    """A small picture."""
+    out = io.BytesIO()
+    Pillow.new("RGB", (width, height), "teal").save(out, "png")
+    return out.getvalue()
+
+
+@dataclass
+class Scripted:
+    """A provider that gives one prepared answer for each call, in the order of the calls."""
+
+    name: str
+    answers: deque[bytes | ProviderError]
+    cost: int | None = None
+    jobs: list[Job] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        return Readiness.READY, ""
+
+    async def submit(self, job: Job) -> Handle:
+        self.jobs.append(job)
+        return Handle(provider=self.name, id=job.id)
+
+    async def wait(self, handle: Handle, deadline: float) -> Outcome:
+        answer = self.answers.popleft()
+        if self.hold is not None:
+            await self.hold.wait()
+        if isinstance(answer, ProviderError):
+            raise answer
+        return Outcome(pictures=(answer,), cost=self.cost)
+
+    async def cancel(self, handle: Handle) -> None:
+        self.cancelled.append(handle.id)
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def provider(name: str, *answers: bytes | ProviderError, cost: int | None = None) -> Scripted:
+    """A scripted provider."""
+    return Scripted(name, deque(answers), cost)
+
+
+def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> list[Candidate]:
+    """One candidate for each provider, with n calls."""
+    calls = tuple({"number": number} for number in range(n))
+    plan = Plan(calls=calls, output=Size(width=8, height=8), finish=(Transcode(format="png"),))
+    return [
+        Candidate(
+            route=ROUTE.model_copy(update={"name": name, "provider": name}),
+            plan=plan,
+            cost=Estimate(micros=micros * n),
+            ready=True,
+        )
+        for name in names
+    ]
+
+
+@pytest.fixture
+async def imaging() -> AsyncIterator[Imaging]:
+    """Real picture work."""
+    made = Imaging(max_pixels=10**7, limits=Limits(max_pixels=10**7, max_side=10**4))
+    yield made
+    made.close()
+
+
+async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
+    """Execute over these providers in their order."""
+    executor = Executor(providers={p.name: p for p in providers}, imaging=imaging, attempt_timeout=20)
+    deadline = asyncio.get_running_loop().time() + deadline_s
+    return await executor.run(candidates([p.name for p in providers], n=n), deadline)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -> None:
+    """After an error the next route is tried exactly if its class says so; the attempts tell the story."""
+    first, second = provider("first", error("no luck")), provider("second", png())
+    try:
+        finished = await run(imaging, first, second)
+    except AllFailed as failure:
+        assert not error.next_route
+        assert [attempt.outcome for attempt in failure.attempts] == [error.__name__.lower()]
+        assert not second.jobs
+    else:
+        assert error.next_route
+        assert [a.outcome for a in finished.attempts] == [error.__name__.lower(), "ok"]
+        assert finished.candidate.route.name == "second"
+
+
+async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
+    """Of n pictures, those that failed are bought again elsewhere, with their own payload; the others are kept."""
+    first = provider("first", png(), Failed("x"), png())
+    second = provider("second", png())
+    finished = await run(imaging, first, second, n=3)
+
+    assert len(finished.pictures) == 3
+    assert [job.payload for job in second.jobs] == [{"number": 1}]
+    assert not finished.partial
+
+
+async def test_some_stay_missing(imaging: Imaging) -> None:
+    """What was paid is delivered even when others stay missing, and the result says that it is partial."""
+    finished = await run(imaging, provider("only", png(), Failed("x")), n=2)
+
+    assert len(finished.pictures) == 1
+    assert finished.partial
+
+
+async def test_cost(imaging: Imaging) -> None:
+    """The provider's own bill counts where there is one, else the estimate; what was not billed costs nothing."""
+    bill = await run(imaging, provider("a", Unreached("x")), provider("b", png(), cost=1234))
+    guess = await run(imaging, provider("a", Undecodable("x")), provider("b", png()))
+
+    assert [(a.cost, a.actual) for a in bill.attempts] == [(0, False), (1234, True)]
+    assert guess.cost == 60_000
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"<html>oops</html>", "no usable picture"),
+        (b"", "no usable picture"),
+        (png()[:-20], "no usable picture"),
+        (png(1, 1), "a single pixel"),
+        (png(32, 8), "is 32x8, expected was 8x8"),
+    ],
+)
+async def test_results_are_verified(imaging: Imaging, data: bytes, why: str) -> None:
+    """A result that is not the picture that was asked for counts as undecodable, and the next route is tried."""
+    finished = await run(imaging, provider("bad", data), provider("good", png()))
+
+    assert finished.attempts[0].outcome == "undecodable"
+    assert why in (finished.attempts[0].message or "")
+    assert finished.candidate.route.name == "good"
+
+
+def test_rounding_is_allowed() -> None:
+    """Models that work in blocks may be off by a block, not by more."""
+    wanted = Size(width=1000, height=1000)
+
+    verify(Image(data=b"", header=Header(format="png", width=1008, height=992)), wanted)
+    with pytest.raises(Undecodable, match="expected was 1000x1000"):
+        verify(Image(data=b"", header=Header(format="png", width=1000, height=500)), wanted)
+
+
+async def test_cancelling_a_job_cancels_upstream(imaging: Imaging) -> None:
+    """A job that is ended from outside does not leave its upstream work running."""
+    slow = provider("slow", png())
+    slow.hold = asyncio.Event()
+    executor = Executor(providers={"slow": slow}, imaging=imaging, attempt_timeout=20)
+    jobs = Jobs(executor, deadline_s=30)
+    job = jobs.start(candidates(["slow"]))
+    while not slow.jobs:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+
+    await jobs.drain(0.01)
+
+    assert slow.cancelled == [slow.jobs[0].id]
+    assert job.task.cancelled()
+
+
+async def test_the_handler_may_leave(imaging: Imaging) -> None:
+    """A handler that stops waiting does not end the job."""
+    slow = provider("slow", png())
+    slow.hold = asyncio.Event()
+    jobs = Jobs(Executor(providers={"slow": slow}, imaging=imaging, attempt_timeout=20), deadline_s=30)
+    job = jobs.start(candidates(["slow"]))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(job.wait(), 0.05)
+    slow.hold.set()
+
+    assert len((await job.task).pictures) == 1
+
+
+@pytest.mark.parametrize(
+    ("causes", "status", "code", "retry"),
+    [
+        ([Rejected("bad seed")], 400, "invalid_value", None),
+        ([Rejected("bad"), Failed("x")], 502, "all_providers_failed", "false"),
+        ([Blocked("x")], 400, "content_policy_violation", None),
+        ([Failed("x"), Unknown("x")], 504, "upstream_outcome_unknown", "false"),
+        ([Throttled("x", retry_after=9), Throttled("x", retry_after=3)], 429, "rate_limit_exceeded", None),
+        ([Throttled("x"), Unreached("x")], 503, "upstream_unavailable", None),
+        ([Unusable("no credit: go and pay")], 503, "upstream_unavailable", None),
+        ([Unreached("x"), Expired("x")], 504, "deadline_exceeded", "false"),
+        ([Undecodable("x")], 502, "all_providers_failed", "false"),
+    ],
+)
+def test_what_the_caller_hears(causes: list[ProviderError], status: int, code: str, retry: str | None) -> None:
+    """Each set of causes has its status and code; repeats are called off once money may have been spent."""
+    error = failed(AllFailed(causes, []))
+
+    assert (error.status, error.code) == (status, code)
+    assert error.headers.get("x-should-retry") == retry
+    assert "pay" not in error.message
+    if status == 429:
+        assert error.headers["retry-after"] == "3"
+
+
+def test_every_error_states_its_policy() -> None:
+    """Each leaf of the error tree says on purpose what the loop, the breaker and the bill are to make of it."""
+    leaves = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
+
+    assert set(leaves) == set(ERRORS)
+    for cls in leaves:
+        assert {"next_route", "health", "billed"} <= set(vars(cls)), cls
+        assert cls.__doc__

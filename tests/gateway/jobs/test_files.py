@@ -1,0 +1,77 @@
+"""Result files: stored, read, expired, deleted."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.files import Files, open_store
+from normalization.values import Header, Image
+
+PICTURE = Image(data=b"the bytes of a picture", header=Header(format="webp", width=2, height=2))
+Opened = Callable[[float], Files]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    """Opens the store in a folder, with a time to live in seconds."""
+    return lambda ttl: Files(open_store(None, tmp_path), ttl=timedelta(seconds=ttl))
+
+
+async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
+    """What was stored is read back under its name, with the type of its bytes."""
+    files = opened(60)
+    name = await files.put(PICTURE)
+    found = await files.get(name)
+
+    assert found is not None
+    assert (found.data, found.media_type) == (PICTURE.data, "image/webp")
+    assert name != await files.put(PICTURE)
+    assert (tmp_path / "files").stat().st_mode & 0o077 == 0
+
+
+async def test_expiry(opened: Opened, tmp_path: Path) -> None:
+    """A file that has outlived its time is not served, even before the sweep deletes it; younger ones stay."""
+    files = opened(60)
+    old, young = await files.put(PICTURE), await files.put(PICTURE)
+    hour_ago = time.time() - 3600
+    os.utime(tmp_path / "files" / old, (hour_ago, hour_ago))
+
+    assert await files.get(old) is None
+    assert await files.sweep() == 1
+    assert sorted(os.listdir(tmp_path / "files")) == [young]
+    assert await files.get(young) is not None
+
+
+async def test_sweeping_goes_on(opened: Opened, tmp_path: Path) -> None:
+    """The sweep repeats itself until it is cancelled."""
+    files = opened(0.05)
+    await files.put(PICTURE)
+    task = asyncio.create_task(files.sweep_for_ever())
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if not os.listdir(tmp_path / "files"):
+            break
+    task.cancel()
+
+    assert not os.listdir(tmp_path / "files")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x.png", "../../etc/passwd", "a" * 32 + ".svg", "a" * 31 + "/.png", "a" * 32 + ".png\n", "." * 32 + ".png", "a" * 32],
+)  # fmt: skip
+async def test_names(opened: Opened, tmp_path: Path, name: str) -> None:
+    """Only names of our own making are looked up: no traversal, no other types."""
+    (tmp_path / "secret.png").write_bytes(b"secret")
+
+    assert await opened(60).get(name) is None
+
+
+async def test_unknown(opened: Opened) -> None:
+    """A name of the right form that was never given out is not there."""
+    assert await opened(60).get("A" * 32 + ".png") is None

@@ -1,0 +1,43 @@
+"""Pages that are generated stay current, and the README keeps its promises about names."""
+
+import re
+from pathlib import Path
+
+from gateway.check import page
+from gateway.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_models_page_is_current(shipped: Config) -> None:
+    """docs/models.md is what `make docs` writes from the shipped config."""
+    assert (ROOT / "docs" / "models.md").read_text() == page(shipped), "run: make docs"
+
+
+def test_every_error_code_is_in_the_readme() -> None:
+    """A code that a caller may get by way of a status is explained in the README's table."""
+    found: set[str] = set()
+    for path in (ROOT / "gateway" / "api").glob("*.py"):
+        found |= set(re.findall(r'code="([a-z_]+)"', path.read_text()))
+
+    assert {"no_route", "model_not_found"} <= found
+    missing = {code for code in found if f"`{code}`" not in README}
+    assert not missing
+
+
+def test_every_make_target_works_from_the_readme() -> None:
+    """Every `make x` that the README names is a target."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    named = set(re.findall(r"make ([a-z]+)", README)) - {"and", "a"}
+    assert named <= targets, named - targets
+    assert {"run", "test"} <= named
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of the README is a file of the repository."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
