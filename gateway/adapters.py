@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from gateway.config import Config
+from gateway.names import EMBEDDED
 from gateway.settings import LocalSettings
 from providers.base import Provider
 from providers.cog import Cog
-
-EMBEDDED = "DARKROOM_EMBEDDED_WORKER"
-"""Set by `darkroom serve` for its own processes: the address of the worker that it runs."""
 
 
 def build(config: Config, client: httpx.AsyncClient, environ: Mapping[str, str]) -> dict[str, Provider]:

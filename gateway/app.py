@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
 from providers import http
+from providers.base import Provider
 
 VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
@@ -87,25 +89,27 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         executor = Executor(providers=providers, imaging=imaging, attempt_timeout=settings.attempt_timeout_s)
         jobs = Jobs(executor, deadline_s=settings.deadline_s)
         stack.push_async_callback(jobs.drain, settings.grace_s)
-        for work in (stored.sweep_for_ever, _watch_lag):
+        for work in (stored.sweep_for_ever, partial(_watch, providers)):
             stack.push_async_callback(_stop, asyncio.create_task(_guard(work)))
         yield State(config=config, keys=keys, providers=providers, imaging=imaging, files=stored, jobs=jobs)
 
 
-async def _watch_lag() -> None:
-    """Measure how late the event loop wakes up: what held it shows here."""
+async def _watch(providers: Mapping[str, Provider]) -> None:
+    """Measure how late the event loop wakes up (what held it shows here), and how long the queues are."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_INTERVAL_S
         await asyncio.sleep(_LAG_INTERVAL_S)
         metrics.LAG.observe(max(0.0, loop.time() - due))
+        for name, provider in providers.items():
+            metrics.QUEUE.labels(name).set(provider.queue_depth)
 
 
 async def _guard(work: Callable[[], Any]) -> None:
     try:
         await work()
     except Exception:  # noqa: BLE001 - a task beside the requests must say that it died
-        event("background.crashed", logging.ERROR, work=getattr(work, "__qualname__", "?"), exc_info=True)
+        event("background.crashed", logging.ERROR, work=repr(work), exc_info=True)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from gateway.access.keys import Keys
 from gateway.config import SHIPPED, load
 from gateway.mistakes import ConfigError, Mistake
+from gateway.names import EMBEDDED
 
-# Held by `providers.worker.supervisor` in the other processes; the name is declared in gateway.adapters too.
-_EMBEDDED = "DARKROOM_EMBEDDED_WORKER"
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
 
@@ -26,6 +27,9 @@ def serve(host: str, port: int, workers: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     _check_exposure(host)
+    # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _leave)
     with ExitStack() as stack:
         if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
@@ -35,7 +39,7 @@ def serve(host: str, port: int, workers: int) -> int:
             worker = EmbeddedWorker()
             worker.start()
             stack.callback(worker.stop, config.gateway.grace_s)
-            os.environ[_EMBEDDED] = worker.url
+            os.environ[EMBEDDED] = worker.url
         _greet(host, port)
         uvicorn.run(
             "gateway.app:create",
@@ -51,6 +55,10 @@ def serve(host: str, port: int, workers: int) -> int:
             timeout_graceful_shutdown=int(config.gateway.grace_s),
         )
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _check_exposure(host: str) -> None:

@@ -173,6 +173,11 @@ class Provider(Protocol):
 
     name: str
 
+    @property
+    def queue_depth(self) -> int:
+        """Jobs of this process that wait for a place there; 0 for a provider that keeps its own queue."""
+        ...
+
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         """Say whether it can serve this model now, with a sentence for the operator why not. Never waits."""
         ...

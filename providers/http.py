@@ -12,7 +12,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from typing_extensions import override
 
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.wire import detail
@@ -196,20 +195,17 @@ class _Stream(httpx.AsyncByteStream):
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self._stream = stream
 
-    @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _truthful():
             async for chunk in self._stream:
                 yield chunk
 
-    @override
     async def aclose(self) -> None:
         with _truthful():
             await self._stream.aclose()
 
 
 class _Transport(AiohttpTransport):
-    @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         with _truthful():
             response = await super().handle_async_request(request)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
@@ -34,7 +44,9 @@ BYTES_IN = Counter("darkroom_image_bytes_in_total", "Bytes of pictures received 
 BYTES_OUT = Counter("darkroom_image_bytes_out_total", "Bytes of pictures delivered to callers.")
 EMULATIONS = Counter("darkroom_emulations_total", "Things done here because the provider lacks them.", ["emulation"])
 JOBS = Gauge("darkroom_jobs_in_progress", "Jobs that are running.", multiprocess_mode="livesum")
-QUEUE = Gauge("darkroom_local_queue", "Jobs waiting for a place on a local worker.", multiprocess_mode="livesum")
+QUEUE = Gauge(
+    "darkroom_queue_depth", "Jobs waiting for a place at a provider.", ["provider"], multiprocess_mode="livesum"
+)
 LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_LAG)
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     print("conversion of 600x400, CPU ms (least of 5)")
     header = sniff(PHOTO)
     for name in FORMATS:
-        row("to " + name, least(lambda name=name: finish(PHOTO, header, [Transcode(format=name)])))  # type: ignore[misc]
+        row("to " + name, least(lambda name=name: finish(PHOTO, header, [Transcode(format=name)])))
     half = Resize(size=Size(width=300, height=300))
     row("crop to 300x300, png", least(lambda: finish(PHOTO, header, [half, Transcode(format="png")])))
     row("right already", least(lambda: finish(PHOTO, header, [Transcode(format="png")])))

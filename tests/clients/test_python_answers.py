@@ -86,7 +86,7 @@ def test_alias(edit: Edit, alias: str) -> None:
         ({"size": "auto"}, (180, 120)),
         ({"size": None}, (180, 120)),
         ({"size": "200x100"}, (200, 100)),
-        ({"size": "1024x1024"}, (1024, 1024)),
+        ({"size": "1024x768"}, (1024, 768)),
         ({"size": "45x30"}, (45, 30)),
         ({"size": "91x61"}, (91, 61)),
         ({"extra_body": {"scale_factor": 1}}, (90, 60)),

@@ -22,7 +22,7 @@ KEYS = {"message", "type", "param", "code"}
 def animated() -> bytes:
     """Two pictures in one file."""
     buffer = io.BytesIO()
-    frames = [Pillow.new("P", (20, 20), colour) for colour in (0, 255)]
+    frames = [Pillow.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 

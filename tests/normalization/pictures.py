@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import random
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
+import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from normalization import icc
@@ -34,8 +36,8 @@ def corners(width: int = 48, height: int = 32, mode: str = "RGB") -> Image.Image
 
 
 def noise(width: int = 64, height: int = 48) -> Image.Image:
-    """A picture with enough in it that its file has many bytes of pixels."""
-    return Image.effect_noise((width, height), 60).convert("RGB")
+    """A picture with enough in it that its file has many bytes of pixels; the same one every time."""
+    return Image.frombytes("RGB", (width, height), random.Random(7).randbytes(width * height * 3))
 
 
 def encoded(picture: Image.Image, fmt: str, **options: Any) -> bytes:
@@ -70,13 +72,12 @@ def quarters(picture: Image.Image) -> tuple[object, ...]:
 
 
 def refusal(action: Callable[[], object]) -> BadImage:
-    """The BadImage that the action raises."""
-    try:
+    """The BadImage that the action raises, whose message is whole sentences."""
+    with pytest.raises(BadImage) as caught:
         action()
-    except BadImage as error:
-        assert error.message.endswith(".")
-        return error
-    raise AssertionError("nothing was raised")
+
+    assert caught.value.message.endswith(".")
+    return caught.value
 
 
 def exif(orientation: int | None = None) -> Image.Exif:
@@ -146,21 +147,6 @@ def animated(fmt: str) -> bytes:
     return encoded(corners(), fmt, save_all=True, append_images=[noise(48, 32)], duration=100)
 
 
-FEATURES: Mapping[str, Callable[[], bytes]] = {
-    **{f"{fmt}": functools.partial(plain, fmt) for fmt in ALL},
-    **{f"{fmt}-metadata": functools.partial(with_metadata, fmt) for fmt in ALL},
-    **{f"{fmt}-p3": lambda fmt=fmt: encoded(noise(), fmt, icc_profile=DISPLAY_P3) for fmt in ALL if fmt != "gif"},  # type: ignore[misc]
-    **{f"{fmt}-alpha": lambda fmt=fmt: encoded(transparent(), fmt) for fmt in ALL if fmt != "jpeg"},  # type: ignore[misc]
-    **{f"{fmt}-animated": lambda fmt=fmt: animated(fmt) for fmt in ("png", "webp", "gif")},  # type: ignore[misc]
-    "jpeg-cmyk": lambda: encoded(noise().convert("CMYK"), "jpeg"),
-    "jpeg-progressive": lambda: encoded(noise(), "jpeg", progressive=True),
-    "jpeg-turned": lambda: encoded(noise(), "jpeg", exif=exif(6)),
-    "png-palette": lambda: encoded(noise().quantize(16), "png", transparency=3),
-    "png-16": lambda: raw_png((8, 4), 16, 0, bytes(range(64)), chunk(b"gAMA", struct.pack(">I", 100_000))),
-    "webp-lossless": lambda: encoded(transparent(), "webp", lossless=True),
-}
-
-
 def transparent(width: int = 48, height: int = 32) -> Image.Image:
     """The four quarters, the left half of them invisible."""
     picture = corners(width, height, "RGBA")
@@ -168,3 +154,41 @@ def transparent(width: int = 48, height: int = 32) -> Image.Image:
     alpha.paste(0, (0, 0, width // 2, height))
     picture.putalpha(alpha)
     return picture
+
+
+def _display_p3(fmt: str) -> bytes:
+    return encoded(noise(), fmt, icc_profile=DISPLAY_P3)
+
+
+def _transparent(fmt: str) -> bytes:
+    return encoded(transparent(), fmt)
+
+
+_FEATURES: Mapping[str, Callable[[], bytes]] = {
+    **{fmt: functools.partial(plain, fmt) for fmt in ALL},
+    **{f"{fmt}-metadata": functools.partial(with_metadata, fmt) for fmt in ALL},
+    **{f"{fmt}-p3": functools.partial(_display_p3, fmt) for fmt in ALL if fmt != "gif"},
+    **{f"{fmt}-alpha": functools.partial(_transparent, fmt) for fmt in ALL if fmt != "jpeg"},
+    **{f"{fmt}-animated": functools.partial(animated, fmt) for fmt in ("png", "webp", "gif")},
+    "jpeg-cmyk": lambda: encoded(noise().convert("CMYK"), "jpeg"),
+    "jpeg-grey": lambda: encoded(noise().convert("L"), "jpeg"),
+    "jpeg-progressive": lambda: encoded(noise(), "jpeg", progressive=True),
+    "jpeg-turned": lambda: encoded(noise(), "jpeg", exif=exif(6)),
+    "png-palette": lambda: encoded(noise().quantize(16), "png", transparency=3),
+    "png-16": lambda: raw_png((8, 4), 16, 0, bytes(range(64)), chunk(b"gAMA", struct.pack(">I", 100_000))),
+    "webp-lossless": lambda: encoded(transparent(), "webp", lossless=True),
+}
+FEATURES = sorted(_FEATURES)
+
+
+@functools.cache
+def feature(name: str) -> bytes:
+    """A file with one property that matters, by its name in FEATURES."""
+    return _FEATURES[name]()
+
+
+def deflated_zeros(size: int) -> bytes:
+    """Zeros as a zlib stream, made without ever holding them all."""
+    deflater = zlib.compressobj(9)
+    parts = [deflater.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join((*parts, deflater.flush()))

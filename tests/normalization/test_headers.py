@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from dataclasses import replace
@@ -16,7 +17,7 @@ from normalization.exif import orientation
 from normalization.headers import BadImage, Limits, check, sniff
 from normalization.values import Header
 from tests.normalization import pictures
-from tests.normalization.pictures import ALL, FEATURES, chunk, encoded, noise, plain, refusal
+from tests.normalization.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, refusal
 
 CUT = ("truncated_image", "corrupt_image")
 PLAIN = {fmt: Header(format=fmt, width=64, height=48) for fmt in ALL}  # type: ignore[arg-type]
@@ -40,6 +41,7 @@ def test_a_plain_picture(fmt: str) -> None:
         ("gif-animated", {"animated": True, "width": 48, "height": 32}),
         ("jpeg-cmyk", {"plain": False}),
         ("jpeg-progressive", {}),
+        ("jpeg-grey", {}),
         ("jpeg-turned", {"orientation": 6, "metadata": True}),
         ("png-palette", {"alpha": True}),
         ("png-16", {"plain": False, "width": 8, "height": 4}),
@@ -50,7 +52,7 @@ def test_a_feature_is_seen(name: str, change: dict[str, object]) -> None:
     """Each property shows in the header, alone."""
     expected = replace(PLAIN[name.partition("-")[0]], **change)  # type: ignore[arg-type]
 
-    assert sniff(FEATURES[name]()) == expected
+    assert sniff(feature(name)) == expected
 
 
 @pytest.mark.parametrize("fmt", ["png", "jpeg", "webp", "avif"])
@@ -118,19 +120,18 @@ def test_nothing_at_all() -> None:
     assert refusal(lambda: sniff(b"")).code == "empty_image"
 
 
-@pytest.mark.parametrize("name", [name for name in FEATURES])
+@pytest.mark.parametrize("name", FEATURES)
 def test_a_file_cut_anywhere_is_refused(name: str) -> None:
     """No file that lost its end passes, wherever it was cut."""
-    data = FEATURES[name]()
+    data = feature(name)
     for length in {*range(4, min(len(data), 600)), *range(4, len(data), 61), *range(len(data) - 40, len(data))}:
-        error = refusal(lambda length=length: sniff(data[:length]))  # type: ignore[misc]
-        assert error.code in CUT, (length, error.code)
+        assert refusal(functools.partial(sniff, data[:length])).code in CUT, length
 
 
-def test_a_short_cut_jpeg_counts_as_truncated() -> None:
-    """A picture that stops in the middle of its pixels is told from a damaged one."""
-    for fmt in ALL:
-        assert refusal(lambda fmt=fmt: sniff(plain(fmt)[:-200])).code == "truncated_image"  # type: ignore[misc]
+@pytest.mark.parametrize("fmt", ALL)
+def test_a_file_cut_within_its_pixels(fmt: str) -> None:
+    """A picture that stops in the middle is told from a damaged one."""
+    assert refusal(lambda: sniff(plain(fmt)[:-200])).code == "truncated_image"
 
 
 @pytest.mark.parametrize("fmt", ALL)
@@ -144,7 +145,7 @@ def test_a_changed_byte_in_a_png() -> None:
     data = plain("png")
     for at in (20, 60, len(data) // 2, len(data) - 14):
         changed = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
-        assert refusal(lambda changed=changed: sniff(changed)).code == "corrupt_image"  # type: ignore[misc]
+        assert refusal(functools.partial(sniff, changed)).code == "corrupt_image"
 
 
 @pytest.mark.parametrize(
@@ -243,11 +244,10 @@ def test_deep_avif() -> None:
         plain("jpeg")[:2] + b"\xff\xfe\0\x02" * base.MAX_PARTS + plain("jpeg")[2:],
         b"RIFF" + struct.pack("<I", 4 + 8 * base.MAX_PARTS) + b"WEBP" + b"junk\0\0\0\0" * base.MAX_PARTS,
         b"GIF89a\x04\0\x04\0\0\0\0" + b"\x21\xfe\0" * base.MAX_PARTS + b"\x3b",
-        b"GIF89a\x04\0\x04\0\0\0\0\x2c" + bytes((0, 0, 0, 0, 4, 0, 4, 0, 0, 2)) + b"\x01\x00" * 2_000_000 + b"\0\x3b",
         b"GIF89a\x04\0\x04\0\0\0\0\x2c" + bytes((0, 0, 0, 0, 4, 0, 4, 0, 0, 2)) + b"\x01\x01" * 2_000_000 + b"\0\x3b",
         plain("avif") + b"\0\0\0\x08free" * base.MAX_PARTS,
     ],
-    ids=["png", "jpeg", "webp", "gif", "gif empty", "gif sub-blocks", "avif"],
+    ids=["png", "jpeg", "webp", "gif", "gif sub-blocks", "avif"],
 )
 def test_a_million_parts(data: bytes) -> None:
     """A file that is divided to wear out its reader is refused."""
@@ -282,8 +282,7 @@ def test_a_bomb_is_seen_before_it_is_inflated() -> None:
 def _is_header_or_refusal(data: bytes) -> None:
     try:
         found = sniff(data)
-    except BadImage as error:
-        assert error.message
+    except BadImage:
         return
     assert found.width > 0
     assert found.height > 0
@@ -296,11 +295,11 @@ def test_any_bytes(data: bytes, beginning: bytes) -> None:
     _is_header_or_refusal(beginning + data)
 
 
-@given(st.sampled_from(sorted(FEATURES)), st.data())
+@given(st.sampled_from(FEATURES), st.data())
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage(name: str, draw: st.DataObject) -> None:
     """Real files with bytes changed, removed or repeated are a header or a refusal, never another exception."""
-    data = bytearray(FEATURES[name]())
+    data = bytearray(feature(name))
     for _ in range(draw.draw(st.integers(1, 6))):
         # Most of what a parser reads is in front.
         at = draw.draw(st.integers(0, min(len(data) - 1, 500)) | st.integers(0, len(data) - 1))

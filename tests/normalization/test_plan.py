@@ -141,7 +141,7 @@ def test_undeclared_fields_and_strict_routes() -> None:
 def test_conflicts_with_a_rule(where: str) -> None:
     """A field that a rule writes cannot be set behind its back; the message names the parameter to use."""
     fields: dict[str, Any] = {"scale": 4}
-    request = ask(**{where: fields if where == "extra" else {"local": fields}})
+    request = ask(extra=fields) if where == "extra" else ask(provider_options={"local": fields})
 
     with pytest.raises(Invalid, match="send 'scale_factor' instead") as caught:
         check(LANCZOS, request, CONFIG.denied)

@@ -18,7 +18,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from typing_extensions import override
 
 from providers import http
 
@@ -117,7 +116,7 @@ class FakeCog:
     def break_connections(self) -> None:
         assert self.server
         for connection in list(self.server.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
 
     async def on_health(self, request: Request) -> Response:
         self.looks += 1
@@ -168,21 +167,18 @@ class FakeCog:
 class QuietServer(uvicorn.Server):
     """A server inside of a test: the signals are pytest's, and it ends at once."""
 
-    @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    @override
     async def main_loop(self) -> None:
         await until(lambda: self.should_exit, 3600)
 
-    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
         await until(lambda: not self.server_state.connections and not self.server_state.tasks)

@@ -50,8 +50,8 @@ def soon(seconds: float = 5) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(name: str = "job-1", seconds: float = 5, upstream: Upstream = UPSTREAM, **payload: Value) -> Job:
-    return Job(id=name, upstream=upstream, payload=payload, deadline=soon(seconds))
+def job(name: str = "job-1", *, lasts: float = 5, **payload: Value) -> Job:
+    return Job(id=name, upstream=UPSTREAM, payload=payload, deadline=soon(lasts))
 
 
 def picture(data: bytes) -> Image:
@@ -73,7 +73,8 @@ async def local(client: httpx.AsyncClient, cog: FakeCog) -> AsyncIterator[Cog]:
 
 
 async def run(provider: Cog, name: str = "job-1", **payload: Value) -> Outcome:
-    handle = await provider.submit(job(name, **payload))
+    wanted = Job(id=name, upstream=UPSTREAM, payload=payload, deadline=soon())
+    handle = await provider.submit(wanted)
     return await provider.wait(handle, soon())
 
 
@@ -185,7 +186,7 @@ async def test_a_worker_without_a_place_is_asked_again_later(local: Cog, cog: Fa
 async def test_a_worker_that_never_has_a_place_throttles(local: Cog, cog: FakeCog) -> None:
     """At the job's deadline the route is given up as busy, not as broken."""
     cog.play = answer(409, {})
-    handle = await local.submit(job(seconds=0.5))
+    handle = await local.submit(job(lasts=0.5))
     with pytest.raises(Throttled) as raised:
         await local.wait(handle, soon())
     assert raised.value.retry_after is not None

@@ -22,6 +22,11 @@ def opened(tmp_path: Path) -> Opened:
     return lambda ttl: Files(open_store(None, tmp_path), ttl=timedelta(seconds=ttl))
 
 
+def stored(folder: Path) -> list[str]:
+    """The names in the store's folder."""
+    return [path.name for path in (folder / "files").iterdir()]
+
+
 async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
     """What was stored is read back under its name, with the type of its bytes."""
     files = opened(60)
@@ -43,7 +48,7 @@ async def test_expiry(opened: Opened, tmp_path: Path) -> None:
 
     assert await files.get(old) is None
     assert await files.sweep() == 1
-    assert sorted(os.listdir(tmp_path / "files")) == [young]
+    assert stored(tmp_path) == [young]
     assert await files.get(young) is not None
 
 
@@ -54,17 +59,26 @@ async def test_sweeping_goes_on(opened: Opened, tmp_path: Path) -> None:
     task = asyncio.create_task(files.sweep_for_ever())
     for _ in range(100):
         await asyncio.sleep(0.02)
-        if not os.listdir(tmp_path / "files"):
+        if not stored(tmp_path):
             break
     task.cancel()
 
-    assert not os.listdir(tmp_path / "files")
+    assert not stored(tmp_path)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "x.png", "../../etc/passwd", "a" * 32 + ".svg", "a" * 31 + "/.png", "a" * 32 + ".png\n", "." * 32 + ".png", "a" * 32],
-)  # fmt: skip
+    [
+        "",
+        "x.png",
+        "../../etc/passwd",
+        "a" * 32 + ".svg",
+        "a" * 31 + "/.png",
+        "a" * 32 + ".png\n",
+        "." * 32 + ".png",
+        "a" * 32,
+    ],
+)
 async def test_names(opened: Opened, tmp_path: Path, name: str) -> None:
     """Only names of our own making are looked up: no traversal, no other types."""
     (tmp_path / "secret.png").write_bytes(b"secret")
