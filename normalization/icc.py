@@ -32,6 +32,8 @@ _COLORANTS: Mapping[bytes, Triple] = {
     b"gXYZ": (0.3851, 0.7169, 0.0971),
     b"bXYZ": (0.1431, 0.0606, 0.7141),
 }
+_CURVES = (b"rTRC", b"gTRC", b"bTRC")
+_MATRIX = {*_COLORANTS, *_CURVES}
 _CURVE = ((0.1, 0.01002), (0.5, 0.21404), (0.8, 0.60383))
 # Profiles round to 1/65536 and tables have as few as 32 entries; the nearest other space (gamma 2.2) is 0.0036 away.
 _TOLERANCE = 0.003
@@ -48,19 +50,17 @@ def is_srgb(profile: bytes) -> bool:
 
     The name alone would not do: there are linear profiles called `sRGB-…-g10` and sRGB ones called `c2`.
     """
-    if profile[16:20] != b"RGB ":
+    if profile[16:20] != b"RGB " or len(profile) > MAX_BYTES:
         return False
     try:
         tags = _tags(profile)
-        if not all(kind in tags for kind in (*_COLORANTS, b"rTRC", b"gTRC", b"bTRC")):
+        if not tags.keys() >= _MATRIX:
             return _named_srgb(tags.get(b"desc", b""))
         for kind, expected in _COLORANTS.items():
             found = [value / 65536 for value in struct.unpack_from(">3i", tags[kind], 8)]
             if any(abs(a - b) > _TOLERANCE for a, b in zip(found, expected, strict=True)):
                 return False
-        return all(
-            abs(_evaluate(tags[kind], x) - y) <= _TOLERANCE for kind in (b"rTRC", b"gTRC", b"bTRC") for x, y in _CURVE
-        )
+        return all(abs(_evaluate(tags[kind], x) - y) <= _TOLERANCE for kind in _CURVES for x, y in _CURVE)
     except (struct.error, ArithmeticError, IndexError, ValueError):
         return False
 
@@ -113,7 +113,9 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     tags: dict[bytes, bytes] = {}
     for index in range(min(count, 100)):
         kind, at, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        tags[kind] = profile[at : at + size]
+        # Only these are read; any number of others might claim the whole profile.
+        if kind in _MATRIX or kind == b"desc":
+            tags.setdefault(kind, profile[at : at + size])
     return tags
 
 

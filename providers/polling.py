@@ -33,19 +33,19 @@ _EARLY_FACTOR = 8.0
 _LOOKS = 10.5
 _SHORTEST_S = 0.2
 # How many run times are remembered: old ones drop out, as a provider's hardware and our pictures change.
-_KEEP = 24
+_KEEP = 40
 _FEW = 4
 # What one or two run times leave open.
 _SPREAD = 0.3
 # Run times further than this from the median (a cold start, a crash) say nothing of the next one.
-_OUTLIER = 1.5
+_OUTLIER = 1.6
 _NARROWEST = 0.04
 
 _JITTER_S = 0.25
 _JITTER_LONGEST_S = 8.0
 
 
-class Again(Exception):  # noqa: N818 - not an error: the provider asks for patience
+class Again(Exception):
     """The provider asks to be asked later, after `retry_after` seconds where it says so."""
 
     def __init__(self, retry_after: float | None = None) -> None:

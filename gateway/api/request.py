@@ -81,7 +81,7 @@ def _model(value: Value, config: Config) -> tuple[str, Model, ResponseFormat]:
     model, alias = config.resolve(name)
     if model is None:
         raise unknown_model(name, config)
-    own = alias.default_response_format if alias else None
+    own = (alias.default_response_format if alias else None) or model.default_response_format
     return name, model, own or config.gateway.default_response_format
 
 

@@ -86,6 +86,8 @@ class Executor:
         """
         progress = _Progress()
         served: Candidate | None = None
+        if len(candidates[0].plan.calls) > 1:
+            metrics.EMULATIONS.labels("fan_out").inc()
         for candidate in candidates:
             missing = [i for i in range(len(candidate.plan.calls)) if i not in progress.pictures]
             before = len(progress.pictures), len(progress.causes)
@@ -148,8 +150,7 @@ class Executor:
                 done, notes = await self.imaging.finish(data, image.header, plan.finish)
             except BadImage as error:
                 raise Undecodable(f"the result is no usable picture: {error.message}") from error
-            if done.data is not data:
-                metrics.EMULATIONS.labels("finish").inc()
+            _count_emulations(image, done)
             progress.notes.update(dict.fromkeys(notes))
             finished.append(done)
         return tuple(finished)
@@ -206,6 +207,13 @@ def verify(image: Image, expected: Size | None) -> None:
         # Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest.
         if abs(got - wanted) > max(8, 0.02 * wanted):
             raise Undecodable(f"the result is {image.width}x{image.height}, expected was {expected}")
+
+
+def _count_emulations(came: Image, done: Image) -> None:
+    if came.format != done.format:
+        metrics.EMULATIONS.labels("transcode").inc()
+    if (came.width, came.height) != (done.width, done.height):
+        metrics.EMULATIONS.labels("resize").inc()
 
 
 def _now() -> float:

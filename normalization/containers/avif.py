@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from normalization import icc
 from normalization.containers import bmff
 from normalization.containers.base import BadImage, Scan, corrupt, truncated
-from normalization.containers.bmff import Box
+from normalization.containers.bmff import Box, Extent, Item
 from normalization.values import Header
 
 NAME = bmff.NAME
@@ -36,24 +36,24 @@ class _Patch:
 def scan(data: bytes) -> Scan:
     """Read an AVIF's boxes: the primary item's properties, and whether all its bytes are there. Raises BadImage."""
     top, end = _top_level(data)
-    if _brands(data, top)[0] == b"avis":
+    if data[8:12] == b"avis":
         raise BadImage("animated_image", "This is an animated AVIF. Send one still picture.")
     meta = next((box for box in top if box.kind == b"meta"), None)
     if meta is None:
         raise truncated(NAME)
-    inner = {box.kind: box for box in reversed(bmff.children(data, meta, 4))}
+    parts = bmff.children(data, meta, 4)
+    inner = {box.kind: box for box in reversed(parts)}
     if missing := {b"pitm", b"iinf", b"iloc", b"iprp"} - inner.keys():
         raise corrupt(NAME, f"its {min(missing).decode()} box is missing")
     items = bmff.items(data, inner[b"iinf"])
     extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
-    if any(stop > len(data) for _, _, stop in extents):
+    if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
     pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)
     primary = pitm.take(2 if pitm.take(4) >> 24 == 0 else 4)
-    if not any(item == primary for item, _, _ in extents) or primary not in items:
+    if primary not in {item for item, _, _ in extents} & items.keys() or items[primary].kind in _METADATA:
         raise corrupt(NAME, "its picture is nowhere in the file")
-    hidden = {number for number, (kind, _, _) in items.items() if kind in _METADATA}
-    patches = _patches(data, top, items, extents, hidden)
+    patches = _patches(data, top, parts, items, extents)
     header, profile = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
     return Scan(header=header, icc=profile, parts=_patched(data, end, patches))
 
@@ -68,11 +68,6 @@ def _top_level(data: bytes) -> tuple[list[Box], int]:
     return top, end
 
 
-def _brands(data: bytes, top: list[Box]) -> list[bytes]:
-    ftyp = data[top[0].start : top[0].end]
-    return [ftyp[:4], *(ftyp[at : at + 4] for at in range(8, min(len(ftyp), 400), 4))]
-
-
 def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None]:
     """The header from the primary item's properties. Raises BadImage where its size is not among them."""
     inner = bmff.children(data, iprp)
@@ -80,7 +75,9 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
     if container is None:
         raise corrupt(NAME, "its properties are missing")
     every = bmff.children(data, container)
-    numbers = [n for box in inner if box.kind == b"ipma" for n in bmff.properties_of(data, box, primary)]
+    # There is one, or one for each of the two widths of its two kinds of number.
+    associations = [box for box in inner if box.kind == b"ipma"][:4]
+    numbers = dict.fromkeys(n for box in associations for n in bmff.properties_of(data, box, primary))
     own = [every[number - 1] for number in numbers if 0 < number <= len(every)]
     size = next((box for box in own if box.kind == b"ispe"), None)
     if size is None:
@@ -124,24 +121,31 @@ def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None]:
 
 
 def _patches(
-    data: bytes,
-    top: list[Box],
-    items: dict[int, tuple[bytes, int, Box]],
-    extents: list[tuple[int, int, int]],
-    hidden: set[int],
+    data: bytes, top: list[Box], meta: list[Box], items: dict[int, Item], extents: list[Extent]
 ) -> list[_Patch]:
-    """What blanks the metadata: its items get a type that nobody reads and zeros for content."""
-    patches = [
-        _Patch(place, _NOTHING + bytes(box.end - place - 4)) for n, (_, place, box) in items.items() if n in hidden
-    ]
-    patches += [_Patch(box.at + 4, b"free" + bytes(box.end - box.at - 8)) for box in top if box.kind == b"uuid"]
-    reached = (0, False)
-    for start, stop, blank in sorted((start, stop, item in hidden) for item, start, stop in extents):
-        if start < reached[0] and (blank or reached[1]):
-            raise corrupt(NAME, "its metadata and its picture overlap")
-        reached = max(reached, (stop, blank))
-        if blank:
+    """What blanks the metadata: its items get a type that nobody reads and zeros for content.
+
+    Raises BadImage where they lie over each other, or over what is not metadata.
+    """
+    hidden = {number for number, item in items.items() if item.kind in _METADATA}
+    foreign = [box for box in top if box.kind == b"uuid"]
+    patches = [_Patch(box.at + 4, b"free" + bytes(box.end - box.at - 8)) for box in foreign]
+    for number in hidden:
+        item = items[number]
+        patches.append(_Patch(item.kind_at, _NOTHING + bytes(item.box.end - item.kind_at - 4)))
+    spans = [(box.at, box.end, True) for box in foreign]
+    spans += [(box.at, box.start, False) for box in top if box.kind != b"uuid"]
+    spans += [(box.at, box.start if box.kind == b"idat" else box.end, False) for box in meta]
+    for number, start, stop in extents:
+        spans.append((start, stop, number in hidden))
+        if number in hidden:
             patches.append(_Patch(start, bytes(stop - start)))
+    reached, blank_there = 0, False
+    for start, stop, blank in sorted(spans):
+        if start < reached and (blank or blank_there):
+            raise corrupt(NAME, "its metadata and its picture overlap")
+        if stop > reached:
+            reached, blank_there = stop, blank
     return sorted(patches, key=lambda patch: patch.at)
 
 

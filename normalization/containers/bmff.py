@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from normalization.containers.base import MAX_PARTS, corrupt, too_many_parts
 
@@ -20,6 +21,19 @@ class Box:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item's type, the place of that type in the file, and the box that declares the item."""
+
+    kind: bytes
+    kind_at: int
+    box: Box
+
+
+# An item's number and where a piece of it begins and ends, in bytes of the file.
+Extent: TypeAlias = tuple[int, int, int]
+
+
 class Reader:
     """Reads numbers one after the other inside of a box. Every read past its end raises BadImage."""
 
@@ -30,10 +44,14 @@ class Reader:
 
     def take(self, size: int) -> int:
         """The next unsigned number of `size` bytes; 0 for size 0."""
+        self.skip(size)
+        return int.from_bytes(self._data[self.at - size : self.at], "big")
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes."""
         if self.at + size > self._end:
             raise corrupt(NAME, "a box ends in the middle of a value")
         self.at += size
-        return int.from_bytes(self._data[self.at - size : self.at], "big")
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
@@ -62,10 +80,10 @@ def children(data: bytes, box: Box, skip: int = 0) -> list[Box]:
     return found
 
 
-def items(data: bytes, iinf: Box) -> dict[int, tuple[bytes, int, Box]]:
-    """The type of every item by its number, with the place of the type and the entry's box."""
+def items(data: bytes, iinf: Box) -> dict[int, Item]:
+    """Every item by its number."""
     version = data[iinf.start]
-    found = {}
+    found: dict[int, Item] = {}
     for box in children(data, iinf, 6 if version == 0 else 8):
         version = Reader(data, box.start, box.end).take(1)
         if box.kind != b"infe" or version < 2:
@@ -75,19 +93,22 @@ def items(data: bytes, iinf: Box) -> dict[int, tuple[bytes, int, Box]]:
         reader.take(2)
         place = reader.at
         reader.take(4)
-        found[number] = (data[place : place + 4], place, box)
+        found[number] = Item(data[place : place + 4], place, box)
     return found
 
 
-def extents(data: bytes, iloc: Box, idat: Box | None) -> list[tuple[int, int, int]]:
-    """The (item, start, end) of every piece of an item, in bytes of the file. Raises BadImage for too many."""
+def extents(data: bytes, iloc: Box, idat: Box | None) -> list[Extent]:
+    """Every piece of every item. Raises BadImage for too many."""
     reader = Reader(data, iloc.start, iloc.end)
     version = reader.take(4) >> 24
     sizes = reader.take(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     index_size = index_size if version else 0
-    found: list[tuple[int, int, int]] = []
-    for _ in range(reader.take(2 if version < 2 else 4)):
+    found: list[Extent] = []
+    entries = reader.take(2 if version < 2 else 4)
+    if entries > MAX_PARTS:
+        raise too_many_parts(NAME)
+    for _ in range(entries):
         item = reader.take(2 if version < 2 else 4)
         method = reader.take(2) & 15 if version else 0
         reader.take(2)
@@ -106,21 +127,23 @@ def extents(data: bytes, iloc: Box, idat: Box | None) -> list[tuple[int, int, in
 
 
 def properties_of(data: bytes, ipma: Box, item: int) -> list[int]:
-    """The one-based numbers of the properties that an item has."""
+    """The one-based numbers of the properties that an item has, each once."""
     reader = Reader(data, ipma.start, ipma.end)
     head = reader.take(4)
     version, wide = head >> 24, head & 1
-    found: list[int] = []
+    found: dict[int, None] = {}
     entries = reader.take(4)
     if entries > MAX_PARTS:
         raise too_many_parts(NAME)
     for _ in range(entries):
         number = reader.take(2 if version == 0 else 4)
-        for _ in range(reader.take(1)):
-            index = reader.take(2) & 0x7FFF if wide else reader.take(1) & 0x7F
-            if number == item:
-                found.append(index)
-    return found
+        count = reader.take(1)
+        if number != item:
+            reader.skip(count * (2 if wide else 1))
+            continue
+        for _ in range(count):
+            found[reader.take(2) & 0x7FFF if wide else reader.take(1) & 0x7F] = None
+    return list(found)
 
 
 def _name(kind: bytes) -> str:

@@ -23,6 +23,7 @@ _PROFILE = b"ICC_PROFILE\0"
 _KEPT = ((0xE0, b"JFIF\0"), (0xE2, _PROFILE), (0xEE, b"Adobe"))
 # A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_NO_FILL = re.compile(rb"[^\xff]")
 # Searched in windows, so that other threads get their turn within a long picture.
 _WINDOW = 1 << 20
 
@@ -56,11 +57,7 @@ class _Walk:
             raise truncated(NAME)
         # Decoders skip stray bytes between segments; they are dropped with the metadata.
         self.metadata = self.metadata or start > at
-        marker_at = start + 1
-        while marker_at < len(self.data) and self.data[marker_at] == 0xFF:
-            marker_at += 1
-        if marker_at >= len(self.data):
-            raise truncated(NAME)
+        marker_at = self._find(_NO_FILL, start + 1)
         marker, body = self.data[marker_at], marker_at + 1
         if marker == _EOI:
             self.parts.append(b"\xff\xd9")
@@ -114,9 +111,13 @@ class _Walk:
         if self.frame is None:
             raise corrupt(NAME, "image data comes before the frame header")
         self.scanned = True
+        return self._find(_MARKER, at)
+
+    def _find(self, pattern: re.Pattern[bytes], at: int) -> int:
+        """Where a pattern of at most two bytes is found next. Raises BadImage where the file ends first."""
         for start in range(at, len(self.data), _WINDOW):
             # One byte of overlap: a marker may lie across the edge of two windows.
-            if found := _MARKER.search(self.data, start, start + _WINDOW + 1):
+            if found := pattern.search(self.data, start, start + _WINDOW + 1):
                 return found.start()
         raise truncated(NAME)
 

@@ -45,6 +45,9 @@ def scan(data: bytes) -> Scan:
             if not kind[0] & 0x20:
                 raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
             metadata = True
+        elif kind in first and kind in (b"IHDR", b"PLTE"):
+            # Readers differ in which one counts: a second header could hide a far larger picture.
+            raise corrupt(NAME, f"it has two {kind.decode()} chunks")
         else:
             parts.append(view[start:end])
         first.setdefault(kind, body)

@@ -79,7 +79,7 @@ def parse(body: bytes) -> dict[str, object]:
     mark = secrets.token_hex(16)
     rest, found = _cut(body, mark)
     try:
-        value = json.loads(rest, parse_constant=_no_constant)
+        value = json.loads(rest.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         # The decoder's message has a place and no content.
         raise Refusal(400, f"Failed to parse the request body as JSON: {error}") from None
@@ -96,7 +96,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _cut(body: bytes, mark: str) -> tuple[str | bytes, list[DataUri]]:
+def _cut(body: bytes, mark: str) -> tuple[bytes, list[DataUri]]:
     """Return the body with a mark for each data URI, and those."""
     pieces: list[bytes] = []
     found: list[DataUri] = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import pybase64
 
@@ -19,7 +19,16 @@ from providers.worker.engines.base import Broken, Engine, Failure, Limits, Stopp
 
 LOGGER = logging.getLogger(__name__)
 
-Ended: TypeAlias = Literal["succeeded", "failed", "canceled"]
+
+@dataclass(slots=True)
+class End:
+    """How a run ended. `output` is the picture's data URI, in pieces that need no escaping in JSON."""
+
+    status: Literal["succeeded", "failed", "canceled"]
+    output: tuple[bytes, ...] = field(default=(), repr=False)
+    error: str | None = None
+    unfit: Unfit | None = None
+    seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -30,12 +39,7 @@ class Prediction:
     inputs: Mapping[str, Value] = field(repr=False)
     shown: Mapping[str, object] = field(repr=False)
     logs: list[str] = field(default_factory=list)
-    status: Literal["starting", "processing"] | Ended = "starting"
-    output: tuple[bytes, ...] = field(default=(), repr=False)
-    """The data URI of the picture, in pieces that need no escaping in JSON."""
-    error: str | None = None
-    unfit: Unfit | None = None
-    seconds: float | None = None
+    end: End | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -45,24 +49,39 @@ class Prediction:
     """Set when the engine is to end the run."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def answer(self, *, echo: bool = False, output: bool = True) -> list[bytes]:
+    @property
+    def status(self) -> str:
+        """Cog's word for how far it is."""
+        if self.end:
+            return self.end.status
+        return "processing" if self.started_at else "starting"
+
+    def conclude(self, end: End) -> None:
+        """Write down how it ended, all at once and on the event loop, where others read it."""
+        self.end, self.completed_at = end, datetime.now(UTC)
+        # The larger part of what it holds, and its answer may yet take long to send.
+        self.inputs = {}
+        self.ended.set()
+        self.changed.set()
+
+    def answer(self, *, echo: bool = False) -> list[bytes]:
         """Return it as JSON, in pieces; with its input if `echo`."""
         times = {"created_at": self.created_at, "started_at": self.started_at, "completed_at": self.completed_at}
         body: dict[str, object] = {
             "id": self.id,
             "status": self.status,
             "logs": "".join(f"{line}\n" for line in self.logs),
-            "metrics": {} if self.seconds is None else {"predict_time": self.seconds},
+            "metrics": {"predict_time": self.end.seconds} if self.end else {},
         }
         body |= {name: moment.isoformat() for name, moment in times.items() if moment}
         if echo:
             body["input"] = self.shown
-        if self.error is not None:
-            body["error"] = self.error
-        if self.unfit is not None:
-            where = ["body", "input", self.unfit.field]
-            body["detail"] = [{"loc": where, "msg": self.unfit.message, "type": "value_error"}]
-        return around(body, "output", self.output) if self.output and output else [to_json(body)]
+        if self.end and self.end.error is not None:
+            body["error"] = self.end.error
+        if self.end and self.end.unfit:
+            where = ["body", "input", self.end.unfit.field]
+            body["detail"] = [{"loc": where, "msg": self.end.unfit.message, "type": "value_error"}]
+        return around(body, "output", self.end.output) if self.end and self.end.output else [to_json(body)]
 
 
 class Setup:
@@ -169,49 +188,45 @@ class Worker:
 
     async def _work(self, prediction: Prediction) -> None:
         loop = asyncio.get_running_loop()
-        prediction.status, prediction.started_at = "processing", datetime.now(UTC)
+        prediction.started_at = datetime.now(UTC)
         prediction.changed.set()
 
         def progress(line: str) -> None:
             prediction.logs.append(line)
             loop.call_soon_threadsafe(prediction.changed.set)
 
+        end = End(status="failed", error="the run was broken off")
         try:
-            await loop.run_in_executor(self._pool, self._perform, prediction, progress)
+            end = await loop.run_in_executor(self._pool, self._perform, prediction, progress)
         finally:
-            prediction.completed_at = datetime.now(UTC)
+            prediction.conclude(end)
             del self.running[prediction.id]
             self.taken -= 1
-            prediction.ended.set()
-            prediction.changed.set()
 
-    def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> None:
-        """Run the engine, in its thread, and write down how it ended."""
+    def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> End:
+        """Run the engine, in its thread, and say how it ended."""
         began = time.monotonic()
-        status: Ended = "failed"
+        end = End(status="failed")
         try:
             made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
-            prediction.seconds = time.monotonic() - began
-            prediction.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
-            status = "succeeded"
+            end.seconds = time.monotonic() - began
+            end.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
+            end.status = "succeeded"
         except Stopped:
-            status = "canceled"
+            end.status = "canceled"
         except Unfit as error:
-            prediction.error, prediction.unfit = f"{error.field}: {error.message}", error
+            end.error, end.unfit = f"{error.field}: {error.message}", error
         except Failure as error:
-            prediction.error = str(error)
+            end.error = str(error)
         except Broken as error:
             self._broken = True
-            prediction.error = str(error)
+            end.error = str(error)
             LOGGER.exception("the engine %s is broken; no more work is taken", self.engine.name)
         except Exception as error:
-            prediction.error = f"{type(error).__name__}: {error}"
+            end.error = f"{type(error).__name__}: {error}"
             LOGGER.exception("a prediction failed")
-        if prediction.seconds is None:
-            prediction.seconds = time.monotonic() - began
-        # The inputs are the larger part of what a prediction holds.
-        prediction.inputs = {}
-        prediction.status = status
+        end.seconds = end.seconds or time.monotonic() - began
+        return end
 
 
 def to_json_text(text: str) -> bytes:

@@ -117,7 +117,7 @@ class Api:
         if request.headers.get("prefer") == "respond-async":
             return JSONResponse({"id": name, "status": "starting"}, 202)
         await _ended(request, prediction)
-        return Pieces(prediction.answer(), 422 if prediction.unfit else 200)
+        return Pieces(prediction.answer(), 422 if prediction.end and prediction.end.unfit else 200)
 
     async def _receive(self, request: Request) -> dict[str, object]:
         raw = await body.read(request, self._max_body)

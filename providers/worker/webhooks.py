@@ -43,7 +43,7 @@ class Webhook:
         from httpx_aiohttp import AiohttpTransport
 
         async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=30.0) as client:
-            if "start" in self.events:
+            if "start" in self.events and not prediction.ended.is_set():
                 await self._once(client, prediction)
             while not prediction.ended.is_set():
                 await prediction.changed.wait()

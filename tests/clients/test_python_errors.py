@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from tests.clients.conftest import Edit
 from tests.clients.pictures import COFFEE, flat, saved
-from tests.clients.running import Serve, Served
+from tests.clients.running import Serve, Served, until
 
 PNG = flat(40, 30)
 KEYS = {"message", "type", "param", "code"}
@@ -201,6 +201,8 @@ def test_no_retry(client: OpenAI, server: Served) -> None:
         client.images.edit(image=b"no picture", prompt="")
 
     assert client.max_retries == 2
+    # A request is counted when its last byte is out, which is a moment after its client has it.
+    until(lambda: server.metric("darkroom_requests_total", **labels) > before, "the call is counted")
     assert server.metric("darkroom_requests_total", **labels) == before + 1
 
 

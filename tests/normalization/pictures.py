@@ -192,3 +192,11 @@ def deflated_zeros(size: int) -> bytes:
     deflater = zlib.compressobj(9)
     parts = [deflater.compress(bytes(1 << 20)) for _ in range(size >> 20)]
     return b"".join((*parts, deflater.flush()))
+
+
+def tables(name: str) -> bytes:
+    """The outside of an RGB profile that has only tables, under a name."""
+    text = name.encode("utf-16-be")
+    description = struct.pack(">4s4xII2s2sII", b"mluc", 1, 12, b"en", b"US", len(text), 28) + text
+    head = bytes(16) + b"RGB XYZ " + bytes(104)
+    return head + struct.pack(">I4sII", 1, b"desc", 144, len(description)) + description

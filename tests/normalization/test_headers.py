@@ -157,6 +157,7 @@ def test_a_changed_byte_in_a_png() -> None:
         pictures.raw_png((4, 4), 8, 3, bytes(16)),
         b"\x89PNG\r\n\x1a\n" + chunk(b"IDAT", b"") + chunk(b"IEND"),
         pictures.raw_png((4, 4), 8, 0, bytes(16), chunk(b"ABCD", b"what")),
+        plain("png")[:33] + plain("png")[8:],
         pictures.raw_png((4, 4), 8, 0, bytes(16), chunk(b"iCCP", b"bomb\0\0" + zlib.compress(bytes(5_000_000)))),
         b"\xff\xd8\xff\xd9",
         b"\xff\xd8\xff\xda\0\x02\xff\xd9",

@@ -11,15 +11,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from providers.worker.schema import openapi
+from tests.providers.conftest import QuietServer
 from tests.providers.worker.play_engines import Play
 
 HERE = Path(__file__).parent
@@ -161,3 +167,26 @@ def data_uri(data: bytes, mime: str = "image/png") -> str:
 
 def from_data_uri(text: str) -> bytes:
     return base64.b64decode(text.partition(";base64,")[2], validate=True)
+
+
+@asynccontextmanager
+async def receiver(*refusals: int) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """Serve an address for webhooks, and write down what comes; the first are answered with these codes."""
+    events: list[dict[str, Any]] = []
+    codes = list(refusals)
+
+    async def take(request: Request) -> Response:
+        events.append(json.loads(await request.body()))
+        return Response(status_code=codes.pop(0) if codes else 200)
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = Starlette(routes=[Route("/hook", take, methods=["POST"])])
+    server = QuietServer(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    await until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/hook", events
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()

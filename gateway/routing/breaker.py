@@ -1,0 +1,126 @@
+"""How a route is faring: breakers, cool-downs and parked providers. Everything here is in memory, with the clock injected.
+
+A route whose provider cannot be reached, or answers with failures, is ejected for a while and then probed with one
+request; each ejection in a row is longer than the one before. A throttled route cools down for as long as the provider
+says. A provider where our account or key is refused is parked as a whole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from providers.base import ProviderError, Unreached
+
+Standing = Literal["well", "ejected", "cooling", "parked"]
+
+_WINDOW_S = 30.0
+_WINDOW_LEAST = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """When a route is ejected, and for how long. Times are in seconds.
+
+    `unreached` consecutive requests that never left, or `failures` consecutive answered errors, or more than half of at
+    least ten answers within 30 seconds.
+    """
+
+    unreached: int = 3
+    failures: int = 5
+    ejection_s: float = 30
+    max_ejection_s: float = 300
+    cool_down_s: float = 5
+    max_cool_down_s: float = 300
+    park_s: float = 300
+
+
+@dataclass(slots=True)
+class _Route:
+    unreached: int = 0
+    failures: int = 0
+    recent: deque[tuple[float, bool]] = field(default_factory=deque)
+    ejections: int = 0
+    ejected_until: float = 0
+    cooling_until: float = 0
+    probing: bool = False
+
+
+class Breakers:
+    """The standing of every route and provider. `clock` is monotonic, in seconds."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._routes: dict[tuple[str, str], _Route] = {}
+        self._parked: dict[str, float] = {}
+
+    def standing(self, model: str, route: str, provider: str) -> tuple[Standing, float]:
+        """How a route stands, and in how many seconds that ends (0 where it is well)."""
+        now = self._clock()
+        found = self._routes.get((model, route), _Route())
+        if (until := self._parked.get(provider, 0)) > now:
+            return "parked", until - now
+        if found.cooling_until > now:
+            return "cooling", found.cooling_until - now
+        if found.ejected_until > now or found.probing:
+            return "ejected", max(0.0, found.ejected_until - now)
+        return "well", 0.0
+
+    @contextmanager
+    def attempt(self, model: str, route: str, provider: str) -> Iterator[None]:
+        """Around one attempt: what it raises is heard, and while it probes an ejected route no other one does."""
+        found = self._routes.setdefault((model, route), _Route())
+        probe = found.ejections > 0 and not found.probing
+        found.probing = found.probing or probe
+        try:
+            yield
+        except ProviderError as error:
+            self._failed(found, provider, error)
+            raise
+        else:
+            self._succeeded(found)
+        finally:
+            if probe:
+                found.probing = False
+
+    def _succeeded(self, route: _Route) -> None:
+        route.unreached = route.failures = route.ejections = 0
+        route.ejected_until = 0
+        self._remember(route, good=True)
+
+    def _failed(self, route: _Route, provider: str, error: ProviderError) -> None:
+        now, policy = self._clock(), self._policy
+        if error.health == "parks":
+            self._parked[provider] = now + policy.park_s
+        elif error.health == "cools_down":
+            pause = error.retry_after if error.retry_after is not None else policy.cool_down_s
+            route.cooling_until = now + min(pause, policy.max_cool_down_s)
+        elif error.health == "counts":
+            if isinstance(error, Unreached):
+                route.unreached += 1
+            else:
+                route.failures += 1
+                self._remember(route, good=False)
+            if self._is_ill(route):
+                route.ejections += 1
+                route.unreached = route.failures = 0
+                route.recent.clear()
+                length = min(policy.ejection_s * route.ejections, policy.max_ejection_s)
+                route.ejected_until = now + length
+
+    def _is_ill(self, route: _Route) -> bool:
+        # A probe that fails ejects at once: the route is known to have been ill.
+        if route.ejections or route.unreached >= self._policy.unreached or route.failures >= self._policy.failures:
+            return True
+        bad = sum(not good for _, good in route.recent)
+        return len(route.recent) >= _WINDOW_LEAST and bad * 2 > len(route.recent)
+
+    def _remember(self, route: _Route, *, good: bool) -> None:
+        now = self._clock()
+        route.recent.append((now, good))
+        while route.recent[0][0] < now - _WINDOW_S:
+            route.recent.popleft()

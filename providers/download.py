@@ -1,0 +1,158 @@
+"""Fetching a result: from an address that a provider names, and that nobody trusts."""
+
+from __future__ import annotations
+
+import asyncio
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import unquote_to_bytes
+
+import aiohttp
+import anyio.to_thread
+import httpx
+import pybase64
+
+from providers.base import Expired, Undecodable
+from providers.guard import Forbidden, Guard
+from providers.http import Unanswered, _Transport, polling
+from providers.polling import jitter
+from providers.wire import read_body
+
+_HOPS = 3
+# A result that breaks off, or comes empty, is fetched again so often before it is given up.
+_REFETCHES = 3
+# A result that was just finished may not have reached the server that delivers it.
+_FRESH_WAITS_S = (0.2, 0.6, 1.2)
+_CONNECT_S = 5.0
+_READ_S = 10.0
+_INLINE_BYTES = 1_000_000
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GONE = frozenset({401, 403, 404, 410})
+_LATER = frozenset({408, 425, 429})
+
+
+class Gone(Exception):
+    """The result is not at its address (401, 403, 404, 410); the job itself may name a fresh one."""
+
+
+def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.AsyncClient:
+    """Return the client for results: apart from the one for APIs, so that no key can ever be on it.
+
+    It resolves names through the guard, follows no redirects, keeps no cookies, and reads nothing from the
+    environment. The caller closes it.
+    """
+    tls = httpx.create_ssl_context(trust_env=False)
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=tls, limit=max_connections, resolver=guard.resolver())
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+    return httpx.AsyncClient(
+        transport=_Transport(verify=tls, trust_env=False, client=session),
+        timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S, pool=None),
+        headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": "image/*,*/*;q=0.5"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+async def download(
+    client: httpx.AsyncClient, url: str, *, guard: Guard, cap: int, deadline: float, fresh: bool = False
+) -> bytes:
+    """Return what is at `url`, at most `cap` bytes; a `data:` URI is decoded.
+
+    `client` is one of `downloads_client`, with the same guard. `deadline` is in seconds of the event loop's clock.
+    `fresh` says that the result was finished just now: then a 404 is asked again for two seconds.
+
+    Raises Undecodable for an address that may not be fetched and for an answer that is no result, Gone where the
+    result is not there (any more), Expired at the deadline.
+    """
+    if url[:5].lower() == "data:":
+        return await _data(url, cap)
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            return await _persist(client, url, guard, cap, fresh)
+    except Forbidden as exc:
+        raise Undecodable(f"the result may not be fetched: {exc}") from exc
+    except TimeoutError:
+        if limit.expired():
+            raise Expired("the deadline passed while the result was fetched") from None
+        raise
+
+
+async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool) -> bytes:
+    """Fetch until it is there and whole, or has failed too often."""
+    waits = iter(_FRESH_WAITS_S if fresh else ())
+    failures = 0
+    while True:
+        try:
+            return await _fetch(client, url, guard, cap)
+        except Gone:
+            if (wait := next(waits, None)) is None:
+                raise
+            await asyncio.sleep(wait)
+        except Unanswered as exc:
+            if failures >= _REFETCHES:
+                raise Undecodable(f"the result could not be fetched: {exc}") from exc
+            await asyncio.sleep(jitter(failures + 1))
+            failures += 1
+
+
+async def _fetch(client: httpx.AsyncClient, url: str, guard: Guard, cap: int) -> bytes:
+    """Fetch once, redirects included. Raises Unanswered for what another attempt may mend."""
+    here = guard.check(url)
+    for _ in range(_HOPS + 1):
+        with polling("delivery"):
+            async with client.stream("GET", here) as response:
+                if response.status_code == 200:
+                    if body := await read_body(response, cap):
+                        return body
+                    raise Unanswered("the result was empty")
+        if response.status_code not in _REDIRECTS:
+            raise _unfit(response.status_code)
+        here = _next_hop(here, response, guard)
+    raise Undecodable(f"the result is behind more than {_HOPS} redirects")
+
+
+def _unfit(status: int) -> Exception:
+    if status in _GONE:
+        return Gone(f"HTTP {status}")
+    if status >= 500 or status in _LATER:
+        return Unanswered(f"HTTP {status}")
+    return Undecodable(f"the result could not be fetched: HTTP {status}")
+
+
+def _next_hop(here: httpx.URL, response: httpx.Response, guard: Guard) -> httpx.URL:
+    try:
+        target = here.join(response.headers.get("location", ""))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise Forbidden("a redirect that cannot be read") from exc
+    there = guard.check(str(target))
+    if here.scheme == "https" and there.scheme != "https":
+        raise Forbidden("a redirect from https to http")
+    if there == here:
+        raise Undecodable("the result redirects to itself")
+    return there
+
+
+async def _data(url: str, cap: int) -> bytes:
+    head, comma, text = url.partition(",")
+    # Base64 takes four bytes for three; percent signs take three for one.
+    if len(text) > 3 * cap + 4:
+        raise Undecodable(f"the result is larger than {cap} bytes")
+    try:
+        if not head.lower().endswith(";base64"):
+            data = unquote_to_bytes(text)
+        elif len(text) < _INLINE_BYTES:
+            data = _base64(text)
+        else:
+            data = await anyio.to_thread.run_sync(_base64, text)
+    except ValueError as exc:
+        raise Undecodable("the result is a broken data URI") from exc
+    if not data or not comma or len(data) > cap:
+        raise Undecodable("the result is an empty data URI" if not data else f"the result is larger than {cap} bytes")
+    return data
+
+
+def _base64(text: str) -> bytes:
+    return pybase64.b64decode("".join(text.split()), validate=True)

@@ -1,0 +1,76 @@
+"""Requests to fal that carry our key. They go to configured origins alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import httpx
+
+from providers.base import Undecodable, Unknown
+from providers.fal_answer import NAME
+from providers.http import Unanswered, polling, submitting
+from providers.wire import Body, Json, read_body, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What a request needs: the client, and the key (None: not configured)."""
+
+    http: httpx.AsyncClient
+    key: str | None = field(repr=False)
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """`Key` and not `Bearer`, which fal keeps for login tokens (fal-client: AuthCredentials)."""
+        return {"authorization": f"Key {self.key}"}
+
+    async def post(
+        self, url: str, body: Body, headers: dict[str, str], *, until: float, cap: int
+    ) -> tuple[httpx.Response, bytes | None]:
+        """Post what may buy something, and return the answer with its body; None where that broke off or is too large.
+
+        `until` is in seconds of the event loop's clock. Raises Unreached where nothing was sent, and Unknown where no
+        status came back.
+        """
+        seen: httpx.Response | None = None
+        timeout = httpx.Timeout(None, connect=5.0, pool=5.0)
+        try:
+            async with asyncio.timeout_at(until):
+                with submitting(NAME):
+                    request = self.http.stream(
+                        "POST", url, content=body, headers=headers | body.headers | self.authorization, timeout=timeout
+                    )
+                    async with request as response:
+                        seen = response
+                        return response, await read_body(response, cap)
+        except (Unknown, Undecodable) as exc:
+            if seen is None:
+                raise Unknown(str(exc)) from exc
+        except TimeoutError as exc:
+            if seen is None:
+                raise Unknown(f"{NAME}: no answer in time") from exc
+        return seen, None
+
+    async def ask(self, method: str, url: str, *, timeout_s: float, cap: int) -> tuple[httpx.Response, Json]:
+        """Send what may be sent again, and return the answer with its JSON; None where it is none.
+
+        Raises Unanswered where there is no whole answer in `timeout_s` seconds, and Undecodable above `cap` bytes.
+        """
+        try:
+            # httpx's own timeout starts anew with every byte.
+            async with asyncio.timeout(timeout_s):
+                with polling(NAME):
+                    async with self.http.stream(method, url, headers=self.authorization) as response:
+                        body = await read_body(response, cap)
+        except TimeoutError as exc:
+            raise Unanswered(f"{NAME}: no answer in {timeout_s:g} seconds") from exc
+        return response, await loose_json(body)
+
+
+async def loose_json(body: bytes | None) -> Json:
+    """Return a body's JSON, None where it is none."""
+    try:
+        return await read_json(body) if body else None
+    except Undecodable:
+        return None

@@ -1,0 +1,176 @@
+"""fal's queue: a job's way from its submit to its result.
+
+The queue has no word for failure. A job that failed is COMPLETED like any other, with an `error` in its status or
+without one, and the error itself is the answer to the request for its result, with a status of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from providers.base import Blocked, Expired, Handle, Rejected, Throttled, Undecodable, Unknown, Unusable
+from providers.fal_answer import (
+    NAME,
+    addresses,
+    at,
+    error_types,
+    failure,
+    is_request_id,
+    pictures,
+    reason,
+    request_id,
+    seconds,
+    torn_request_id,
+)
+from providers.fal_api import Api, loose_json
+from providers.http import Unanswered, retry_after
+from providers.polling import Again, Pace, poll
+from providers.wire import Body, Json
+
+# FAILED and the like are in no document of fal's own, but in others; the result tells what they mean.
+_ENDED = frozenset({"COMPLETED", "FAILED", "ERROR", "CANCELED", "CANCELLED"})
+_GONE = frozenset({404, 410})
+_STATUS_BYTES = 1_000_000
+# So often is a job looked for that is not there, an error believed that nobody signed, an empty result doubted.
+_MISSES = 3
+_UNSIGNED = 3
+_EMPTY = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a job gave. `run_s` is fal's own measure of its run time in seconds."""
+
+    answer: Json = field(repr=False)
+    headers: httpx.Headers
+    run_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """The status that a job ended with. `answer` is all of it, `failed` whether it says so itself."""
+
+    answer: Json
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The queue at `url`.
+
+    `ask_timeout_s` is how long one answer about a job may take, `fetch_timeout_s` its result. A job that is not found
+    is given up after three misses over `lost_after_s`. `reconcile_s` is how long a job is looked for whose submit was
+    answered in pieces, `cancel_timeout_s` how long a cancelled one is watched. Answers are read up to `result_bytes`.
+    """
+
+    api: Api
+    url: str
+    pace: Pace
+    ask_timeout_s: float
+    fetch_timeout_s: float
+    result_bytes: int
+    lost_after_s: float
+    reconcile_s: float
+    cancel_timeout_s: float
+
+    async def submit(self, model: str, body: Body, headers: dict[str, str], until: float) -> tuple[str, dict[str, str]]:
+        """Hand a job over; return its id and its addresses. `until` is in seconds of the event loop's clock.
+
+        An answer that broke off still has its headers, and so perhaps the job's id; fal is asked about that. Raises
+        Unknown where nothing tells whether there is a job.
+        """
+        response, raw = await self.api.post(f"{self.url}/{model}", body, headers, until=until, cap=_STATUS_BYTES)
+        answer = await loose_json(raw)
+        if not response.is_success:
+            raise failure(response, answer, now=time.time(), ended=False)
+        given = answer if isinstance(answer, dict) else {}
+        job = request_id(answer) or (torn_request_id(raw) if raw and answer is None else None)
+        if job is None:
+            job = response.headers.get("x-fal-request-id", "")
+            if not is_request_id(job) or not await self._exists(addresses(self.url, model, job, {})):
+                raise Unknown(f"{NAME}: the answer to the submit names no job")
+        return job, addresses(self.url, model, job, given)
+
+    async def result(self, handle: Handle, deadline: float) -> Result:
+        """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is."""
+        watch = _Watch(self, self._where(handle), asyncio.get_running_loop().time)
+        try:
+            age = _age(handle)
+            end = await poll(watch.look, pace=self.pace, key=handle.data.get("pace", NAME), deadline=deadline, age=age)
+            return await poll(lambda: watch.fetch(end), pace=Pace(), key=NAME, deadline=deadline, first=0.0)
+        except Expired as exc:
+            if exc.code is not None:
+                raise
+            last = f"; the last answer was {watch.trouble}" if watch.trouble else ""
+            raise Expired(f"{NAME}: the deadline passed{last}") from exc
+
+    async def cancel(self, handle: Handle) -> None:
+        """Ask for the job's end and see it. Raises Unknown where it was not seen to end."""
+        where = self._where(handle)
+        until = asyncio.get_running_loop().time() + self.cancel_timeout_s
+        try:
+            if not await poll(lambda: self._stop(where), pace=Pace(), key=NAME, deadline=until, first=0.0) == "ended":
+                await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
+        except Expired as exc:
+            raise Unknown(f"{NAME}: the job was told to stop and was not seen to end") from exc
+
+    async def status(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
+        """Return what fal says of a job. Raises Unanswered."""
+        return await self._brief("GET", where["status_url"])
+
+    async def _brief(self, method: str, url: str) -> tuple[httpx.Response, Json]:
+        try:
+            return await self.api.ask(method, url, timeout_s=self.ask_timeout_s, cap=_STATUS_BYTES)
+        except Undecodable as exc:
+            raise Unanswered(exc.message) from exc
+
+    async def _stop(self, where: Mapping[str, str]) -> str | None:
+        response, answer = await self._brief("PUT", where["cancel_url"])
+        word = at(answer, "status")
+        # A job that fal does not know has nothing to stop; 200 is one that was still in the queue.
+        if response.status_code in _GONE or word == "ALREADY_COMPLETED":
+            return "ended"
+        if response.status_code == 200 and at(answer, "success") is not False:
+            return "ended"
+        if response.is_success:
+            return "asked"
+        raise Again(retry_after(response, time.time()))
+
+    async def _over(self, where: Mapping[str, str]) -> bool | None:
+        response, answer = await self.status(where)
+        if response.status_code in _GONE or at(answer, "status") in _ENDED:
+            return True
+        if response.is_success:
+            return None
+        raise Again(retry_after(response, time.time()))
+
+    async def _exists(self, where: Mapping[str, str]) -> bool:
+        async def ask() -> bool:
+            response, answer = await self.status(where)
+            if response.status_code not in _GONE and not isinstance(at(answer, "status"), str):
+                raise Again(retry_after(response, time.time()))
+            return response.is_success
+
+        until = asyncio.get_running_loop().time() + self.reconcile_s
+        try:
+            return await poll(ask, pace=Pace(), key=NAME, deadline=until, first=0.0)
+        except Expired:
+            return False
+
+    def _where(self, handle: Handle) -> dict[str, str]:
+        # Checked again: the configured origin may be another one than when the handle was stored.
+        return addresses(self.url, handle.data.get("model", ""), handle.id, handle.data)
+
+
+def _age(handle: Handle) -> float:
+    """Return how long ago the job was submitted, in seconds; 0 for one that was submitted just now."""
+    try:
+        age = time.time() - float(handle.data.get("submitted", ""))
+    except ValueError:
+        return 0.0
+    return age if age >= 1 else 0.0

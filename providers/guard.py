@@ -1,0 +1,141 @@
+"""Which addresses may be fetched at a stranger's word: public ones over https, and what the operator allows.
+
+The address that is checked is the address that is connected: the check sits in the resolver of the connector, so that
+a name that answers differently the second time (DNS rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TypeAlias
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
+from typing_extensions import override
+
+Address: TypeAlias = "IPv4Address | IPv6Address"
+
+# Denied whatever the standard library says of them, for its tables differ between versions: carrier-grade NAT (there
+# are metadata services), link-local, protocol assignments, the 6to4 relay, benchmarks, reserved; in IPv6 addresses
+# that embed an IPv4 one without being unwrapped below, site-local, and a metadata service.
+_DENIED = tuple(
+    ip_network(network)
+    for network in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+        "224.0.0.0/4", "240.0.0.0/4", "::/96", "64:ff9b:1::/48", "2001::/32", "2001:db8::/32", "fc00::/7", "fe80::/10",
+        "fec0::/10", "ff00::/8", "fd00:ec2::254/128",
+    )
+)  # fmt: skip
+_NAT64 = ip_network("64:ff9b::/96")
+# Two parsers read an address, httpx's and aiohttp's: only what no parser can read in two ways.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*\.?", re.IGNORECASE)
+# What the C library and browsers take for an IPv4 address: 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)", re.IGNORECASE)
+_PORTS = {"http": 80, "https": 443}
+
+
+class Forbidden(Exception):
+    """The address may not be fetched. The message names the host, never the path or the query."""
+
+
+def public(address: str) -> bool:
+    """Say whether an IP address, as text, belongs to the public internet; IPv4 inside of IPv6 is looked into."""
+    try:
+        found: Address | None = ip_address(address)
+    except ValueError:
+        return False
+    while isinstance(found, IPv6Address):
+        if (inner := _embedded(found)) is None:
+            break
+        found = inner
+    assert found is not None
+    return found.is_global and not found.is_multicast and not any(found in network for network in _DENIED)
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to an IPv6 one end up at; None where there is none."""
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The rules for addresses of strangers. `allow` are origins as `host:port` that are exempt from all of them."""
+
+    allow: frozenset[str] = frozenset()
+
+    def exempt(self, host: str, port: int) -> bool:
+        """Say whether the operator allows this origin. An IPv6 address is written with or without brackets."""
+        bare = host.strip("[]").lower()
+        return bool({f"{bare}:{port}", f"[{bare}]:{port}"} & {origin.lower() for origin in self.allow})
+
+    def check(self, address: str) -> httpx.URL:
+        """Return the address, parsed, where its text allows to fetch it. What its name resolves to is checked later.
+
+        Raises Forbidden for anything but https on port 443 (an exempt origin has either scheme and its own port), for
+        a name and password in it, and for an IP address that is not public, in whatever spelling.
+        """
+        try:
+            url = httpx.URL(address)
+            # httpx reads it only now, and raises for what is not IDNA.
+            host = url.raw_host.decode("ascii")
+        except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as exc:
+            raise Forbidden("the address cannot be read") from exc
+        if url.scheme not in _PORTS:
+            raise Forbidden(f"the scheme {url.scheme[:16]!r} is not fetched")
+        if url.userinfo:
+            raise Forbidden("an address with a user name is not fetched")
+        port = url.port or _PORTS[url.scheme]
+        if self.exempt(host, port):
+            return url
+        if url.scheme != "https" or port != 443:
+            raise Forbidden(f"{url.scheme}://{_shown(host)}:{port} is not https on port 443")
+        self.check_host(host)
+        return url
+
+    def check_host(self, host: str) -> None:
+        """Check a host as it stands in an address. Raises Forbidden for an IP address that is not public."""
+        bare = host.strip("[]")
+        if ":" in bare or _NUMERIC.fullmatch(bare.rstrip(".").rpartition(".")[2]):
+            # Octal, hexadecimal and short spellings are not read by ip_address, and nobody honest uses them.
+            if not public(bare):
+                raise Forbidden(f"{_shown(host)} is not a public address")
+        elif len(bare) > 253 or not _NAME.fullmatch(bare):
+            raise Forbidden("the host is not a name")
+
+    def resolver(self) -> AbstractResolver:
+        """Return a resolver for aiohttp's connector that gives public addresses only. The connector closes it."""
+        return _Resolver(self, aiohttp.ThreadedResolver())
+
+
+def _shown(host: str) -> str:
+    return host[:80]
+
+
+class _Resolver(AbstractResolver):
+    def __init__(self, guard: Guard, inner: AbstractResolver) -> None:
+        self._guard = guard
+        self._inner = inner
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises Forbidden when one address of several is not public: a mixed answer is an attack or a mistake."""
+        if self._guard.exempt(host, port):
+            return await self._inner.resolve(host, port, family)
+        self._guard.check_host(host)
+        found = await self._inner.resolve(host, port, family)
+        if not all(public(result["host"]) for result in found):
+            raise Forbidden(f"{_shown(host)} does not lead to a public address")
+        return found
+
+    @override
+    async def close(self) -> None:
+        await self._inner.close()

@@ -1,0 +1,241 @@
+"""What the simulated providers share: a server in a thread, faults on demand, books, and a picture that really grows."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import uvicorn
+from PIL import Image as Pillow
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import override
+
+Op: TypeAlias = Literal["submit", "job", "poll", "result", "download", "upload", "cancel", "list"]
+Kind: TypeAlias = Literal["answer", "hang", "cut", "cut_within", "drip", "truncate", "endless", "job"]
+
+_FOREVER_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong with one request.
+
+    `answer` gives `status`, `body` (bytes, text, or something for JSON) and `headers`. `hang` never answers, `cut`
+    breaks the connection before the answer and `cut_within` in the middle of it, `drip` sends one byte each `seconds`,
+    `truncate` sends half of the body as if it were whole, `endless` never stops. With `after` the request is carried
+    out before its answer goes wrong: a submit is taken. `job` is what becomes of a job, in `word`: the simulator's own.
+    """
+
+    kind: Kind = "answer"
+    status: int = 500
+    body: object = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    after: bool = False
+    seconds: float = 0.05
+    word: str = ""
+
+
+def html(status: int) -> Fault:
+    """What a proxy says in the provider's place."""
+    page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>nginx</body></html>"
+    return Fault(status=status, body=page.encode(), headers={"content-type": "text/html"})
+
+
+class Faults:
+    """The faults that the next requests of each kind meet, in order; after them all goes well."""
+
+    def __init__(self) -> None:
+        self._next: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
+        self._always: dict[str, Fault] = {}
+
+    def script(self, op: Op, *faults: Fault | None) -> None:
+        """Let the next requests of this kind go wrong like this, one after another; None goes well."""
+        self._next[op].extend(faults)
+
+    def always(self, op: Op, fault: Fault) -> None:
+        """Let each request of this kind go wrong like this, once the script is over."""
+        self._always[op] = fault
+
+    def clear(self) -> None:
+        self._next.clear()
+        self._always.clear()
+
+    def next(self, op: Op) -> Fault | None:
+        """Return what goes wrong with the request that is here now."""
+        waiting = self._next[op]
+        return waiting.popleft() if waiting else self._always.get(op)
+
+
+@dataclass
+class Books:
+    """What the provider counts: the truth of every test about money."""
+
+    taken: list[str] = field(default_factory=list)
+    """The ids of all jobs it has taken."""
+    bills: dict[str, float] = field(default_factory=dict)
+    """US dollars, for each job that cost something."""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and path of everything that came."""
+
+    @property
+    def billed(self) -> int:
+        """How many jobs cost something."""
+        return len(self.bills)
+
+    def count(self, method: str, part: str) -> int:
+        """How many requests of this method had this in their path."""
+        return sum(1 for m, path in self.requests if m == method and part in path)
+
+
+class _Server(uvicorn.Server):
+    """A server in a thread: the signals are pytest's, and it ends at once, with all that hangs."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    @override
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await asyncio.sleep(0.01)
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        while self.server_state.connections or self.server_state.tasks:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await asyncio.sleep(0.005)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running app. `origin` is `host:port`, as a guard's list takes it."""
+
+    url: str
+    origin: str
+
+
+@contextmanager
+def serve(app: ASGIApp, **settings: Any) -> Iterator[Served]:
+    """Run an ASGI app on a free port of the loopback, in a thread. `settings` go to uvicorn: `ssl_certfile` for one."""
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["server"] = server
+        await app(scope, receive, send)
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    settings = {"lifespan": "off", "log_config": None, "ws": "none", **settings}
+    server = _Server(uvicorn.Config(outer, **settings))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            thread.join(0.005)
+        origin = f"127.0.0.1:{listening.getsockname()[1]}"
+        yield Served(url=f"{'https' if 'ssl_certfile' in settings else 'http'}://{origin}", origin=origin)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+def free_port() -> int:
+    """A port where nobody listens: connections are refused."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def hang_up(request: Request) -> None:
+    """Break the connection of this request, without a word."""
+    server: uvicorn.Server = request.state.server
+    for connection in list(server.server_state.connections):
+        if connection.client == tuple(request.scope["client"]):  # type: ignore[union-attr]
+            connection.transport.abort()  # type: ignore[union-attr]
+
+
+async def play(request: Request, fault: Fault | None, carry_out: Callable[[], Awaitable[Response]]) -> Response:
+    """Answer a request, the way its fault says. The body is read in any case, as by a server that is alive."""
+    await request.body()
+    if fault is None or fault.kind == "job":
+        return await carry_out()
+    if fault.after or fault.kind in {"cut_within", "drip", "truncate"}:
+        good = await carry_out()
+    if fault.kind == "hang":
+        await asyncio.sleep(_FOREVER_S)
+    if fault.kind == "cut":
+        hang_up(request)
+        await asyncio.sleep(_FOREVER_S)
+    if fault.kind == "answer":
+        return _answer(fault)
+    if fault.kind == "endless":
+        return StreamingResponse(_endless(), media_type="image/png")
+    body = bytes(good.body)
+    if fault.kind == "truncate":
+        return Response(body[: len(body) // 2], good.status_code, media_type=good.media_type)
+    stream = _half(request, body) if fault.kind == "cut_within" else _drip(body, fault.seconds)
+    headers = {"content-length": str(len(body))}
+    return StreamingResponse(stream, good.status_code, headers, media_type=good.media_type)
+
+
+def _answer(fault: Fault) -> Response:
+    headers = dict(fault.headers)
+    if isinstance(fault.body, bytes | str):
+        return Response(fault.body, fault.status, headers)
+    return JSONResponse(fault.body, fault.status, headers)
+
+
+async def _half(request: Request, body: bytes) -> AsyncIterator[bytes]:
+    yield body[: len(body) // 2]
+    await asyncio.sleep(0.05)
+    hang_up(request)
+    await asyncio.sleep(_FOREVER_S)
+
+
+async def _drip(body: bytes, seconds: float) -> AsyncIterator[bytes]:
+    for at in range(len(body)):
+        yield body[at : at + 1]
+        await asyncio.sleep(seconds)
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    while True:
+        yield bytes(65536)
+
+
+def enlarge(data: bytes, factor: float, format: str = "png") -> bytes:
+    """Do what the provider is paid for: the picture, `factor` times as large a side."""
+    with Pillow.open(io.BytesIO(data)) as picture:
+        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        larger = picture.convert("RGB").resize(size, Pillow.Resampling.LANCZOS)
+    made = io.BytesIO()
+    larger.save(made, "jpeg" if format == "jpg" else format)
+    return made.getvalue()
+
+
+def tiny(width: int = 24, height: int = 16, colour: tuple[int, int, int] = (200, 90, 30)) -> bytes:
+    """A picture that costs a test nothing."""
+    made = io.BytesIO()
+    Pillow.new("RGB", (width, height), colour).save(made, "png")
+    return made.getvalue()
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a picture that decodes as a whole."""
+    with Pillow.open(io.BytesIO(data)) as picture:
+        picture.load()
+        return picture.size
