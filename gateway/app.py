@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -27,6 +28,8 @@ from gateway.jobs.execute import Executor
 from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs
+from gateway.routing.breaker import Breakers
+from gateway.routing.learning import Learning
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
@@ -86,12 +89,29 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             stack.push_async_callback(provider.aclose)
         store = open_store(settings.files_url, Path(environ.get("DARKROOM_DATA", ".darkroom")))
         stored = Files(store, ttl=timedelta(seconds=settings.files_ttl_s))
-        executor = Executor(providers=providers, imaging=imaging, attempt_timeout=settings.attempt_timeout_s)
+        breakers = Breakers(settings.breaker(), time.monotonic)
+        learning = Learning()
+        executor = Executor(
+            providers=providers,
+            imaging=imaging,
+            breakers=breakers,
+            learning=learning,
+            attempt_timeout=settings.attempt_timeout_s,
+        )
         jobs = Jobs(executor, deadline_s=settings.deadline_s)
         stack.push_async_callback(jobs.drain, settings.grace_s)
         for work in (stored.sweep_for_ever, partial(_watch, providers)):
             stack.push_async_callback(_stop, asyncio.create_task(_guard(work)))
-        yield State(config=config, keys=keys, providers=providers, imaging=imaging, files=stored, jobs=jobs)
+        yield State(
+            config=config,
+            keys=keys,
+            providers=providers,
+            imaging=imaging,
+            files=stored,
+            jobs=jobs,
+            breakers=breakers,
+            learning=learning,
+        )
 
 
 async def _watch(providers: Mapping[str, Provider]) -> None:

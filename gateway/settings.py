@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from gateway.routing.breaker import Policy
+from gateway.routing.wish import Strategy
 from normalization.rules import Frozen
 
 ResponseFormat = Literal["url", "b64_json", "both"]
@@ -43,6 +45,13 @@ class GatewaySettings(Frozen):
     body_timeout_s: Seconds = 60
     grace_s: Seconds = 25
     keep_alive_s: Seconds = 10
+    strategy: Strategy = "cheapest"
+    breaker_unreached: Count = 3
+    breaker_failures: Count = 5
+    breaker_ejection_s: Seconds = 30
+    breaker_max_ejection_s: Seconds = 300
+    cool_down_s: Seconds = 5
+    park_s: Seconds = 300
     public_url: PublicUrl | None = None
     max_upload_bytes: Count = 50 * 2**20
     max_body_bytes: Count = 200 * 2**20
@@ -53,6 +62,17 @@ class GatewaySettings(Frozen):
     max_result_bytes: Count = 256 * 2**20
     files_ttl_s: Seconds = 3600
     files_url: str | None = None
+
+    def breaker(self) -> Policy:
+        """The breakers' policy."""
+        return Policy(
+            unreached=self.breaker_unreached,
+            failures=self.breaker_failures,
+            ejection_s=self.breaker_ejection_s,
+            max_ejection_s=self.breaker_max_ejection_s,
+            cool_down_s=self.cool_down_s,
+            park_s=self.park_s,
+        )
 
 
 class Alias(Frozen):

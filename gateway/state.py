@@ -11,8 +11,11 @@ from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.job import Jobs
+from gateway.routing.breaker import Breakers
+from gateway.routing.learning import Learning
+from gateway.routing.select import Condition
 from normalization.model import Model
-from providers.base import Provider, Readiness
+from providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,20 @@ class State:
     imaging: Imaging
     files: Files
     jobs: Jobs
+    breakers: Breakers
+    learning: Learning
 
-    def readiness(self, model: Model) -> dict[str, tuple[Readiness, str]]:
-        """Whether each route of a model can take work now, by the route's name."""
-        return {name: self.providers[route.provider].readiness(upstream(route)) for name, route in model.routes.items()}
+    def conditions(self, model: Model) -> dict[str, Condition]:
+        """How each route of a model is at the moment, by the route's name."""
+        found = {}
+        for name, route in model.routes.items():
+            readiness, detail = self.providers[route.provider].readiness(upstream(route))
+            standing, left = self.breakers.standing(model.id, name, route.provider)
+            found[name] = Condition(
+                readiness=readiness,
+                detail=detail,
+                standing=standing,
+                left=left,
+                lesson=self.learning.lesson(model.id, name),
+            )
+        return found

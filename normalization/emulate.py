@@ -15,7 +15,7 @@ from normalization.geometry import Geometry
 from normalization.values import Format, Resize, Step, Transcode, Value
 
 # The order in which finishing steps make sense, whatever order the config lists the rules in.
-ORDER = ("fan_out", "resize", "transcode", "deliver", "ignore")
+ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "ignore")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _LOSSY = ("jpeg", "webp", "avif")
 _OPAQUE = ("jpeg",)
@@ -88,6 +88,11 @@ def deliver(asked: Asked, names: tuple[str, ...]) -> Effect:
     return Effect()
 
 
+def choose(asked: Asked, names: tuple[str, ...]) -> Effect:
+    """Says which route may serve: the gateway goes by it before any route sees the request."""
+    return Effect()
+
+
 def ignore(asked: Asked, names: tuple[str, ...]) -> Effect:
     """Accepted so that the call works, without effect here; the caller is told."""
     return Effect(
@@ -100,6 +105,7 @@ def ignore(asked: Asked, names: tuple[str, ...]) -> Effect:
 
 
 EMULATIONS: Mapping[str, Emulation] = {
+    "choose": choose,
     "fan_out": fan_out,
     "resize": resize,
     "transcode": transcode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -124,14 +125,17 @@ def _named_srgb(description: bytes) -> bool:
 
 
 def _evaluate(curve: bytes, x: float) -> float:
-    """A `curv` or `para` element at x, both 0 to 1. Raises ValueError for another kind."""
+    """A `curv` or `para` element at x, both 0 to 1. Raises ValueError for another kind.
+
+    `math.pow` and not `**`, which answers a negative base with a complex number.
+    """
     kind = curve[:4]
     if kind == b"curv":
         (count,) = struct.unpack_from(">I", curve, 8)
         if count == 0:
             return x
         if count == 1:
-            return float(x ** (struct.unpack_from(">H", curve, 12)[0] / 256))
+            return math.pow(x, struct.unpack_from(">H", curve, 12)[0] / 256)
         place = x * (count - 1)
         low = min(int(place), count - 2)
         first, second = struct.unpack_from(">2H", curve, 12 + 2 * low)
@@ -141,10 +145,10 @@ def _evaluate(curve: bytes, x: float) -> float:
         count = (1, 3, 4, 5, 7)[function]
         g, a, b, c, d, e, f = ([v / 65536 for v in struct.unpack_from(f">{count}i", curve, 12)] + [0.0] * 6)[:7]
         if function == 0:
-            return float(x**g)
+            return math.pow(x, g)
         if function < 3:
-            return float((a * x + b) ** g + c) if x >= -b / a else c
-        return float((a * x + b) ** g + e) if x >= d else c * x + f
+            return math.pow(a * x + b, g) + c if x >= -b / a else c
+        return math.pow(a * x + b, g) + e if x >= d else c * x + f
     raise ValueError("not a curve")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import httpx
 
@@ -196,10 +196,12 @@ def pictures(answer: Json) -> list[Found]:
 def _found(items: list[Json]) -> Iterator[Found]:
     for item in items:
         value = item.get("url") if isinstance(item, dict) else item
-        if isinstance(value, bytes) and value:
+        if value and (isinstance(value, bytes) or _is_address(value)):
             yield value
-        elif isinstance(value, str) and value.startswith(("https://", "http://")):
-            yield value
+
+
+def _is_address(value: Json) -> TypeGuard[str]:
+    return isinstance(value, str) and value.startswith(("https://", "http://"))
 
 
 def seconds(value: Json) -> float | None:

@@ -81,7 +81,9 @@ class Storage:
             async with asyncio.timeout(self.timeout_s):
                 with submitting(NAME):
                     # Of its answer the status is enough; the body may be endless.
-                    async with self.downloads.stream("PUT", there, content=_chunks(image.data), headers=headers) as seen:
+                    async with self.downloads.stream(
+                        "PUT", there, content=_chunks(image.data), headers=headers
+                    ) as seen:
                         status = seen.status_code
         except Forbidden as exc:
             raise Unreached(f"{NAME}: the storage's address may not be used: {exc}") from exc

@@ -1,62 +1,23 @@
-"""fal's queue: a job's way from its submit to its result.
-
-The queue has no word for failure. A job that failed is COMPLETED like any other, with an `error` in its status or
-without one, and the error itself is the answer to the request for its result, with a status of its own.
-"""
+"""fal's queue: a job's way from its submit to its result."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 
-from providers.base import Blocked, Expired, Handle, Rejected, Throttled, Undecodable, Unknown, Unusable
-from providers.fal_answer import (
-    NAME,
-    addresses,
-    at,
-    error_types,
-    failure,
-    is_request_id,
-    pictures,
-    reason,
-    request_id,
-    seconds,
-    torn_request_id,
-)
+from providers.base import Expired, Handle, Undecodable, Unknown
+from providers.fal_answer import NAME, addresses, at, failure, is_request_id, request_id, torn_request_id
 from providers.fal_api import Api, loose_json
+from providers.fal_watch import ENDED, GONE, Result, Watch
 from providers.http import Unanswered, retry_after
 from providers.polling import Again, Pace, poll
 from providers.wire import Body, Json
 
-# FAILED and the like are in no document of fal's own, but in others; the result tells what they mean.
-_ENDED = frozenset({"COMPLETED", "FAILED", "ERROR", "CANCELED", "CANCELLED"})
-_GONE = frozenset({404, 410})
 _STATUS_BYTES = 1_000_000
-# So often is a job looked for that is not there, an error believed that nobody signed, an empty result doubted.
-_MISSES = 3
-_UNSIGNED = 3
-_EMPTY = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a job gave. `run_s` is fal's own measure of its run time in seconds."""
-
-    answer: Json = field(repr=False)
-    headers: httpx.Headers
-    run_s: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
-    """The status that a job ended with. `answer` is all of it, `failed` whether it says so itself."""
-
-    answer: Json
-    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +59,16 @@ class Queue:
 
     async def result(self, handle: Handle, deadline: float) -> Result:
         """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is."""
-        watch = _Watch(self, self._where(handle), asyncio.get_running_loop().time)
+        where = self._where(handle)
+        watch = Watch(
+            status=lambda: self._status(where), response=lambda: self._response(where), lost_after_s=self.lost_after_s
+        )
         try:
             age = _age(handle)
-            end = await poll(watch.look, pace=self.pace, key=handle.data.get("pace", NAME), deadline=deadline, age=age)
+            key = handle.data.get("pace", NAME)
+            # A job that this process did not submit just now may have ended already.
+            first = 0.0 if age else None
+            end = await poll(watch.look, pace=self.pace, key=key, deadline=deadline, first=first, age=age)
             return await poll(lambda: watch.fetch(end), pace=Pace(), key=NAME, deadline=deadline, first=0.0)
         except Expired as exc:
             if exc.code is not None:
@@ -109,18 +76,26 @@ class Queue:
             last = f"; the last answer was {watch.trouble}" if watch.trouble else ""
             raise Expired(f"{NAME}: the deadline passed{last}") from exc
 
-    async def cancel(self, handle: Handle) -> None:
-        """Ask for the job's end and see it. Raises Unknown where it was not seen to end."""
+    async def cancel(self, handle: Handle) -> bool:
+        """Ask for the job's end and see it; return whether there may be a result nevertheless.
+
+        Raises Unknown where it was not seen to end.
+        """
         where = self._where(handle)
         until = asyncio.get_running_loop().time() + self.cancel_timeout_s
         try:
-            if not await poll(lambda: self._stop(where), pace=Pace(), key=NAME, deadline=until, first=0.0) == "ended":
-                await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            word = await poll(lambda: self._stop(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            if word == "asked":
+                word = await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
         except Expired as exc:
             raise Unknown(f"{NAME}: the job was told to stop and was not seen to end") from exc
+        return word == "completed"
 
-    async def status(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
-        """Return what fal says of a job. Raises Unanswered."""
+    async def _response(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
+        url = where["response_url"]
+        return await self.api.ask("GET", url, timeout_s=self.fetch_timeout_s, cap=self.result_bytes)
+
+    async def _status(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
         return await self._brief("GET", where["status_url"])
 
     async def _brief(self, method: str, url: str) -> tuple[httpx.Response, Json]:
@@ -129,30 +104,31 @@ class Queue:
         except Undecodable as exc:
             raise Unanswered(exc.message) from exc
 
-    async def _stop(self, where: Mapping[str, str]) -> str | None:
+    async def _stop(self, where: Mapping[str, str]) -> str:
         response, answer = await self._brief("PUT", where["cancel_url"])
-        word = at(answer, "status")
+        if at(answer, "status") == "ALREADY_COMPLETED":
+            return "completed"
         # A job that fal does not know has nothing to stop; 200 is one that was still in the queue.
-        if response.status_code in _GONE or word == "ALREADY_COMPLETED":
-            return "ended"
-        if response.status_code == 200 and at(answer, "success") is not False:
-            return "ended"
+        if response.status_code in GONE or (response.status_code == 200 and at(answer, "success") is not False):
+            return "removed"
         if response.is_success:
             return "asked"
         raise Again(retry_after(response, time.time()))
 
-    async def _over(self, where: Mapping[str, str]) -> bool | None:
-        response, answer = await self.status(where)
-        if response.status_code in _GONE or at(answer, "status") in _ENDED:
-            return True
+    async def _over(self, where: Mapping[str, str]) -> str | None:
+        response, answer = await self._status(where)
+        if at(answer, "status") in ENDED:
+            return "completed"
+        if response.status_code in GONE:
+            return "removed"
         if response.is_success:
             return None
         raise Again(retry_after(response, time.time()))
 
     async def _exists(self, where: Mapping[str, str]) -> bool:
         async def ask() -> bool:
-            response, answer = await self.status(where)
-            if response.status_code not in _GONE and not isinstance(at(answer, "status"), str):
+            response, answer = await self._status(where)
+            if response.status_code not in GONE and not isinstance(at(answer, "status"), str):
                 raise Again(retry_after(response, time.time()))
             return response.is_success
 

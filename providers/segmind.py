@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -32,7 +32,6 @@ from providers.base import (
     ProviderError,
     Readiness,
     Rejected,
-    Throttled,
     Undecodable,
     Unknown,
     Unreached,
@@ -57,7 +56,6 @@ _MISSING = 3
 # How long the outcome of a v1 job that nobody waits for is kept.
 _KEEP_S = 600.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,99}")
-_TORN_ID = re.compile(rb'"request_id"\s*:\s*"([A-Za-z0-9][A-Za-z0-9_-]{7,99})"')
 
 # 405 is our mistake, and 410 a model's end: other providers have it. 406 is read by its text.
 _STATUSES: Mapping[int, type[ProviderError]] = {405: Failed, 406: Rejected, 410: Failed}
@@ -71,6 +69,8 @@ _POLICY = re.compile(
 _INPUT = re.compile(r"\b(mandatory|must be|not one of|out of range|invalid (value|input|type))\b", re.IGNORECASE)
 # What follows one of these may be the caller's prompt.
 _ECHO = re.compile(r"""[:"'`<{\[(]""")
+
+_Answer: TypeAlias = "dict[str, Json]"
 
 
 class Unfinished(Expired):
@@ -156,9 +156,7 @@ class Segmind:
             raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
         answer = await _json(raw)
         _check(response, raw, answer, job.payload)
-        found = _at(answer, "request_id") if answer else None
-        if answer is None and (torn := _TORN_ID.search(raw)):
-            found = torn[1].decode()
+        found = _at(answer, "request_id")
         if not isinstance(found, str) or not _REQUEST_ID.fullmatch(found):
             raise Unknown(f"{NAME}: the answer to the submit has no request id")
         key = pace_key(NAME, job.upstream.model, job.payload)
@@ -228,25 +226,221 @@ class Segmind:
         return {"x-api-key": self._key or ""}
 
     async def _polled_outcome(self, handle: Handle, deadline: float) -> Outcome:
-        # Built from the id: the addresses in Segmind's answers would lead our key wherever they say.
+        # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
         result = f"{self._base_url}/v2/requests/{quote(handle.id, safe='')}"
         missing: list[float] = []
 
         async def ended() -> _Answer | None:
-            found = await self._look(f"{result}/status", missing)
-            # The status has no picture; a failure is whole already.
-            return await self._look(result, missing) if found and found[0] == "COMPLETED" else found
+            answer = await self._look(f"{result}/status", missing)
+            # The status of a finished job has no picture; that of a failed one has its reason.
+            return await self._look(result, missing) if _at(answer, "status") == "COMPLETED" else answer
 
-        age = max(0.0, time.time() - float(handle.data.get("submitted", "0")))
         key = handle.data.get("pace", NAME)
+        age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
         answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, age=age)
-        for last in (False, True):
-            if answer.state == "FAILED":
-                raise _failure(answer.body)
+        for again in (True, False):
+            if _at(answer, "status") == "FAILED":
+                raise _failure(answer)
             with contextlib.suppress(Gone):
-                if found := await self._pictures(answer.body, deadline):
-                    return Outcome(pictures=found, seconds=_seconds(answer), cost=_micros(_at(answer, "metrics", "cost")))
-            if not last:
-                # An address that is gone and a result without one may be better in a second answer.
+                if found := await self._pictures(answer, deadline):
+                    seconds, cost = (_at(answer, "metrics", name) for name in ("inference_time", "cost"))
+                    return Outcome(pictures=found, seconds=_seconds(seconds), cost=_micros(cost))
+            if again:
+                # An address that is gone, and a result without one, may be better in a second answer.
                 answer = await poll(ended, pace=Pace(), key=key, deadline=deadline, first=0.0)
-        raise Undecodable(f"{NAME}: the job succeeded, and its picture is not there")
+        raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+
+    async def _look(self, url: str, missing: list[float]) -> _Answer | None:
+        """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.
+
+        Raises Unanswered and Again to be asked again, and Unknown when the job is lost.
+        """
+        try:
+            async with asyncio.timeout(self._poll_timeout_s):
+                with polling(NAME):
+                    async with self._http.stream("GET", url, headers=self._headers) as response:
+                        answer = await _json(await read_body(response, self._max_answer_bytes))
+        except (TimeoutError, Undecodable) as exc:
+            raise Unanswered(f"{NAME}: no whole answer") from exc
+        # A failed job is answered with 422, so the body counts before the status.
+        if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
+            return answer
+        if response.status_code == 404:
+            missing.append(time.monotonic())
+            if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
+                raise Unknown(f"{NAME}: the job is not known there any more")
+            raise Again
+        missing.clear()
+        # 401 and 403 too: the work was taken, and what our key has come to does not change that.
+        if not response.is_success or not isinstance(answer, dict):
+            raise Again(_patience(response))
+        return None
+
+    async def _pictures(self, answer: Json, deadline: float) -> tuple[bytes, ...]:
+        """Fetch what an answer names. Raises Gone, Expired, and Undecodable."""
+        # `output` is what every model has; `image` is how some v1 models name their base64.
+        candidates = (_found(_at(answer, key)) for key in ("output", "images", "image"))
+        found = next(filter(None, candidates), [])
+        return tuple([await self._picture(item, deadline) for item in found])
+
+    async def _picture(self, item: str | bytes, deadline: float) -> bytes:
+        if isinstance(item, bytes):
+            return item
+        if item.startswith(("https://", "http://")):
+            return await self._download(item, deadline=deadline)
+        try:
+            return await anyio.to_thread.run_sync(partial(pybase64.b64decode, item, validate=True))
+        except ValueError as exc:
+            raise Undecodable(f"{NAME}: the output is neither an address nor a picture") from exc
+
+    def _begin(self, job: Job, url: str, body: Body) -> Handle:
+        task = asyncio.create_task(self._make(job, url, body))
+        self._held[job.id] = task
+        task.add_done_callback(partial(self._keep, job.id))
+        return Handle(provider=NAME, id=job.id, data={"api": "v1"})
+
+    def _keep(self, name: str, task: asyncio.Task[Outcome]) -> None:
+        if not task.cancelled():
+            # Nobody may ever ask; asyncio calls that an error nobody saw.
+            task.exception()
+        asyncio.get_running_loop().call_later(_KEEP_S, self._held.pop, name, None)
+
+    async def _make(self, job: Job, url: str, body: Body) -> Outcome:
+        """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
+        response, raw = await self._post(url, body, self._sync_timeout_s)
+        is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
+        answer = None if is_picture else await _json(raw)
+        _check(response, raw, answer, job.payload)
+        deadline = asyncio.get_running_loop().time() + self._sync_timeout_s
+        try:
+            found = (raw,) if is_picture and raw else await self._pictures(answer, deadline)
+        except Gone as exc:
+            raise Undecodable(f"{NAME}: the picture is not at its address") from exc
+        if not found:
+            raise Unknown(f"{NAME}: the answer holds no picture")
+        seconds, cost = (response.headers.get(name) for name in ("x-generation-time", "x-cost"))
+        return Outcome(pictures=found, seconds=_seconds(seconds), cost=_micros(cost))
+
+    async def _held_outcome(self, handle: Handle, deadline: float) -> Outcome:
+        task = self._held.get(handle.id)
+        if task is None:
+            raise Unknown(f"{NAME}: the job is of another process, and its answer went there")
+        left = deadline - asyncio.get_running_loop().time()
+        if not (await asyncio.wait({task}, timeout=max(0.0, left)))[0]:
+            raise Expired(f"{NAME}: the deadline passed")
+        self._held.pop(handle.id, None)
+        if task.cancelled():
+            raise Unknown(f"{NAME}: the connection was closed before the answer")
+        return task.result()
+
+
+def _check(response: httpx.Response, raw: bytes, answer: Json, payload: Mapping[str, Value]) -> None:
+    """Raise what the answer to a submit stands for, other than success."""
+    if _at(answer, "status") == "FAILED":
+        raise _failure(answer)
+    if response.is_success:
+        return
+    error = refusal(NAME, response, raw, now=time.time(), statuses=_STATUSES)
+    kind, text = type(error), _text(answer)
+    # An error may repeat a value: a caller's own words must not put our account to rest.
+    ours = text
+    for value in payload.values():
+        ours = ours.replace(value, "") if isinstance(value, str) and value else ours
+    if response.status_code == 406 and _NO_CREDIT.search(ours):
+        kind = Unusable
+    elif response.status_code in {400, 403, 422} and _POLICY.search(ours):
+        kind = Blocked
+    message = f"{NAME}: HTTP {response.status_code}"
+    told = _told(text)
+    raise kind(f"{message}: {told}" if told else message, retry_after=_patience(response), code=error.code)
+
+
+def _failure(answer: Json) -> ProviderError:
+    """Return the error of a FAILED job. Segmind bills none of them."""
+    text = _text(answer)
+    kind = Blocked if _POLICY.search(text) else Rejected if _INPUT.search(text) else Failed
+    return kind(f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed")
+
+
+def _text(answer: Json) -> str:
+    texts = (_at(answer, key) for key in ("error_description", "error", "message", "detail"))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _told(text: str) -> str:
+    """Return what may be shown of an error: its beginning, for the rest may be the input."""
+    return excerpt(_ECHO.split(text, maxsplit=1)[0].strip(" ,."))
+
+
+def _patience(response: httpx.Response) -> float | None:
+    """Return for how many seconds an answer asks to be left alone.
+
+    Segmind sends no `retry-after` and tells when the window ends, in a form that is not published: read are ISO 8601
+    and seconds since 1970.
+    """
+    now = time.time()
+    if (told := retry_after(response, now)) is not None:
+        return told
+    text = response.headers.get("x-rate-limit-reset-at-utc", "").strip()
+    try:
+        then = float(text) if text.isdecimal() else datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, then - now)
+
+
+async def _json(raw: bytes) -> Json:
+    """Decode JSON; None where it is none."""
+    with contextlib.suppress(Undecodable):
+        return await read_json(raw)
+    return None
+
+
+def _at(value: Json, *keys: str) -> Json:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _found(value: Json) -> list[str | bytes]:
+    """Return the pictures in an output: a text, a list, an object with an address, or bytes that were a data URI."""
+    if isinstance(value, str | bytes):
+        return [value] if value else []
+    if isinstance(value, list):
+        return [found for item in value for found in _found(item)]
+    if isinstance(value, dict):
+        return next(filter(None, (_found(value.get(key)) for key in ("url", "image", "images", "output"))), [])
+    return []
+
+
+def _seconds(value: object) -> float | None:
+    micros = _micros(value)
+    return None if micros is None else micros / 1_000_000
+
+
+def _micros(value: object) -> int | None:
+    """Return a number, or a text that is one, in millionths; None where it is none or less than nothing."""
+    try:
+        micros = Decimal(str(value)) * 1_000_000
+        return round(micros) if micros >= 0 else None
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
+
+
+def _images(value: Value) -> Iterator[Image]:
+    if isinstance(value, Image):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _images(item)
+
+
+def _swap(value: Value, addresses: Iterator[str]) -> Value:
+    """Return a value with the next address in place of each picture."""
+    if isinstance(value, Image):
+        return next(addresses)
+    if isinstance(value, list):
+        return [_swap(item, addresses) for item in value]
+    if isinstance(value, dict):
+        return {key: _swap(item, addresses) for key, item in value.items()}
+    return value

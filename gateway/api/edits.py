@@ -29,7 +29,7 @@ async def edit(request: Request) -> Response:
     """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
     form = await _form(request, state.config.gateway)
-    asked = await read_request(form, state.config, state.imaging)
+    asked = await read_request(form, state.config, state.imaging, request.headers.get("x-darkroom-routing"))
     metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
     candidates = _candidates(asked, state)
     request.scope["darkroom.model"] = asked.model.id
@@ -68,7 +68,13 @@ async def _form(request: Request, settings: GatewaySettings) -> Form:
 
 def _candidates(asked: Asked, state: State) -> Sequence[Candidate]:
     try:
-        choice = choose(asked.model, asked.request, state.readiness(asked.model))
+        choice = choose(
+            asked.model,
+            asked.request,
+            state.conditions(asked.model),
+            wish=asked.wish,
+            strategy=state.config.gateway.strategy,
+        )
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
     if not choice.candidates:

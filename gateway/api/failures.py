@@ -19,14 +19,17 @@ _DEFAULT_RETRY_AFTER_S = 5.0
 
 def no_route(model: Model, choice: Choice) -> ApiError:
     """No candidate at all: the request's doing (400) or that of what is configured and healthy (503)."""
-    asked = [excluded for excluded in choice.excluded if excluded.param not in (None, "allow_degraded")]
+    asked = [excluded for excluded in choice.excluded if excluded.param is not None]
     if asked:
         reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in asked)
         message = f"No route of {model.id} can serve this request: {reasons}."
         return ApiError(400, message, param=asked[0].param, code="no_route")
     reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in choice.excluded)
     message = f"{model.id} cannot be served at the moment: {reasons}."
-    return _retryable(503, message, "no_route", _DEFAULT_RETRY_AFTER_S)
+    waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
+    if waits and all(excluded.throttled for excluded in choice.excluded if excluded.retry_after is not None):
+        return _retryable(429, message, "rate_limit_exceeded", min(waits))
+    return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
 
 
 def failed(failure: AllFailed) -> ApiError:

@@ -30,4 +30,7 @@ async def expose_metrics(request: Request) -> Response:
 
 
 def _routes(state: State, model: Model) -> dict[str, dict[str, str]]:
-    return {name: {"state": ready.value, "detail": why} for name, (ready, why) in state.readiness(model).items()}
+    return {
+        name: {"state": found.readiness.value, "detail": found.detail, "standing": found.standing}
+        for name, found in state.conditions(model).items()
+    }

@@ -44,7 +44,7 @@ async def read_model(request: Request) -> Response:
 
 def describe(model: Model, state: State) -> dict[str, Any]:
     """OpenAI's keys, and ours beside them."""
-    readiness = state.readiness(model)
+    conditions = state.conditions(model)
     by_route: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
     own: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
     for cell in cells(model):
@@ -64,8 +64,9 @@ def describe(model: Model, state: State) -> dict[str, Any]:
             name: {
                 "provider": route.provider,
                 "model": route.model or None,
-                "state": readiness[name][0].value,
-                "detail": readiness[name][1],
+                "state": conditions[name].readiness.value,
+                "detail": conditions[name].detail,
+                "standing": conditions[name].standing,
                 "degraded": route.degraded,
                 "price": {**route.price.model_dump(exclude_defaults=True), "currency": "USD"},
                 "parameters": own[name],
@@ -73,7 +74,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
             }
             for name, route in model.routes.items()
         },
-        "available": any(state_ is Readiness.READY for state_, _ in readiness.values()),
+        "available": any(found.readiness is Readiness.READY for found in conditions.values()),
     }
 
 

@@ -12,6 +12,7 @@ from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
 from gateway.jobs.imaging import BadImage, Imaging
+from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.model import Model
@@ -29,15 +30,19 @@ class Asked:
     request: ImageRequest
     response_format: ResponseFormat
     stream: bool
+    wish: Wish
 
 
-async def read_request(form: Form, config: Config, imaging: Imaging) -> Asked:
-    """Give every field and file its meaning. Raises ApiError with the field that is wrong."""
+async def read_request(form: Form, config: Config, imaging: Imaging, routing: str | None = None) -> Asked:
+    """Give every field and file its meaning. `routing` is the header X-Darkroom-Routing.
+
+    Raises ApiError with the field that is wrong.
+    """
     try:
         fields = nest(form.fields)
     except NestingError as error:
         raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
-    name, model, default_format = _model(fields.pop("model", None), config)
+    name, provider, model, default_format = _model(fields.pop("model", None), config)
     try:
         params, extra = _params(fields, model, typed=form.typed)
         options = _provider_options(params.pop("provider_options", None), model, config)
@@ -55,6 +60,7 @@ async def read_request(form: Form, config: Config, imaging: Imaging) -> Asked:
             seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
         )
         check(model, request, config.denied)
+        wish = _wish(params.get("routing"), routing, provider, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
     return Asked(
@@ -63,6 +69,7 @@ async def read_request(form: Form, config: Config, imaging: Imaging) -> Asked:
         request=request,
         response_format=cast("ResponseFormat", params.get("response_format") or default_format),
         stream=params.get("stream") is True,
+        wish=wish,
     )
 
 
@@ -74,15 +81,28 @@ def unknown_model(name: str, config: Config) -> ApiError:
     return ApiError(404, f"The model '{name[:80]}' does not exist. {hint}", param="model", code="model_not_found")
 
 
-def _model(value: Value, config: Config) -> tuple[str, Model, ResponseFormat]:
+def _model(value: Value, config: Config) -> tuple[str, str | None, Model, ResponseFormat]:
+    """The model by its name, an alias, or either after `provider/`; with that provider."""
     name = config.gateway.default_model if is_absent(value) else value
     if not isinstance(name, str):
         raise ApiError(400, "Invalid type for 'model': expected a string.", param="model", code="invalid_type")
     model, alias = config.resolve(name)
+    provider, _, rest = name.partition("/")
+    if model is None and provider in type(config.providers).model_fields:
+        model, alias = config.resolve(rest)
+    else:
+        provider = ""
     if model is None:
         raise unknown_model(name, config)
     own = (alias.default_response_format if alias else None) or model.default_response_format
-    return name, model, own or config.gateway.default_response_format
+    return name, provider or None, model, own or config.gateway.default_response_format
+
+
+def _wish(field: Value, header: str | None, provider: str | None, config: Config) -> Wish:
+    """The field counts before the header, the provider in the model's name before both."""
+    known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
+    wish = read_wish(field, known) if field is not None else read_header(header, known)
+    return wish.through(provider) if provider else wish
 
 
 def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[dict[str, Value], dict[str, Value]]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from gateway.jobs.imaging import BadImage, Imaging
+from gateway.routing.breaker import Breakers
+from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
@@ -77,6 +79,8 @@ class Executor:
 
     providers: Mapping[str, Provider]
     imaging: Imaging
+    breakers: Breakers
+    learning: Learning
     attempt_timeout: float
 
     async def run(self, candidates: Sequence[Candidate], deadline: float) -> Finished:
@@ -113,8 +117,9 @@ class Executor:
         route, plan, began = candidate.route, candidate.plan, _now()
         outcome: Outcome | None = None
         try:
-            outcome = await self._call(candidate, number, min(deadline, began + self.attempt_timeout))
-            pictures = await self._finish(outcome, plan, progress)
+            with self.breakers.attempt(candidate.model, route.name, route.provider):
+                outcome = await self._call(candidate, number, min(deadline, began + self.attempt_timeout))
+                pictures = await self._finish(outcome, plan, progress)
         except ProviderError as error:
             progress.causes.append(error)
             self._record(candidate, number, _now() - began, progress, outcome, error)
@@ -122,6 +127,13 @@ class Executor:
         progress.pictures[number] = pictures
         self._record(candidate, number, _now() - began, progress, outcome, None)
         metrics.ATTEMPT_SECONDS.labels(route.provider, route.name).observe(_now() - began)
+        self.learning.learn(
+            candidate.model,
+            route.name,
+            latency=_now() - began,
+            observed=outcome.seconds,
+            expected=candidate.cost.seconds,
+        )
 
     async def _call(self, candidate: Candidate, number: int, deadline: float) -> Outcome:
         route = candidate.route

@@ -1,4 +1,4 @@
-"""How a route is faring: breakers, cool-downs and parked providers. Everything here is in memory, with the clock injected.
+"""How a route is faring: breakers, cool-downs and parked providers, in memory, with the clock injected.
 
 A route whose provider cannot be reached, or answers with failures, is ejected for a while and then probed with one
 request; each ejection in a row is longer than the one before. A throttled route cools down for as long as the provider

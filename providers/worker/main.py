@@ -25,14 +25,14 @@ LOGGER = logging.getLogger("worker")
 # Longer than the 4 to 60 s for which clients keep idle connections: they close first, not we under their next job.
 _KEEP_ALIVE_S = 75
 # How long a cancelled run is given to see that it is.
-_LAST_S = 5.0
+_LAST_S = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `darkroom worker` and `python -m providers.worker` take."""
     mebibyte = 1024 * 1024
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5000, help="port to listen on; 0 is any (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=5000, help="port to listen on; 0 is any (default: %(default)s)")
     parser.add_argument("--fd", type=_count, help="listen on this inherited socket instead")
     parser.add_argument("--parent-fd", type=_count, help="shut down when this inherited pipe is closed")
     engines = ", ".join(SHIPPED)
@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slots", type=_positive, default=_cpus(), help="predictions at a time (default: the CPUs, here %(default)s)"
     )
     parser.add_argument(
-        "--grace", type=float, default=30.0, help="seconds to finish what runs when told to stop (default: %(default)g)"
+        "--grace",
+        type=_seconds,
+        default=30.0,
+        help="seconds to finish what runs when told to stop (default: %(default)g)",
     )
     parser.add_argument(
         "--max-body", type=_positive, default=128 * mebibyte, help="bytes of a request (default: %(default)s)"
@@ -202,6 +205,19 @@ def _cpus() -> int:
 def _count(text: str) -> int:
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _port(text: str) -> int:
+    if not 0 <= (number := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port")
+    return number
+
+
+def _seconds(text: str) -> float:
+    # Not so for nan.
+    if not 0 <= (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a length of time in seconds")
     return number
 
 

@@ -17,6 +17,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 # A child that lived this long was well: what ended it is not what ended the one before.
 _WELL_S = 10.0
+# How long a child has for answering what was cancelled at the end of its grace.
+_LAST_S = 1.0
 # What a child needs of the environment. It decodes strangers' pictures, so keys are kept from it.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_", "TZ", "TMP", "TEMP", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "MALLOC_")
 
@@ -62,7 +64,10 @@ class EmbeddedWorker:
         self._keeper.start()
 
     def stop(self, grace: float) -> None:
-        """Let the child finish what it has for `grace` seconds, then kill it. Does nothing the second time."""
+        """Let the child finish what it has for `grace` seconds; then have it cancel that, and kill it a second later.
+
+        Returns when it is gone. Does nothing the second time.
+        """
         with self._lock:
             if self._stopping.is_set():
                 return
@@ -71,10 +76,11 @@ class EmbeddedWorker:
                 self._child.send_signal(signal.SIGTERM)
         if self._keeper:
             self._keeper.join(grace)
-            if self._keeper.is_alive():
-                assert self._child
-                self._child.kill()
-                self._keeper.join()
+            assert self._child
+            for last in (signal.SIGTERM, signal.SIGKILL):
+                if self._keeper.is_alive():
+                    self._child.send_signal(last)
+                    self._keeper.join(_LAST_S)
         self._listening.close()
         os.close(self._write_end)
         os.close(self._read_end)
@@ -113,6 +119,8 @@ class EmbeddedWorker:
                     "providers.worker",
                     f"--fd={handed[0]}",
                     f"--parent-fd={handed[1]}",
+                    # The grace is kept by `stop`.
+                    "--grace=600",
                     *self._arguments,
                 ],
                 pass_fds=handed,

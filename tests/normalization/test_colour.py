@@ -7,6 +7,8 @@ import zlib
 from io import BytesIO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from normalization import icc, images
@@ -39,6 +41,17 @@ def coded(value: float) -> int:
     """A linear value as 8-bit sRGB."""
     value = min(max(value, 0.0), 1.0)
     return round(255 * (12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055))
+
+
+def with_curve(curve: bytes) -> bytes:
+    """A profile of sRGB's primaries and a curve element."""
+    parts = icc._tags(pictures.SRGB)
+    points = {kind: parts[kind] for kind in (b"rXYZ", b"gXYZ", b"bXYZ")}
+    return icc._assemble(points, curve)
+
+
+# sRGB's curve as most profiles of cameras have it.
+TABLE = struct.pack(">4s4xI256H", b"curv", 256, *(round(65535 * linear(index / 255)) for index in range(256)))
 
 
 def from_p3(colour: tuple[int, int, int]) -> tuple[int, ...]:
@@ -166,6 +179,10 @@ def test_palettes() -> None:
         (pictures.DISPLAY_P3, False),
         (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), False),
         (pictures.SRGB[:150], False),
+        (with_curve(TABLE), True),
+        (with_curve(struct.pack(">4s4xI", b"curv", 0)), False),
+        (with_curve(struct.pack(">4s4xIH", b"curv", 1, round(2.2 * 256))), False),
+        (with_curve(struct.pack(">4s4xHxx3i", b"para", 1, 3 << 16, -(1 << 16), 0)), False),
         (b"", False),
         (pictures.tables("sRGB v4 ICC preference"), True),
         (pictures.tables("eciRGB"), False),
@@ -174,6 +191,17 @@ def test_palettes() -> None:
 def test_which_profiles_are_srgb(profile: bytes, expected: bool) -> None:
     """By what they do where that can be read, else by their name."""
     assert icc.is_srgb(profile) is expected
+
+
+@given(st.sampled_from([pictures.SRGB, with_curve(TABLE), pictures.tables("sRGB")]), st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_damage_to_a_profile(profile: bytes, draw: st.DataObject) -> None:
+    """Whatever a profile holds, the answer is yes or no, never an exception."""
+    data = bytearray(profile)
+    at = draw.draw(st.integers(16, len(data) - 1))
+    data[at : at + 4] = draw.draw(st.binary(min_size=1, max_size=4))
+
+    assert icc.is_srgb(bytes(data)) in (True, False)
 
 
 def test_a_built_profile_is_what_a_colour_engine_makes() -> None:

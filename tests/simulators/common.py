@@ -1,4 +1,4 @@
-"""What the simulated providers share: a server in a thread, faults on demand, books, and a picture that really grows."""
+"""What the simulated providers share: a server in a thread, faults on demand, books, a picture that really grows."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class _Server(uvicorn.Server):
 
     @override
     async def main_loop(self) -> None:
-        while not self.should_exit:
+        while not self.should_exit:  # noqa: ASYNC110 - it is set from another thread
             await asyncio.sleep(0.01)
 
     @override
@@ -114,7 +114,7 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            connection.transport.abort()
         while self.server_state.connections or self.server_state.tasks:
             for task in self.server_state.tasks:
                 task.cancel()
@@ -164,8 +164,8 @@ def hang_up(request: Request) -> None:
     """Break the connection of this request, without a word."""
     server: uvicorn.Server = request.state.server
     for connection in list(server.server_state.connections):
-        if connection.client == tuple(request.scope["client"]):  # type: ignore[union-attr]
-            connection.transport.abort()  # type: ignore[union-attr]
+        if getattr(connection, "client", None) == tuple(request.scope["client"]):
+            connection.transport.abort()
 
 
 async def play(request: Request, fault: Fault | None, carry_out: Callable[[], Awaitable[Response]]) -> Response:
@@ -217,13 +217,13 @@ async def _endless() -> AsyncIterator[bytes]:
         yield bytes(65536)
 
 
-def enlarge(data: bytes, factor: float, format: str = "png") -> bytes:
+def enlarge(data: bytes, factor: float, kind: str = "png") -> bytes:
     """Do what the provider is paid for: the picture, `factor` times as large a side."""
     with Pillow.open(io.BytesIO(data)) as picture:
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         larger = picture.convert("RGB").resize(size, Pillow.Resampling.LANCZOS)
     made = io.BytesIO()
-    larger.save(made, "jpeg" if format == "jpg" else format)
+    larger.save(made, "jpeg" if kind == "jpg" else kind)
     return made.getvalue()
 
 

@@ -148,7 +148,9 @@ def _band(
     """Return the rows `top` to `bottom` of `source` at `size`: the filter reaches beyond the box."""
     step = source.size[1] / size[1]
     box = (0.0, top * step, float(source.size[0]), min(bottom * step, source.size[1]))
-    return source.resize((size[0], bottom - top), filtering, box=box)
+    # Rows first, then columns: Pillow would choose the order by the band's shape, and each order rounds in its own way.
+    tall = source.resize((source.size[0], bottom - top), filtering, box=box)
+    return tall.resize((size[0], bottom - top), filtering)
 
 
 def _bands(source: tuple[int, int], size: tuple[int, int]) -> Iterator[tuple[int, int]]:

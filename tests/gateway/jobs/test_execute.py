@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from gateway.config import SHIPPED, load
 from gateway.jobs.execute import AllFailed, Executor, Finished, verify
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs
+from gateway.routing.breaker import Breakers, Policy
+from gateway.routing.learning import Learning
 from gateway.routing.pricing import Estimate
-from gateway.routing.select import Candidate
+from gateway.routing.select import Candidate, Condition
 from normalization.values import Header, Image, Plan, Size, Transcode
 from providers.base import (
     Blocked,
@@ -93,10 +96,11 @@ def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> lis
     plan = Plan(calls=calls, output=Size(width=8, height=8), finish=(Transcode(format="png"),))
     return [
         Candidate(
+            model="made-up",
             route=ROUTE.model_copy(update={"name": name, "provider": name}),
             plan=plan,
             cost=Estimate(micros=micros * n),
-            ready=True,
+            condition=Condition(readiness=Readiness.READY),
         )
         for name in names
     ]
@@ -110,9 +114,20 @@ async def imaging() -> AsyncIterator[Imaging]:
     made.close()
 
 
+def executing(imaging: Imaging, *providers: Scripted) -> Executor:
+    """An executor over these providers."""
+    return Executor(
+        providers={p.name: p for p in providers},
+        imaging=imaging,
+        breakers=Breakers(Policy(), time.monotonic),
+        learning=Learning(),
+        attempt_timeout=20,
+    )
+
+
 async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
     """Execute over these providers in their order."""
-    executor = Executor(providers={p.name: p for p in providers}, imaging=imaging, attempt_timeout=20)
+    executor = executing(imaging, *providers)
     deadline = asyncio.get_running_loop().time() + deadline_s
     return await executor.run(candidates([p.name for p in providers], n=n), deadline)
 
@@ -193,8 +208,7 @@ async def test_cancelling_a_job_cancels_upstream(imaging: Imaging) -> None:
     """A job that is ended from outside does not leave its upstream work running."""
     slow = provider("slow", png())
     slow.hold = asyncio.Event()
-    executor = Executor(providers={"slow": slow}, imaging=imaging, attempt_timeout=20)
-    jobs = Jobs(executor, deadline_s=30)
+    jobs = Jobs(executing(imaging, slow), deadline_s=30)
     job = jobs.start(candidates(["slow"]))
     await asyncio.sleep(0.05)
     assert slow.jobs
@@ -209,7 +223,7 @@ async def test_the_handler_may_leave(imaging: Imaging) -> None:
     """A handler that stops waiting does not end the job."""
     slow = provider("slow", png())
     slow.hold = asyncio.Event()
-    jobs = Jobs(Executor(providers={"slow": slow}, imaging=imaging, attempt_timeout=20), deadline_s=30)
+    jobs = Jobs(executing(imaging, slow), deadline_s=30)
     job = jobs.start(candidates(["slow"]))
 
     with pytest.raises(TimeoutError):

@@ -1,14 +1,20 @@
 """Which routes are taken, in which order, at which price."""
 
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from gateway.config import SHIPPED, load
+from gateway.routing.breaker import Standing
+from gateway.routing.learning import Learning, Lesson
 from gateway.routing.pricing import estimate
-from gateway.routing.select import Choice, choose
+from gateway.routing.select import Choice, Condition, choose
+from gateway.routing.wish import Wish, read_header, read_wish
+from normalization.coerce import Invalid
 from normalization.model import Model, Price
-from normalization.values import Header, Image, ImageRequest, Plan, Size
+from normalization.values import Header, Image, ImageRequest, Plan, Size, Value
 from providers.base import Readiness
 
 CONFIG = load(SHIPPED, {})
@@ -20,7 +26,8 @@ READY, DOWN, OFF = (state for state in (Readiness.READY, Readiness.DOWN, Readine
 def pick(model: Model, states: dict[str, Readiness], **params: Any) -> Choice:
     """Choose among a model's routes in these states."""
     request = ImageRequest(model=model.id, images=(PICTURE,), params=params, extra={}, provider_options={}, seed=1)
-    return choose(model, request, {name: (state, "says why") for name, state in states.items()})
+    conditions = {name: Condition(readiness=state, detail="says why") for name, state in states.items()}
+    return choose(model, request, conditions, wish=params.pop("wish", Wish()))
 
 
 def names(choice: Choice) -> list[str]:
@@ -87,3 +94,136 @@ def test_estimate(price: dict[str, Any], micros: int) -> None:
 
     assert micros == found.micros
     assert sum(found.components.values()) == found.micros
+
+
+THREE = {"a": {"per_image": 0.05}, "b": {"per_image": 0.01}, "c": {"per_image": 0.03}}
+
+
+def choose_three(wish: Wish | None = None, **conditions: Condition) -> Choice:
+    """Choose among three routes that differ in price; all are well unless said otherwise."""
+    model = priced(**THREE)
+    request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
+    found = {name: conditions.get(name, Condition(readiness=READY)) for name in THREE}
+    return choose(model, request, found, wish=wish or Wish(), draw=random.Random(4))
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Wish(), ["b", "c", "a"]),
+        (Wish(sort="order"), ["a", "b", "c"]),
+        (Wish(order=("c",)), ["c", "b", "a"]),
+        (Wish(order=("a", "c")), ["a", "c", "b"]),
+        (Wish(only=("a", "c")), ["c", "a"]),
+        (Wish(ignore=("b",)), ["c", "a"]),
+        (Wish(max_cost=0.03), ["b", "c"]),
+        (Wish(allow_fallbacks=False), ["b"]),
+        (Wish(only=("local",)), ["b", "c", "a"]),
+        (Wish(ignore=("local",)), []),
+        (Wish(max_cost=0), []),
+    ],
+)
+def test_wishes(wish: Wish, expected: list[str]) -> None:
+    """What the caller wishes of the routing is done; every route that is left out says why."""
+    choice = choose_three(wish)
+
+    assert names(choice) == expected
+    assert {e.route.name for e in choice.excluded} == set(THREE) - set(expected)
+    assert all(e.reason for e in choice.excluded)
+
+
+def test_fastest() -> None:
+    """The fastest goes by what was learned, and what nobody knows comes last."""
+    slow, fast = Lesson(latency=9), Lesson(latency=2)
+    conditions = {"a": Condition(readiness=READY, lesson=fast), "c": Condition(readiness=READY, lesson=slow)}
+
+    assert names(choose_three(Wish(sort="fastest"), **conditions)) == ["a", "c", "b"]
+
+
+def test_balanced() -> None:
+    """Balanced draws by 1/price²: over many draws the cheapest leads in about the share that its weight has."""
+    model = priced(**THREE)
+    request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
+    conditions = {name: Condition(readiness=READY) for name in THREE}
+    draw = random.Random(1)
+    leads = Counter(names(choose(model, request, conditions, strategy="balanced", draw=draw))[0] for _ in range(1000))
+
+    assert 800 < leads["b"] < 920  # 1 / (1 + 1/9 + 1/25) = 0.869
+    assert leads["c"] > leads["a"] > 0
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected", "throttled"),
+    [("ejected", ["c", "a", "b"], None), ("cooling", ["c", "a"], True), ("parked", ["c", "a"], False)],
+)
+def test_standing(standing: Standing, expected: list[str], throttled: bool | None) -> None:
+    """An ejected route comes last, a cooling or parked one is out until a time that is told."""
+    choice = choose_three(b=Condition(readiness=READY, standing=standing, left=7))
+
+    assert names(choice) == expected
+    assert [(e.retry_after, e.throttled) for e in choice.excluded] == ([] if throttled is None else [(7, throttled)])
+
+
+def test_learned_pace_changes_the_price() -> None:
+    """A price by run time follows what was observed, within reason."""
+    model = priced(timed={"per_second": 0.001, "seconds": 10}, flat={"per_image": 0.015})
+    learning = Learning()
+    request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
+
+    def pick_now() -> Choice:
+        lesson = learning.lesson(model.id, "timed")
+        conditions = {"timed": Condition(readiness=READY, lesson=lesson), "flat": Condition(readiness=READY)}
+        return choose(model, request, conditions)
+
+    assert names(pick_now()) == ["timed", "flat"]
+    for _ in range(30):
+        learning.learn(model.id, "timed", latency=21, observed=20, expected=10)
+    assert names(pick_now()) == ["flat", "timed"]
+    assert pick_now().candidates[1].cost.micros == pytest.approx(20_000, rel=0.06)
+    for _ in range(100):
+        learning.learn(model.id, "timed", latency=21, observed=9000, expected=10)
+    assert learning.lesson(model.id, "timed").pace == pytest.approx(4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "wish"),
+    [
+        ('{"only": ["local"], "max_cost": 0.5}', Wish(only=("local",), max_cost=0.5)),
+        ({"order": ["a", "b"], "sort": "fastest"}, Wish(order=("a", "b"), sort="fastest")),
+        ({"ignore": "a, b", "allow_fallbacks": "false"}, Wish(ignore=("a", "b"), allow_fallbacks=False)),
+        ("", Wish()),
+        (None, Wish()),
+    ],
+)
+def test_reading_wishes(value: Value, wish: Wish) -> None:
+    """The routing object comes as JSON text, as an object or out of bracketed fields."""
+    assert read_wish(value, {"local", "a", "b"}) == wish
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("fast", "expected an object"),
+        ({"sort": "cheap"}, "one of cheapest, fastest, balanced, order"),
+        ({"only": ["repliacte"]}, "names 'repliacte'; there are a, b, local"),
+        ({"only": []}, "expects a list"),
+        ({"max_cost": "much"}, "an amount in US dollars"),
+        ({"max_cost": -1}, "an amount in US dollars"),
+        ({"allow_fallbacks": 3}, "true or false"),
+        ({"olny": ["a"]}, "there is no key 'olny'"),
+    ],
+)
+def test_wishes_that_are_none(value: Value, part: str) -> None:
+    """A mistake in the routing object is told, never passed over."""
+    with pytest.raises(Invalid, match=part) as caught:
+        read_wish(value, {"local", "a", "b"})
+
+    assert caught.value.param == "routing"
+
+
+def test_the_header() -> None:
+    """The header is JSON, and says so when it is not."""
+    assert read_header('{"only": ["a"]}', {"a"}) == Wish(only=("a",))
+    assert read_header(None, {"a"}) == Wish()
+    with pytest.raises(Invalid, match="is not JSON"):
+        read_header("{only: a}", {"a"})

@@ -56,10 +56,10 @@ class Deaf(Play):
 
 
 class SlowToLoad(Play):
-    """Takes two seconds to load."""
+    """Takes a second to load."""
 
     def load(self, limits: Limits) -> None:
-        time.sleep(2)
+        time.sleep(1)
 
 
 class Unloadable(Play):

@@ -327,7 +327,7 @@ async def test_starting(which: str, tmp_path: Path) -> None:
     with (
         worker(tmp_path, *engine, ready="STARTING")
         if which == "worker"
-        else cog(tmp_path, ready="STARTING", loading=2) as running
+        else cog(tmp_path, ready="STARTING", loading=1) as running
     ):
         async with running.client() as client:
             health = await client.get("/health-check")

@@ -50,7 +50,7 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
     """Peak signal-to-noise ratio of the luma, in dB."""
     counts = ImageChops.difference(one.convert("L"), other.convert("L")).histogram()
     error = sum(difference**2 * count for difference, count in enumerate(counts)) / sum(counts)
-    return 10 * math.log10(255**2 / error)
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +90,18 @@ def test_sharpen(coffee: Image.Image) -> None:
         for sharpen in (0.0, 3.0, 10.0):
             found = run(small, scale=scale, sharpen=sharpen)[0].convert("L").filter(ImageFilter.FIND_EDGES)
             edges.append(sum(level * count for level, count in enumerate(found.histogram())))
-        assert edges[0] * 1.1 < edges[1]
-        assert edges[1] * 1.1 < edges[2]
+        assert edges[0] * 1.05 < edges[1]
+        assert edges[1] * 1.05 < edges[2]
 
 
 def test_bands_leave_no_seams(coffee: Image.Image) -> None:
     """A picture that is made in many bands is the one that would be made at once."""
     source = coffee.resize((401, 633))
-    for size in ((1203, 1899), (1311, 2071)):
+    # Of the last one no band but the first begins on a whole row, where Pillow's single precision can round otherwise.
+    for size, most in (((1203, 1899), 0), ((802, 2532), 0), ((2007, 3167), 1)):
         made = enlarged(source, size, passes=0, sharpen=0, cancelled=lambda: False)
-        levels = ImageChops.difference(made, source.resize(size, LANCZOS)).getextrema()
-        # Where a band does not begin on a whole row, Pillow's single precision may round another way.
-        assert max(high for _, high in levels) <= (0 if size[1] % 633 == 0 else 1)  # type: ignore[misc]
+        at_once = source.resize((401, size[1]), LANCZOS).resize(size, LANCZOS)
+        assert sum(ImageChops.difference(made, at_once).convert("L").histogram()[most + 1 :]) == 0
 
 
 def test_sharpening_leaves_no_seams(coffee: Image.Image) -> None:
@@ -147,21 +147,20 @@ def test_webp_is_lossless() -> None:
 
 def test_flat_colour_has_no_fringe() -> None:
     """A red disc on nothing stays as red as it was, to the last visible pixel of its edge."""
-    disc = Image.new("RGBA", (64, 64), (0, 255, 0, 0))
     alpha = Image.new("L", (64, 64))
     ImageDraw.Draw(alpha).ellipse((8, 8, 56, 56), fill=255)
-    disc.paste((255, 0, 0), (0, 0, 64, 64), alpha)
-    disc.putalpha(alpha.filter(ImageFilter.GaussianBlur(1)))
+    alpha = alpha.filter(ImageFilter.GaussianBlur(1))
+    disc = Image.new("RGBA", alpha.size, (0, 255, 0, 0))
+    disc.paste((255, 0, 0), (0, 0, 64, 64), alpha.point([0] + [255] * 255))
+    disc.putalpha(alpha)
 
     made, _ = run(encoded(disc), scale=3.0)
 
     red, green, _, opacity = made.split()
-    visible = opacity.point([0] * 128 + [255] * 128)
-    outside = ImageChops.invert(visible)
-    assert ImageChops.lighter(red, outside).getextrema()[0] == 255
-    # The green that lies hidden around the disc is 1 part in 8 of what is mixed into its blurred edge.
-    assert ImageChops.darker(green, visible).getextrema() == ImageChops.darker(green, visible).getextrema()
-    assert visible.histogram()[255] > 10_000
+    visible = opacity.point([0] + [255] * 255)
+    assert ImageChops.lighter(red, ImageChops.invert(visible)).getextrema() == (255, 255)
+    assert ImageChops.darker(green, visible).getextrema() == (0, 0)
+    assert sum(opacity.histogram()[1:255]) > 1000
 
 
 def palette(transparent: bool) -> bytes:
@@ -184,7 +183,7 @@ def test_transparent_colour() -> None:
     grey = Image.new("L", (8, 8), 7)
 
     assert run(encoded(flat, transparency=(1, 2, 3)))[0].getextrema() == ((0, 0),) * 4
-    assert run(encoded(grey, transparency=7), scale=1.0)[0].getextrema()[1] == (0, 0)  # type: ignore[index]
+    assert run(encoded(grey, transparency=7), scale=1.0)[0].getextrema()[1] == (0, 0)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "AVIF"])
@@ -197,20 +196,23 @@ def test_formats(format: str, coffee: Image.Image) -> None:  # noqa: A002 - Pill
     assert psnr(made, small) > 20
 
 
+TURNS = [Image.Transpose[name] for name in (
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90",
+)]  # fmt: skip
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation: int) -> None:
     """The picture is turned as its EXIF says, and says so no more."""
     source = noise("RGB", (20, 10))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    made, _ = run(encoded(source, exif=exif), scale=2.0)
-    plain, _ = run(encoded(source), scale=2.0)
+    made, _ = run(encoded(source, exif=exif), scale=1.0)
 
-    assert made.size == ((40, 20) if orientation < 5 else (20, 40))
+    turned = source if orientation == 1 else source.transpose(TURNS[orientation - 2])
+    assert same(made, turned)
     assert 0x0112 not in made.getexif()
-    assert same(made, plain) == (orientation == 1)
-    corners = {plain.getpixel(at) for at in ((0, 0), (39, 0), (0, 19), (39, 19))}
-    assert {made.getpixel((x, y)) for x in (0, made.width - 1) for y in (0, made.height - 1)} == corners
+    assert run(encoded(source, exif=exif), scale=1.5)[0].size == ((30, 15) if orientation < 5 else (15, 30))
 
 
 def test_metadata_stays_behind_and_the_profile_is_kept() -> None:
@@ -360,7 +362,7 @@ def test_too_large_over_http(server: Running) -> None:
 
 def test_responsive_while_at_work(server: Running, coffee: Image.Image) -> None:
     """While a large picture is made, the worker answers others at once."""
-    given = {"image": data_uri(encoded(coffee)), "scale": 12}
+    given = {"image": data_uri(encoded(coffee)), "scale": 8}
     with httpx.Client(base_url=server.url, timeout=60) as client:
         body = {"id": "large", "input": given}
         began = client.post("/predictions", json=body, headers={"prefer": "respond-async"})

@@ -123,7 +123,7 @@ def await_status(url: str, status: str, process: subprocess.Popen[bytes] | None 
     give_up = time.monotonic() + 15
     said: object = None
     while time.monotonic() < give_up:
-        assert process is None or process.poll() is None, f"it ended with {process.returncode if process else ''}"
+        assert process is None or process.poll() is None, f"{process.args!r} ended"
         try:
             said = httpx.get(f"{url}/health-check", timeout=5).json()["status"]
         except httpx.TransportError as error:

@@ -1,0 +1,77 @@
+"""fal's synchronous host: the answer to the request that submits a job is its result.
+
+So a job there is a task of this process that holds that request open. Nothing else can tell what came of it: where the
+answer is lost, it is Unknown whether the job ran and was billed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+from providers.base import Outcome, Unknown
+from providers.fal_answer import NAME
+
+# How long the result of a job that nobody waits for is kept.
+_KEEP_S = 600.0
+
+
+class Held:
+    """The jobs of this process that are held open, by our own ids."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[Outcome]] = {}
+
+    def start(self, job: str, work: Coroutine[None, None, Outcome]) -> None:
+        """Begin the work of a job."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._keep(job, task))
+        self._tasks[job] = task
+
+    async def wait(self, job: str, deadline: float) -> Outcome:
+        """Wait for a job. At `deadline` it is given up. Raises Unknown for that, and where its answer is lost."""
+        task = self._tasks.get(job)
+        if task is None:
+            raise Unknown(f"{NAME}: the job is not of this process, and its answer is lost")
+        left = deadline - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
+        try:
+            if not done:
+                await self.cancel(job)
+            if task.cancelled():
+                raise Unknown(f"{NAME}: the request was given up, and the job may have run")
+            return task.result()
+        finally:
+            self._forget(job, task)
+
+    async def cancel(self, job: str) -> None:
+        """Give a job's request up. Does nothing for one that has ended, or is not of this process.
+
+        Raises Unknown where its answer is lost or it was at work: fal may go on with it, and bill it.
+        """
+        if (task := self._tasks.get(job)) is None:
+            return
+        task.cancel()
+        await asyncio.wait({task})
+        if task.cancelled() or isinstance(task.exception(), Unknown):
+            raise Unknown(f"{NAME}: the request was given up, and the job may go on")
+
+    async def aclose(self) -> None:
+        """Give all requests up."""
+        tasks = set(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()
+
+    def _keep(self, job: str, task: asyncio.Task[Outcome]) -> None:
+        """Keep an ended job for a while, for a `wait` that comes late."""
+        if not task.cancelled():
+            # Nobody may ever ask; asyncio calls that an error nobody saw.
+            task.exception()
+        asyncio.get_running_loop().call_later(_KEEP_S, self._forget, job, task)
+
+    def _forget(self, job: str, task: asyncio.Task[Outcome]) -> None:
+        if self._tasks.get(job) is task:
+            del self._tasks[job]

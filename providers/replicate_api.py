@@ -1,0 +1,185 @@
+"""Replicate's HTTP API, request by request: the one place that knows the key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import httpx
+
+from normalization.values import Image
+from providers.base import ProviderError, Undecodable, Unknown, Unreached
+from providers.download import Gone
+from providers.http import Unanswered, polling, submitting
+from providers.polling import Again, jitter
+from providers.replicate_answer import NAME, refusal
+from providers.wire import Body, Json, read_body, read_json
+
+_CONNECT_S = 5.0
+_UPLOADS = 3
+_LIST_BYTES = 64 * 1024 * 1024
+
+
+class Missing(Exception):
+    """There is no such prediction (any more)."""
+
+
+class Api:
+    """Requests to `base_url`, and to nothing else, with the key. Answers are read up to `answer_bytes`.
+
+    `timeout_s` is for one request that changes nothing, from its beginning to the end of its answer, in seconds.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, *, key: str | None, base_url: str, timeout_s: float, answer_bytes: int
+    ) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {key}"}
+        self._timeout_s = timeout_s
+        self._answer_bytes = answer_bytes
+
+    async def create(self, path: str, body: Body, headers: Mapping[str, str], timeout_s: float) -> dict[str, Json]:
+        """Post a prediction: once. Raises the error that its answer stands for, Unknown where there is none."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                with submitting(NAME):
+                    sending = self._request("POST", path, timeout_s, content=body, headers={**body.headers, **headers})
+                    async with sending as response:
+                        answer = await read_body(response, self._answer_bytes)
+        except TimeoutError as exc:
+            raise Unknown(f"{NAME}: the answer did not come within {timeout_s:.0f} s") from exc
+        except Undecodable as exc:
+            raise Unknown(f"{NAME}: {exc.message}") from exc
+        if not response.is_success:
+            raise refusal(response, answer, now=time.time())
+        return await _object(answer, Unknown)
+
+    async def prediction(self, job: str) -> dict[str, Json]:
+        """Return the state of a prediction. Raises Unanswered, Again, or Missing."""
+        return await self._ask("GET", f"/v1/predictions/{job}", self._answer_bytes)
+
+    async def cancel(self, job: str) -> dict[str, Json]:
+        """Ask to cancel a prediction, and return its state. Raises Unanswered, Again, or Missing."""
+        return await self._ask("POST", f"/v1/predictions/{job}/cancel", self._answer_bytes)
+
+    async def listed(self, since: float) -> list[dict[str, Json]]:
+        """Return the newest predictions, at most a page, made after `since` (seconds of the wall clock)."""
+        # Whole seconds, and Z: a plus sign would have to be escaped.
+        after = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        answer = await self._ask("GET", f"/v1/predictions?created_after={after}", _LIST_BYTES)
+        results = answer.get("results")
+        if not isinstance(results, list):
+            raise Unanswered(f"{NAME}: the list has no results")
+        return [entry for entry in results if isinstance(entry, dict)]
+
+    async def upload(self, name: str, image: Image, deadline: float) -> str:
+        """Put a picture into the Files API and return its address there; `deadline` is of the event loop's clock.
+
+        It buys nothing, so it is tried again. Raises Unreached in the end, or what the refusal stands for.
+        """
+        for tried in range(_UPLOADS):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self._upload(f"{name}.{image.format}", image)
+            except Unanswered:
+                await asyncio.sleep(jitter(tried))
+            except TimeoutError:
+                break
+        raise Unreached(f"{NAME}: the picture could not be uploaded")
+
+    async def _upload(self, name: str, image: Image) -> str:
+        files = {"content": (name, image.data, image.media_type)}
+        with polling(NAME):
+            async with self._request("POST", "/v1/files", self._timeout_s, files=files) as response:
+                answer = await read_body(response, _LIST_BYTES)
+        if not response.is_success:
+            raise _unless_again(response, answer)
+        urls = (await _object(answer, Unanswered)).get("urls")
+        address = urls.get("get") if isinstance(urls, dict) else None
+        if not isinstance(address, str):
+            raise Unanswered(f"{NAME}: the upload has no address")
+        return address
+
+    def has(self, address: str) -> bool:
+        """Say whether an address is at the API's own origin, where the key may go."""
+        try:
+            there, here = httpx.URL(address), httpx.URL(self._base_url)
+            return (there.scheme, there.host, there.port) == (here.scheme, here.host, here.port) and not there.userinfo
+        except (httpx.InvalidURL, ValueError):
+            return False
+
+    async def result(self, address: str, cap: int, deadline: float) -> bytes:
+        """Fetch a result that lies at the API itself, which asks for the key. Raises Gone where it does not come."""
+        assert self.has(address)
+        try:
+            async with asyncio.timeout_at(deadline):
+                with polling(NAME):
+                    async with self._http.stream("GET", address, headers=self._headers) as response:
+                        data = await read_body(response, cap)
+        except (Unanswered, TimeoutError) as exc:
+            raise Gone(str(exc)) from exc
+        if response.status_code != 200 or not data:
+            raise Gone(f"HTTP {response.status_code}")
+        return data
+
+    async def _ask(self, method: str, path: str, cap: int) -> dict[str, Json]:
+        """Send what may be sent twice, and return the object that it answers."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                with polling(NAME):
+                    async with self._request(method, path, self._timeout_s) as response:
+                        answer = await read_body(response, cap)
+        except TimeoutError as exc:
+            raise Unanswered(f"{NAME}: the answer did not come within {self._timeout_s:.0f} s") from exc
+        if response.status_code in {404, 410}:
+            raise Missing
+        if response.status_code == 429:
+            raise Again(refusal(response, answer, now=time.time()).retry_after)
+        if not response.is_success:
+            # A key that was taken away in between says nothing of the job: that goes on, and is asked for again.
+            raise Unanswered(f"{NAME}: HTTP {response.status_code}")
+        return await _object(answer, Unanswered)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        *,
+        content: Body | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=_CONNECT_S)
+        async with self._http.stream(
+            method,
+            self._base_url + path,
+            content=content,
+            files=files,
+            headers={**self._headers, **(headers or {})},
+            timeout=timeout,
+            follow_redirects=False,
+        ) as response:
+            yield response
+
+
+def _unless_again(response: httpx.Response, answer: bytes) -> ProviderError | Unanswered:
+    """Return what a failed upload stands for: nothing was bought, so a broken server is simply asked again."""
+    if response.status_code >= 500 or response.is_redirect:
+        return Unanswered(f"{NAME}: HTTP {response.status_code}")
+    return refusal(response, answer, now=time.time())
+
+
+async def _object(answer: bytes, error: type[Unanswered] | type[Unknown]) -> dict[str, Json]:
+    try:
+        value = await read_json(answer)
+    except Undecodable as exc:
+        raise error(f"{NAME}: {exc.message}") from exc
+    if not isinstance(value, dict):
+        raise error(f"{NAME}: the answer is no object")
+    return value
