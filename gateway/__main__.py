@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from gateway import serve
 
             return serve.serve(args.host, args.port, args.workers)
+        if args.command == "route":
+            from gateway import route
+
+            return route.route(args.url, args.picture, args.fields)
         from gateway import check
 
         return check.check(quiet=args.quiet, markdown=args.markdown)
@@ -46,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     how = check.add_mutually_exclusive_group()
     how.add_argument("--quiet", action="store_true", help="print nothing but mistakes")
     how.add_argument("--markdown", action="store_true", help="print the page docs/models.md")
+    route = commands.add_parser("route", help="ask a running gateway how it would serve a request")
+    route.add_argument("picture", type=Path, metavar="PICTURE")
+    route.add_argument("fields", nargs="*", metavar="NAME=VALUE", help="such as model=clarity-upscaler scale_factor=4")
+    route.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (default: %(default)s)")
+    route.set_defaults(config=None)
     commands.add_parser("worker", help="run a local worker (see: darkroom worker --help)")
     for command in (serve, check):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")

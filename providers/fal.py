@@ -13,7 +13,7 @@ import httpx
 from normalization.values import Value
 from providers.base import Expired, Handle, Job, Outcome, Readiness, Undecodable, Unknown, Unusable, Upstream
 from providers.download import Gone, download
-from providers.fal_answer import NAME, cost, failure, pictures
+from providers.fal_answer import NAME, at, cost, failure, pictures
 from providers.fal_api import Api, loose_json
 from providers.fal_files import Storage
 from providers.fal_queue import Queue
@@ -143,13 +143,11 @@ class Fal:
         try:
             return await self._made(handle, deadline)
         except Expired as exc:
-            # With a code it is fal's own: there is nothing left to cancel.
-            if exc.code is not None:
-                raise
-            if not await self._queue.cancel(handle):
+            # With a code it is fal's own word: there is nothing left to cancel.
+            if exc.code is not None or not await self._queue.cancel(handle):
                 raise
         try:
-            return await self._made(handle, asyncio.get_running_loop().time() + self._fetch_timeout_s)
+            return await self._made(handle, asyncio.get_running_loop().time() + self._fetch_timeout_s, ended=True)
         except Expired as exc:
             if exc.code is not None:
                 raise
@@ -162,14 +160,13 @@ class Fal:
         else:
             await self._queue.cancel(handle)
 
-    async def _made(self, handle: Handle, deadline: float) -> Outcome:
-        result = await self._queue.result(handle, deadline)
+    async def _made(self, handle: Handle, deadline: float, *, ended: bool = False) -> Outcome:
         usd = handle.data.get("usd_per_unit", "")
         try:
-            return await self._outcome(result, usd, deadline)
+            return await self._outcome(await self._queue.result(handle, deadline, ended=ended), usd, deadline)
         except Gone:
             # The job may name a fresh address.
-            result = await self._queue.result(handle, deadline)
+            result = await self._queue.result(handle, deadline, ended=True)
         try:
             return await self._outcome(result, usd, deadline)
         except Gone as exc:
@@ -178,7 +175,7 @@ class Fal:
     async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> Outcome:
         response, raw = await self._api.post(url, body, headers, until=deadline, cap=self._answer_bytes)
         answer = await loose_json(raw)
-        if not response.is_success:
+        if not response.is_success or (at(answer, "detail") is not None and not pictures(answer)):
             raise failure(response, answer, now=time.time(), ended=False)
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")

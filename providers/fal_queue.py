@@ -57,20 +57,25 @@ class Queue:
                 raise Unknown(f"{NAME}: the answer to the submit names no job")
         return job, addresses(self.url, model, job, given)
 
-    async def result(self, handle: Handle, deadline: float) -> Result:
-        """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is."""
+    async def result(self, handle: Handle, deadline: float, *, ended: bool = False) -> Result:
+        """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is.
+
+        `ended` says that it has been seen to end before: then there is nothing to learn from how long it took.
+        """
         where = self._where(handle)
         watch = Watch(
             status=lambda: self._status(where), response=lambda: self._response(where), lost_after_s=self.lost_after_s
         )
+        pace = Pace() if ended else self.pace
+        key = handle.data.get("pace", NAME)
+        age = _age(handle)
+        # A job that this process did not submit just now may have ended already.
+        first = 0.0 if ended or age else None
         try:
-            age = _age(handle)
-            key = handle.data.get("pace", NAME)
-            # A job that this process did not submit just now may have ended already.
-            first = 0.0 if age else None
-            end = await poll(watch.look, pace=self.pace, key=key, deadline=deadline, first=first, age=age)
+            end = await poll(watch.look, pace=pace, key=key, deadline=deadline, first=first, age=age)
             return await poll(lambda: watch.fetch(end), pace=Pace(), key=NAME, deadline=deadline, first=0.0)
         except Expired as exc:
+            # With a code it is fal's own word.
             if exc.code is not None:
                 raise
             last = f"; the last answer was {watch.trouble}" if watch.trouble else ""

@@ -11,7 +11,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import datetime
 
 import httpx
 
@@ -21,11 +20,10 @@ from providers.download import Gone, download
 from providers.guard import Guard
 from providers.http import Unanswered
 from providers.polling import Again, Pace, jitter, pace_key, poll
-from providers.replicate_answer import ENDED, NAME, failure, pictures, predict_time, same_input
-from providers.replicate_api import Api, Missing
+from providers.replicate_answer import ENDED, ID, NAME, failure, is_it, pictures, predict_time
+from providers.replicate_api import Api, Look, Missing
 from providers.wire import Json, json_body
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MODEL = re.compile(r"[\w.-]+/[\w.-]+")
 # What `Cancel-After` and `Prefer: wait` take.
 _CANCEL_AFTER_S = (5, 24 * 3600)
@@ -35,7 +33,6 @@ _SKEW_S = 5.0
 # What a finished job is given beyond the deadline to hand over its result: it is paid for.
 _GRACE_S = 15.0
 _FIND_AFTER_S = 0.25
-_MISSES = 3
 _REMEMBERED = 4096
 
 
@@ -126,7 +123,7 @@ class Replicate:
         age = time.time() - float(handle.data.get("at", "nan"))
         try:
             prediction = await poll(
-                _Look(self._api, handle.id, self._vanish_s),
+                Look(self._api, handle.id, self._vanish_s),
                 pace=self._pace,
                 key=handle.data.get("pace", NAME),
                 deadline=deadline,
@@ -137,7 +134,7 @@ class Replicate:
         except Expired:
             prediction = await self._end(handle)
             if prediction["status"] != "succeeded":
-                raise Expired(f"{NAME}: the deadline passed, and the job is {prediction['status']}") from None
+                raise Expired(f"{NAME}: the deadline passed, and the job is {prediction['status']!s}") from None
         if prediction["status"] != "succeeded":
             raise failure(prediction)
         return await self._outcome(handle, prediction, deadline)
@@ -160,8 +157,7 @@ class Replicate:
         left = job.deadline - asyncio.get_running_loop().time()
         if left <= 0:
             raise Expired(f"{NAME}: the deadline passed before the job was submitted")
-        version = job.upstream.options.get("version")
-        if version:
+        if version := job.upstream.options.get("version"):
             path, envelope = "/v1/predictions", {"version": version, "input": dict(payload)}
         else:
             path, envelope = f"/v1/models/{job.upstream.model}/predictions", {"input": dict(payload)}
@@ -172,7 +168,7 @@ class Replicate:
             headers["prefer"] = f"wait={self._wait_s}"
         timeout_s = min(left, self._submit_timeout_s + self._wait_s)
         prediction = await self._api.create(path, await json_body(envelope), headers, timeout_s)
-        if not _ID.fullmatch(str(prediction.get("id"))):
+        if not ID.fullmatch(str(prediction.get("id"))):
             raise Unknown(f"{NAME}: the answer to the submit has no id")
         return prediction
 
@@ -190,25 +186,12 @@ class Replicate:
                 continue
             read = True
             for entry in entries:
-                if self._is_it(entry, job, payload, since):
+                if str(entry.get("id")) not in self._ours and is_it(entry, job.upstream, payload, since - _SKEW_S):
                     return entry
         if lost.code == "500" and read:
             # It was answered, with an error, and it is not in the list: so it was refused.
             raise Failed(lost.message, code=lost.code) from lost
         raise lost
-
-    def _is_it(self, entry: Mapping[str, Json], job: Job, payload: Mapping[str, Value], since: float) -> bool:
-        """Say whether a listed prediction is this job: same model, time and input, pictures included."""
-        name = str(entry.get("id"))
-        version = job.upstream.options.get("version")
-        same = entry.get("version") == version if version else entry.get("model") == job.upstream.model
-        return (
-            same
-            and _ID.fullmatch(name) is not None
-            and name not in self._ours
-            and _seconds(entry.get("created_at")) >= since - _SKEW_S
-            and same_input(dict(payload), entry.get("input"))
-        )
 
     def _handle(self, job: Job, prediction: Mapping[str, Json], began: float) -> Handle:
         name = str(prediction["id"])
@@ -285,37 +268,3 @@ class Replicate:
         if not 0 < len(item) <= cap:
             raise Undecodable(f"{NAME}: a result of {len(item)} bytes")
         return item
-
-
-class _Look:
-    """Asks for the state of one job. A job that is not there for a while, and more than once, has vanished."""
-
-    def __init__(self, api: Api, job: str, vanish_s: float) -> None:
-        self._api = api
-        self._job = job
-        self._vanish_s = vanish_s
-        self._missing_since: float | None = None
-        self._misses = 0
-
-    async def __call__(self) -> dict[str, Json] | None:
-        """Return the prediction if it has ended, else None. Raises Unanswered, Again, and Unknown."""
-        now = asyncio.get_running_loop().time()
-        try:
-            prediction = await self._api.prediction(self._job)
-        except Missing as exc:
-            self._missing_since = now if self._missing_since is None else self._missing_since
-            self._misses += 1
-            if self._misses >= _MISSES and now - self._missing_since >= self._vanish_s:
-                raise Unknown(f"{NAME}: the job has vanished") from exc
-            raise Unanswered(f"{NAME}: the job is not there") from exc
-        self._misses, self._missing_since = 0, None
-        # A word that is not known is not an end.
-        return prediction if prediction.get("status") in ENDED else None
-
-
-def _seconds(text: Json) -> float:
-    """Return a timestamp in seconds of the wall clock; infinity where it is none, as the entry then has no age."""
-    try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
-        return math.inf

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown
+from providers.base import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown, Upstream
 from providers.http import refusal as plain_refusal
 from providers.wire import Json, excerpt
 
 NAME = "replicate"
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 # https://replicate.com/docs/topics/predictions/lifecycle; a word that is not among them is not an end.
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
@@ -109,11 +112,29 @@ def number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
 
-def same_input(ours: Value, theirs: Json) -> bool:
-    """Say whether an input that Replicate lists is the one that we sent: to the byte, for it may be another caller's.
+def is_it(entry: Mapping[str, Json], upstream: Upstream, payload: Mapping[str, Value], since: float) -> bool:
+    """Say whether a listed prediction is of this model, made after `since` (seconds of the wall clock), of this input.
 
-    Theirs may have more fields (defaults that were filled in), and numbers may have changed their spelling.
+    Pictures are compared to the byte: a prediction of the same parameters may be another caller's.
     """
+    version = upstream.options.get("version")
+    same = entry.get("version") == version if version else entry.get("model") == upstream.model
+    known = ID.fullmatch(repr(entry.get("id")).strip("'")) is not None
+    return (
+        same and known and _seconds(entry.get("created_at")) >= since and same_input(dict(payload), entry.get("input"))
+    )
+
+
+def _seconds(text: Json) -> float:
+    """Return a timestamp in seconds of the wall clock; long ago where it is none."""
+    try:
+        return datetime.fromisoformat(text if isinstance(text, str) else "").timestamp()
+    except ValueError:
+        return -math.inf
+
+
+def same_input(ours: Value, theirs: Json) -> bool:
+    """Say whether an input that Replicate lists is the one that we sent; it may have been filled up with defaults."""
     if isinstance(ours, Image):
         return theirs == ours.data
     if isinstance(ours, dict):

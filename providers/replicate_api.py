@@ -15,12 +15,13 @@ from providers.base import ProviderError, Undecodable, Unknown, Unreached
 from providers.download import Gone
 from providers.http import Unanswered, polling, submitting
 from providers.polling import Again, jitter
-from providers.replicate_answer import NAME, refusal
+from providers.replicate_answer import ENDED, NAME, refusal
 from providers.wire import Body, Json, read_body, read_json
 
 _CONNECT_S = 5.0
 _UPLOADS = 3
 _LIST_BYTES = 64 * 1024 * 1024
+_MISSES = 3
 
 
 class Missing(Exception):
@@ -166,6 +167,32 @@ class Api:
             follow_redirects=False,
         ) as response:
             yield response
+
+
+class Look:
+    """Asks for the state of one job. A job that is not there for `vanish_s` seconds, and 3 times, has vanished."""
+
+    def __init__(self, api: Api, job: str, vanish_s: float) -> None:
+        self._api = api
+        self._job = job
+        self._vanish_s = vanish_s
+        self._missing_since: float | None = None
+        self._misses = 0
+
+    async def __call__(self) -> dict[str, Json] | None:
+        """Return the prediction if it has ended, else None. Raises Unanswered, Again, and Unknown."""
+        now = asyncio.get_running_loop().time()
+        try:
+            prediction = await self._api.prediction(self._job)
+        except Missing as exc:
+            self._missing_since = now if self._missing_since is None else self._missing_since
+            self._misses += 1
+            if self._misses >= _MISSES and now - self._missing_since >= self._vanish_s:
+                raise Unknown(f"{NAME}: the job has vanished") from exc
+            raise Unanswered(f"{NAME}: the job is not there") from exc
+        self._misses, self._missing_since = 0, None
+        # A word that is not known is not an end.
+        return prediction if prediction.get("status") in ENDED else None
 
 
 def _unless_again(response: httpx.Response, answer: bytes) -> ProviderError | Unanswered:

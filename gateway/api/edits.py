@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.api import failures, reply
+from gateway.api import dry_run, failures, reply
+from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
 from gateway.jobs.execute import AllFailed, Finished
 from gateway.jobs.job import Job
-from gateway.routing.select import Candidate, choose
+from gateway.routing.select import Candidate, Choice, choose
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
@@ -29,11 +30,18 @@ async def edit(request: Request) -> Response:
     """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
     form = await _form(request, state.config.gateway)
-    asked = await read_request(form, state.config, state.imaging, request.headers.get("x-darkroom-routing"))
+    dry = is_dry_run(request.query_params)
+    routing = request.headers.get("x-darkroom-routing")
+    asked = await read_request(form, state.config, state.imaging, routing=routing, dry=dry)
     metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
-    candidates = _candidates(asked, state)
     request.scope["darkroom.model"] = asked.model.id
-    job = state.jobs.start(candidates)
+    choice = _choice(asked, state)
+    if dry:
+        return dry_run.answer(asked, choice)
+    if not choice.candidates:
+        raise failures.no_route(asked.model, choice)
+    _check_output(asked, choice.candidates, state.config.gateway)
+    job = state.jobs.start(choice.candidates)
     origin = state.config.gateway.public_url or _origin(request)
     if asked.stream:
         events = _events(asked, job, state, origin)
@@ -66,9 +74,9 @@ async def _form(request: Request, settings: GatewaySettings) -> Form:
         raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
 
 
-def _candidates(asked: Asked, state: State) -> Sequence[Candidate]:
+def _choice(asked: Asked, state: State) -> Choice:
     try:
-        choice = choose(
+        return choose(
             asked.model,
             asked.request,
             state.conditions(asked.model),
@@ -77,10 +85,10 @@ def _candidates(asked: Asked, state: State) -> Sequence[Candidate]:
         )
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
-    if not choice.candidates:
-        raise failures.no_route(asked.model, choice)
-    settings = state.config.gateway
-    for size in {s for c in choice.candidates for s in (c.plan.output, c.plan.delivered) if s is not None}:
+
+
+def _check_output(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> None:
+    for size in {s for c in candidates for s in (c.plan.output, c.plan.delivered) if s is not None}:
         if size.pixels > settings.max_output_pixels or max(size.width, size.height) > settings.max_side:
             most = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
             scaled_by = asked.model.scaled_by
@@ -90,7 +98,6 @@ def _candidates(asked: Asked, state: State) -> Sequence[Candidate]:
                 param=scaled_by if scaled_by in asked.request.params else "size",
                 code="output_too_large",
             )
-    return choice.candidates
 
 
 async def _events(asked: Asked, job: Job, state: State, origin: str) -> AsyncIterator[Sequence[bytes]]:

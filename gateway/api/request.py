@@ -18,7 +18,8 @@ from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.model import Model
 from normalization.nesting import NestingError, nest
 from normalization.plan import check
-from normalization.values import Image, ImageRequest, Value
+from normalization.rules import Param
+from normalization.values import Header, Image, ImageRequest, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +34,13 @@ class Asked:
     wish: Wish
 
 
-async def read_request(form: Form, config: Config, imaging: Imaging, routing: str | None = None) -> Asked:
+async def read_request(
+    form: Form, config: Config, imaging: Imaging, *, routing: str | None = None, dry: bool = False
+) -> Asked:
     """Give every field and file its meaning. `routing` is the header X-Darkroom-Routing.
 
-    Raises ApiError with the field that is wrong.
+    A `dry` request may say `width` and `height` instead of carrying a picture. Raises ApiError with the field that is
+    wrong.
     """
     try:
         fields = nest(form.fields)
@@ -46,7 +50,8 @@ async def read_request(form: Form, config: Config, imaging: Imaging, routing: st
     try:
         params, extra = _params(fields, model, typed=form.typed)
         options = _provider_options(params.pop("provider_options", None), model, config)
-        images = await _images([file for file in form.files if _base(file.name) == "image"], imaging)
+        sent = [file for file in form.files if _base(file.name) == "image"]
+        images = (_stand_in(extra),) if dry and not sent and "width" in extra else await _images(sent, imaging)
         params.update(await _others(form.files, model, imaging))
         for field, param in model.params.items():
             if param.required and field != "image" and field not in params and param.default is None:
@@ -159,6 +164,13 @@ async def _images(files: Sequence[FilePart], imaging: Imaging) -> tuple[Image, .
     return tuple(
         [await _image(file, "image" if len(files) == 1 else f"image[{i}]", imaging) for i, file in enumerate(files)]
     )
+
+
+def _stand_in(extra: dict[str, Value]) -> Image:
+    """A picture of a dry run that was only described."""
+    side = Param(type="integer", min=1, max=100_000, doc="A side of the picture, in pixels.")
+    width, height = (cast("int", coerce(name, extra.pop(name, ""), side)) for name in ("width", "height"))
+    return Image(data=b"", header=Header(format="png", width=width, height=height))
 
 
 async def _others(files: Sequence[FilePart], model: Model, imaging: Imaging) -> dict[str, Value]:

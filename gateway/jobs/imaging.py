@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from normalization.headers import BadImage, Limits, check, sniff
-
 from normalization import images
+from normalization.headers import BadImage, Limits, check, sniff
 from normalization.values import Header, Image, Resize, Step
 
 T = TypeVar("T")

@@ -317,14 +317,14 @@ class Segmind:
     def _output(self, task: Task) -> dict[str, Any]:
         """The picture in the shape that is switched on, at a new address each time."""
         if task.word.startswith("EMPTY"):
-            task.word = task.word.partition("_")[0] if task.word == "EMPTY" else "MADE"
+            task.word = task.word.removesuffix("EMPTY_ONCE")
             return {"output": None, "images": [], "seed": "1337"}
         name = f"{uuid.uuid4().hex}.{task.kind}"
         url = f"{self.images_url}/generations/{name}"
         self._assets[name] = task.picture
         if task.word in {"MOVED", "LOST"}:
             self._gone.add(name)
-            task.word = "LOST" if task.word == "LOST" else "MADE"
+            task.word = task.word.removesuffix("MOVED")
         entry = {
             "url": url,
             "content_type": _media_type(task.kind),
