@@ -6,9 +6,12 @@ result carries the value that it does say, so that the plan can finish the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
+from normalization.geometry import parse_size
 from normalization.rules import Converted
 from normalization.values import Image, Value
 
@@ -43,10 +46,51 @@ def next_larger(value: Value, rule: Converted) -> Wire:
     larger = next((step for step in steps if step >= value), None)
     if larger is None:
         raise NoSuchValue(f"the largest is {steps[-1]:g}" if steps else "the rule has no choices")
-    return Wire(int(larger) if larger.is_integer() else larger, larger)
+    sent: Value = int(larger) if larger.is_integer() else larger
+    return Wire(_word(sent, rule) if rule.table else sent, larger)
 
 
-CONVERTERS: Mapping[str, Converter] = {"input_url": input_url, "next_larger": next_larger}
+def lookup(value: Value, rule: Converted) -> Wire:
+    """The provider's word for the value, from the rule's table."""
+    return Wire(_word(value, rule), value)
 
-# Converters whose rule lists steps to choose from: the choices are not the values that callers may give.
-STEPPED = frozenset({"next_larger"})
+
+def text(value: Value, rule: Converted) -> Wire:
+    """The value as text, for a provider that takes its numbers in quotes."""
+    return Wire(f"{value:g}" if isinstance(value, float) else str(value), value)
+
+
+def aspect_ratio(value: Value, rule: Converted) -> Wire:
+    """The choice, written W:H, whose shape is nearest to a size; `auto` is the table's word for it, or nothing."""
+    size = parse_size(value)
+    if size is None:
+        return Wire(cast("Value", rule.table.get("auto")), value)
+    wanted = math.log(size.width / size.height)
+    ratios = [str(choice) for choice in rule.choices or ()]
+    nearest = min(ratios, key=lambda ratio: abs(_shape(ratio) - wanted), default=None)
+    if nearest is None:
+        raise NoSuchValue("the rule has no choices")
+    return Wire(nearest, value)
+
+
+def _shape(ratio: str) -> float:
+    width, _, height = ratio.partition(":")
+    return math.log(float(width) / float(height))
+
+
+def _word(value: Value, rule: Converted) -> Value:
+    if str(value) not in rule.table:
+        raise NoSuchValue(f"there are {', '.join(rule.table)}")
+    return cast("Value", rule.table[str(value)])
+
+
+CONVERTERS: Mapping[str, Converter] = {
+    "input_url": input_url,
+    "next_larger": next_larger,
+    "lookup": lookup,
+    "text": text,
+    "aspect_ratio": aspect_ratio,
+}
+
+# Converters whose rule lists what to choose from: the choices are not the values that callers may give.
+STEPPED = frozenset({"next_larger", "aspect_ratio"})

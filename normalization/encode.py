@@ -65,10 +65,10 @@ def encode(picture: Image.Image, fmt: Format, quality: int | None = None) -> byt
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    # libjpeg counts from 1; Pillow reads 0 as "the default".
     subsampling = 0 if quality >= JPEG_FULL_COLOUR else 2
     with _file() as file:
-        picture.save(file, "JPEG", quality=max(quality, 1), subsampling=subsampling)
+        # libjpeg's own scale begins at 1, and it takes 0 for that.
+        picture.save(file, "JPEG", quality=quality, subsampling=subsampling)
         file.seek(0)
         return file.read()
 

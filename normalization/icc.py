@@ -36,7 +36,7 @@ _COLORANTS: Mapping[bytes, Triple] = {
 _CURVES = (b"rTRC", b"gTRC", b"bTRC")
 _MATRIX = {*_COLORANTS, *_CURVES}
 _CURVE = ((0.1, 0.01002), (0.5, 0.21404), (0.8, 0.60383))
-# Profiles round to 1/65536 and tables have as few as 32 entries; the nearest other space (gamma 2.2) is 0.0036 away.
+# Profiles round to 1/65536 and tables have as few as 32 entries; the nearest other curve (gamma 2.2) is 0.008 away.
 _TOLERANCE = 0.003
 _D50: Triple = (0.9642, 1.0, 0.8249)
 _BRADFORD: tuple[Triple, Triple, Triple] = (

@@ -18,7 +18,8 @@ class Price(Frozen):
     """What one upstream call costs, in US dollars: the sum of the parts that are given.
 
     `per_second` counts the provider's run time, expected to be `seconds` plus `seconds_per_output_megapixel` for each.
-    `whole_megapixels` rounds megapixels up before they are multiplied, `minimum` is the least that a call is billed.
+    `megapixel_step` rounds megapixels up to its multiples before they are multiplied, `minimum` is the least that a
+    call is billed.
     """
 
     per_image: float | None = Field(None, ge=0)
@@ -27,7 +28,7 @@ class Price(Frozen):
     per_second: float | None = Field(None, ge=0)
     seconds: float = Field(0, ge=0)
     seconds_per_output_megapixel: float = Field(0, ge=0)
-    whole_megapixels: bool = False
+    megapixel_step: float | None = Field(None, gt=0)
     minimum: float = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.geometry import Geometry, geometry, scaled
 from normalization.model import Model, Route, target_of
 from normalization.rules import Converted, Emulated, Param, Rule
-from normalization.values import Image, ImageRequest, Plan, Resize, Size, Value
+from normalization.values import Image, ImageRequest, Plan, Resize, Size, Step, Value
 
 
 class Ineligible(Exception):
@@ -55,7 +55,7 @@ def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
     Raises Ineligible where the route cannot, Invalid where no route could.
     """
     declared = {**model.params, **route.params}
-    defaults = {name: cast("Value", param.default) for name, param in declared.items() if param.default is not None}
+    defaults = _defaults(route, declared)
     values = {**defaults, **{name: value for name, value in request.params.items() if name in declared}}
     values["image"] = request.images[0] if model.max_images == 1 else list(request.images)
     given = frozenset(request.params)
@@ -69,7 +69,8 @@ def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
     effect = _emulate(route, asked)
     payloads, means = _payloads(route, request, values, declared, effect.copies)
     output = _output(model, shape, means)
-    finish = tuple(step for step in effect.steps if shape.sized or not isinstance(step, Resize) or step.size != output)
+    steps = (*_sized(route, shape), *effect.steps)
+    finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
     notes += [*_losses(route, values, means), *effect.notes, *_twins(route, effect)]
     return Plan(
         calls=payloads,
@@ -79,6 +80,21 @@ def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
         finish=finish,
         notes=tuple(notes),
     )
+
+
+def _defaults(route: Route, declared: Mapping[str, Param]) -> dict[str, Value]:
+    """What is sent when the caller says nothing: the route's own default before the parameter's."""
+    own = {name: rule.default for name, rule in route.rules.items() if rule.default is not None}
+    found = {name: own.get(name, param.default) for name, param in declared.items()}
+    return cast("dict[str, Value]", {name: value for name, value in found.items() if value is not None})
+
+
+def _sized(route: Route, shape: Geometry) -> tuple[Step, ...]:
+    """A provider that is told a size in its own words comes near it; what was asked for is delivered exactly."""
+    rule = route.rules.get("size")
+    if not shape.sized or shape.target is None or rule is None or isinstance(rule, Emulated):
+        return ()
+    return (Resize(size=shape.target, mode=shape.mode),)
 
 
 def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:
@@ -127,7 +143,8 @@ def _payloads(
             continue
         wire = _wire(name, rule, value)
         means[name] = wire.means
-        _put(payload, target, wire.value)
+        if wire.value is not None:
+            _put(payload, target, wire.value)
     payload.update(request.extra)
     payload.update(request.provider_options.get(route.provider, {}))
     drawn = route.rules.get("seed")

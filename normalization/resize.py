@@ -54,10 +54,8 @@ def _padded(picture: Image.Image, step: Resize, place: tuple[int, int], *, trans
 
 
 def _resampled(picture: Image.Image, size: Size, box: tuple[float, float, float, float]) -> Image.Image:
-    """A region of the picture in the size, cut and resampled in one pass, without a shortcut that would blur."""
-    target = (size.width, size.height)
-    if picture.mode != "RGBA":
-        return picture.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=None)
-    # Premultiplied: the colour of invisible pixels must not bleed into visible ones.
-    premultiplied = picture.convert("RGBa")
-    return premultiplied.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=None).convert("RGBA")
+    """A region of the picture in the size, cut and resampled in one pass, without a shortcut that would blur.
+
+    Pillow premultiplies alpha by itself, so that the colour of invisible pixels does not bleed into visible ones.
+    """
+    return picture.resize((size.width, size.height), Image.Resampling.LANCZOS, box=box, reducing_gap=None)

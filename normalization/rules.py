@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -30,11 +31,12 @@ class Bounds(Frozen):
         return self
 
     def admits(self, value: object) -> bool:
-        """Whether a value of the right type is inside."""
+        """Whether a value of the right type is inside. The bounds of a text are its length in characters."""
         if self.choices is not None and value not in self.choices:
             return False
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+        size = len(value) if isinstance(value, str) else value
+        if isinstance(size, (int, float)) and not isinstance(size, bool):
+            return (self.min is None or size >= self.min) and (self.max is None or size <= self.max)
         return True
 
     def describe(self) -> str:
@@ -77,28 +79,38 @@ class Param(Bounds):
         return self
 
 
-class Passthrough(Bounds):
+class _Rule(Bounds):
+    """What all rules have. `default` is this route's own, where another provider's would not do here."""
+
+    default: JsonValue = None
+
+
+class Passthrough(_Rule):
     """Sent as is, under the same name."""
 
     rule: Literal["passthrough"]
 
 
-class Renamed(Bounds):
+class Renamed(_Rule):
     """The same value under the provider's field name; a dot in `to` nests."""
 
     rule: Literal["renamed"]
     to: str
 
 
-class Converted(Bounds):
-    """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it."""
+class Converted(_Rule):
+    """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it.
+
+    `table` gives the provider's word for a value, for the converters that look one up.
+    """
 
     rule: Literal["converted"]
     using: str
     to: str | None = None
+    table: Mapping[str, JsonValue] = Field(default_factory=dict)
 
 
-class Emulated(Bounds):
+class Emulated(_Rule):
     """The provider has no such thing: the gateway does it, by the named emulation."""
 
     rule: Literal["emulated"]

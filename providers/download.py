@@ -31,7 +31,14 @@ _LATER = frozenset({408, 425, 429})
 
 
 class Gone(Exception):
-    """The result is not at its address (401, 403, 404, 410); the job itself may name a fresh one."""
+    """The result is not at its address (401, 403, 404, 410); the job itself may name a fresh one.
+
+    `status` is the answer's.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
 
 
 def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.AsyncClient:
@@ -87,8 +94,8 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
     while True:
         try:
             return await _fetch(client, url, guard, cap)
-        except Gone:
-            if (wait := next(waits, None)) is None:
+        except Gone as exc:
+            if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
             await asyncio.sleep(wait)
         except Unanswered as exc:
@@ -116,7 +123,7 @@ async def _fetch(client: httpx.AsyncClient, url: str, guard: Guard, cap: int) ->
 
 def _unfit(status: int) -> Exception:
     if status in _GONE:
-        return Gone(f"HTTP {status}")
+        return Gone(status)
     if status >= 500 or status in _LATER:
         return Unanswered(f"HTTP {status}")
     return Undecodable(f"the result could not be fetched: HTTP {status}")

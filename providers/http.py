@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,6 +13,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.wire import detail
@@ -19,6 +21,8 @@ from providers.wire import detail
 _CONNECT_S = 5.0
 _READ_BYTES = 256 * 1024
 _ANSWER_S = 30.0
+# An answer may be long in coming; once it has begun it does not pause for longer than this.
+_STALL_S = 30.0
 # Under the 5 seconds after which uvicorn and Node close an idle connection: a submit that meets a connection in the
 # moment it closes is a submit whose answer is lost.
 _KEEPALIVE_S = 4.0
@@ -170,6 +174,7 @@ _CAUSES: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientConnectionError, httpx.RemoteProtocolError),
     (aiohttp.ClientPayloadError, httpx.ReadError),
     (aiohttp.ClientError, httpx.RemoteProtocolError),
+    (TimeoutError, httpx.ReadTimeout),
     (OSError, httpx.ReadError),
 )
 
@@ -192,13 +197,24 @@ def _truthful() -> Iterator[None]:
 
 
 class _Stream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+    """A body that raises what httpx would, and ends.
+
+    aiohttp forgets its own timeout, and the end of the connection, when a body breaks its encoding half-way.
+    """
+
+    def __init__(self, stream: httpx.AsyncByteStream, stall_s: float) -> None:
         self._stream = stream
+        self._stall_s = stall_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _truthful():
-            async for chunk in self._stream:
-                yield chunk
+        chunks = aiter(self._stream)
+        while True:
+            with _truthful():
+                async with asyncio.timeout(self._stall_s):
+                    chunk = await anext(chunks, b"")
+            if not chunk:
+                return
+            yield chunk
 
     async def aclose(self) -> None:
         with _truthful():
@@ -209,8 +225,11 @@ class _Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         with _truthful():
             response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Stream(response.stream)
+        assert isinstance(response.stream, AiohttpResponseStream)
+        # Its own 16 KiB cost twice the time for a picture.
+        response.stream.CHUNK_SIZE = _READ_BYTES
+        read_s = request.extensions.get("timeout", {}).get("read")
+        response.stream = _Stream(response.stream, min(read_s or _STALL_S, _STALL_S))
         return response
 
 

@@ -20,7 +20,7 @@ from providers.download import Gone, download
 from providers.guard import Guard
 from providers.http import Unanswered
 from providers.polling import Again, Pace, jitter, pace_key, poll
-from providers.replicate_answer import ENDED, ID, NAME, failure, is_it, pictures, predict_time
+from providers.replicate_answer import ENDED, NAME, failure, is_it, job_id, pictures, predict_time
 from providers.replicate_api import Api, Look, Missing
 from providers.wire import Json, json_body
 
@@ -168,7 +168,7 @@ class Replicate:
             headers["prefer"] = f"wait={self._wait_s}"
         timeout_s = min(left, self._submit_timeout_s + self._wait_s)
         prediction = await self._api.create(path, await json_body(envelope), headers, timeout_s)
-        if not ID.fullmatch(str(prediction.get("id"))):
+        if not job_id(prediction):
             raise Unknown(f"{NAME}: the answer to the submit has no id")
         return prediction
 
@@ -186,7 +186,7 @@ class Replicate:
                 continue
             read = True
             for entry in entries:
-                if str(entry.get("id")) not in self._ours and is_it(entry, job.upstream, payload, since - _SKEW_S):
+                if job_id(entry) not in self._ours and is_it(entry, job.upstream, payload, since - _SKEW_S):
                     return entry
         if lost.code == "500" and read:
             # It was answered, with an error, and it is not in the list: so it was refused.
@@ -194,7 +194,7 @@ class Replicate:
         raise lost
 
     def _handle(self, job: Job, prediction: Mapping[str, Json], began: float) -> Handle:
-        name = str(prediction["id"])
+        name = job_id(prediction)
         self._ours[name] = None
         while len(self._ours) > _REMEMBERED:
             self._ours.popitem(last=False)

@@ -16,7 +16,7 @@ from providers.http import refusal as plain_refusal
 from providers.wire import Json, excerpt
 
 NAME = "replicate"
-ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 # https://replicate.com/docs/topics/predictions/lifecycle; a word that is not among them is not an end.
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
@@ -112,6 +112,12 @@ def number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
 
+def job_id(prediction: Mapping[str, Json]) -> str:
+    """Return the id of a prediction; "" where it has none that may stand in an address."""
+    name = prediction.get("id")
+    return name if isinstance(name, str) and _ID.fullmatch(name) else ""
+
+
 def is_it(entry: Mapping[str, Json], upstream: Upstream, payload: Mapping[str, Value], since: float) -> bool:
     """Say whether a listed prediction is of this model, made after `since` (seconds of the wall clock), of this input.
 
@@ -119,10 +125,8 @@ def is_it(entry: Mapping[str, Json], upstream: Upstream, payload: Mapping[str, V
     """
     version = upstream.options.get("version")
     same = entry.get("version") == version if version else entry.get("model") == upstream.model
-    known = ID.fullmatch(repr(entry.get("id")).strip("'")) is not None
-    return (
-        same and known and _seconds(entry.get("created_at")) >= since and same_input(dict(payload), entry.get("input"))
-    )
+    recent = _seconds(entry.get("created_at")) >= since
+    return bool(job_id(entry)) and same and recent and same_input(dict(payload), entry.get("input"))
 
 
 def _seconds(text: Json) -> float:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 
 from normalization.values import Image
-from providers.base import ProviderError, Undecodable, Unknown, Unreached
+from providers.base import Expired, ProviderError, Undecodable, Unknown, Unreached
 from providers.download import Gone
 from providers.http import Unanswered, polling, submitting
 from providers.polling import Again, jitter
@@ -22,6 +22,7 @@ _CONNECT_S = 5.0
 _UPLOADS = 3
 _LIST_BYTES = 64 * 1024 * 1024
 _MISSES = 3
+_REFETCHES = 3
 
 
 class Missing(Exception):
@@ -114,17 +115,33 @@ class Api:
             return False
 
     async def result(self, address: str, cap: int, deadline: float) -> bytes:
-        """Fetch a result that lies at the API itself, which asks for the key. Raises Gone where it does not come."""
+        """Fetch a result that lies at the API itself, which asks for the key.
+
+        Raises Gone where it is not there, Undecodable where it does not come whole, Expired at the deadline.
+        """
         assert self.has(address)
+        tried = 0
+        while True:
+            try:
+                return await self._result(address, cap, deadline)
+            except Unanswered as exc:
+                if tried == _REFETCHES:
+                    raise Undecodable(f"{NAME}: the result could not be fetched ({exc})") from exc
+            await asyncio.sleep(jitter(tried))
+            tried += 1
+
+    async def _result(self, address: str, cap: int, deadline: float) -> bytes:
         try:
             async with asyncio.timeout_at(deadline):
                 with polling(NAME):
                     async with self._http.stream("GET", address, headers=self._headers) as response:
                         data = await read_body(response, cap)
-        except (Unanswered, TimeoutError) as exc:
-            raise Gone(str(exc)) from exc
+        except TimeoutError as exc:
+            raise Expired(f"{NAME}: the deadline passed while the result was fetched") from exc
+        if 400 <= response.status_code < 500:
+            raise Gone(response.status_code)
         if response.status_code != 200 or not data:
-            raise Gone(f"HTTP {response.status_code}")
+            raise Unanswered(f"HTTP {response.status_code}")
         return data
 
     async def _ask(self, method: str, path: str, cap: int) -> dict[str, Json]:

@@ -52,7 +52,8 @@ def estimate(price: Price, source: Size, plan: Plan, *, pace: float = 1.0) -> Es
 
 
 def _megapixels(price: Price, size: Size) -> float:
-    return math.ceil(size.megapixels) if price.whole_megapixels else size.megapixels
+    step = price.megapixel_step
+    return size.megapixels if step is None else math.ceil(size.megapixels / step) * step
 
 
 def _micros(usd: float) -> int:

@@ -51,12 +51,13 @@ class Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for chunk in _slices(self._pieces):
+        for chunk in slices(self._pieces):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-def _slices(pieces: Sequence[bytes]) -> Iterator[memoryview | bytes]:
+def slices(pieces: Sequence[bytes]) -> Iterator[memoryview | bytes]:
+    """Return the pieces cut to what one write takes, without copying them."""
     for piece in pieces:
         if len(piece) <= _CHUNK_BYTES:
             yield piece

@@ -106,6 +106,8 @@ class Api:
                 return Pieces(running.answer(echo=True), 202)
             self._worker.begin(prediction)
             begun = True
+            # Its pictures need not be held until the answer.
+            del received
         except ClientDisconnect:
             return Response(status_code=400)
         finally:

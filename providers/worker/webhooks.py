@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from providers.worker.answers import unprocessable
+from providers.worker.answers import slices, unprocessable
 from providers.worker.predictions import Prediction
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Webhook:
     async def follow(self, prediction: Prediction) -> None:
         """Tell of a prediction from its start to its end."""
         # Only now: most workers never send one, and it takes as long to import as all the rest.
+        await asyncio.to_thread(importlib.import_module, "httpx_aiohttp")
         import httpx
         from httpx_aiohttp import AiohttpTransport
 
@@ -99,11 +101,17 @@ def wanted(body: Mapping[str, object], *, allowed: bool) -> Webhook | None:
 
 
 async def _post(client: httpx.AsyncClient, url: str, prediction: Prediction, *, timeout: float) -> int:
-    body = b"".join(prediction.answer(echo=True))
-    headers = {"content-type": "application/json"}
+    body = prediction.answer(echo=True)
+    headers = {"content-type": "application/json", "content-length": str(sum(map(len, body)))}
     # Streamed and not read: what a stranger answers is of no interest, however long it is.
-    async with client.stream("POST", url, content=body, headers=headers, timeout=timeout) as response:
+    async with client.stream("POST", url, content=_sliced(body), headers=headers, timeout=timeout) as response:
         return response.status_code
+
+
+async def _sliced(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in slices(pieces):
+        # Every transport takes any buffer.
+        yield cast("bytes", chunk)
 
 
 async def _ended_within(prediction: Prediction, seconds: float) -> None:

@@ -56,7 +56,8 @@ def edit(request: pytest.FixtureRequest, client: OpenAI, server: Served) -> Iter
         awaited = AsyncOpenAI(base_url=server.base_url, api_key="none")
 
         def call(**fields: Any) -> ImagesResponse:
-            return runner.run(awaited.images.edit(**fields))
+            response: ImagesResponse = runner.run(awaited.images.edit(**fields))
+            return response
 
         yield call
         runner.run(awaited.close())

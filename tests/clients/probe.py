@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 EVERY_S = 0.002
 WORTH_TELLING_S = 0.003
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,7 @@ async def _beat(output: TextIO) -> None:
 def _queued() -> float:
     """Seconds that this thread was ready to run and did not, since it began; 0 where the system does not tell."""
     try:
-        with open("/proc/thread-self/schedstat", "rb") as file:
-            return int(file.read().split()[1]) / 1e9
+        return int(_SCHEDSTAT.read_bytes().split()[1]) / 1e9
     except OSError:
         return 0.0
 

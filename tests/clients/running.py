@@ -118,7 +118,9 @@ def clean_environ(**more: str) -> dict[str, str]:
 
 def processes() -> list[Process]:
     """The process table."""
-    shown = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    )
     columns = (line.split(None, 3) for line in shown.stdout.splitlines())
     return [
         Process(pid=int(pid), parent=int(parent), state=state, command=" ".join(command))

@@ -20,7 +20,7 @@ def test_suite(server: Served, sdk: str) -> None:
     """Every test of the suite passes."""
     assert (FOLDER / "node_modules" / sdk).is_dir(), "the Node packages are not there: `make test` installs them"
     environ = clean_environ(DARKROOM_BASE_URL=server.base_url, DARKROOM_PHOTO=str(COFFEE), DARKROOM_SDK=sdk)
-    command = [NODE, "--test-reporter=tap", "suite.mjs"]
+    command = [str(NODE), "--test-reporter=tap", "suite.mjs"]
     ran = subprocess.run(command, cwd=FOLDER, env=environ, capture_output=True, text=True, timeout=100)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr

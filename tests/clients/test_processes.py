@@ -169,12 +169,25 @@ def test_the_worker_is_restarted(serve: Serve) -> None:
     [worker] = served.workers()
     os.kill(worker.pid, signal.SIGKILL)
 
-    with OpenAI(base_url=served.base_url, api_key="none", max_retries=5) as client:
+    # Without the SDK's own retries: the job waits for the next worker.
+    with OpenAI(base_url=served.base_url, api_key="none", max_retries=0) as client:
         response = client.images.edit(image=PNG, prompt="", model="lanczos-bp")
 
     assert picture(response).size == (40, 20)
     [another] = served.workers()
     assert another.pid != worker.pid
+
+
+def test_a_worker_dies_at_work(serve: Serve) -> None:
+    """A worker that dies over a job costs the caller nothing but time: the job is done again by the next one."""
+    served = serve()
+    [worker] = served.workers()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(_slow_call, served)
+        until(lambda: served.metric("darkroom_jobs_in_progress") == 1, "the call has begun")
+        os.kill(worker.pid, signal.SIGKILL)
+        assert slow.result().size == "3200x3200"
+    assert [line.pid for line in served.workers()] != [worker.pid]
 
 
 def test_cold_start(tmp_path: Path) -> None:

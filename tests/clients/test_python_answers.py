@@ -116,9 +116,7 @@ def test_size(edit: Edit, asked: dict[str, Any], wanted: tuple[int, int]) -> Non
         ("pad", "#102030", RED, (16, 32, 48)),
     ],
 )
-def test_size_mode(
-    edit: Edit, mode: str, background: str, left: tuple[int, ...], top: tuple[int, ...] | None
-) -> None:
+def test_size_mode(edit: Edit, mode: str, background: str, left: tuple[int, ...], top: tuple[int, ...] | None) -> None:
     """Another aspect ratio is reached by cutting, by filling up or by distorting, as `size_mode` says."""
     response = edit(
         image=striped(),

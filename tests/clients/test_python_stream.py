@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 from tests.clients.pictures import coffee, flat, opened
-from tests.clients.running import Serve, Served
+from tests.clients.running import Serve, Served, until
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +111,4 @@ async def test_a_client_that_leaves(server: Served) -> None:
         await stream.close()
         response = await client.images.edit(image=flat(20, 10), prompt="", model="lanczos-bp")
     assert response.data
-    async with asyncio.timeout(20):
-        while server.metric("darkroom_jobs_in_progress"):
-            await asyncio.sleep(0.05)
+    until(lambda: not server.metric("darkroom_jobs_in_progress"), "the job ends")

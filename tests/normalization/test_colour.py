@@ -182,7 +182,7 @@ def test_palettes() -> None:
         (with_curve(TABLE), True),
         (with_curve(struct.pack(">4s4xI", b"curv", 0)), False),
         (with_curve(struct.pack(">4s4xIH", b"curv", 1, round(2.2 * 256))), False),
-        (with_curve(struct.pack(">4s4xHxx3i", b"para", 1, 3 << 16, -(1 << 16), 0)), False),
+        (with_curve(struct.pack(">4s4xHxx5i", b"para", 3, 157_286, -(1 << 16), 0, 0, 0)), False),
         (b"", False),
         (pictures.tables("sRGB v4 ICC preference"), True),
         (pictures.tables("eciRGB"), False),

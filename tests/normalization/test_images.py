@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -145,6 +147,23 @@ def test_a_bomb() -> None:
     assert refusal(lambda: finish(bomb, sniff(bomb), [Transcode(format="jpeg")])).code == "image_too_large"
 
 
+def test_a_bomb_in_a_process_of_its_own() -> None:
+    """The guard is ours and does not hang on how a process treats warnings: 100 megapixels only warn by default."""
+    script = """
+import sys
+from normalization import headers, images, values
+data = sys.stdin.buffer.read()
+try:
+    images.finish(data, headers.sniff(data), [values.Transcode(format="jpeg")])
+except headers.BadImage as error:
+    print(error.code)
+"""
+    bomb = pictures.raw_png((10_000, 10_000), 1, 0, b"")
+    command = [sys.executable, "-c", script]
+
+    assert subprocess.run(command, input=bomb, capture_output=True, check=True).stdout == b"image_too_large\n"
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_right_bytes_stay(fmt: Format) -> None:
     """Format and size match: not one byte is touched, and nothing is said."""
@@ -258,6 +277,14 @@ def test_pad(background: str | None, fmt: Format, opaque: bool, expected: tuple[
     assert notes == ()
 
 
+def test_padded_evenly() -> None:
+    """As much is left free on one side as on the other, and the picture is as large as fits."""
+    step = Resize(size=Size(width=100, height=32), mode="pad", background="#000000")
+    padded = opened(done(encoded(Image.new("RGB", (48, 32), WHITE), "png"), step)[0])
+
+    assert padded.convert("L").getbbox() == (26, 0, 74, 32)
+
+
 def test_invisible_colours_do_not_bleed() -> None:
     """What has no alpha has no colour either: no dark or bright fringe appears beside it when it is resized."""
     picture = Image.new("RGBA", (40, 40), (0, 255, 0, 0))
@@ -369,6 +396,36 @@ def test_png_level() -> None:
 
     assert data == encoded(noise(), "png", compress_level=1)
     assert opened(data).tobytes() == noise().tobytes()
+
+
+def test_webp_method() -> None:
+    """WebP is written with method 2."""
+    assert transcoded(noise(), "webp", 80) == encoded(noise(), "webp", quality=80, method=2)
+
+
+@pytest.mark.parametrize(("side", "speed"), [(200, 8), (1_000, 9)])
+def test_avif_speed(side: int, speed: int) -> None:
+    """AVIF is written at speed 9, and one better below a megapixel."""
+    picture = corners(side, side)
+
+    assert transcoded(picture, "avif") == encoded(picture, "avif", quality=75, speed=speed)
+
+
+def test_gif_palette() -> None:
+    """GIF is written with a fast octree's palette and with dither, which keeps gradients smooth."""
+    picture = Image.merge("RGB", (Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (256, 256))))
+    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+    expected = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+    assert opened(transcoded(picture, "gif")).convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+
+
+def test_what_the_encoder_is_not_given() -> None:
+    """A profile that means sRGB, a gamma and a resolution are not written again with other pixels."""
+    data = encoded(corners(), "png", icc_profile=pictures.SRGB, dpi=(300, 300))
+    found = opened(done(data, Resize(size=Size(width=24, height=16)))[0])
+
+    assert found.info == {}
 
 
 def test_too_wide_for_the_format() -> None:

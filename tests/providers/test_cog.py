@@ -343,6 +343,8 @@ async def test_closing_ends_everything_and_leaves_nothing(cog: FakeCog) -> None:
             await queued
         with pytest.raises(Failed):
             await local.wait(handle, soon())
+        with pytest.raises(Unreached, match="shutting down"):
+            await local.submit(job("late"))
         assert (local.queue_depth, local.in_flight, cog.at_work) == (0, 0, 0)
     await until(lambda: cog.connections == 0)
     await until(lambda: asyncio.all_tasks() <= before)

@@ -323,6 +323,20 @@ async def test_who_leaves_in_the_moment_of_its_turn_loses_no_slot(client: httpx.
     assert (pool.running, pool.waiting) == (0, 0)
 
 
+async def test_a_worker_that_is_taken_is_asked_less_and_less(client: httpx.AsyncClient) -> None:
+    """Each try sends the pictures again, so the pauses grow, and start anew once a job ran."""
+    pool = Pool(client, ["http://a"], max_queue=9, health_interval_s=9, health_timeout_s=9, start_deadline_s=9)
+    (worker,) = pool.workers
+    pauses = []
+    for number in range(10):
+        pool.refused(worker)
+        pauses.append(round(worker.paused_until - soon(0), 2))
+        if number == 8:
+            pool.release(worker, ran_s=1)
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0, 0.05]
+    await pool.aclose()
+
+
 async def test_a_job_that_comes_back_is_let_in_whatever_the_bound(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """The bound is for new jobs; one that was let in once is not thrown out for coming back."""
     cog.plays = [answer(409, {})]

@@ -158,6 +158,21 @@ async def test_an_answer_that_broke_off_may_have_bought_something(client: httpx.
             await submit(client, url)
 
 
+async def test_a_body_that_breaks_its_encoding_half_way_ends(client: httpx.AsyncClient) -> None:
+    """Aiohttp waits for ever then; the timeout of the request holds all the same."""
+
+    async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"zz\r\n")
+        await reader.read()
+
+    async with listening(broken) as url, asyncio.timeout(3):
+        with pytest.raises(Unknown):
+            await submit(client, url)
+
+
 async def test_a_reset_connection_may_have_bought_something(client: httpx.AsyncClient) -> None:
     """A connection that is reset after the request was read is not one that could not be made."""
 

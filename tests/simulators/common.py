@@ -215,6 +215,8 @@ async def _drip(body: bytes, seconds: float) -> AsyncIterator[bytes]:
 async def _endless() -> AsyncIterator[bytes]:
     while True:
         yield bytes(65536)
+        # To a connection that is gone everything is sent at once.
+        await asyncio.sleep(0)
 
 
 def enlarge(data: bytes, factor: float, kind: str = "png") -> bytes:

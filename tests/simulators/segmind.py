@@ -142,6 +142,10 @@ class Segmind:
         """Let time pass: a job's record is kept for an hour."""
         self._ahead_s += seconds
 
+    def stored(self, address: str) -> bytes:
+        """What lies at an address of ours."""
+        return self._assets[address.rpartition("/")[2]]
+
     @property
     def app(self) -> Starlette:
         return Starlette(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import segmind
-from segmind.exceptions import SegmindError
-from segmind.files import Files
+import segmind  # type: ignore[import-untyped]
+from segmind.exceptions import SegmindError  # type: ignore[import-untyped]
+from segmind.files import Files  # type: ignore[import-untyped]
 
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.segmind import KEY, Segmind

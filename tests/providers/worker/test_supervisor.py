@@ -62,14 +62,18 @@ async def test_killed_child_is_replaced() -> None:
 
 async def test_child_that_keeps_dying(capfd: pytest.CaptureFixture[str]) -> None:
     """A child that cannot even start is tried again, ever more slowly, and does not stop `stop`."""
+    said: list[str] = []
+
+    def pauses() -> list[str]:
+        said.extend(line for line in capfd.readouterr().err.splitlines() if line.startswith("embedded worker: "))
+        return [line.rpartition(" in ")[2] for line in said]
+
     worker = EmbeddedWorker(["--engine=nothing"])
     worker.start()
-    await asyncio.sleep(1.6)
+    await until(lambda: len(pauses()) >= 4)
     worker.stop(5)
 
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("embedded worker: ")]
-    assert [line.rpartition(" in ")[2] for line in said[:3]] == ["0.1 s", "0.2 s", "0.4 s"]
-    assert len(said) < 6
+    assert pauses()[:4] == ["0.1 s", "0.2 s", "0.4 s", "0.8 s"]
     assert worker.pid is None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from httpx_aiohttp import AiohttpTransport
 
 from tests.providers.worker.workers import (
     ENVIRONMENT,
@@ -154,6 +155,12 @@ async def test_webhooks_are_off(client: httpx.AsyncClient) -> None:
     assert "--webhooks" in problem["msg"]
 
 
+async def chunks() -> AsyncIterator[bytes]:
+    """Twenty megabytes."""
+    for _ in range(100):
+        yield bytes(200_000)
+
+
 async def test_slots(client: httpx.AsyncClient) -> None:
     """Two slots hold two predictions; a third is refused without its body being read."""
     held = [asyncio.create_task(client.put(f"/predictions/{name}", json=play(seconds=20))) for name in "ab"]
@@ -162,6 +169,12 @@ async def test_slots(client: httpx.AsyncClient) -> None:
     assert await concurrency(client) == (2, 2)
     # Not JSON: it would be 400 if it were read.
     assert (await client.post("/predictions", content=b"{", headers={"content-type": "text/plain"})).status_code == 409
+
+    # Neither client nor server minds that the body was on its way.
+    async with httpx.AsyncClient(base_url=client.base_url, transport=AiohttpTransport()) as other:
+        for each in (client, other) * 2:
+            large = await each.post("/predictions", content=chunks(), headers={"content-type": "application/json"})
+            assert large.status_code == 409
 
     for name in "ab":
         await client.post(f"/predictions/{name}/cancel")
@@ -233,15 +246,18 @@ print(len(connection.getresponse().read()))
 async def test_webhook_is_sent_until_it_is_taken(tmp_path: Path) -> None:
     """The last event is tried again when its receiver is ill, comes once more only, and after all others."""
     with worker(tmp_path, *PLAY, "--webhooks") as running:
-        async with running.client() as client, receiver(200, 200, 503, 429) as (url, events):
-            body = play(seconds=0.3, loud=True) | {"webhook": url}
+        async with running.client() as client, receiver(503, 429) as (url, events):
+            body = play("abc", seconds=2, loud=True, times=1_000_000) | {"webhook": url}
             await client.post("/predictions", json=body, headers={"prefer": "respond-async"})
-            await until(lambda: len(events) == 5)
+            await until(lambda: [event["status"] for event in events].count("succeeded") == 3)
             await asyncio.sleep(0.5)
 
-    assert [event["status"] for event in events] == ["processing", "processing", *["succeeded"] * 3]
-    assert "output" not in events[0]
-    assert "s to go" in events[1]["logs"]
+    *before, first, second, third = events
+    assert {event["status"] for event in before} == {"processing"}
+    assert all("output" not in event for event in before)
+    assert "s to go" in before[-1]["logs"]
+    assert first == second == third
+    assert from_data_uri(third["output"]) == b"abc" * 1_000_000
 
 
 async def test_drain_waits_for_the_webhook(tmp_path: Path) -> None:

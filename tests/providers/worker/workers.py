@@ -171,13 +171,13 @@ def from_data_uri(text: str) -> bytes:
 
 @asynccontextmanager
 async def receiver(*refusals: int) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Serve an address for webhooks, and write down what comes; the first are answered with these codes."""
+    """Serve an address for webhooks, and write down what comes; the first that end a prediction are answered with these codes."""
     events: list[dict[str, Any]] = []
     codes = list(refusals)
 
     async def take(request: Request) -> Response:
         events.append(json.loads(await request.body()))
-        return Response(status_code=codes.pop(0) if codes else 200)
+        return Response(status_code=codes.pop(0) if codes and "completed_at" in events[-1] else 200)
 
     listening = socket.create_server(("127.0.0.1", 0))
     app = Starlette(routes=[Route("/hook", take, methods=["POST"])])

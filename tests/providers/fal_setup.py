@@ -1,0 +1,76 @@
+"""The adapter for fal before a simulated fal, as its tests need it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from normalization.values import Header, Image, Value
+from providers import http
+from providers.base import Handle, Job, Outcome, Upstream
+from providers.download import downloads_client
+from providers.fal import Fal
+from providers.guard import Guard
+from providers.polling import Pace
+from tests.simulators.common import size, tiny
+from tests.simulators.fal import KEY, FalAi
+
+CLARITY = "fal-ai/clarity-upscaler"
+SECRET = "the prompt that nobody may see"
+
+
+def picture(data: bytes | None = None) -> Image:
+    """24 x 16, where nothing else is given."""
+    data = tiny() if data is None else data
+    width, height = size(data)
+    return Image(data=data, header=Header(format="png", width=width, height=height))
+
+
+def soon(seconds: float = 10) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def job(model: str = CLARITY, seconds: float = 30, options: Mapping[str, Value] | None = None, **payload: Value) -> Job:
+    """A job with a picture and a prompt, and what else it is to have."""
+    upstream = Upstream(model=model, options=options if options is not None else {"usd_per_unit": 0.03})
+    return Job(
+        id="dr-1",
+        upstream=upstream,
+        payload={"image_url": picture(), "prompt": SECRET, **payload},
+        deadline=soon(seconds),
+    )
+
+
+@asynccontextmanager
+async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
+    """The adapter over the gateway's own clients. Its patience is short, where a test does not say otherwise."""
+    given: dict[str, Any] = {
+        "key": KEY,
+        "queue_url": sim.queue_url,
+        "run_url": sim.run_url,
+        "rest_url": sim.rest_url,
+        "guard": Guard(sim.allow),
+        "pace": Pace(),
+        "lost_after_s": 0.1,
+        **settings,
+    }
+    async with http.client() as client, downloads_client(given["guard"]) as downloads:
+        fal = Fal(client, downloads, **given)
+        yield fal
+        await fal.aclose()
+
+
+async def run(fal: Fal, **payload: Value) -> Outcome:
+    handle = await fal.submit(job(**payload))
+    return await fal.wait(handle, soon())
+
+
+async def begun(fal: Fal) -> Handle:
+    return await fal.submit(job())
+
+
+def no_key_went_astray(sim: FalAi) -> bool:
+    """Whether nothing that came to the host for files had an authorization."""
+    return not any("authorization" in seen.headers for seen in sim.seen if seen.host == "media")

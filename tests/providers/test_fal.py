@@ -1,0 +1,440 @@
+"""The adapter for fal's queue: a job from its submit to its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from normalization.values import Value
+from providers.base import Expired, Handle, Readiness, Rejected, Undecodable, Unknown, Unreached, Unusable, Upstream
+from providers.fal import Fal
+from providers.fal_answer import addresses, cost, pictures, reason
+from tests.providers.conftest import data_uri
+from tests.providers.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, picture, run, soon
+from tests.simulators.common import Fault, free_port, size, tiny
+from tests.simulators.fal import KEY, FalAi
+from tests.simulators.fal_models import Shape
+
+
+@pytest.fixture
+def sim() -> Iterator[FalAi]:
+    with FalAi().running() as simulated:
+        yield simulated
+
+
+@pytest.fixture
+async def fal(sim: FalAi) -> AsyncIterator[Fal]:
+    async with adapter(sim) as made:
+        yield made
+
+
+async def test_the_submit_is_exactly_this(fal: Fal, sim: FalAi) -> None:
+    """The full endpoint id, the input at the top level, the key, one try, this model, and a time to start."""
+    await fal.submit(job(seconds=20, upscale_factor=2, seed=7))
+    (seen,) = sim.seen
+    assert (seen.host, seen.method, seen.path) == ("queue", "POST", f"/{CLARITY}")
+    assert seen.json == {"image_url": data_uri(tiny()), "prompt": SECRET, "upscale_factor": 2, "seed": 7}
+    assert {name: value for name, value in seen.headers.items() if name not in {"host", "content-length"}} == {
+        "authorization": f"Key {KEY}",
+        "content-type": "application/json",
+        "x-fal-no-retry": "1",
+        "x-app-fal-disable-fallback": "true",
+        "x-fal-request-timeout": "20",
+        "user-agent": "darkroom",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "connection": "keep-alive",
+    }
+    assert seen.headers["content-length"] == str(len(seen.body))
+
+
+async def test_the_picture_really_grows_and_the_bill_is_fals(fal: Fal, sim: FalAi) -> None:
+    """What is delivered is the picture that was sent, larger; seconds and cost are what fal says of them."""
+    sim.run_s = 0.05
+    outcome = await run(fal, upscale_factor=3)
+    assert size(outcome.pictures[0]) == (72, 48)
+    assert outcome.seconds == 0.05
+    # 72 x 48 pixels at 3 cents a megapixel.
+    assert outcome.cost == round(72 * 48 / 1e6 * 0.03 * 1e6)
+    assert sim.books.billed == 1
+    assert no_key_went_astray(sim)
+    assert [seen.headers["authorization"] for seen in sim.asked("GET")] == [f"Key {KEY}"] * len(sim.asked("GET"))
+
+
+async def test_without_a_price_there_is_no_cost(fal: Fal) -> None:
+    """What is not known is None and never 0."""
+    handle = await fal.submit(job(options={}))
+    assert (await fal.wait(handle, soon())).cost is None
+
+
+@pytest.mark.parametrize(
+    ("units", "usd", "micros"),
+    [
+        ("0.86400000", "0.03", 25920),
+        ("1", "0.08", 80000),
+        ("0", "0.03", 0),
+        (None, "0.03", None),
+        ("1", "", None),
+        ("many", "0.03", None),
+        ("-1", "0.03", None),
+        ("NaN", "0.03", None),
+        ("Infinity", "0.03", None),
+    ],
+)
+def test_billable_units_become_micro_dollars(units: str | None, usd: str, micros: int | None) -> None:
+    """Fixed-point units at a price; nonsense is no bill."""
+    assert cost(httpx.Headers({} if units is None else {"X-Fal-Billable-Units": units}), usd) == micros
+
+
+async def test_a_sub_path_is_in_the_submit_alone(fal: Fal, sim: FalAi) -> None:
+    """Status and result are asked for under owner and app."""
+    handle = await fal.submit(job("fal-ai/topaz/upscale/image", upscale_factor=2))
+    outcome = await fal.wait(handle, soon())
+    assert size(outcome.pictures[0]) == (48, 32)
+    assert sim.asked("POST")[0].path == "/fal-ai/topaz/upscale/image"
+    assert {seen.path for seen in sim.asked("GET")} == {
+        f"/fal-ai/topaz/requests/{handle.id}/status",
+        f"/fal-ai/topaz/requests/{handle.id}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "app"),
+    [
+        ("fal-ai/clarity-upscaler", "fal-ai/clarity-upscaler"),
+        ("fal-ai/flux-pro/kontext/max", "fal-ai/flux-pro"),
+        ("workflows/us/mine/deep/path", "workflows/us/mine"),
+        ("comfy/us/mine", "comfy/us/mine"),
+    ],
+)
+def test_addresses_are_built_as_the_official_client_builds_them(model: str, app: str) -> None:
+    """Owner and app, behind a namespace where there is one."""
+    base = f"https://queue.fal.run/{app}/requests/12345678"
+    assert addresses("https://queue.fal.run", model, "12345678", {}) == {
+        "status_url": f"{base}/status",
+        "response_url": base,
+        "cancel_url": f"{base}/cancel",
+    }
+
+
+async def test_addresses_of_the_answer_are_followed(fal: Fal, sim: FalAi) -> None:
+    """Where fal says that a job is, there it is asked for."""
+    sim.announce = lambda address: (
+        f"{address}/response" if address[-8:-7] == "-" or "/" not in address[-30:] else address
+    )
+    handle = await begun(fal)
+    await fal.wait(handle, soon())
+    assert sim.asked("GET")[-1].path == httpx.URL(handle.data["response_url"]).path
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        "{media}/steal",
+        "https://evil.example/x",
+        "http://user:pass@{queue}/x",
+        "//evil.example/x",
+        "file:///etc/passwd",
+        "http://[",
+        "",
+    ],
+)
+async def test_an_address_elsewhere_is_not_followed(fal: Fal, sim: FalAi, stranger: str) -> None:
+    """Our key goes to the configured origin: an answer that names another one is not believed."""
+    sim.announce = lambda _: stranger.format(media=sim.media_url, queue=sim.queue_url.removeprefix("http://"))
+    outcome = await run(fal)
+    assert size(outcome.pictures[0]) == (48, 32)
+    assert no_key_went_astray(sim)
+    assert {seen.path.split("/requests/")[0] for seen in sim.asked("GET")} == {f"/{CLARITY}"}
+
+
+async def test_a_handle_is_plain_data_and_works_elsewhere(fal: Fal, sim: FalAi) -> None:
+    """From the ledger, in another process: the picture and its cost are had without a second submit."""
+    handle = await begun(fal)
+    stored = json.loads(json.dumps({"provider": handle.provider, "id": handle.id, "data": dict(handle.data)}))
+    async with adapter(sim) as other:
+        outcome = await other.wait(Handle(**stored), soon())
+    assert size(outcome.pictures[0]) == (48, 32)
+    assert outcome.cost is not None
+    assert len(sim.asked("POST")) == 1
+
+
+async def test_a_stored_handle_is_checked_against_the_configured_origin(sim: FalAi) -> None:
+    """Who can write into the ledger cannot have our key sent somewhere."""
+    async with adapter(sim) as fal:
+        handle = await begun(fal)
+        bent = {name: f"{sim.media_url}/steal" for name in ("status_url", "response_url", "cancel_url")}
+        await fal.wait(Handle(provider="fal", id=handle.id, data={**handle.data, **bent}), soon())
+    assert no_key_went_astray(sim)
+
+
+@pytest.mark.parametrize("shape", ["image", "images", "string", "url"])
+@pytest.mark.parametrize("inline", [False, True])
+async def test_outputs_in_every_shape(fal: Fal, sim: FalAi, shape: Shape, inline: bool) -> None:
+    """An object, a list, a text, at an address or as a data URI: it is the same picture."""
+    sim.shape, sim.inline = shape, inline
+    assert [size(data) for data in (await run(fal)).pictures] == [(48, 32)]
+    assert len(sim.asked("GET", host="media")) == (0 if inline else 1)
+
+
+def test_pictures_are_found_in_order_and_nothing_else_is() -> None:
+    """Several keep their order; what is no address is no picture."""
+    both = {"images": [{"url": "https://a/1"}, {"url": b"2"}, "https://a/3"], "image": None}
+    assert pictures(both) == ["https://a/1", b"2", "https://a/3"]
+    for nothing in (None, 1, {}, {"image": {"url": ""}}, {"image": {}}, {"images": []}, "file:///etc/passwd", [None]):
+        assert pictures(nothing) == []
+
+
+async def test_a_large_picture_goes_to_the_storage_first(sim: FalAi) -> None:
+    """The key goes to the REST host alone, the bytes to where it says, and their address into the input."""
+    async with adapter(sim, data_uri_bytes=10) as fal:
+        outcome = await run(fal, extra=[picture(tiny(8, 8))])
+    assert size(outcome.pictures[0]) == (48, 32)
+    first, second = sim.asked("POST", host="rest")
+    assert first.path == "/storage/upload/initiate"
+    assert first.headers["authorization"] == f"Key {KEY}"
+    assert first.json == second.json == {"file_name": "picture.png", "content_type": "image/png"}
+    puts = sim.asked("PUT", host="media")
+    assert [put.body for put in puts] == [tiny(), tiny(8, 8)]
+    assert [put.headers["content-type"] for put in puts] == ["image/png"] * 2
+    assert no_key_went_astray(sim)
+    sent = sim.asked("POST")[0].json
+    assert sent["image_url"].startswith(f"{sim.media_url}/files/")
+    assert sent["extra"][0].startswith(f"{sim.media_url}/files/")
+
+
+async def test_a_small_picture_does_not(fal: Fal, sim: FalAi) -> None:
+    """A data URI saves two requests."""
+    await run(fal)
+    assert sim.asked("POST", host="rest") == []
+
+
+async def test_an_upload_that_breaks_is_done_again(sim: FalAi) -> None:
+    """An upload costs nothing, so it may be repeated."""
+    sim.faults.script("upload", None, Fault(kind="cut"))
+    async with adapter(sim, data_uri_bytes=10) as fal:
+        await run(fal)
+    assert sim.books.billed == 1
+    assert len(sim.asked("POST")) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500, body={"detail": "x"}),
+        Fault(status=502, body=b"<html>"),
+        Fault(status=200, body={"upload_url": 1}),
+        Fault(status=200, body={"upload_url": "http://169.254.169.254/x", "file_url": "https://v3.fal.media/x"}),
+        Fault(status=200, body={"upload_url": "file:///etc/passwd", "file_url": "https://v3.fal.media/x"}),
+        Fault(kind="cut"),
+    ],
+)
+async def test_an_upload_that_fails_leaves_nothing_behind(sim: FalAi, fault: Fault) -> None:
+    """Nothing was submitted, so the next route is free; a private address to upload to is not even asked."""
+    sim.faults.always("upload", fault)
+    async with adapter(sim, data_uri_bytes=10) as fal:
+        with pytest.raises(Unreached, match="could not be uploaded") as caught:
+            await fal.submit(job())
+    assert "169.254.169.254/x" not in caught.value.message
+    assert sim.books.taken == []
+    assert sim.asked("PUT", host="media") == []
+
+
+async def test_an_upload_our_account_may_not_make(sim: FalAi) -> None:
+    """A locked account is found at the upload as well."""
+    sim.locked = True
+    async with adapter(sim, data_uri_bytes=10) as fal:
+        with pytest.raises(Unusable):
+            await fal.submit(job())
+
+
+async def test_without_a_key_it_is_off(sim: FalAi) -> None:
+    """Nothing is sent, and the operator is told what to set."""
+    upstream = Upstream(model=CLARITY)
+    for key in (None, "", " "):
+        async with adapter(sim, key=key) as fal:
+            assert fal.readiness(upstream) == (Readiness.OFF, "FAL_KEY is not set")
+            with pytest.raises(Unusable, match="FAL_KEY is not set"):
+                await fal.submit(job())
+    async with adapter(sim) as fal:
+        assert fal.readiness(upstream) == (Readiness.READY, "")
+    assert sim.seen == []
+
+
+async def test_after_the_deadline_nothing_is_bought(fal: Fal, sim: FalAi) -> None:
+    """A job that nobody waits for any more is not submitted."""
+    with pytest.raises(Expired):
+        await fal.submit(job(seconds=-1))
+    assert sim.seen == []
+
+
+async def test_a_job_at_its_deadline_is_cancelled_and_seen_to_end(fal: Fal, sim: FalAi) -> None:
+    """Expired means that nothing runs any more, and nothing was billed."""
+    sim.faults.script("job", Fault(kind="job", word="STUCK"))
+    handle = await begun(fal)
+    with pytest.raises(Expired):
+        await fal.wait(handle, soon(0.4))
+    assert len(sim.asked("PUT", "/cancel")) == 1
+    assert sim.books.billed == 0
+
+
+async def test_a_cancel_that_comes_too_late_is_a_result(fal: Fal, sim: FalAi) -> None:
+    """202 may still complete: the picture is paid for, and delivered beyond the deadline."""
+    sim.run_s = 0.6
+    sim.faults.script("job", Fault(kind="job", word="UNSTOPPABLE"))
+    handle = await begun(fal)
+    outcome = await fal.wait(handle, soon(0.3))
+    assert size(outcome.pictures[0]) == (48, 32)
+    assert len(sim.asked("PUT", "/cancel")) == 1
+
+
+async def test_already_completed_is_a_result(fal: Fal, sim: FalAi) -> None:
+    """400 ALREADY_COMPLETED: the deadline passed in the middle of the download, which is made again."""
+    sim.faults.script("download", Fault(kind="hang"))
+    handle = await begun(fal)
+    outcome = await fal.wait(handle, soon(0.6))
+    assert size(outcome.pictures[0]) == (48, 32)
+    assert sim.books.billed == 1
+
+
+async def test_a_job_that_does_not_stop_is_unknown(sim: FalAi) -> None:
+    """As long as it may run, nothing else may be bought: by wait and by cancel alike."""
+    sim.faults.script("job", Fault(kind="job", word="STUBBORN"))
+    async with adapter(sim, cancel_timeout_s=0.3) as fal:
+        handle = await begun(fal)
+        with pytest.raises(Unknown, match="not seen to end"):
+            await fal.wait(handle, soon(0.3))
+        with pytest.raises(Unknown, match="not seen to end"):
+            await fal.cancel(handle)
+
+
+async def test_a_result_that_cannot_be_had_is_unknown(sim: FalAi) -> None:
+    """The job ended and is paid for; that its result does not come is no reason to buy another one."""
+    sim.faults.always("result", Fault(status=502, body=b"<html>"))
+    async with adapter(sim, fetch_timeout_s=0.3) as fal:
+        handle = await begun(fal)
+        with pytest.raises(Unknown, match="cannot be had.*HTTP 502"):
+            await fal.wait(handle, soon(0.5))
+        sim.faults.clear()
+        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert sim.books.billed == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, {"status": "OK"}), (200, {"success": True}), (404, {"status": "NOT_FOUND"})]
+)
+async def test_a_job_that_is_out_of_the_queue_has_no_result(fal: Fal, sim: FalAi, status: int, body: Value) -> None:
+    """Removed before it ran, or not known: there is nothing to wait for."""
+    sim.run_s = 30
+    sim.faults.script("cancel", Fault(status=status, body=body))
+    handle = await begun(fal)
+    with pytest.raises(Expired):
+        await fal.wait(handle, soon(0.3))
+    assert sim.asked("GET", "/response") == []
+
+
+async def test_cancel_then_wait(fal: Fal, sim: FalAi) -> None:
+    """A caller may cancel by itself; what wait finds then is fal's word that it was cancelled."""
+    sim.run_s = 30
+    handle = await begun(fal)
+    await fal.cancel(handle)
+    with pytest.raises(Expired, match="499"):
+        await fal.wait(handle, soon())
+    await fal.cancel(handle)
+    assert sim.books.billed == 0
+
+
+async def test_cancel_of_a_job_that_has_ended_is_harmless(fal: Fal, sim: FalAi) -> None:
+    """Its result stays, and may be fetched after."""
+    handle = await begun(fal)
+    await fal.cancel(handle)
+    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+
+
+async def test_a_cancel_is_said_until_it_is_heard(sim: FalAi) -> None:
+    """An answer that says nothing is no cancel; without any it is Unknown."""
+    sim.run_s = 30
+    sim.faults.script("cancel", Fault(status=500), Fault(kind="cut"), Fault(status=200, body={"success": False}))
+    async with adapter(sim, cancel_timeout_s=5) as fal:
+        handle = await begun(fal)
+        with pytest.raises(Expired):
+            await fal.wait(handle, soon(0.3))
+    assert sim.books.billed == 0
+    sim.faults.always("cancel", Fault(status=500))
+    async with adapter(sim, cancel_timeout_s=0.3) as fal:
+        handle = await begun(fal)
+        with pytest.raises(Unknown):
+            await fal.cancel(handle)
+
+
+async def test_input_that_the_model_refuses_is_rejected_at_the_result(fal: Fal, sim: FalAi) -> None:
+    """Place and message are told, and nothing of what fal repeats: neither prompt nor picture."""
+    with pytest.raises(Rejected) as caught:
+        await run(fal, upscale_factor=8, num_inference_steps=2)
+    assert caught.value.message == (
+        "fal: the job failed with HTTP 422: upscale_factor: Input should be less than or equal to 4; "
+        "num_inference_steps: Input should be greater than or equal to 4"
+    )
+    assert caught.value.code == "422"
+    assert sim.books.billed == 0
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"image_url": None}, "image_url: Field required"),
+        ({"image_url": "data:image/png;base64,AAAA"}, "Could not load image from url"),
+        ({"image_url": "https://signed.example/x?token=s3cret"}, "image_url: File download error"),
+        ({"output_format": "svg"}, "output_format: Input should be 'png'"),
+    ],
+)
+async def test_what_fal_repeats_of_the_input_is_never_told(fal: Fal, payload: dict[str, Value], message: str) -> None:
+    """The message has what went wrong, and of prompt, picture and signed address nothing."""
+    with pytest.raises(Rejected) as caught:
+        await run(fal, **payload)
+    assert caught.value.message == f"fal: the job failed with HTTP 422: {message}"
+    for part in (SECRET, "base64", "s3cret", "example"):
+        assert part not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("Request is still in progress", "Request is still in progress"),
+        (f'Prompt "{SECRET}" is not allowed', "Prompt"),
+        (f"Invalid prompt: {SECRET}", "Invalid prompt"),
+        ({"msg": f"Value error, bad prompt: {SECRET}", "type": "value_error", "loc": ["body", "prompt"]},
+         "prompt: Value error, bad prompt"),
+        ([{"msg": "", "type": "no_media_generated", "loc": ["body"]}], "no_media_generated"),
+        ([{"input": SECRET}, 5, None], ""),
+        (5, ""),
+    ],
+)  # fmt: skip
+def test_the_reason_is_a_beginning(detail: Value, shown: str) -> None:
+    """A text is told up to where it may begin to repeat the input."""
+    told = reason({"detail": detail})  # type: ignore[dict-item]
+    assert told == shown
+
+
+async def test_a_result_above_the_cap_is_not_read(sim: FalAi) -> None:
+    """fal cannot fill the gateway's memory, by address or inside of the answer."""
+    for sim.inline in (False, True):
+        async with adapter(sim, max_result_bytes=50) as fal:
+            with pytest.raises(Undecodable, match="larger than 50 bytes"):
+                await run(fal)
+
+
+async def test_a_queue_that_is_not_there(sim: FalAi) -> None:
+    """Connection refused, no such name, no TLS: nothing was sent, so the next route is free."""
+    for url in (
+        f"http://127.0.0.1:{free_port()}",
+        "http://no-such-host.invalid",
+        sim.queue_url.replace("http", "https"),
+    ):
+        async with adapter(sim, queue_url=url) as fal:
+            with pytest.raises(Unreached):
+                await fal.submit(job())
+    assert sim.books.taken == []

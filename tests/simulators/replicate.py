@@ -1,0 +1,305 @@
+"""A simulated Replicate over real HTTP: the API on one port, the delivery of results on another.
+
+After https://replicate.com/docs/reference/http and the answers recorded in the tests of its Python client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tests.simulators.common import Books, Faults, enlarge, play, serve
+from tests.simulators.replicate_job import Prediction, file_object
+
+TOKEN = "r8_simulated"
+CLARITY = "dfad41707589d68ecdccd1dfa600d55a208f9310748e44bfe35b4a6291453d5e"
+ESRGAN = "f121d640bd286e1fdc67f9799164c1d5be36ff74576ee11c803ae5b665dd46aa"
+USD_PER_SECOND = 0.000975
+
+Shape: TypeAlias = Literal["string", "list", "dict"]
+_CREATE_KEYS = {"version", "input", "webhook", "webhook_completed", "webhook_events_filter", "stream"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model: its picture field, the field that says how much larger, and what its output looks like."""
+
+    version: str | None
+    """None: an official model, which has no version to name."""
+    image: str = "image"
+    factor: str = ""
+    default: float = 1.0
+    output: Shape = "string"
+
+
+MODELS = {
+    "philz1337x/clarity-upscaler": Model(version=CLARITY, factor="scale_factor", default=2, output="list"),
+    "nightmareai/real-esrgan": Model(version=ESRGAN, factor="scale", default=4),
+    "topazlabs/image-upscale": Model(version=None, factor="upscale_factor", default=2),
+    "black-forest-labs/flux-kontext-pro": Model(version=None, image="input_image"),
+}
+
+
+def problem(status: int, detail: str, title: str | None = None, **more: object) -> JSONResponse:
+    """An error as Replicate words it."""
+    body = {"detail": detail, "status": status, **({"title": title} if title else {}), **more}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+NOT_FOUND = "The requested resource could not be found."
+NO_VERSION = "The specified version does not exist (or perhaps you don't have permission to use it?)"
+
+
+@dataclass
+class Simulator:
+    """The state of one simulated account. Set `boot_s` and `run_s` (seconds), script `faults`, read `books`."""
+
+    boot_s: float = 0.02
+    run_s: float = 0.1
+    shape: Shape | None = None
+    """What outputs look like, whatever the model says."""
+    faults: Faults = field(default_factory=Faults)
+    jobs: dict[str, Prediction] = field(default_factory=dict)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    """What was submitted."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """The headers of the submits."""
+    keys_at_delivery: list[str] = field(default_factory=list)
+    """Credentials and cookies that were sent where none belong."""
+    files: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
+    results: dict[str, bytes] = field(default_factory=dict)
+    url: str = ""
+    origins: frozenset[str] = frozenset()
+    """`host:port` of the API and of the delivery."""
+    _requests: list[tuple[str, str]] = field(default_factory=list)
+    _delivery: str = ""
+
+    @property
+    def books(self) -> Books:
+        """What was taken and what it costs: the seconds that ran, whether they led to anything or not."""
+        seconds = {job.id: job.predict_time for job in self.jobs.values()}
+        bills = {name: ran * USD_PER_SECOND for name, ran in seconds.items() if ran > 0}
+        return Books(taken=list(self.jobs), bills=bills, requests=list(self._requests))
+
+    @contextmanager
+    def running(self) -> Iterator[Simulator]:
+        """Serve the API and the delivery until the block ends."""
+        with serve(self._deliveries()) as delivery, serve(self._api()) as api:
+            self._delivery, self.url = delivery.url, api.url
+            self.origins = frozenset({delivery.origin, api.origin})
+            yield self
+
+    def _api(self) -> Starlette:
+        one = "/v1/predictions/{job}"
+        return Starlette(
+            routes=[
+                Route("/v1/predictions", self._guarded("submit", self._create), methods=["POST"]),
+                Route("/v1/models/{owner}/{name}/predictions", self._guarded("submit", self._create), methods=["POST"]),
+                Route("/v1/predictions", self._guarded("list", self._list)),
+                Route(one, self._guarded("poll", self._get)),
+                Route(one + "/cancel", self._guarded("cancel", self._cancel), methods=["POST"]),
+                Route("/v1/files", self._guarded("upload", self._upload), methods=["POST"]),
+                Route("/v1/files/{key}", self._guarded("upload", self._file), methods=["GET", "DELETE"]),
+                Route("/v1/models/{owner}/{name}", self._guarded("list", self._model)),
+                Route("/v1/models/{owner}/{name}/versions/{version}", self._guarded("list", self._version)),
+            ]
+        )
+
+    def _deliveries(self) -> Starlette:
+        async def endpoint(request: Request) -> Response:
+            return await play(request, self.faults.next("download"), lambda: self._deliver(request))
+
+        return Starlette(routes=[Route("/pbxt/{key}/{name}", endpoint)])
+
+    async def _deliver(self, request: Request) -> Response:
+        secrets_sent = [request.headers[name] for name in ("authorization", "cookie") if name in request.headers]
+        self.keys_at_delivery += secrets_sent
+        data = self.results.get(request.path_params["key"])
+        if secrets_sent or data is None:
+            return Response("<Error><Code>NoSuchKey</Code></Error>", 400 if secrets_sent else 404)
+        return Response(data, media_type="image/png")
+
+    def _guarded(
+        self, op: Any, handler: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[..., Awaitable[Response]]:
+        """An endpoint behind the key, with the faults that the test has scripted for it."""
+
+        async def endpoint(request: Request) -> Response:
+            self._requests.append((request.method, request.url.path))
+            if op == "submit":
+                self.headers.append(dict(request.headers))
+            response = await play(request, self.faults.next(op), lambda: self._authorised(request, handler))
+            response.headers["ratelimit-remaining"] = "599" if op == "submit" else "2999"
+            response.headers["ratelimit-reset"] = "1"
+            return response
+
+        return endpoint
+
+    async def _authorised(self, request: Request, handler: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("authorization", "")
+        if not given:
+            return problem(401, "You did not pass an authentication token", "Unauthenticated")
+        if given not in {f"Bearer {TOKEN}", f"Token {TOKEN}"}:
+            return problem(401, "You did not pass a valid authentication token", "Unauthenticated")
+        return await handler(request)
+
+    async def _create(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.bodies.append(body)
+        if unknown := sorted(set(body) - _CREATE_KEYS):
+            return problem(422, f"- Additional property {unknown[0]} is not allowed\n", "Input validation failed")
+        name, refused = self._called(request, body)
+        if refused:
+            return refused
+        model, given = MODELS[name], body.get("input", {})
+        if wrong := _wrong(model, given):
+            return wrong
+        job = Prediction(
+            model=name,
+            version=model.version or "hidden",
+            input=given,
+            boot_s=self.boot_s,
+            run_s=self.run_s,
+            cancel_after_s=_duration(request.headers.get("cancel-after")),
+        )
+        if (fault := self.faults.next("job")) is not None:
+            job.word = fault.word
+        await self._work(job, model)
+        self.jobs[job.id] = job
+        return await self._first_answer(request, job)
+
+    def _called(self, request: Request, body: dict[str, Any]) -> tuple[str, Response | None]:
+        """The model that a submit means, or why it means none."""
+        if "owner" in request.path_params:
+            name = "{owner}/{name}".format(**request.path_params)
+            official = name in MODELS and MODELS[name].version is None
+            return name, None if official else problem(404, NOT_FOUND)
+        version = str(body.get("version", "")).rpartition(":")[2]
+        names = [name for name, model in MODELS.items() if model.version == version]
+        return (names[0], None) if names else ("", problem(422, NO_VERSION, "Invalid version or not permitted"))
+
+    async def _first_answer(self, request: Request, job: Prediction) -> Response:
+        """Hold the answer open as long as the client prefers."""
+        prefer = re.fullmatch(r"wait(?:=(\d+))?", request.headers.get("prefer", ""))
+        headers = {"location": f"{self.url}/v1/predictions/{job.id}"}
+        if prefer is None:
+            return JSONResponse(job.shown(self.url), 201, headers)
+        limit = time.monotonic() + min(60, int(prefer[1] or 60))
+        await asyncio.sleep(max(0.0, min(job.ended + 0.005, limit) - time.monotonic()))
+        headers["preference-applied"] = prefer[0]
+        return JSONResponse(job.shown_in_time(self.url), 201, headers)
+
+    async def _work(self, job: Prediction, model: Model) -> None:
+        """Make the larger picture, and put it where it is fetched."""
+        data = self._input_picture(job.input[model.image])
+        told = re.search(r"[\d.]+", str(job.input.get(model.factor, model.default)))
+        kind = job.input.get("output_format", "png")
+        made = await asyncio.to_thread(enlarge, data, float(told[0]) if told else 1.0, kind)
+        key = secrets.token_urlsafe(16)
+        self.results[key] = made
+        name = f"{job.input.get('seed', 1337)}-{secrets.token_hex(8)}.{kind}"
+        shape = self.shape or model.output
+        job.output = _shaped(shape, f"{self._delivery}/pbxt/{key}/{name}")
+        job.inline = _shaped(shape, f"data:image/{kind};base64,{base64.b64encode(made).decode()}")
+
+    def _input_picture(self, value: str) -> bytes:
+        if value.startswith("data:"):
+            return base64.b64decode(value.partition(",")[2])
+        return self.files[value.rpartition("/")[2]][1]
+
+    async def _get(self, request: Request) -> Response:
+        job = self.jobs.get(request.path_params["job"])
+        if job is None or job.vanished:
+            return problem(404, NOT_FOUND)
+        return JSONResponse(job.shown(self.url))
+
+    async def _cancel(self, request: Request) -> Response:
+        job = self.jobs.get(request.path_params["job"])
+        if job is None or job.vanished:
+            return problem(404, NOT_FOUND)
+        if time.monotonic() < job.ended:
+            job.cancelled = time.monotonic()
+        return JSONResponse(job.shown(self.url))
+
+    async def _list(self, request: Request) -> Response:
+        after = request.query_params.get("created_after")
+        jobs = [job for job in self.jobs.values() if not after or job.created_at >= datetime.fromisoformat(after)]
+        results = [{**job.shown(self.url), "source": "api"} for job in reversed(jobs)][:100]
+        return JSONResponse({"previous": None, "next": None, "results": results})
+
+    async def _upload(self, request: Request) -> Response:
+        async with request.form() as form:
+            part = form["content"]
+            assert not isinstance(part, str)
+            data = await part.read()
+            made = file_object(part.filename or "file", part.content_type or "", data, self.url)
+        self.files[made["id"]] = (made, data)
+        return JSONResponse(made, 201)
+
+    async def _file(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        if key not in self.files:
+            return problem(404, NOT_FOUND)
+        if request.method == "DELETE":
+            del self.files[key]
+            return Response(status_code=204)
+        return JSONResponse(self.files[key][0])
+
+    async def _model(self, request: Request) -> Response:
+        owner, name = request.path_params["owner"], request.path_params["name"]
+        if (model := MODELS.get(f"{owner}/{name}")) is None:
+            return problem(404, NOT_FOUND)
+        latest = _version(model.version) if model.version else None
+        url = f"https://replicate.com/{owner}/{name}"
+        about = {"url": url, "owner": owner, "name": name, "visibility": "public", "run_count": 1}
+        return JSONResponse({**about, "latest_version": latest, "default_example": None})
+
+    async def _version(self, request: Request) -> Response:
+        model = MODELS.get("{owner}/{name}".format(**request.path_params))
+        if model is None or model.version != request.path_params["version"]:
+            return problem(404, NOT_FOUND)
+        return JSONResponse(_version(request.path_params["version"]))
+
+
+def _version(key: str) -> dict[str, Any]:
+    schema = {"components": {"schemas": {"Output": {"type": "array", "items": {"type": "string", "format": "uri"}}}}}
+    about = {"id": key, "created_at": "2024-06-24T12:00:00.000000Z", "cog_version": "0.8.0-beta11"}
+    return {**about, "openapi_schema": schema}
+
+
+def _shaped(shape: Shape, leaf: str) -> Any:
+    return {"string": leaf, "list": [leaf], "dict": {"image": leaf}}[shape]
+
+
+def _duration(text: str | None) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    return sum(int(n) * units[unit] for n, unit in re.findall(r"(\d+)([smh])", text)) if text else float("inf")
+
+
+def _wrong(model: Model, given: dict[str, Any]) -> Response | None:
+    """The refusal of an input that the model's schema does not take."""
+    if model.image not in given:
+        return _invalid("required", "input", f"{model.image} is required")
+    if given.get("output_format", "png") not in {"png", "jpg", "webp"}:
+        text = 'output_format must be one of the following: "webp", "jpg", "png"'
+        return _invalid("enum", "input.output_format", text)
+    return None
+
+
+def _invalid(kind: str, where: str, text: str) -> Response:
+    fields = [{"type": kind, "field": where, "description": text}]
+    return problem(422, f"- {where}: {text}\n", "Input validation failed", invalid_fields=fields)
