@@ -113,11 +113,12 @@ class Queue:
         response, answer = await self._brief("PUT", where["cancel_url"])
         if at(answer, "status") == "ALREADY_COMPLETED":
             return "completed"
-        # A job that fal does not know has nothing to stop; 200 is one that was still in the queue.
-        if response.status_code in GONE or (response.status_code == 200 and at(answer, "success") is not False):
+        if response.is_success and at(answer, "success") is not False:
+            # 200 is a job that was still in the queue; one at work is told to stop, and may not listen.
+            return "removed" if response.status_code == 200 else "asked"
+        # A job that fal does not know has nothing to stop.
+        if response.status_code in GONE:
             return "removed"
-        if response.is_success:
-            return "asked"
         raise Again(retry_after(response, time.time()))
 
     async def _over(self, where: Mapping[str, str]) -> str | None:

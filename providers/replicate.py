@@ -24,7 +24,7 @@ from providers.replicate_answer import ENDED, NAME, failure, is_it, job_id, pict
 from providers.replicate_api import Api, Look, Missing
 from providers.wire import Json, json_body
 
-_MODEL = re.compile(r"[\w.-]+/[\w.-]+")
+_MODEL = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # What `Cancel-After` and `Prefer: wait` take.
 _CANCEL_AFTER_S = (5, 24 * 3600)
 _MOST_WAIT_S = 60

@@ -166,7 +166,7 @@ async def test_a_stored_handle_is_checked_against_the_configured_origin(sim: Fal
     """Who can write into the ledger cannot have our key sent somewhere."""
     async with adapter(sim) as fal:
         handle = await begun(fal)
-        bent = {name: f"{sim.media_url}/steal" for name in ("status_url", "response_url", "cancel_url")}
+        bent = dict.fromkeys(("status_url", "response_url", "cancel_url"), f"{sim.media_url}/steal")
         await fal.wait(Handle(provider="fal", id=handle.id, data={**handle.data, **bent}), soon())
     assert no_key_went_astray(sim)
 
@@ -316,7 +316,7 @@ async def test_a_result_that_cannot_be_had_is_unknown(sim: FalAi) -> None:
     sim.faults.always("result", Fault(status=502, body=b"<html>"))
     async with adapter(sim, fetch_timeout_s=0.3) as fal:
         handle = await begun(fal)
-        with pytest.raises(Unknown, match="cannot be had.*HTTP 502"):
+        with pytest.raises(Unknown, match=r"cannot be had.*HTTP 502"):
             await fal.wait(handle, soon(0.5))
         sim.faults.clear()
         assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)

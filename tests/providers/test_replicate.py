@@ -53,6 +53,12 @@ def job(seconds: float = 10, upstream: Upstream = UPSTREAM, **payload: Value) ->
     return Job(id="attempt-1", upstream=upstream, payload=given, deadline=soon(seconds))
 
 
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random waits after a failure are short here."""
+    monkeypatch.setattr("providers.polling._JITTER_S", 0.02)
+
+
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
     with Simulator().running() as running:
@@ -60,7 +66,7 @@ def sim() -> Iterator[Simulator]:
 
 
 def adapter(client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: Simulator, **settings: Any) -> Replicate:
-    patience = {"reconcile_s": 1.0, "cancel_timeout_s": 1.0, "vanish_s": 0.3, "poll_timeout_s": 0.5, "wait_s": 0}
+    patience = {"reconcile_s": 0.6, "cancel_timeout_s": 1.0, "vanish_s": 0.3, "poll_timeout_s": 0.5, "wait_s": 0}
     return Replicate(
         client,
         downloads,

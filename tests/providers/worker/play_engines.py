@@ -62,6 +62,13 @@ class SlowToLoad(Play):
         time.sleep(1)
 
 
+class NeverLoads(Play):
+    """Loads for a minute, which no test waits for."""
+
+    def load(self, limits: Limits) -> None:
+        time.sleep(60)
+
+
 class Unloadable(Play):
     """Cannot be loaded."""
 

@@ -171,7 +171,7 @@ def from_data_uri(text: str) -> bytes:
 
 @asynccontextmanager
 async def receiver(*refusals: int) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """Serve an address for webhooks, and write down what comes; the first that end a prediction are answered with these codes."""
+    """Serve an address for webhooks, and write down what comes. The first last events are answered with `refusals`."""
     events: list[dict[str, Any]] = []
     codes = list(refusals)
 

@@ -1,0 +1,405 @@
+"""What is fetched at a provider's word, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from typing_extensions import override
+
+from providers.base import Expired, ProviderError, Undecodable
+from providers.download import Gone, _next_hop, download, downloads_client
+from providers.guard import Forbidden, Guard, public
+from tests.simulators.common import Fault, Faults, free_port, html, play, serve
+
+PICTURE = bytes(range(256)) * 40
+
+
+@dataclass
+class Delivery:
+    """A host that delivers one picture, with faults; it keeps the headers that came."""
+
+    faults: Faults = field(default_factory=Faults)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    url: str = ""
+    guard: Guard = field(default_factory=Guard)
+
+    async def endpoint(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        return await play(request, self.faults.next("download"), self.picture)
+
+    async def picture(self) -> Response:
+        return Response(PICTURE, media_type="image/png")
+
+
+@pytest.fixture
+def delivery() -> Iterator[Delivery]:
+    made = Delivery()
+    with serve(Starlette(routes=[Route("/{path:path}", made.endpoint)])) as served:
+        made.url = f"{served.url}/a.png"
+        made.guard = Guard(frozenset({served.origin}))
+        yield made
+
+
+@pytest.fixture
+async def client(delivery: Delivery) -> AsyncIterator[httpx.AsyncClient]:
+    async with downloads_client(delivery.guard) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random waits after a failure are short here."""
+    monkeypatch.setattr("providers.polling._JITTER_S", 0.01)
+
+
+async def fetch(
+    client: httpx.AsyncClient, delivery: Delivery, url: str = "", *, cap: int = 1_000_000, fresh: bool = False
+) -> bytes:
+    deadline = asyncio.get_running_loop().time() + 5
+    return await download(client, url or delivery.url, guard=delivery.guard, cap=cap, deadline=deadline, fresh=fresh)
+
+
+async def test_a_result_is_fetched_without_any_of_our_secrets(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """The bytes come as they are, and nothing goes out that says who we are."""
+    delivery.faults.script(
+        "download", Fault(status=302, headers={"location": "/b.png", "set-cookie": "a=b; Path=/"}), None
+    )
+
+    assert await fetch(client, delivery) == PICTURE
+    for headers in delivery.headers:
+        assert not headers.keys() & {"authorization", "cookie", "referer", "x-api-key"}
+        assert headers["accept-encoding"] == "identity"
+    assert len(delivery.headers) == 2
+
+
+FORBIDDEN = [
+    "http://example.com/a.png",
+    "https://example.com:8443/a.png",
+    "https://user@example.com/a.png",
+    "https://user:password@example.com/a.png",
+    "ftp://example.com/a.png",
+    "file:///etc/passwd",
+    "javascript:alert(1)",
+    "//example.com/a.png",
+    "/a.png",
+    "",
+    "https://",
+    "https:///a.png",
+    "https://127.0.0.1/a.png",
+    "https://127.0.0.1./a.png",
+    "https://127.1/a.png",
+    "https://2130706433/a.png",
+    "https://0x7f000001/a.png",
+    "https://0x7f.0.0.1/a.png",
+    "https://0177.0.0.1/a.png",
+    "https://017700000001/a.png",
+    "https://0/a.png",
+    "https://8.8.8.8./a.png",
+    "https://134744072/a.png",
+    "https://169.254.169.254/latest/meta-data",
+    "https://100.100.100.200/latest",
+    "https://[::1]/a.png",
+    "https://[::]/a.png",
+    "https://[::ffff:127.0.0.1]/a.png",
+    "https://[::ffff:7f00:1]/a.png",
+    "https://[64:ff9b::7f00:1]/a.png",
+    "https://[2002:7f00:1::]/a.png",
+    "https://[fd00:ec2::254]/a.png",
+    "https://[fe80::1%25eth0]/a.png",
+    "https://[::1%25lo]:443/a.png",
+    "https://①②⑦.0.0.1/a.png",
+    "https://example.com\\@127.0.0.1/a.png",
+    "https://exa mple.com/a.png",
+    "https://ex%61mple.com/a.png",
+    "https://exam\nple.com/a.png",
+    "https://-/a.png",
+    "https://" + "a" * 300 + "/a.png",
+    "https://localhost/a.png",
+    "https://LOCALHOST./a.png",
+]
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+async def test_an_address_that_may_not_be_fetched(client: httpx.AsyncClient, delivery: Delivery, address: str) -> None:
+    """No other scheme or port, no names and passwords, and nothing in here, in whatever spelling."""
+    with pytest.raises(Undecodable, match="may not be fetched"):
+        await fetch(client, delivery, address or " ")
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+async def test_a_redirect_is_checked_like_an_address(
+    client: httpx.AsyncClient, delivery: Delivery, address: str
+) -> None:
+    """A good address that leads to a bad one leads nowhere."""
+    if "\n" in address or not address.isascii() or address in {"", "/a.png"}:
+        pytest.skip("not a header, or an address at the host itself")
+    delivery.faults.script("download", Fault(status=302, headers={"location": address}))
+    with pytest.raises(Undecodable):
+        await fetch(client, delivery)
+    assert len(delivery.headers) == 1
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+PRIVATE = _words("""
+    0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.255 169.254.169.254 172.16.0.1
+    172.31.255.255 192.0.0.1 192.0.0.9 192.0.2.1 192.88.99.1 192.168.1.1 198.18.0.1 198.19.255.255 198.51.100.1
+    203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
+    :: ::1 ::7f00:1 ::ffff:10.0.0.1 ::ffff:8.8.8.8%1 64:ff9b::a00:1 64:ff9b::169.254.169.254 64:ff9b:1::1 2001::1
+    2001:db8::1 2002:a00:1:: 2002:a9fe:a9fe::1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+    127.1 0177.0.0.1 2130706433 0x7f000001 localhost example.com 8.8.8.8.8 8.8.8
+    """)
+PUBLIC = _words("""
+    8.8.8.8 1.1.1.1 100.63.255.255 100.128.0.1 172.32.0.1 2606:4700::1111 2001:4860:4860::8888 ::ffff:8.8.8.8
+    64:ff9b::808:808 2002:808:808::1
+    """)
+
+
+def test_which_addresses_are_public() -> None:
+    """Whatever leads into a network of ours or to a metadata service is not, wrapped in IPv6 neither."""
+    assert [address for address in PRIVATE if public(address)] == []
+    assert [address for address in PUBLIC if not public(address)] == []
+
+
+class Names(AbstractResolver):
+    """A name server of the test's own, which may say something else each time."""
+
+    answers: list[list[str]]
+    asked: int
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        Names.asked += 1
+        found = Names.answers.pop(0)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for address in found
+        ]
+
+    @override
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"]])
+async def test_a_name_is_judged_by_the_answer_that_is_connected_to(
+    monkeypatch: pytest.MonkeyPatch, answer: list[str]
+) -> None:
+    """It is looked up once, by the connector: there is no second answer to be deceived by, and all of it counts."""
+    monkeypatch.setattr("aiohttp.ThreadedResolver", Names)
+    Names.asked, Names.answers = 0, [answer, ["8.8.8.8"]]
+    guard = Guard()
+    deadline = asyncio.get_running_loop().time() + 5
+    async with downloads_client(guard) as client:
+        with pytest.raises(Undecodable, match=r"rebinding\.example does not lead to a public address"):
+            await download(client, "https://rebinding.example/a", guard=guard, cap=10, deadline=deadline)
+    assert Names.asked == 1
+
+
+async def test_a_name_is_allowed_with_its_port_alone(monkeypatch: pytest.MonkeyPatch, delivery: Delivery) -> None:
+    """`host:port` exempts that origin, and no other port of the host."""
+    monkeypatch.setattr("aiohttp.ThreadedResolver", Names)
+    port = int(httpx.URL(delivery.url).port or 0)
+    guard = Guard(frozenset({f"Files.internal:{port}"}))
+    Names.asked, Names.answers = 0, [["127.0.0.1"], ["127.0.0.1"]]
+    deadline = asyncio.get_running_loop().time() + 5
+    async with downloads_client(guard) as client:
+        good = f"http://files.INTERNAL:{port}/a"
+        assert await download(client, good, guard=guard, cap=100_000, deadline=deadline) == PICTURE
+        with pytest.raises(Undecodable):
+            await download(client, "https://files.internal/a", guard=guard, cap=100_000, deadline=deadline)
+    assert Guard(frozenset({"[::1]:80"})).check("http://[::1]/a").path == "/a"
+    with pytest.raises(Forbidden):
+        Guard(frozenset({"[::1]:81"})).check("http://[::1]/a")
+
+
+async def test_redirects_are_followed_three_times(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """Three hops are enough for anybody; a loop is a fourth."""
+    hop = Fault(status=307, headers={"location": "/next"})
+    hops = [Fault(status=307, headers={"location": f"/{n}"}) for n in range(3)]
+    delivery.faults.script("download", *hops)
+    assert await fetch(client, delivery) == PICTURE
+    delivery.faults.script("download", *hops, Fault(status=302, headers={"location": "/3"}))
+    with pytest.raises(Undecodable, match="more than 3 redirects"):
+        await fetch(client, delivery)
+    delivery.faults.always("download", hop)
+    with pytest.raises(Undecodable, match="redirects to itself"):
+        await fetch(client, delivery)
+    delivery.faults.always("download", Fault(status=302))
+    with pytest.raises(Undecodable):
+        await fetch(client, delivery)
+
+
+def test_a_redirect_does_not_leave_https() -> None:
+    """Not even to an origin that is allowed."""
+    guard = Guard(frozenset({"127.0.0.1:80"}))
+    to = httpx.Response(302, headers={"location": "http://127.0.0.1/a"})
+    with pytest.raises(Forbidden, match="from https to http"):
+        _next_hop(httpx.URL("https://example.com/"), to, guard)
+    assert _next_hop(httpx.URL("http://127.0.0.1/"), to, guard).path == "/a"
+
+
+async def test_a_result_that_is_too_large_is_given_up(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """By what it says of itself before it is read, and by count where it says nothing."""
+    assert await fetch(client, delivery, cap=len(PICTURE)) == PICTURE
+    delivery.faults.script("download", Fault(kind="drip", seconds=100))
+    with pytest.raises(Undecodable, match=f"larger than {len(PICTURE) - 1} bytes"):
+        await fetch(client, delivery, cap=len(PICTURE) - 1)
+    delivery.faults.script("download", Fault(kind="endless"))
+    with pytest.raises(Undecodable, match="larger than"):
+        await fetch(client, delivery)
+
+
+async def test_a_fresh_result_may_be_late(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """A 404 right after the job's end is asked again; three times, and not where the result is old."""
+    missing = Fault(status=404)
+    delivery.faults.script("download", missing, missing)
+    assert await fetch(client, delivery, fresh=True) == PICTURE
+    delivery.faults.script("download", missing)
+    with pytest.raises(Gone, match="404"):
+        await fetch(client, delivery)
+    delivery.headers.clear()
+    delivery.faults.always("download", missing)
+    with pytest.raises(Gone):
+        await fetch(client, delivery, fresh=True)
+    assert len(delivery.headers) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403, 410])
+async def test_a_result_that_is_gone(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
+    """The address is of no use any more, at once; another one may be."""
+    delivery.faults.script("download", Fault(status=status))
+    with pytest.raises(Gone) as caught:
+        await fetch(client, delivery, fresh=True)
+    assert caught.value.status == status
+    assert len(delivery.headers) == 1
+
+
+BROKEN = [
+    Fault(kind="cut_within"),
+    Fault(kind="cut"),
+    Fault(status=200, body=b""),
+    html(500),
+    html(503),
+    Fault(status=429),
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: f"{fault.kind}-{fault.status}")
+async def test_a_broken_result_is_fetched_again_three_times(
+    client: httpx.AsyncClient, delivery: Delivery, fault: Fault
+) -> None:
+    """It is paid for: three failures are forgiven, the fourth ends it."""
+    delivery.faults.script("download", fault, fault, fault)
+    assert await fetch(client, delivery) == PICTURE
+    delivery.headers.clear()
+    delivery.faults.always("download", fault)
+    with pytest.raises(Undecodable, match=r"could not be fetched"):
+        await fetch(client, delivery)
+    assert len(delivery.headers) == 4
+
+
+@pytest.mark.parametrize("status", [400, 402, 406, 451])
+async def test_another_refusal_ends_it_at_once(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
+    """Neither time nor another address mends those; the message has no secrets of the address."""
+    delivery.faults.script("download", Fault(status=status))
+    with pytest.raises(Undecodable) as caught:
+        await fetch(client, delivery, delivery.url + "?signature=secret")
+    assert str(status) in caught.value.message
+    assert "secret" not in caught.value.message
+    assert len(delivery.headers) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_host_that_is_not_there(scheme: str) -> None:
+    """Refused connections and failed handshakes are tried again, then given up, without the address's secrets."""
+    port = free_port()
+    guard = Guard(frozenset({f"127.0.0.1:{port}"}))
+    deadline = asyncio.get_running_loop().time() + 5
+    url = f"{scheme}://127.0.0.1:{port}/a?signature=secret"
+    async with downloads_client(guard) as client:
+        with pytest.raises(Undecodable) as caught:
+            await download(client, url, guard=guard, cap=10, deadline=deadline)
+    assert "secret" not in caught.value.message
+
+
+async def test_a_host_that_does_not_speak_tls(delivery: Delivery) -> None:
+    """A handshake that fails is no way to get a picture in the clear."""
+    deadline = asyncio.get_running_loop().time() + 5
+    secure = delivery.url.replace("http:", "https:")
+    async with downloads_client(delivery.guard) as client:
+        with pytest.raises(Undecodable):
+            await download(client, secure, guard=delivery.guard, cap=100_000, deadline=deadline)
+    assert delivery.headers == []
+
+
+@pytest.mark.parametrize("fault", [Fault(kind="hang"), Fault(kind="drip"), Fault(status=404)])
+async def test_the_deadline_is_over_all(client: httpx.AsyncClient, delivery: Delivery, fault: Fault) -> None:
+    """A server that is slow, however it does it, is left at the deadline."""
+    delivery.faults.always("download", fault)
+    deadline = asyncio.get_running_loop().time() + 0.3
+    with pytest.raises(Expired):
+        await download(client, delivery.url, guard=delivery.guard, cap=100_000, deadline=deadline, fresh=True)
+    assert asyncio.get_running_loop().time() >= deadline
+
+
+ENCODED = base64.b64encode(PICTURE).decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "data"),
+    [
+        (f"data:image/png;base64,{ENCODED}", PICTURE),
+        (f"DATA:image/png;charset=x;BASE64,{ENCODED[:40]}\n {ENCODED[40:]}", PICTURE),
+        ("data:,a%20b", b"a b"),
+        ("data:image/png;base64," + base64.b64encode(bytes(900_000)).decode(), bytes(900_000)),
+    ],
+    ids=["plain", "odd", "percent", "large"],
+)
+async def test_a_data_uri_is_its_own_result(
+    client: httpx.AsyncClient, delivery: Delivery, address: str, data: bytes
+) -> None:
+    """Nothing is fetched for it."""
+    assert await fetch(client, delivery, address) == data
+    assert delivery.headers == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "data:",
+        "data:image/png;base64,",
+        "data:image/png;base64,!!!!",
+        "data:image/png;base64",
+        "data:," + "a" * 1_000_001,
+        "data:image/png;base64," + "A" * 1_400_000,
+        "data:," + "a" * 10_000_000,
+    ],
+    ids=lambda address: address[:30] + str(len(address)),
+)
+async def test_a_data_uri_that_is_none(client: httpx.AsyncClient, delivery: Delivery, address: str) -> None:
+    """Empty, broken and too large ones are no results."""
+    with pytest.raises(Undecodable) as caught:
+        await fetch(client, delivery, address)
+    assert len(caught.value.message) < 100
+
+
+def test_every_error_is_of_the_contract_or_gone() -> None:
+    """An adapter has two things to catch: what carries a policy, and what another address may mend."""
+    assert issubclass(Undecodable, ProviderError)
+    assert not issubclass(Gone, ProviderError)
