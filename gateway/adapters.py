@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import httpx
 
 from gateway.config import Config
 from gateway.names import EMBEDDED
-from gateway.settings import LocalSettings
+from providers.apiframe import Apiframe
 from providers.base import Provider
 from providers.cog import Cog
+from providers.fal import Fal
+from providers.guard import Guard
+from providers.polling import Pace
+from providers.replicate import Replicate
+from providers.segmind import Segmind
 
 
-def build(config: Config, client: httpx.AsyncClient, environ: Mapping[str, str]) -> dict[str, Provider]:
-    """Every adapter, over the one shared client."""
-    return {name: make(config, client, environ) for name, make in ADAPTERS.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What adapters are built from. Two clients: one for APIs, one for results, which never carries a key."""
+
+    config: Config
+    environ: Mapping[str, str] = field(repr=False)
+    http: httpx.AsyncClient
+    downloads: httpx.AsyncClient
+    guard: Guard
+    pace: Pace = field(default_factory=Pace)
+
+    def key(self, name: str) -> str | None:
+        """The key in an environment variable; None where it is empty or not set."""
+        return self.environ.get(name, "").strip() or None
 
 
-def _local(config: Config, client: httpx.AsyncClient, environ: Mapping[str, str]) -> Provider:
-    settings: LocalSettings = config.providers.local
+def build(parts: Parts) -> dict[str, Provider]:
+    """Every adapter."""
+    return {name: make(parts) for name, make in ADAPTERS.items()}
+
+
+def _local(parts: Parts) -> Provider:
+    settings = parts.config.providers.local
     workers: tuple[str, ...] = ()
     if settings.workers == "embedded":
-        workers = (environ[EMBEDDED],) if EMBEDDED in environ else ()
+        workers = (parts.environ[EMBEDDED],) if EMBEDDED in parts.environ else ()
     else:
         workers = settings.workers
     return Cog(
-        client,
+        parts.http,
         workers=workers,
         max_queue=settings.max_queue,
         start_deadline_s=settings.start_deadline_s,
@@ -34,4 +56,74 @@ def _local(config: Config, client: httpx.AsyncClient, environ: Mapping[str, str]
     )
 
 
-ADAPTERS: Mapping[str, Callable[[Config, httpx.AsyncClient, Mapping[str, str]], Provider]] = {"local": _local}
+def _replicate(parts: Parts) -> Provider:
+    settings, gateway = parts.config.providers.replicate, parts.config.gateway
+    return Replicate(
+        parts.http,
+        parts.downloads,
+        key=parts.key(settings.key_env),
+        base_url=settings.base_url,
+        guard=parts.guard,
+        pace=parts.pace,
+        submit_timeout_s=gateway.submit_timeout_s,
+        poll_timeout_s=gateway.poll_timeout_s,
+        max_result_bytes=gateway.max_result_bytes,
+    )
+
+
+def _fal(parts: Parts) -> Provider:
+    settings, gateway = parts.config.providers.fal, parts.config.gateway
+    return Fal(
+        parts.http,
+        parts.downloads,
+        key=parts.key(settings.key_env),
+        guard=parts.guard,
+        pace=parts.pace,
+        queue_url=settings.queue_url,
+        run_url=settings.run_url,
+        rest_url=settings.rest_url,
+        mode=settings.mode,
+        submit_timeout_s=gateway.submit_timeout_s,
+        poll_timeout_s=gateway.poll_timeout_s,
+        max_result_bytes=gateway.max_result_bytes,
+    )
+
+
+def _segmind(parts: Parts) -> Provider:
+    settings, gateway = parts.config.providers.segmind, parts.config.gateway
+    return Segmind(
+        parts.http,
+        parts.downloads,
+        key=parts.key(settings.key_env),
+        guard=parts.guard,
+        pace=parts.pace,
+        base_url=settings.base_url,
+        upload_url=settings.upload_url,
+        submit_timeout_s=gateway.submit_timeout_s,
+        poll_timeout_s=gateway.poll_timeout_s,
+        max_result_bytes=gateway.max_result_bytes,
+    )
+
+
+def _apiframe(parts: Parts) -> Provider:
+    settings, gateway = parts.config.providers.apiframe, parts.config.gateway
+    return Apiframe(
+        parts.http,
+        parts.downloads,
+        key=parts.key(settings.key_env),
+        guard=parts.guard,
+        pace=parts.pace,
+        base_url=settings.base_url,
+        submit_timeout_s=gateway.submit_timeout_s,
+        poll_timeout_s=gateway.poll_timeout_s,
+        max_result_bytes=gateway.max_result_bytes,
+    )
+
+
+ADAPTERS: Mapping[str, Callable[[Parts], Provider]] = {
+    "local": _local,
+    "replicate": _replicate,
+    "fal": _fal,
+    "segmind": _segmind,
+    "apiframe": _apiframe,
+}

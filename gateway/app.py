@@ -35,6 +35,8 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
 from providers import http
 from providers.base import Provider
+from providers.download import downloads_client
+from providers.guard import Guard
 
 VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
@@ -77,13 +79,17 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
     settings = config.gateway
     async with AsyncExitStack() as stack:
         stack.callback(metrics.forget_process)
+        guard = Guard(allow=frozenset(settings.url_allow))
         client = await stack.enter_async_context(http.client())
+        downloads = await stack.enter_async_context(downloads_client(guard))
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
         )
         stack.callback(imaging.close)
-        providers = adapters.build(config, client, environ)
+        providers = adapters.build(
+            adapters.Parts(config=config, environ=environ, http=client, downloads=downloads, guard=guard)
+        )
         for provider in providers.values():
             await provider.start()
             stack.push_async_callback(provider.aclose)

@@ -31,7 +31,11 @@ def page(config: Config) -> str:
 
 def _text(config: Config) -> Iterator[str]:
     yield f"config: {config.folder}"
-    yield f"local workers: {_workers(config)}"
+    yield f"local: {_workers(config)}"
+    for name, settings in config.providers:
+        if name != "local":
+            there = bool(os.environ.get(settings.key_env, "").strip())
+            yield f"{name}: {'on' if there else f'off, {settings.key_env} is not set'}"
     for model in config.models.values():
         for route in model.routes.values():
             yield ""
@@ -48,8 +52,8 @@ def _text(config: Config) -> Iterator[str]:
 def _workers(config: Config) -> str:
     workers = config.providers.local.workers
     if workers == "embedded":
-        return "embedded"
-    return ", ".join(workers) or "none: the provider local is off"
+        return "on, with the embedded worker"
+    return f"on, with {', '.join(workers)}" if workers else "off, no workers are configured"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -96,7 +100,7 @@ def _model(model: Model) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, param in model.params.items():
         need = " **Required.**" if param.required else ""
-        yield f"| `{name}` | {param.type} | {_range(param)} | {_default(param)} | {_escape(param.doc)}{need} |"
+        yield f"| `{name}` | {param.type} | {_range(param)} | {_plain(param.default)} | {_escape(param.doc)}{need} |"
     for route in model.routes.values():
         yield from _route(model, route)
 
@@ -117,6 +121,8 @@ def _route(model: Model, route: Route) -> Iterator[str]:
         if cell.route is not route:
             continue
         only = f"Only here. {cell.param.type}, {_range(cell.param)}. {cell.param.doc}" if cell.only_here else ""
+        if cell.rule.default is not None:
+            only += f"Default here: {_plain(cell.rule.default)}"
         yield f"| `{cell.name}` | {_escape(cell.describe())} | {_escape(only)} |"
 
 
@@ -126,7 +132,7 @@ def _inputs(route: Route) -> str:
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
-    return (cell.name, cell.param.type, _range(cell.param), _default(cell.param), cell.describe())
+    return (cell.name, cell.param.type, _range(cell.param), _default(cell), cell.describe())
 
 
 def _range(param: Param) -> str:
@@ -134,12 +140,13 @@ def _range(param: Param) -> str:
     return f"{words} characters" if param.type == "string" and words else words or "any"
 
 
-def _default(param: Param) -> str:
-    return (
-        ""
-        if param.default is None
-        else f"{str(param.default).lower() if isinstance(param.default, bool) else param.default}"
-    )
+def _default(cell: Cell) -> str:
+    """What is sent when the caller says nothing: the route's own default before the parameter's."""
+    return _plain(cell.param.default if cell.rule.default is None else cell.rule.default)
+
+
+def _plain(default: object) -> str:
+    return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _price(price: Price) -> str:

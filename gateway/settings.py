@@ -31,6 +31,18 @@ def _public(text: str) -> str:
     return text.rstrip("/")
 
 
+def _host_port(text: str) -> str:
+    parts = urlsplit(f"//{text}")
+    try:
+        known = parts.hostname is not None and parts.port is not None and parts.netloc == text
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("expected host:port, such as 127.0.0.1:9000")
+    return text.lower()
+
+
+HostPort = Annotated[str, AfterValidator(_host_port)]
 Origin = Annotated[str, AfterValidator(_origin)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
 
@@ -42,6 +54,9 @@ class GatewaySettings(Frozen):
     default_response_format: ResponseFormat = "both"
     deadline_s: Seconds = 280
     attempt_timeout_s: Seconds = 240
+    submit_timeout_s: Seconds = 30
+    poll_timeout_s: Seconds = 10
+    url_allow: tuple[HostPort, ...] = ()
     body_timeout_s: Seconds = 60
     grace_s: Seconds = 25
     keep_alive_s: Seconds = 10
@@ -98,7 +113,43 @@ class LocalSettings(Frozen):
     health_interval_s: Seconds = 2
 
 
+class ReplicateSettings(Frozen):
+    """`[replicate]`. `key_env` names the environment variable that holds the key; without a key the provider is off."""
+
+    base_url: Origin = "https://api.replicate.com"
+    key_env: str = "REPLICATE_API_TOKEN"
+
+
+class FalSettings(Frozen):
+    """`[fal]`. `mode` is the queue, or the synchronous host."""
+
+    queue_url: Origin = "https://queue.fal.run"
+    run_url: Origin = "https://fal.run"
+    rest_url: Origin = "https://rest.fal.ai"
+    mode: Literal["queue", "run"] = "queue"
+    key_env: str = "FAL_KEY"
+
+
+class SegmindSettings(Frozen):
+    """`[segmind]`."""
+
+    base_url: Origin = "https://api.segmind.com"
+    upload_url: Origin = "https://workflows-api.segmind.com"
+    key_env: str = "SEGMIND_API_KEY"
+
+
+class ApiframeSettings(Frozen):
+    """`[apiframe]`."""
+
+    base_url: Origin = "https://api.apiframe.ai"
+    key_env: str = "APIFRAME_API_KEY"
+
+
 class ProvidersFile(Frozen):
     """The whole of `providers.toml`: one section for each provider that there is an adapter for."""
 
     local: LocalSettings = LocalSettings()
+    replicate: ReplicateSettings = ReplicateSettings()
+    fal: FalSettings = FalSettings()
+    segmind: SegmindSettings = SegmindSettings()
+    apiframe: ApiframeSettings = ApiframeSettings()

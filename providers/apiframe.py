@@ -1,7 +1,7 @@
 """Apiframe: jobs that are posted under an idempotency key and polled. Version 2 of its API.
 
-Sources: the official openapi.json (apiframe-ai/apiframe-nodejs-sdk, 9f9b464 of July 2026) and docs-v2.apiframe.ai (image
-upscale, jobs, uploads), read in November 2026.
+Sources: the official openapi.json (apiframe-ai/apiframe-nodejs-sdk, 9f9b464 of July 2026) and docs-v2.apiframe.ai
+(image upscale, jobs, uploads), read in November 2026.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ _POLICY = re.compile(
 # What follows one of these may be the caller's prompt.
 _ECHO = re.compile(r"""["'`<{\[(]""")
 
+_NO_PARAMS = "the route has no options.params, such as clarityUpscaleParams"
+
 _Answer: TypeAlias = "dict[str, Json]"
 
 
@@ -75,8 +77,8 @@ class Apiframe:
     """The adapter for Apiframe. `http` is for its API; `downloads` for results, which lie at public addresses.
 
     The key goes to the origin of `base_url` and nowhere else. `submit_timeout_s` bounds a submit (Apiframe fetches the
-    picture meanwhile) and an upload, `poll_timeout_s` a look. Pictures above `max_upload_bytes` are Rejected. A job that
-    Apiframe does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are Undecodable.
+    picture meanwhile) and an upload, `poll_timeout_s` a look. Pictures above `max_upload_bytes` are Rejected. A job
+    that Apiframe does not know is given up after `lost_after_s`; results above `max_result_bytes` are Undecodable.
 
     Options of a route: `params`, the name of the object that the model's parameters go into (`clarityUpscaleParams`),
     and `usd_per_credit`, for what a job cost: no official page has that price.
@@ -117,7 +119,7 @@ class Apiframe:
         if not self._key:
             return Readiness.OFF, "APIFRAME_API_KEY is not set"
         if not isinstance(upstream.options.get("params"), str):
-            return Readiness.OFF, "the route has no options.params, such as clarityUpscaleParams"
+            return Readiness.OFF, _NO_PARAMS
         return Readiness.READY, ""
 
     async def start(self) -> None:
@@ -131,8 +133,10 @@ class Apiframe:
 
         Raises Unknown where it stayed lost, Unreached where a picture could not be uploaded.
         """
+        params = job.upstream.options.get("params")
+        if not isinstance(params, str):
+            raise Rejected(f"{NAME}: {_NO_PARAMS}")
         given = {key: await self._uploaded(value) for key, value in job.payload.items()}
-        params = str(job.upstream.options["params"])
         body = await json_body({"model": job.upstream.model, params: given})
         usd = job.upstream.options.get("usd_per_credit")
         data = {
@@ -318,11 +322,11 @@ def _state(answer: Json) -> str:
 
 def _cost(answer: Json, usd_per_credit: str) -> int | None:
     """Return what a job cost in micro-dollars, None where its credits or their price are not known."""
-    credits = _at(answer, "creditCost")
-    if isinstance(credits, bool) or not isinstance(credits, int | float):
+    spent = _at(answer, "creditCost")
+    if isinstance(spent, bool) or not isinstance(spent, int | float):
         return None
     with contextlib.suppress(InvalidOperation, ValueError, OverflowError):
-        micros = Decimal(str(credits)) * Decimal(usd_per_credit) * 1_000_000
+        micros = Decimal(str(spent)) * Decimal(usd_per_credit) * 1_000_000
         return round(micros) if micros >= 0 else None
     return None
 

@@ -10,14 +10,11 @@ import re
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TypeAlias
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
-
-Address: TypeAlias = "IPv4Address | IPv6Address"
 
 # Denied whatever the standard library says of them, for its tables differ between versions: carrier-grade NAT (there
 # are metadata services), link-local, protocol assignments, the 6to4 relay, benchmarks, reserved; in IPv6 addresses
@@ -45,15 +42,15 @@ class Forbidden(Exception):
 
 def public(address: str) -> bool:
     """Say whether an IP address, as text, belongs to the public internet; IPv4 inside of IPv6 is looked into."""
+    if "%" in address:
+        # A zone is for addresses of a local network.
+        return False
     try:
-        found: Address | None = ip_address(address)
+        found = ip_address(address)
     except ValueError:
         return False
-    while isinstance(found, IPv6Address):
-        if (inner := _embedded(found)) is None:
-            break
-        found = inner
-    assert found is not None
+    if isinstance(found, IPv6Address):
+        found = _embedded(found) or found
     return found.is_global and not found.is_multicast and not any(found in network for network in _DENIED)
 
 

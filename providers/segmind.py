@@ -118,7 +118,7 @@ class Segmind:
         self._key = key
         self._pace = pace
         self._base_url = base_url.rstrip("/")
-        self._upload_url = upload_url.rstrip("/").removesuffix("/upload-asset") + "/upload-asset"
+        self._upload_url = f"{upload_url.rstrip('/')}/upload-asset"
         self._submit_timeout_s = submit_timeout_s
         self._poll_timeout_s = poll_timeout_s
         self._sync_timeout_s = sync_timeout_s
@@ -264,6 +264,7 @@ class Segmind:
             raise Unanswered(f"{NAME}: no whole answer") from exc
         # A failed job is answered with 422, so the body counts before the status.
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
+            missing.clear()
             return answer
         if response.status_code == 404:
             missing.append(time.monotonic())

@@ -39,5 +39,3 @@ def test_links_lead_somewhere() -> None:
     """Every relative link of the README is a file of the repository."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
-
-

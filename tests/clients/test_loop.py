@@ -111,9 +111,7 @@ def test_by_other_threads(probed: Probed, source: bytes, wanted: str, size: str)
             kept.append(max(map(held, probed.beats(began)), default=0.0))
 
     usual = statistics.median(kept)
-    print(
-        f"{wanted}: the loop was kept for {usual * 1e3:.1f} ms in the usual call, {max(kept) * 1e3:.1f} ms in the worst"
-    )
+    print(f"{wanted}: the loop is kept for {usual * 1e3:.1f} ms by the usual call, {max(kept) * 1e3:.1f} ms at worst")
     assert usual <= LIMIT_S
 
 
@@ -139,7 +137,8 @@ async def test_the_probe_sees_it(tmp_path: Path, how: str) -> None:
 
     beats = probe.read(tmp_path / "beats")
     assert max(map(held, beats)) > LIMIT_S
-    assert (max(beat.worked for beat in beats) > LIMIT_S) == (how == "work")
+    if how == "work":
+        assert max(beat.worked for beat in beats) > LIMIT_S
 
 
 def _work() -> int:

@@ -16,7 +16,7 @@ from openai import Omit, OpenAI
 from openai.types import ImagesResponse
 
 from tests.clients.pictures import flat, picture
-from tests.clients.running import COMMAND, Serve, Served, clean_environ, serving, until
+from tests.clients.running import COMMAND, STOP_S, Serve, Served, clean_environ, processes, serving, until
 from tests.clients.test_python_errors import check
 
 PNG = flat(20, 10)
@@ -142,9 +142,10 @@ def test_keys_stay_out_of_the_log(locked: Served) -> None:
     with OpenAI(base_url=locked.base_url, api_key="first-key") as client:
         response = client.images.edit(image=PNG, prompt="a very private prompt", model="lanczos-bp")
 
+    request_id = str(response._request_id)
+    # The line is written when the answer is out, which is a moment after its client has it.
+    until(lambda: request_id in locked.log.read_text(), "the request is in the log")
     log = locked.log.read_text()
-    assert response._request_id
-    assert response._request_id in log
     for secret in (*KEYS.split(","), "third-key", "a very private prompt", "iVBOR"):
         assert secret not in log
 
@@ -203,8 +204,12 @@ def test_work_in_progress_is_finished(tmp_path: Path) -> None:
     with serving(tmp_path) as served, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(_slow_call, served)
         until(lambda: served.metric("darkroom_jobs_in_progress") == 1, "the call has begun")
+        workers = {worker.pid for worker in served.workers()}
         served.process.send_signal(signal.SIGTERM)
         assert slow.result().size == "3200x3200"
+        assert served.process.wait(STOP_S) == 0
+        assert workers
+        assert not workers & {line.pid for line in processes() if line.state[0] != "Z"}
 
 
 def _slow_call(served: Served) -> ImagesResponse:

@@ -51,7 +51,7 @@ MISTAKES = {
         "gateway.toml",
         '"clarity-upscaler"',
         '"clarity"',
-        ["gateway.default_model", "found clarity", "a model: clarity-upscaler, lanczos-bp"],
+        ["gateway.default_model", "found clarity", "a model: aura-sr, clarity-upscaler"],
     ),
     "alias of nothing": (
         "gateway.toml",

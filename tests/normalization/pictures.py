@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from normalization import icc
 from normalization.headers import BadImage, sniff
-from normalization.values import FORMATS
+from normalization.images import finish
+from normalization.values import FORMATS, Format, Step, Transcode
 from normalization.values import Image as Picture
 
 ALL = FORMATS
@@ -175,7 +176,7 @@ _FEATURES: Mapping[str, Callable[[], bytes]] = {
     "jpeg-progressive": lambda: encoded(noise(), "jpeg", progressive=True),
     "jpeg-turned": lambda: encoded(noise(), "jpeg", exif=exif(6)),
     "png-palette": lambda: encoded(noise().quantize(16), "png", transparency=3),
-    "png-16": lambda: raw_png((8, 4), 16, 0, bytes(range(64)), chunk(b"gAMA", struct.pack(">I", 100_000))),
+    "png-16": lambda: raw_png((8, 4), 16, 0, bytes(range(64))),
     "webp-lossless": lambda: encoded(transparent(), "webp", lossless=True),
 }
 FEATURES = sorted(_FEATURES)
@@ -200,3 +201,17 @@ def tables(name: str) -> bytes:
     description = struct.pack(">4s4xII2s2sII", b"mluc", 1, 12, b"en", b"US", len(text), 28) + text
     head = bytes(16) + b"RGB XYZ " + bytes(104)
     return head + struct.pack(">I4sII", 1, b"desc", 144, len(description)) + description
+
+
+def done(data: bytes, *steps: Step) -> tuple[bytes, tuple[str, ...]]:
+    """A file through the finishing steps, whose header is checked on the way."""
+    found, notes = finish(data, sniff(data), steps)
+    assert found.header == sniff(found.data)
+    return found.data, notes
+
+
+def transcoded(picture: Image.Image, fmt: Format, quality: int | None = None) -> bytes:
+    """A picture through one transcoding, from a format that is another."""
+    return done(
+        encoded(picture, "webp" if fmt == "png" else "png", lossless=True), Transcode(format=fmt, quality=quality)
+    )[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -12,6 +13,8 @@ from normalization.values import Value
 from providers.base import Expired, Handle, Readiness, Rejected, Undecodable, Unknown, Unreached, Unusable, Upstream
 from providers.fal import Fal
 from providers.fal_answer import addresses, cost, pictures, reason
+from providers.polling import Pace
+from providers.wire import Json
 from tests.providers.conftest import data_uri
 from tests.providers.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, picture, run, soon
 from tests.simulators.common import Fault, free_port, size, tiny
@@ -122,9 +125,7 @@ def test_addresses_are_built_as_the_official_client_builds_them(model: str, app:
 
 async def test_addresses_of_the_answer_are_followed(fal: Fal, sim: FalAi) -> None:
     """Where fal says that a job is, there it is asked for."""
-    sim.announce = lambda address: (
-        f"{address}/response" if address[-8:-7] == "-" or "/" not in address[-30:] else address
-    )
+    sim.announce = lambda address: address if address.endswith(("/status", "/cancel")) else f"{address}/response"
     handle = await begun(fal)
     await fal.wait(handle, soon())
     assert sim.asked("GET")[-1].path == httpx.URL(handle.data["response_url"]).path
@@ -171,6 +172,28 @@ async def test_a_stored_handle_is_checked_against_the_configured_origin(sim: Fal
     assert no_key_went_astray(sim)
 
 
+async def test_an_old_job_is_looked_at_at_once(sim: FalAi) -> None:
+    """A handle from the ledger may have ended long ago: its age is no reason to wait for it."""
+    async with adapter(sim, pace=Pace()) as fal:
+        handle = await begun(fal)
+        old = {**handle.data, "submitted": str(time.time() - 100)}
+        await fal.wait(Handle(provider="fal", id=handle.id, data=old), soon(1))
+        await fal.wait(Handle(provider="fal", id=handle.id, data={**handle.data, "submitted": "?"}), soon())
+    assert sim.asked("PUT") == []
+
+
+async def test_one_job_is_learned_from_once(sim: FalAi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that is asked for a second time says nothing of how long jobs take."""
+    monkeypatch.setattr("providers.download._FRESH_WAITS_S", ())
+    learned: list[str] = []
+    pace = Pace()
+    monkeypatch.setattr(pace, "learn", lambda key, seconds: learned.append(key))
+    sim.faults.script("job", Fault(kind="job", word="MOVED"))
+    async with adapter(sim, pace=pace) as fal:
+        await run(fal)
+    assert learned == [f"fal/{CLARITY}/9"]
+
+
 @pytest.mark.parametrize("shape", ["image", "images", "string", "url"])
 @pytest.mark.parametrize("inline", [False, True])
 async def test_outputs_in_every_shape(fal: Fal, sim: FalAi, shape: Shape, inline: bool) -> None:
@@ -182,10 +205,19 @@ async def test_outputs_in_every_shape(fal: Fal, sim: FalAi, shape: Shape, inline
 
 def test_pictures_are_found_in_order_and_nothing_else_is() -> None:
     """Several keep their order; what is no address is no picture."""
-    both = {"images": [{"url": "https://a/1"}, {"url": b"2"}, "https://a/3"], "image": None}
+    both: Json = {"images": [{"url": "https://a/1"}, {"url": b"2"}, "https://a/3"], "image": None}
     assert pictures(both) == ["https://a/1", b"2", "https://a/3"]
-    for nothing in (None, 1, {}, {"image": {"url": ""}}, {"image": {}}, {"images": []}, "file:///etc/passwd", [None]):
-        assert pictures(nothing) == []
+    empty: list[Json] = [
+        None,
+        1,
+        {},
+        {"image": {"url": ""}},
+        {"image": {}},
+        {"images": []},
+        "file:///etc/passwd",
+        [None],
+    ]
+    assert [pictures(answer) for answer in empty] == [[]] * len(empty)
 
 
 async def test_a_large_picture_goes_to_the_storage_first(sim: FalAi) -> None:

@@ -56,10 +56,10 @@ LOCKED = {"detail": "User is locked. Reason: Exhausted balance. Top up your bala
     ("fault", "kind", "message"),
     [
         (Fault(status=400, body={"detail": f"Bad input: {SECRET}"}), Rejected, "fal: HTTP 400: Bad input"),
-        (Fault(status=401, body={"detail": "invalid key credentials"}), Unusable, "fal: HTTP 401: our account cannot be used"),
+        (Fault(status=401, body={"detail": "invalid key"}), Unusable, "fal: HTTP 401: our account cannot be used"),
         (Fault(status=402, body={}), Unusable, "fal: HTTP 402: our account cannot be used"),
         (Fault(status=403, body=LOCKED), Unusable, "fal: HTTP 403: the account is locked or out of credit"),
-        (Fault(status=403, body={"detail": "Content policy violation"}), Blocked, "fal: HTTP 403: Content policy violation"),
+        (Fault(status=403, body={"detail": "NSFW content"}), Blocked, "fal: HTTP 403: NSFW content"),
         (Fault(status=404, body={"detail": "Application not found"}), Failed, "fal: HTTP 404: Application not found"),
         (Fault(status=405, body={}), Rejected, "fal: HTTP 405"),
         (Fault(status=406, body={}), Rejected, "fal: HTTP 406"),
@@ -173,11 +173,11 @@ async def test_an_id_in_torn_json_is_found(fal: Fal, sim: FalAi) -> None:
 
 async def test_a_named_job_is_asked_for_until_fal_answers(sim: FalAi) -> None:
     """While nothing is heard of it, it may be there; without an answer it stays Unknown."""
-    sim.faults.script("submit", Fault(kind="truncate"))
+    sim.faults.script("submit", Fault(kind="cut_within"))
     sim.faults.script("poll", html(502), Fault(kind="cut"), None)
     async with adapter(sim) as fal:
         assert [(await begun(fal)).id] == sim.books.taken
-    sim.faults.script("submit", Fault(kind="truncate"))
+    sim.faults.script("submit", Fault(kind="cut_within"))
     sim.faults.always("poll", html(502))
     async with adapter(sim, reconcile_s=0.3) as fal:
         with pytest.raises(Unknown):

@@ -18,7 +18,8 @@ from normalization.values import Header, Image, ImageRequest, Plan, Size, Value
 from providers.base import Readiness
 
 CONFIG = load(SHIPPED, {})
-CLARITY = CONFIG.models["clarity-upscaler"]
+WHOLE = CONFIG.models["clarity-upscaler"]
+CLARITY = WHOLE.model_copy(update={"routes": {name: WHOLE.routes[name] for name in ("local", "resample")}})
 PICTURE = Image(data=b"not looked into", header=Header(format="png", width=600, height=400))
 READY, DOWN, OFF = (state for state in (Readiness.READY, Readiness.DOWN, Readiness.OFF))
 

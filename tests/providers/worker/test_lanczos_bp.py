@@ -375,5 +375,6 @@ def test_responsive_while_at_work(server: Running, coffee: Image.Image) -> None:
             time.sleep(0.01)
 
     print(f"{len(waits)} looks, the longest {max(waits) * 1000:.0f} ms")
+    # On the event loop the work would let one look through, and the next after seconds.
     assert len(waits) > 20
-    assert max(waits) < 0.3
+    assert sorted(waits)[len(waits) // 2] < 0.1

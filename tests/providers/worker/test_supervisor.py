@@ -40,23 +40,24 @@ def alive(pid: int) -> bool:
     """Whether there is such a process, and it has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 async def test_killed_child_is_replaced() -> None:
     """A child that is killed is started again and again, on the same address; who calls meanwhile is answered."""
     with embedded(*PLAY) as worker:
-        async with httpx.AsyncClient(base_url=worker.url, timeout=10) as client:
-            for _ in range(2):
-                pid = worker.pid
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
-                await until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
-                # The socket is open all the while: this waits for the next child.
+        for _ in range(2):
+            killed = worker.pid
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda killed=killed: worker.pid != killed)  # type: ignore[misc]
+            # The socket is open all the while: this waits for the next child.
+            async with httpx.AsyncClient(base_url=worker.url, timeout=30) as client:
                 assert (await client.get("/")).status_code == 200
-                await until(lambda pid=pid: worker.pid not in {None, pid})  # type: ignore[misc]
-                await_status(worker.url, "READY")
+            assert worker.pid not in {None, killed}
+            await_status(worker.url, "READY")
+        async with httpx.AsyncClient(base_url=worker.url, timeout=30) as client:
             assert (await client.post("/predictions", json=play())).json()["status"] == "succeeded"
 
 

@@ -210,28 +210,30 @@ async def test_same_id_twice_at_once(client: httpx.AsyncClient) -> None:
 
 async def test_large_bodies_do_not_hold_the_loop(client: httpx.AsyncClient) -> None:
     """While 28 MB go in and 80 MB come out, the worker answers others at once."""
-    longest = 0.0
+    waits: list[float] = []
 
     async def look() -> None:
-        nonlocal longest
         while True:
             began = time.perf_counter()
             await client.get("/health-check")
-            longest = max(longest, time.perf_counter() - began)
+            waits.append(time.perf_counter() - began)
             await asyncio.sleep(0.005)
 
     sent = data_uri(bytes(20_000_000))
     content = f'{{"input":{{"text":"abcd","times":15000000,"seconds":0.2,"image":"{sent}"}}}}'.encode()
-    # The one who is measured is not to share this test's event loop: curl would be as good.
-    command = [sys.executable, "-c", _POST, str(client.base_url)]
     looking = asyncio.create_task(look())
+    await asyncio.sleep(0.5)
+    # How long it takes on this machine, with whatever else runs on it.
+    idle, waits[:] = max(waits), []
+    # Another process: who is measured is not to share this test's event loop.
+    command = [sys.executable, "-c", _POST, str(client.base_url)]
     posting = await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1)
     length, _ = await posting.communicate(content)
     looking.cancel()
 
-    print(f"longest wait for /health-check: {longest * 1000:.0f} ms")
+    print(f"longest wait for /health-check: {max(waits) * 1000:.0f} ms, idle {idle * 1000:.0f} ms")
     assert int(length) > 80_000_000
-    assert longest < 0.3
+    assert max(waits) < 0.2 + 5 * idle
 
 
 _POST = """
