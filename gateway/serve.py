@@ -36,7 +36,7 @@ def serve(host: str, port: int, workers: int) -> int:
         if config.providers.local.workers == "embedded":
             from providers.worker.supervisor import EmbeddedWorker
 
-            worker = EmbeddedWorker()
+            worker = EmbeddedWorker([f"--max-output-pixels={config.gateway.max_output_pixels}"])
             worker.start()
             stack.callback(worker.stop, config.gateway.grace_s)
             os.environ[EMBEDDED] = worker.url

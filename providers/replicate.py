@@ -6,6 +6,7 @@ It is not built on the official client: one version of that fails on the status 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import time
@@ -33,6 +34,7 @@ _SKEW_S = 5.0
 # What a finished job is given beyond the deadline to hand over its result: it is paid for.
 _GRACE_S = 15.0
 _FIND_AFTER_S = 0.25
+_LOOK_S = 0.1
 _REMEMBERED = 4096
 
 
@@ -209,22 +211,19 @@ class Replicate:
 
     async def _end(self, handle: Handle) -> dict[str, Json]:
         """Cancel, look, and return the prediction once it has ended. Raises Unknown where it is not seen to."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._cancel_timeout_s
         tried = 0
-        while True:
-            for ask in (self._api.cancel, self._api.prediction):
-                try:
-                    prediction = await ask(handle.id)
-                except (Unanswered, Again, Missing):
-                    continue
-                if prediction.get("status") in ENDED:
-                    return prediction
-            pause = 0.1 + jitter(tried)
-            if loop.time() + pause > until:
-                raise Unknown(f"{NAME}: the job could not be seen to end")
-            await asyncio.sleep(pause)
-            tried += 1
+        try:
+            async with asyncio.timeout(self._cancel_timeout_s):
+                while True:
+                    for ask in (self._api.cancel, self._api.prediction):
+                        with contextlib.suppress(Unanswered, Again, Missing):
+                            prediction = await ask(handle.id)
+                            if prediction.get("status") in ENDED:
+                                return prediction
+                    await asyncio.sleep(_LOOK_S + jitter(tried))
+                    tried += 1
+        except TimeoutError as exc:
+            raise Unknown(f"{NAME}: the job could not be seen to end") from exc
 
     async def _outcome(self, handle: Handle, prediction: Mapping[str, Json], deadline: float) -> Outcome:
         now = asyncio.get_running_loop().time()

@@ -71,10 +71,10 @@ def _invalid_fields(told: Mapping[str, object]) -> str:
 
 def failure(prediction: Mapping[str, Json]) -> ProviderError:
     """Return the error that an ended prediction other than a succeeded one stands for."""
-    status = prediction.get("status")
-    if status != "failed":
-        # Cancelled from outside, or its own deadline came: "aborted" where it had not begun yet.
-        return Failed(f"{NAME}: the job was {status}")
+    if prediction.get("status") != "failed":
+        # By somebody else, or at its own deadline; "aborted" where it had not begun yet.
+        word = "aborted" if prediction.get("status") == "aborted" else "canceled"
+        return Failed(f"{NAME}: the job was {word}")
     reason = prediction.get("error")
     text = reason if isinstance(reason, str) else ""
     if _POLICY.search(text):

@@ -189,6 +189,11 @@ def test_a_thumbnail_does_not_count() -> None:
     assert sniff(data) == replace(PLAIN["jpeg"], metadata=True)
 
 
+def test_fill_before_a_marker() -> None:
+    """Any number of bytes 0xFF may stand in front of a JPEG's marker and mean nothing."""
+    assert sniff(plain("jpeg")[:20] + b"\xff\xff\xff" + plain("jpeg")[20:]) == PLAIN["jpeg"]
+
+
 def test_a_marker_across_two_windows() -> None:
     """Long pictures are searched piece by piece, and an end that lies between two pieces is found."""
     data = plain("jpeg")

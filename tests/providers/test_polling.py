@@ -176,18 +176,17 @@ async def test_it_asks_until_there_is_a_value(monkeypatch: pytest.MonkeyPatch) -
     assert await poll(ask, pace=pace, key="k", deadline=soon()) == "done"
     assert len(times) == 6
     # What the provider asked for is kept.
-    assert times[3] - times[2] >= 0.1
+    assert times[3] - times[2] > 0.09
     typical = pace.typical("k")
     assert typical is not None
     assert times[4] - times[0] <= typical <= times[5] - times[0] + 0.1
 
 
-async def test_the_first_look_may_be_at_once() -> None:
+async def test_the_first_look_may_be_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the caller knows that it is done there is no wait."""
-    ask, times = scripted("done")
-    began = asyncio.get_running_loop().time()
-    await poll(ask, pace=Pace(), key="k", deadline=soon(), first=0.0)
-    assert times[0] - began < 0.25
+    monkeypatch.setattr("providers.polling._FIRST_S", 3600)
+    ask, _ = scripted("done")
+    assert await poll(ask, pace=Pace(), key="k", deadline=soon(), first=0.0) == "done"
 
 
 async def test_an_old_job_that_is_done_teaches_nothing() -> None:
@@ -220,7 +219,7 @@ async def test_it_ends_at_the_deadline(answer: object) -> None:
     deadline = soon(0.3)
     with pytest.raises(Expired):
         await poll(ask, pace=Pace(), key="k", deadline=deadline)
-    assert asyncio.get_running_loop().time() >= deadline
+    assert asyncio.get_running_loop().time() > deadline - 0.01
 
 
 async def test_a_look_that_hangs_ends_at_the_deadline() -> None:

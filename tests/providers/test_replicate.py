@@ -66,7 +66,7 @@ def sim() -> Iterator[Simulator]:
 
 
 def adapter(client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: Simulator, **settings: Any) -> Replicate:
-    patience = {"reconcile_s": 0.6, "cancel_timeout_s": 1.0, "vanish_s": 0.3, "poll_timeout_s": 0.5, "wait_s": 0}
+    patience = {"reconcile_s": 0.6, "cancel_timeout_s": 0.6, "vanish_s": 0.3, "poll_timeout_s": 0.5, "wait_s": 0}
     return Replicate(
         client,
         downloads,
@@ -278,10 +278,11 @@ async def test_a_job_that_is_stuck_is_cancelled_at_the_deadline_and_seen_to_end(
     assert [job.status for job in sim.jobs.values()] == ["canceled"]
 
 
-async def test_a_job_that_could_not_be_cancelled_is_unknown(provider: Replicate, sim: Simulator) -> None:
+@pytest.mark.parametrize("fault", [html(502), Fault(kind="hang"), Fault(status=404, body={"detail": "none"})])
+async def test_a_job_that_could_not_be_cancelled_is_unknown(provider: Replicate, sim: Simulator, fault: Fault) -> None:
     """While it may run, no other route may be paid."""
     sim.faults.script("job", Fault(kind="job", word="stuck"))
-    sim.faults.always("cancel", html(502))
+    sim.faults.always("cancel", fault)
     with pytest.raises(Unknown, match="seen to end"):
         await run(provider, seconds=0.3)
 
@@ -535,14 +536,29 @@ async def test_a_result_at_a_forbidden_address_is_not_fetched(
 
 
 async def test_the_key_stays_with_the_api(provider: Replicate, sim: Simulator) -> None:
-    """It is sent to the configured origin alone, on redirects neither; a result there is fetched with it."""
-    await run(provider)
-    assert sim.keys_at_delivery == []
+    """It is sent to the configured origin alone: no redirect takes it elsewhere, and results do not get it."""
     handle = await provider.submit(job())
+    away = Fault(status=307, headers={"location": sim.jobs[handle.id].output[0]})
+    sim.faults.script("poll", away)
+    await provider.wait(handle, soon())
+    sim.faults.script("submit", away)
+    with pytest.raises(Unknown):
+        await provider.submit(job())
+
+    assert sim.keys_at_delivery == []
+    assert sim.books.billed == 1
+
+
+async def test_a_result_at_the_api_is_fetched_with_the_key(provider: Replicate, sim: Simulator) -> None:
+    """The API's own files ask for it; one that is not there is gone."""
+    key = "a-file"
+    sim.files[key] = ({"id": key}, PICTURE)
+    handle = await provider.submit(job())
+    sim.jobs[handle.id].output = f"{sim.url}/v1/files/{key}"
+    assert (await provider.wait(handle, soon())).pictures == (b'{"id":"a-file"}',)
     sim.jobs[handle.id].output = f"{sim.url}/v1/files/none"
     with pytest.raises(Undecodable, match="gone"):
         await provider.wait(handle, soon())
-    assert ("GET", "/v1/files/none") in sim.books.requests
 
 
 async def test_readiness(client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: Simulator) -> None:

@@ -91,7 +91,7 @@ class Simulator:
     @property
     def books(self) -> Books:
         """What was taken and what it costs: the seconds that ran, whether they led to anything or not."""
-        seconds = {job.id: job.predict_time for job in self.jobs.values()}
+        seconds = {job.id: job.predict_time for job in list(self.jobs.values())}
         bills = {name: ran * USD_PER_SECOND for name, ran in seconds.items() if ran > 0}
         return Books(taken=list(self.jobs), bills=bills, requests=list(self._requests))
 
