@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE := tests/clients/node
 
-.PHONY: run setup test check format bench docs lock clean help
+.PHONY: run setup test check format bench demo docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ format: $(VENV)/.dev  ## rewrite to the house style
 
 bench: $(VENV)/.dev  ## what a call costs, as a table
 	$(BIN)/python -m tests.bench
+
+demo: $(VENV)/.dev  ## the gateway before four simulated providers
+	$(BIN)/python -m tests.demo
 
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/darkroom check --markdown > docs/models.md

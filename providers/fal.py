@@ -144,7 +144,12 @@ class Fal:
             return await self._made(handle, deadline)
         except Expired as exc:
             # With a code it is fal's own word: there is nothing left to cancel.
-            if exc.code is not None or not await self._queue.cancel(handle):
+            if exc.code is not None:
+                raise
+            became = await self._queue.cancel(handle)
+            if became == "vanished":
+                raise Unknown(f"{NAME}: the job vanished") from exc
+            if became == "removed":
                 raise
         try:
             return await self._made(handle, asyncio.get_running_loop().time() + self._fetch_timeout_s, ended=True)

@@ -6,16 +6,20 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import httpx
 
 from providers.base import Expired, Handle, Undecodable, Unknown
 from providers.fal_answer import NAME, addresses, at, failure, is_request_id, request_id, torn_request_id
 from providers.fal_api import Api, loose_json
-from providers.fal_watch import ENDED, GONE, Result, Watch
+from providers.fal_watch import ENDED, GONE, Doubt, Result, Watch
 from providers.http import Unanswered, retry_after
 from providers.polling import Again, Pace, poll
 from providers.wire import Body, Json
+
+# What became of a job that was cancelled.
+Stopped: TypeAlias = Literal["completed", "removed", "vanished"]
 
 _STATUS_BYTES = 1_000_000
 
@@ -81,20 +85,22 @@ class Queue:
             last = f"; the last answer was {watch.trouble}" if watch.trouble else ""
             raise Expired(f"{NAME}: the deadline passed{last}") from exc
 
-    async def cancel(self, handle: Handle) -> bool:
-        """Ask for the job's end and see it; return whether there may be a result nevertheless.
+    async def cancel(self, handle: Handle) -> Stopped:
+        """Ask for the job's end and see it: it completed nevertheless, was removed, or is not known to fal any more.
 
         Raises Unknown where it was not seen to end.
         """
         where = self._where(handle)
         until = asyncio.get_running_loop().time() + self.cancel_timeout_s
+        missed = Doubt(after_s=self.lost_after_s)
+        word: Stopped | Literal["asked"]
         try:
-            word = await poll(lambda: self._stop(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
-            if word == "asked":
-                word = await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            word = await poll(lambda: self._stop(where, missed), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            if word != "asked":
+                return word
+            return await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
         except Expired as exc:
             raise Unknown(f"{NAME}: the job was told to stop and was not seen to end") from exc
-        return word == "completed"
 
     async def _response(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
         url = where["response_url"]
@@ -109,19 +115,19 @@ class Queue:
         except Undecodable as exc:
             raise Unanswered(exc.message) from exc
 
-    async def _stop(self, where: Mapping[str, str]) -> str:
+    async def _stop(self, where: Mapping[str, str], missed: Doubt) -> Stopped | Literal["asked"]:
         response, answer = await self._brief("PUT", where["cancel_url"])
-        if at(answer, "status") == "ALREADY_COMPLETED":
+        word = at(answer, "status")
+        if word == "ALREADY_COMPLETED":
             return "completed"
-        if response.is_success and at(answer, "success") is not False:
-            # 200 is a job that was still in the queue; one at work is told to stop, and may not listen.
-            return "removed" if response.status_code == 200 else "asked"
-        # A job that fal does not know has nothing to stop.
-        if response.status_code in GONE:
-            return "removed"
-        raise Again(retry_after(response, time.time()))
+        if response.status_code in GONE and missed.settled():
+            return "vanished"
+        if not response.is_success or at(answer, "success") is False:
+            raise Again(retry_after(response, time.time()))
+        # A job that was still in the queue is out of it; one at work is told to stop, and may not listen.
+        return "removed" if word == "OK" or at(answer, "success") is True else "asked"
 
-    async def _over(self, where: Mapping[str, str]) -> str | None:
+    async def _over(self, where: Mapping[str, str]) -> Stopped | None:
         response, answer = await self._status(where)
         if at(answer, "status") in ENDED:
             return "completed"

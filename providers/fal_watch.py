@@ -35,6 +35,22 @@ _EMPTY = 2
 _AMBIGUOUS = frozenset({"internal_error"})
 
 
+@dataclass(slots=True, kw_only=True)
+class Doubt:
+    """Something that is believed when it was heard three times, over `after_s` seconds at least."""
+
+    after_s: float
+    _heard: list[float] = field(default_factory=list)
+
+    def settled(self) -> bool:
+        """Hear it once more, and say whether that is enough."""
+        self._heard.append(asyncio.get_running_loop().time())
+        return len(self._heard) >= _TIMES and self._heard[-1] - self._heard[0] >= self.after_s
+
+    def clear(self) -> None:
+        self._heard.clear()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a job gave. `run_s` is fal's own measure of its run time in seconds."""
@@ -64,9 +80,13 @@ class Watch:
     response: Asking
     lost_after_s: float
     trouble: str = ""
-    _missed: list[float] = field(default_factory=list)
-    _unsigned: list[float] = field(default_factory=list)
-    _empty: int = 0
+    _missed: Doubt = field(init=False)
+    _unsigned: Doubt = field(init=False)
+    _empty: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._missed = Doubt(after_s=self.lost_after_s)
+        self._unsigned = Doubt(after_s=self.lost_after_s)
 
     async def look(self) -> End | None:
         """Ask once whether the job has ended; None while it has not. Raises Unanswered, Again and Unknown."""
@@ -122,7 +142,7 @@ class Watch:
             return True
         if response.status_code in GONE or answer is None:
             return False
-        return bool(error_types(answer) - _AMBIGUOUS) or self._believed(self._unsigned)
+        return bool(error_types(answer) - _AMBIGUOUS) or self._unsigned.settled()
 
     def _again(self, response: httpx.Response, answer: Json) -> Exception:
         """Return what makes the loop ask again, or Unknown where the job was missed too often."""
@@ -130,10 +150,6 @@ class Watch:
         if response.status_code not in GONE:
             error = failure(response, answer, now=time.time(), ended=True)
             return Again(error.retry_after)
-        if self._believed(self._missed):
+        if self._missed.settled():
             return Unknown(f"{NAME}: the job vanished", code=str(response.status_code))
         return Again(self.lost_after_s / _TIMES)
-
-    def _believed(self, times: list[float]) -> bool:
-        times.append(asyncio.get_running_loop().time())
-        return len(times) >= _TIMES and times[-1] - times[0] >= self.lost_after_s

@@ -90,6 +90,11 @@ class Replicate:
         # The jobs of this process, so that a search for a lost one does not find another's.
         self._ours: OrderedDict[str, None] = OrderedDict()
 
+    @property
+    def queue_depth(self) -> int:
+        """Always 0: jobs wait at Replicate."""
+        return 0
+
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         if not self._configured:
             return Readiness.OFF, "REPLICATE_API_TOKEN is not set"

@@ -264,7 +264,6 @@ class Segmind:
             raise Unanswered(f"{NAME}: no whole answer") from exc
         # A failed job is answered with 422, so the body counts before the status.
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
-            missing.clear()
             return answer
         if response.status_code == 404:
             missing.append(time.monotonic())
@@ -384,10 +383,12 @@ def _patience(response: httpx.Response) -> float | None:
         return told
     text = response.headers.get("x-rate-limit-reset-at-utc", "").strip()
     try:
-        then = float(text) if text.isdecimal() else datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        if text.isdecimal():
+            return max(0.0, float(text) - now)
+        then = datetime.fromisoformat(text)
+        return max(0.0, (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError):
         return None
-    return max(0.0, then - now)
 
 
 async def _json(raw: bytes) -> Json:

@@ -17,7 +17,7 @@ from providers.polling import Pace
 from providers.wire import Json
 from tests.providers.conftest import data_uri
 from tests.providers.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, picture, run, soon
-from tests.simulators.common import Fault, free_port, size, tiny
+from tests.simulators.common import Fault, free_port, html, size, tiny
 from tests.simulators.fal import KEY, FalAi
 from tests.simulators.fal_models import Shape
 
@@ -128,7 +128,7 @@ async def test_addresses_of_the_answer_are_followed(fal: Fal, sim: FalAi) -> Non
     sim.announce = lambda address: address if address.endswith(("/status", "/cancel")) else f"{address}/response"
     handle = await begun(fal)
     await fal.wait(handle, soon())
-    assert sim.asked("GET")[-1].path == httpx.URL(handle.data["response_url"]).path
+    assert sim.asked("GET")[-1].path == f"/{CLARITY}/requests/{handle.id}/response"
 
 
 @pytest.mark.parametrize(
@@ -355,17 +355,47 @@ async def test_a_result_that_cannot_be_had_is_unknown(sim: FalAi) -> None:
     assert sim.books.billed == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [(200, {"status": "OK"}), (200, {"success": True}), (404, {"status": "NOT_FOUND"})]
-)
-async def test_a_job_that_is_out_of_the_queue_has_no_result(fal: Fal, sim: FalAi, status: int, body: Value) -> None:
-    """Removed before it ran, or not known: there is nothing to wait for."""
+@pytest.mark.parametrize("body", [{"status": "OK"}, {"success": True}])
+async def test_a_job_that_is_out_of_the_queue_has_no_result(fal: Fal, sim: FalAi, body: Value) -> None:
+    """Removed before it ran: there is nothing to wait for."""
     sim.run_s = 30
-    sim.faults.script("cancel", Fault(status=status, body=body))
+    sim.faults.script("cancel", Fault(status=200, body=body))
     handle = await begun(fal)
     with pytest.raises(Expired):
         await fal.wait(handle, soon(0.3))
-    assert sim.asked("GET", "/response") == []
+    assert {seen.path.rpartition("/")[2] for seen in sim.asked("GET")} == {"status"}
+
+
+async def test_a_page_is_no_word_of_a_cancel(sim: FalAi) -> None:
+    """200 from something between proves nothing: the job is watched, and is not seen to end."""
+    sim.run_s = 30
+    sim.faults.script("cancel", html(200))
+    async with adapter(sim, cancel_timeout_s=0.4) as fal:
+        handle = await begun(fal)
+        with pytest.raises(Unknown):
+            await fal.cancel(handle)
+
+
+async def test_a_cancelled_job_may_be_gone(fal: Fal, sim: FalAi) -> None:
+    """After a cancel that was taken, not to be found is an end."""
+    sim.run_s = 30
+    handle = await begun(fal)
+    sim.faults.always("poll", Fault(status=404, body={"detail": "Request not found"}))
+    await fal.cancel(handle)
+    assert len(sim.asked("GET")) == 1
+
+
+async def test_a_job_that_a_cancel_does_not_find_is_unknown(fal: Fal, sim: FalAi) -> None:
+    """Not known any more is not ended: it may have run. There is nothing to stop, so cancel itself is content."""
+    sim.run_s = 30
+    sim.faults.always("cancel", Fault(status=404, body={"status": "NOT_FOUND"}))
+    handle = await begun(fal)
+    with pytest.raises(Unknown, match="vanished"):
+        await fal.wait(handle, soon(0.3))
+    before = len(sim.asked("PUT"))
+    await fal.cancel(handle)
+    assert before >= 3
+    assert len(sim.asked("PUT")) >= before + 3
 
 
 async def test_cancel_then_wait(fal: Fal, sim: FalAi) -> None:

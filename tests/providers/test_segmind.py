@@ -6,8 +6,9 @@ import asyncio
 import base64
 import dataclasses
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -54,6 +55,16 @@ class Quick(Pace):
     def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
         while True:
             yield 0.01
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock on the wall is nine hours ahead."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def soon(seconds: float = 10) -> float:
@@ -273,6 +284,7 @@ async def test_the_simulators_own_limits_are_understood(settings: dict[str, Any]
     [
         ({"x-rate-limit-reset-at-utc": "@iso"}, 25, 31),
         ({"x-rate-limit-reset-at-utc": "@naive"}, 25, 31),
+        ({"x-rate-limit-reset-at-utc": "@elsewhere"}, 25, 31),
         ({"x-rate-limit-reset-at-utc": "@epoch"}, 25, 31),
         ({"x-rate-limit-reset-at-utc": "2020-01-01T00:00:00Z"}, 0, 0),
         ({"retry-after": "7"}, 7, 7),
@@ -281,13 +293,19 @@ async def test_the_simulators_own_limits_are_understood(settings: dict[str, Any]
     ],
 )
 async def test_a_429_tells_until_when_in_any_form(
-    provider: Segmind, sim: simulator.Segmind, headers: dict[str, str], low: float | None, high: float | None
+    provider: Segmind,
+    sim: simulator.Segmind,
+    far_from_utc: None,
+    headers: dict[str, str],
+    low: float | None,
+    high: float | None,
 ) -> None:
     """The form of the reset header is not published: as a date with and without a zone, as seconds, or as nothing."""
     then = datetime.now(UTC) + timedelta(seconds=30)
     forms = {
         "@iso": then.isoformat(),
         "@naive": then.replace(tzinfo=None).isoformat(),
+        "@elsewhere": then.astimezone(timezone(timedelta(hours=9))).isoformat(),
         "@epoch": str(int(then.timestamp())),
     }
     given = {name: forms.get(value, value) for name, value in headers.items()}
@@ -473,6 +491,14 @@ async def test_the_record_of_a_job_lives_an_hour(provider: Segmind, sim: simulat
     sim.later(3601)
     with pytest.raises(Unknown):
         await provider.wait(handle, soon())
+
+
+async def test_a_result_that_stays_away_is_lost(provider: Segmind, sim: simulator.Segmind) -> None:
+    """The status says COMPLETED, the result is not known: it was paid, and looking on to the deadline gains nothing."""
+    sim.faults.always("result", said(404, {"error": "Request not found"}))
+    with pytest.raises(Unknown):
+        await run(provider)
+    assert sim.books.billed == 1
 
 
 async def test_the_addresses_in_answers_are_not_followed(provider: Segmind, sim: simulator.Segmind) -> None:

@@ -1,0 +1,72 @@
+"""The adapter for Replicate before a simulated one, as its tests need it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest.mock import patch
+
+from typing_extensions import override
+
+from normalization.values import Header, Image, Value
+from providers import http
+from providers.base import Job, Outcome, Upstream
+from providers.download import downloads_client
+from providers.guard import Guard
+from providers.polling import Pace
+from providers.replicate import Replicate
+from tests.simulators.common import tiny
+from tests.simulators.replicate import CLARITY, TOKEN, USD_PER_SECOND, Simulator
+
+PICTURE = tiny(24, 16)
+IMAGE = Image(data=PICTURE, header=Header(format="png", width=24, height=16))
+DATA_URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+UPSTREAM = Upstream(model="philz1337x/clarity-upscaler", options={"version": CLARITY, "usd_per_second": USD_PER_SECOND})
+
+
+class Eager(Pace):
+    """Looks all the time, so that a test need not wait."""
+
+    @override
+    def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
+        return itertools.repeat(0.02)
+
+
+def soon(seconds: float = 10) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def job(seconds: float = 10, upstream: Upstream = UPSTREAM, **payload: Value) -> Job:
+    """A job with a picture of 24 x 16, and what else it is to have."""
+    given: dict[str, Value] = {"image": IMAGE, "scale_factor": 2, "seed": 77, **payload}
+    return Job(id="attempt-1", upstream=upstream, payload=given, deadline=soon(seconds))
+
+
+@asynccontextmanager
+async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
+    """The adapter over the gateway's own clients. Its patience is short, where a test does not say otherwise."""
+    guard = Guard(sim.origins)
+    given: dict[str, Any] = {
+        "key": TOKEN,
+        "base_url": sim.url,
+        "submit_timeout_s": 1.0,
+        "poll_timeout_s": 0.5,
+        "reconcile_s": 0.6,
+        "cancel_timeout_s": 0.6,
+        "vanish_s": 0.2,
+        "wait_s": 0,
+        "max_result_bytes": 1_000_000,
+    }
+    async with http.client() as api, downloads_client(guard) as downloads:
+        with patch("providers.polling._JITTER_S", 0.02):
+            yield Replicate(api, downloads, guard=guard, pace=Eager(), **{**given, **settings})
+
+
+async def run(provider: Replicate, given: Job | None = None, seconds: float = 5) -> Outcome:
+    """Submit a job and wait for it."""
+    handle = await provider.submit(given or job())
+    return await provider.wait(handle, soon(seconds))
