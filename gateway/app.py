@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,11 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         )
         jobs = Jobs(executor, deadline_s=settings.deadline_s)
         stack.push_async_callback(jobs.drain, settings.grace_s)
-        for work in (stored.sweep_for_ever, partial(_watch, providers)):
-            stack.push_async_callback(_stop, asyncio.create_task(_guard(work)))
+        for name, work in (("sweep", stored.sweep_for_ever()), ("watch", _watch(providers))):
+            stack.push_async_callback(_stop, asyncio.create_task(_guard(name, work)))
+        # What is there now stays: without this a full collection holds the event loop for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         yield State(
             config=config,
             keys=keys,
@@ -131,11 +134,11 @@ async def _watch(providers: Mapping[str, Provider]) -> None:
             metrics.QUEUE.labels(name).set(provider.queue_depth)
 
 
-async def _guard(work: Callable[[], Any]) -> None:
+async def _guard(name: str, work: Coroutine[Any, Any, None]) -> None:
     try:
-        await work()
+        await work
     except Exception:  # noqa: BLE001 - a task beside the requests must say that it died
-        event("background.crashed", logging.ERROR, work=repr(work), exc_info=True)
+        event("background.crashed", logging.ERROR, work=name, exc_info=True)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

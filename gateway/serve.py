@@ -58,6 +58,9 @@ def serve(host: str, port: int, workers: int) -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    # From here on all is being stopped: one more signal must not break into that.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
     raise SystemExit(0)
 
 

@@ -55,7 +55,7 @@ def geometry(model: Model, image: Image, values: Mapping[str, Value], given: fro
     if model.scaled_by is None:
         return Geometry(source=source, factor=None, target=size, sized=size is not None, mode=mode)
     if size is None or model.scaled_by in given:
-        factor = float(cast("float", values[model.scaled_by]))
+        factor = cast("float", values[model.scaled_by])  # as it came: a whole number stays one on the wire
         target = size or scaled(source, factor)
         return Geometry(source=source, factor=factor, target=target, sized=size is not None, mode=mode)
     return _reach(model, model.scaled_by, source, size, mode)

@@ -147,8 +147,8 @@ def _evaluate(curve: bytes, x: float) -> float:
         if function == 0:
             return math.pow(x, g)
         if function < 3:
-            return math.pow(a * x + b, g) + c if x >= -b / a else c
-        return math.pow(a * x + b, g) + e if x >= d else c * x + f
+            return float(math.pow(a * x + b, g) + c) if x >= -b / a else float(c)
+        return float(math.pow(a * x + b, g) + e) if x >= d else float(c * x + f)
     raise ValueError("not a curve")
 
 

@@ -1,15 +1,15 @@
 """The contract of an adapter, and the errors that carry the policy of the failover loop.
 
-    ProviderError
-    ├── Rejected       the provider refuses the input
-    ├── Blocked        the provider's content policy refuses the input or the result
-    ├── Throttled      too many requests, or no free place
-    ├── Unusable       our account or our key cannot be used
-    ├── Unreached      the request never left
-    ├── Unknown        the answer to a submit was lost; the work may have been taken
-    ├── Failed         the provider says that the job failed
-    ├── Undecodable    the result is not the picture that was asked for
-    └── Expired        the deadline passed
+ProviderError
+├── Rejected       the provider refuses the input
+├── Blocked        the provider's content policy refuses the input or the result
+├── Throttled      too many requests, or no free place
+├── Unusable       our account or our key cannot be used
+├── Unreached      the request never left
+├── Unknown        the answer to a submit was lost; the work may have been taken
+├── Failed         the provider says that the job failed
+├── Undecodable    the result is not the picture that was asked for
+└── Expired        the deadline passed
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class Fal:
     """
 
     name = NAME
+    queue_depth = 0
 
     def __init__(
         self,

@@ -116,7 +116,7 @@ class Case:
     params: dict[str, Any] = field(default_factory=dict)
     model: str = "clarity-upscaler"
     on: tuple[str, ...] = CLOUDS
-    wish: Wish = Wish()
+    wish: Wish = field(default_factory=Wish)
     route: str
     micros: int
     payload: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Case:
 NO_REPLICATE = ("fal", "segmind", "apiframe")
 PAIR = ("fal", "apiframe")
 CASES = {
-    # The cheapest follows the size of the output: per megapixel for tiny ones, per second in between, flat for large ones.
+    # The cheapest follows the size of the output: by megapixels for tiny ones, by seconds in between, flat for large.
     "tiny": Case(size=(64, 64), route="fal", micros=492),
     "small": Case(route="replicate", micros=5172),
     "one megapixel": Case(size=(1024, 1024), route="replicate", micros=12740),
