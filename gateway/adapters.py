@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import httpx
 
@@ -57,67 +58,71 @@ def _local(parts: Parts) -> Provider:
 
 
 def _replicate(parts: Parts) -> Provider:
-    settings, gateway = parts.config.providers.replicate, parts.config.gateway
+    settings = parts.config.providers.replicate
     return Replicate(
         parts.http,
         parts.downloads,
         key=parts.key(settings.key_env),
         base_url=settings.base_url,
-        guard=parts.guard,
-        pace=parts.pace,
-        submit_timeout_s=gateway.submit_timeout_s,
-        poll_timeout_s=gateway.poll_timeout_s,
-        max_result_bytes=gateway.max_result_bytes,
+        **_cloud(parts),
     )
 
 
 def _fal(parts: Parts) -> Provider:
-    settings, gateway = parts.config.providers.fal, parts.config.gateway
+    settings = parts.config.providers.fal
     return Fal(
         parts.http,
         parts.downloads,
         key=parts.key(settings.key_env),
-        guard=parts.guard,
-        pace=parts.pace,
         queue_url=settings.queue_url,
         run_url=settings.run_url,
         rest_url=settings.rest_url,
         mode=settings.mode,
-        submit_timeout_s=gateway.submit_timeout_s,
-        poll_timeout_s=gateway.poll_timeout_s,
-        max_result_bytes=gateway.max_result_bytes,
+        **_cloud(parts),
     )
 
 
 def _segmind(parts: Parts) -> Provider:
-    settings, gateway = parts.config.providers.segmind, parts.config.gateway
+    settings = parts.config.providers.segmind
     return Segmind(
         parts.http,
         parts.downloads,
         key=parts.key(settings.key_env),
-        guard=parts.guard,
-        pace=parts.pace,
         base_url=settings.base_url,
         upload_url=settings.upload_url,
-        submit_timeout_s=gateway.submit_timeout_s,
-        poll_timeout_s=gateway.poll_timeout_s,
-        max_result_bytes=gateway.max_result_bytes,
+        **_cloud(parts),
     )
 
 
 def _apiframe(parts: Parts) -> Provider:
-    settings, gateway = parts.config.providers.apiframe, parts.config.gateway
+    settings = parts.config.providers.apiframe
     return Apiframe(
         parts.http,
         parts.downloads,
         key=parts.key(settings.key_env),
-        guard=parts.guard,
-        pace=parts.pace,
         base_url=settings.base_url,
-        submit_timeout_s=gateway.submit_timeout_s,
-        poll_timeout_s=gateway.poll_timeout_s,
-        max_result_bytes=gateway.max_result_bytes,
+        **_cloud(parts),
     )
+
+
+class _Cloud(TypedDict):
+    guard: Guard
+    pace: Pace
+    submit_timeout_s: float
+    poll_timeout_s: float
+    max_result_bytes: int
+
+
+def _cloud(parts: Parts) -> _Cloud:
+    """What every adapter of a cloud is given alike."""
+    settings = parts.config.gateway
+    return {
+        "guard": parts.guard,
+        "pace": parts.pace,
+        "submit_timeout_s": settings.submit_timeout_s,
+        "poll_timeout_s": settings.poll_timeout_s,
+        "max_result_bytes": settings.max_result_bytes,
+    }
 
 
 ADAPTERS: Mapping[str, Callable[[Parts], Provider]] = {

@@ -30,6 +30,7 @@ from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
+from gateway.routing.pricing import MICROS
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
@@ -103,6 +104,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             breakers=breakers,
             learning=learning,
             attempt_timeout=settings.attempt_timeout_s,
+            max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         jobs = Jobs(executor, deadline_s=settings.deadline_s)
         stack.push_async_callback(jobs.drain, settings.grace_s)

@@ -61,6 +61,8 @@ class GatewaySettings(Frozen):
     grace_s: Seconds = 25
     keep_alive_s: Seconds = 10
     strategy: Strategy = "cheapest"
+    on_unknown: Literal["fail", "failover"] = "fail"
+    max_duplicate_usd: Annotated[float, Field(ge=0)] = 0
     breaker_unreached: Count = 3
     breaker_failures: Count = 5
     breaker_ejection_s: Seconds = 30

@@ -16,6 +16,7 @@ from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
 from gateway.jobs.execute import AllFailed, Finished
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.job import Job
 from gateway.routing.select import Candidate, Choice, choose
 from gateway.settings import GatewaySettings
@@ -52,6 +53,8 @@ async def edit(request: Request) -> Response:
         error = failures.failed(failure)
         error.headers = {**error.headers, "x-darkroom-job": job.id}
         raise error from failure
+    if finished.partial and asked.request.params.get("require_all"):
+        raise await _incomplete(finished, state, origin)
     delivered, notes = await _deliver(asked, finished, state, origin)
     return reply.answer(asked, job, finished, delivered, notes)
 
@@ -105,6 +108,8 @@ async def _events(asked: Asked, job: Job, state: State, origin: str) -> AsyncIte
         finished = await job.wait()
     except AllFailed as failure:
         raise failures.failed(failure) from failure
+    if finished.partial and asked.request.params.get("require_all"):
+        raise await _incomplete(finished, state, origin)
     delivered, notes = await _deliver(asked, finished, state, origin)
     reply.count(asked, finished, delivered)
     for item in delivered:
@@ -128,12 +133,18 @@ async def _deliver(
     return delivered, notes
 
 
+async def _incomplete(finished: Finished, state: State, origin: str) -> ApiError:
+    """Fewer pictures than the caller insists on: an error, with the addresses of those that were made and paid."""
+    urls = [await _keep(image, state, origin) for image in finished.pictures]
+    return failures.incomplete(finished, [url for url in urls if url is not None])
+
+
 async def _keep(image: Image, state: State, origin: str) -> str | None:
     """The address of a picture in the file store; None where it cannot be stored: the picture is not lost for that."""
     try:
         return f"{origin}/files/{await state.files.put(image)}"
-    except OSError as error:
-        event("files.put_failed", logging.ERROR, error=type(error).__name__)
+    except StoreFailed as error:
+        event("files.put_failed", logging.ERROR, error=str(error))
         return None
 
 

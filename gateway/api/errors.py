@@ -46,16 +46,6 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
     return ApiError(400, message, param=param, code=code)
 
 
-def missing(param: str) -> ApiError:
-    """A required parameter that is not there (400)."""
-    return invalid(param, f"Missing required parameter: '{param}'.", "missing_required_parameter")
-
-
 def too_large(message: str, *, param: str | None = None, code: str = "request_too_large") -> ApiError:
     """More bytes than are taken (413)."""
     return ApiError(413, message, param=param, code=code)
-
-
-def bad_picture(message: str) -> ApiError:
-    """A picture that cannot be read (400), said as OpenAI says it: its own type, and no parameter."""
-    return ApiError(400, message, type="image_generation_user_error", code="invalid_image_file")

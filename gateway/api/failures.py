@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
-from gateway.jobs.execute import AllFailed
+from gateway.jobs.execute import AllFailed, Finished
 from gateway.routing.select import Choice
 from normalization.model import Model
 from providers.base import Blocked, Expired, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
@@ -38,6 +38,16 @@ def failed(failure: AllFailed) -> ApiError:
     error.metadata = {"attempts": describe_attempts(failure.attempts)}
     if any(cause.billed is not False for cause in failure.causes):
         error.headers = {**error.headers, **_AFTER_SUBMIT_HEADERS}
+    return error
+
+
+def incomplete(finished: Finished, urls: Sequence[str]) -> ApiError:
+    """Some pictures are there and others are missing, and the caller set require_all."""
+    message = (
+        f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; error.metadata.urls has them."
+    )
+    error = ApiError(502, message, type="server_error", code="partial_result", headers=_AFTER_SUBMIT_HEADERS)
+    error.metadata = {"attempts": describe_attempts(finished.attempts), "urls": list(urls)}
     return error
 
 

@@ -18,7 +18,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Plan, Size, Value
-from providers.base import Job, Outcome, Provider, ProviderError, Undecodable, Unknown, Upstream
+from providers.base import Expired, Job, Outcome, Provider, ProviderError, Undecodable, Unknown, Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +75,17 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Takes candidates in their order and gets the pictures from the first that gives them."""
+    """Takes candidates in their order and gets the pictures from the first that gives them.
+
+    `max_duplicate` is up to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
+    """
 
     providers: Mapping[str, Provider]
     imaging: Imaging
     breakers: Breakers
     learning: Learning
     attempt_timeout: float
+    max_duplicate: int | None = None
 
     async def run(self, candidates: Sequence[Candidate], deadline: float) -> Finished:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
@@ -99,7 +103,7 @@ class Executor:
             if len(progress.pictures) > before[0]:
                 served = candidate
             errors = progress.causes[before[1] :]
-            if not errors or not all(error.next_route for error in errors) or _now() >= deadline:
+            if not errors or not all(self._goes_on(error, candidate) for error in errors) or _now() >= deadline:
                 break
         if served is None:
             raise AllFailed(progress.causes, progress.attempts)
@@ -112,6 +116,14 @@ class Executor:
             wanted=len(plan.calls) * plan.pictures_per_call,
         )
 
+    def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
+        """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
+        share = candidate.cost.micros // len(candidate.plan.calls)
+        rebuys = isinstance(error, Unknown) and self.max_duplicate is not None and share <= self.max_duplicate
+        if rebuys:
+            metrics.DUPLICATES.labels(candidate.route.provider).inc()
+        return error.next_route or rebuys
+
     async def _picture(self, candidate: Candidate, number: int, deadline: float, progress: _Progress) -> None:
         """One call, from its submit to the finished picture; what came of it is written into `progress`."""
         route, plan, began = candidate.route, candidate.plan, _now()
@@ -123,6 +135,12 @@ class Executor:
         except ProviderError as error:
             progress.causes.append(error)
             self._record(candidate, number, _now() - began, progress, outcome, error)
+            return
+        except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
+            event("attempt.crashed", logging.ERROR, provider=route.provider, route=route.name, exc_info=True)
+            lost = Unknown("the gateway had an error of its own")
+            progress.causes.append(lost)
+            self._record(candidate, number, _now() - began, progress, outcome, lost)
             return
         progress.pictures[number] = pictures
         self._record(candidate, number, _now() - began, progress, outcome, None)
@@ -180,7 +198,7 @@ class Executor:
         share = candidate.cost.micros // len(candidate.plan.calls)
         actual = outcome.cost if outcome is not None else None
         # What may have been billed counts as billed until the provider says otherwise.
-        spent = error is None or error.billed is True or isinstance(error, Unknown)
+        spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
         cost = actual if actual is not None else share if spent else 0
         name = "ok" if error is None else type(error).__name__.lower()
         progress.attempts.append(

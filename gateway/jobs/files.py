@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from gateway.telemetry.logs import event
@@ -29,6 +30,10 @@ class StoredFile:
     expires: datetime
 
 
+class StoreFailed(Exception):
+    """The store did not take, give or delete a file."""
+
+
 class Files:
     """Stores pictures, reads them back until they expire, and deletes what has expired."""
 
@@ -37,9 +42,12 @@ class Files:
         self._ttl = ttl
 
     async def put(self, image: Image) -> str:
-        """Keep a picture; return its name."""
+        """Keep a picture; return its name. Raises StoreFailed."""
         name = f"{secrets.token_urlsafe(24)}.{image.format}"
-        await obstore.put_async(self._store, name, image.data)
+        try:
+            await obstore.put_async(self._store, name, image.data)
+        except (BaseError, OSError) as error:
+            raise StoreFailed(type(error).__name__) from error
         return name
 
     async def get(self, name: str) -> StoredFile | None:
@@ -79,7 +87,7 @@ class Files:
         while True:
             try:
                 await self.sweep()
-            except OSError as error:  # the store may be back next time
+            except (BaseError, OSError) as error:  # the store may be back next time
                 event("files.sweep_failed", logging.WARNING, error=type(error).__name__)
             await asyncio.sleep(min(_SWEEP_S, self._ttl.total_seconds()))
 

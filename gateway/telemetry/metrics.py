@@ -38,6 +38,9 @@ ATTEMPT_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 COST = Counter("darkroom_cost_usd_total", "Money spent, in US dollars.", ["provider", "model"])
+DUPLICATES = Counter(
+    "darkroom_possible_duplicates_total", "Pictures bought again after an unknown outcome.", ["provider"]
+)
 IMAGES = Counter("darkroom_images_total", "Pictures delivered.", ["model", "provider", "format"])
 DEGRADED = Counter("darkroom_degraded_total", "Requests that a degraded route answered.", ["model"])
 BYTES_IN = Counter("darkroom_image_bytes_in_total", "Bytes of pictures received from callers.")

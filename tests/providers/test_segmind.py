@@ -581,7 +581,10 @@ async def test_v1_may_answer_with_json(provider: Segmind, sim: simulator.Segmind
 # A half picture and endless bytes under a picture's type are pictures as far as this adapter looks.
 @pytest.mark.parametrize(
     "fault",
-    [fault for fault in LOST if fault.kind not in {"endless", "truncate", "drip"}],
+    [
+        *(fault for fault in LOST if fault.kind not in {"endless", "truncate", "drip"}),
+        Fault(status=200, headers={"content-type": "image/png"}, after=True),
+    ],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
 )
 async def test_a_lost_answer_of_v1_is_unknown(settings: dict[str, Any], sim: simulator.Segmind, fault: Fault) -> None:

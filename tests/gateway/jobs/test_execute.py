@@ -5,7 +5,7 @@ import io
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from PIL import Image as Pillow
@@ -202,6 +202,34 @@ def test_rounding_is_allowed() -> None:
     verify(Image(data=b"", header=Header(format="png", width=1008, height=992)), wanted)
     with pytest.raises(Undecodable, match="expected was 1000x1000"):
         verify(Image(data=b"", header=Header(format="png", width=1000, height=500)), wanted)
+
+
+@pytest.mark.parametrize(("most", "bought"), [(None, 0), (29_999, 0), (30_000, 1)])
+async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int) -> None:
+    """After an unknown outcome a picture is bought again only where the operator pays for that, up to his limit."""
+    first, second = provider("first", Unknown("lost")), provider("second", png())
+    executor = replace(executing(imaging, first, second), max_duplicate=most)
+    deadline = asyncio.get_running_loop().time() + 30
+    try:
+        finished = await executor.run(candidates(["first", "second"]), deadline)
+    except AllFailed:
+        outcomes = ["unknown"]
+    else:
+        outcomes = [attempt.outcome for attempt in finished.attempts]
+
+    assert outcomes == ["unknown", "ok"][: 1 + bought]
+    assert len(second.jobs) == bought
+
+
+async def test_a_fault_of_ours(imaging: Imaging) -> None:
+    """A bug in an adapter buys nothing more: the outcome counts as unknown, and the trace is in the log."""
+    broken, second = provider("broken"), provider("second", png())
+
+    with pytest.raises(AllFailed) as caught:
+        await run(imaging, broken, second)
+
+    assert [attempt.outcome for attempt in caught.value.attempts] == ["unknown"]
+    assert not second.jobs
 
 
 async def test_cancelling_a_job_cancels_upstream(imaging: Imaging) -> None:

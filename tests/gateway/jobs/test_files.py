@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.files import Files, open_store
+from gateway.jobs.files import Files, StoreFailed, open_store
 from normalization.values import Header, Image
 
 PICTURE = Image(data=b"the bytes of a picture", header=Header(format="webp", width=2, height=2))
@@ -37,6 +37,20 @@ async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
     assert (found.data, found.media_type) == (PICTURE.data, "image/webp")
     assert name != await files.put(PICTURE)
     assert (tmp_path / "files").stat().st_mode & 0o077 == 0
+
+
+async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
+    """A store that cannot take a picture says so in one way, whatever is wrong with it; the sweep survives it."""
+    files = opened(60)
+    (tmp_path / "files").rmdir()
+    (tmp_path / "files").write_text("no folder any more")
+
+    with pytest.raises(StoreFailed):
+        await files.put(PICTURE)
+    task = asyncio.create_task(files.sweep_for_ever())
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
 
 
 async def test_expiry(opened: Opened, tmp_path: Path) -> None:

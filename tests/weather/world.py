@@ -1,0 +1,250 @@
+"""A small world: simulated providers over real HTTP, a canary, and a gateway before them, all on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import uvicorn
+from openai import APIStatusError, OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from typing_extensions import override
+
+from gateway.app import build
+from gateway.config import SHIPPED, load
+from tests.simulators import apiframe, fal, replicate, segmind
+from tests.simulators.common import Served, serve, tiny
+
+Sim: TypeAlias = "fal.FalAi | replicate.Simulator | segmind.Segmind | apiframe.Apiframe"
+
+KEYS: Mapping[str, tuple[str, str]] = {
+    "fal": ("FAL_KEY", fal.KEY),
+    "replicate": ("REPLICATE_API_TOKEN", replicate.TOKEN),
+    "segmind": ("SEGMIND_API_KEY", segmind.KEY),
+    "apiframe": ("APIFRAME_API_KEY", apiframe.KEY),
+}
+MAKERS: Mapping[str, Callable[[], Sim]] = {
+    "fal": lambda: fal.FalAi(run_s=0.05),
+    "replicate": lambda: replicate.Simulator(boot_s=0.01, run_s=0.05),
+    "segmind": lambda: segmind.Segmind(run_s=0.05),
+    "apiframe": lambda: apiframe.Apiframe(run_s=0.05),
+}
+# Short, so that what hangs is soon over; breakers that never open, so that one request does not show in the next.
+PATIENCE: Mapping[str, str] = {
+    "DARKROOM_GATEWAY__DEADLINE_S": "10",
+    "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "5",
+    "DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S": "2",
+    "DARKROOM_GATEWAY__POLL_TIMEOUT_S": "1",
+    "DARKROOM_GATEWAY__GRACE_S": "1",
+    "DARKROOM_GATEWAY__MAX_RESULT_BYTES": "2000000",
+    "DARKROOM_GATEWAY__MAX_OUTPUT_PIXELS": "4000000",
+    "DARKROOM_GATEWAY__MAX_INPUT_PIXELS": "4000000",
+    "DARKROOM_GATEWAY__BREAKER_UNREACHED": "1000",
+    "DARKROOM_GATEWAY__BREAKER_FAILURES": "1000",
+    "DARKROOM_PROVIDERS__LOCAL__WORKERS": "[]",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a caller got. `text` is the whole of it, headers included, to look for what must not be there."""
+
+    status: int
+    headers: httpx.Headers
+    body: Any = field(repr=False)
+    text: str = field(repr=False)
+
+    @property
+    def code(self) -> str | None:
+        """The error's code; None for a good answer."""
+        error = self.body.get("error")
+        return error["code"] if error else None
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        """Every attempt, whether the answer is good or bad."""
+        holder = self.body.get("error", self.body)
+        found: list[dict[str, Any]] = (holder.get("metadata") or {}).get("attempts", [])
+        return found
+
+    @property
+    def story(self) -> list[str]:
+        """Provider and outcome of each attempt."""
+        return [f"{attempt['provider']} {attempt['outcome']}" for attempt in self.attempts]
+
+    @property
+    def pictures(self) -> list[bytes]:
+        """The pictures' bytes, from their base64."""
+        return [base64.b64decode(item["b64_json"], validate=True) for item in self.body["data"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A running gateway, the providers behind it by name, and where nobody should ever call."""
+
+    url: str
+    sims: Mapping[str, Sim]
+    canary: Canary
+    stops: Mapping[str, ExitStack]
+
+    def stop(self, name: str) -> None:
+        """Take a provider off the net, in the middle of whatever it does."""
+        self.stops[name].close()
+
+    def edit(self, image: bytes | None = None, *, routing: Any = None, retries: int = 2, **fields: Any) -> Answer:
+        """Call `images.edit` of the official SDK, its own retries included. `routing` goes into the header."""
+        headers = {"x-darkroom-routing": routing} if isinstance(routing, str) else {}
+        fields = {"model": "clarity-upscaler", "prompt": "a cup", "image": ("in.png", image or tiny()), **fields}
+        with OpenAI(base_url=f"{self.url}/openai/v1", api_key="none", max_retries=retries, timeout=60) as client:
+            try:
+                raw = client.images.with_raw_response.edit(**fields, extra_headers=headers)
+                response = raw.http_response
+            except APIStatusError as error:
+                response = error.response
+        head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+        return Answer(
+            status=response.status_code,
+            headers=response.headers,
+            body=response.json(),
+            text=f"{head}\n{response.text}",
+        )
+
+    def dry_run(self, **fields: Any) -> Any:
+        """Ask which routes would be tried for a 24 x 16 picture."""
+        data = {"model": "clarity-upscaler", "prompt": "a cup", "width": "24", "height": "16", **fields}
+        return httpx.post(f"{self.url}/openai/v1/images/edits?dry_run=true", data=data).json()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all samples of this name that have these labels."""
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def taken(self, name: str) -> int:
+        """How many jobs a provider took."""
+        return len(self.sims[name].books.taken)
+
+    def billed(self, name: str) -> int:
+        """How many jobs a provider bills."""
+        return self.sims[name].books.billed
+
+    def strayed(self) -> list[str]:
+        """Every credential that came where none belongs, and every request to the canary."""
+        found = list(self.canary.seen)
+        for name, sim in self.sims.items():
+            keys = sim.keys_at_delivery if isinstance(sim, replicate.Simulator) else sim.strangers
+            found += [f"a key at the delivery of {name}" for _ in keys]
+        return found
+
+
+@dataclass(slots=True)
+class Canary:
+    """A listener at an address that nothing may follow. It writes down whoever comes."""
+
+    url: str = ""
+    seen: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def running(self) -> Iterator[Canary]:
+        """Listen until the block ends."""
+
+        async def anything(request: Request) -> Response:
+            self.seen.append(f"{request.method} {request.url}")
+            return Response(tiny(48, 32), media_type="image/png")
+
+        methods = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+        with serve(Starlette(routes=[Route("/{path:path}", anything, methods=methods)])) as served:
+            self.url = served.url
+            yield self
+
+
+class _Gateway(uvicorn.Server):
+    """uvicorn in a thread: the signals are pytest's."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    @override
+    async def main_loop(self) -> None:
+        while not self.should_exit:  # noqa: ASYNC110 - it is set from another thread
+            await asyncio.sleep(0.02)
+
+
+@contextmanager
+def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
+    """Serve the gateway's own application on a free port until the block ends, its lifespan included."""
+    app = build(load(config, environ), environ)
+    listening = socket.create_server(("127.0.0.1", 0))
+    settings = uvicorn.Config(app, lifespan="on", log_config=None, ws="none", timeout_graceful_shutdown=2)
+    server = _Gateway(settings)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the gateway did not start"
+            thread.join(0.005)
+        origin = f"127.0.0.1:{listening.getsockname()[1]}"
+        yield Served(url=f"http://{origin}", origin=origin)
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive(), "the gateway did not stop"
+        listening.close()
+
+
+@contextmanager
+def world(folder: Path, *names: str, config: Path = SHIPPED, **environ: str) -> Iterator[World]:
+    """Start the named providers, a canary, and a gateway that knows them. `environ` wins over everything."""
+    with ExitStack() as stack:
+        canary = stack.enter_context(Canary().running())
+        sims: dict[str, Sim] = {}
+        stops: dict[str, ExitStack] = {}
+        for name in names:
+            stops[name] = stack.enter_context(ExitStack())
+            sims[name] = stops[name].enter_context(MAKERS[name]().running())
+        settings = {**PATIENCE, **addresses(sims), "DARKROOM_DATA": str(folder), **environ}
+        served = stack.enter_context(gateway(config, settings))
+        yield World(url=served.url, sims=sims, canary=canary, stops=stops)
+
+
+def addresses(sims: Mapping[str, Sim]) -> dict[str, str]:
+    """The environment that points a gateway to simulated providers: keys, addresses, and the delivery origins."""
+    found: dict[str, str] = {}
+    allow: set[str] = set()
+    for name, sim in sims.items():
+        variable, key = KEYS[name]
+        found[variable] = key
+        prefix = f"DARKROOM_PROVIDERS__{name.upper()}__"
+        if isinstance(sim, fal.FalAi):
+            urls = {"QUEUE_URL": sim.queue_url, "RUN_URL": sim.run_url, "REST_URL": sim.rest_url}
+            allow |= sim.allow
+        elif isinstance(sim, replicate.Simulator):
+            urls = {"BASE_URL": sim.url}
+            allow |= sim.origins
+        elif isinstance(sim, segmind.Segmind):
+            urls = {"BASE_URL": sim.url, "UPLOAD_URL": sim.upload_url}
+            allow |= sim.allow
+        else:
+            urls = {"BASE_URL": sim.url}
+            allow |= sim.allow
+        found |= {prefix + key: url for key, url in urls.items()}
+    found["DARKROOM_GATEWAY__URL_ALLOW"] = "[" + ",".join(f'"{origin}"' for origin in sorted(allow)) + "]"
+    return found
