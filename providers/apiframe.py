@@ -10,27 +10,23 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import ClassVar, TypeAlias
 from urllib.parse import quote
 
 import httpx
 
 from normalization.values import Image, Value
+from providers.apiframe_answer import NAME, Answer, at, check, cost_of, decoded, found_in, refused, state_of
 from providers.base import (
-    Blocked,
     Expired,
-    Failed,
     Handle,
     Job,
     Outcome,
     ProviderError,
     Readiness,
     Rejected,
-    Throttled,
     Undecodable,
+    Unfinished,
     Unknown,
     Unreached,
     Upstream,
@@ -39,9 +35,7 @@ from providers.download import Gone, download
 from providers.guard import Guard
 from providers.http import Unanswered, polling, refusal, retry_after, submitting
 from providers.polling import Again, Pace, jitter, pace_key, poll
-from providers.wire import Body, Json, excerpt, json_body, read_body, read_json
-
-NAME = "apiframe"
+from providers.wire import Body, Json, json_body, read_body
 
 _CONNECT_S = 5.0
 _ANSWER_BYTES = 1024 * 1024
@@ -54,23 +48,7 @@ _MISSING = 3
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CANCELED"})
 
-# 409 is told of a key that was used before: a job is there, and we do not know which.
-_STATUSES: Mapping[int, type[ProviderError]] = {405: Failed, 409: Unknown}
-_POLICY = re.compile(
-    r"content (policy|filter|moderation)|moderation|nsfw|safety|sexual|prohibited content|violates", re.IGNORECASE
-)
-# What follows one of these may be the caller's prompt.
-_ECHO = re.compile(r"""["'`<{\[(]""")
-
 _NO_PARAMS = "the route has no options.params, such as clarityUpscaleParams"
-
-_Answer: TypeAlias = "dict[str, Json]"
-
-
-class Unfinished(Expired):
-    """The deadline passed and the job goes on, for Apiframe cannot cancel: to buy elsewhere would be to pay twice."""
-
-    next_route: ClassVar[bool] = False
 
 
 class Apiframe:
@@ -159,10 +137,10 @@ class Apiframe:
         try:
             answer = await poll(look, pace=self._pace, key=key, deadline=deadline, age=age)
             for again in (True, False):
-                _check(answer)
+                check(answer)
                 with contextlib.suppress(Gone):
                     if found := await self._pictures(answer, deadline):
-                        return Outcome(pictures=found, cost=_cost(answer, handle.data.get("usd_per_credit", "")))
+                        return Outcome(pictures=found, cost=cost_of(answer, handle.data.get("usd_per_credit", "")))
                 if again:
                     # An address that is gone, and a result without one, may be better in a second answer.
                     answer = await poll(look, pace=Pace(), key=key, deadline=deadline, first=0.0)
@@ -189,7 +167,7 @@ class Apiframe:
         lost = ""
         for _ in range(_UPLOADS):
             try:
-                address = _at(await self._post_file(image), "url")
+                address = at(await self._post_file(image), "url")
                 if isinstance(address, str) and address.startswith(("https://", "http://")):
                     return address
                 lost = "the answer has no address"
@@ -205,7 +183,7 @@ class Apiframe:
         if not response.is_success:
             statuses = dict.fromkeys((500, 503), Unknown)
             raise refusal(NAME, response, raw, now=time.time(), statuses=statuses)
-        return await _json(raw)
+        return await decoded(raw)
 
     async def _posted(self, job: Job, body: Body) -> str:
         """Post a job until it is known whether it was taken, and return its id.
@@ -234,10 +212,10 @@ class Apiframe:
         headers = {**self._headers, **body.headers, "idempotency-key": job.id}
         url = f"{self._base_url}/v2/images/upscale"
         response, raw = await self._send(self._http.build_request("POST", url, content=body, headers=headers))
-        answer = await _json(raw)
+        answer = await decoded(raw)
         if not response.is_success:
-            raise _refused(response, raw, answer)
-        found = _at(answer, "jobId")
+            raise refused(response, raw, answer)
+        found = at(answer, "jobId")
         if not isinstance(found, str) or not _JOB_ID.fullmatch(found):
             raise Unknown(f"{NAME}: the answer to the submit has no job id")
         return found
@@ -260,7 +238,7 @@ class Apiframe:
     def _headers(self) -> dict[str, str]:
         return {"x-api-key": self._key or ""}
 
-    async def _look(self, url: str, missing: list[float]) -> _Answer | None:
+    async def _look(self, url: str, missing: list[float]) -> Answer | None:
         """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.
 
         Raises Unanswered and Again to be asked again, and Unknown when the job is lost.
@@ -269,7 +247,7 @@ class Apiframe:
             async with asyncio.timeout(self._poll_timeout_s):
                 with polling(NAME):
                     async with self._http.stream("GET", url, headers=self._headers) as response:
-                        answer = await _json(await read_body(response, _ANSWER_BYTES))
+                        answer = await decoded(await read_body(response, _ANSWER_BYTES))
         except (TimeoutError, Undecodable) as exc:
             raise Unanswered(f"{NAME}: no whole answer") from exc
         if response.status_code == 404:
@@ -281,86 +259,11 @@ class Apiframe:
         # 401 and 403 too: the work was taken, and what our key has come to does not change that.
         if not response.is_success or not isinstance(answer, dict):
             raise Again(retry_after(response, time.time()))
-        return answer if _state(answer) in _ENDED else None
+        return answer if state_of(answer) in _ENDED else None
 
     async def _pictures(self, answer: Json, deadline: float) -> tuple[bytes, ...]:
         """Fetch what an answer names. Raises Gone, Expired, and Undecodable."""
-        found = _found(_at(answer, "result"))
+        found = found_in(at(answer, "result"))
         return tuple(
             [item if isinstance(item, bytes) else await self._download(item, deadline=deadline) for item in found]
         )
-
-
-def _refused(response: httpx.Response, raw: bytes, answer: Json) -> ProviderError:
-    error = refusal(NAME, response, raw, now=time.time(), statuses=_STATUSES)
-    kind, text = type(error), _text(_at(answer, "error"))
-    if response.status_code in {400, 403} and _POLICY.search(text):
-        kind = Blocked
-    elif response.status_code == 503 and error.retry_after is not None:
-        # Its queue is down and says for how long.
-        kind = Throttled
-    details = _at(answer, "details")
-    lines = [f"{path}: {_text(texts)}" for path, texts in details.items()] if isinstance(details, dict) else []
-    told = "; ".join(filter(None, map(_told, [text, *lines[:8]])))
-    message = f"{NAME}: HTTP {response.status_code}"
-    return kind(f"{message}: {told}" if told else message, retry_after=error.retry_after, code=error.code)
-
-
-def _check(answer: _Answer) -> None:
-    """Raise for a job that ended without success. Its credits are given back."""
-    state, text = _state(answer), _text(answer.get("error"))
-    if state == "FAILED":
-        kind = Blocked if _POLICY.search(text) else Failed
-        raise kind(f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed")
-    if state != "COMPLETED":
-        raise Failed(f"{NAME}: the job was cancelled there")
-
-
-def _state(answer: Json) -> str:
-    return _text(_at(answer, "status")).upper()
-
-
-def _cost(answer: Json, usd_per_credit: str) -> int | None:
-    """Return what a job cost in micro-dollars, None where its credits or their price are not known."""
-    spent = _at(answer, "creditCost")
-    if isinstance(spent, bool) or not isinstance(spent, int | float):
-        return None
-    with contextlib.suppress(InvalidOperation, ValueError, OverflowError):
-        micros = Decimal(str(spent)) * Decimal(usd_per_credit) * 1_000_000
-        return round(micros) if micros >= 0 else None
-    return None
-
-
-def _found(value: Json) -> list[str | bytes]:
-    """Return the pictures of a result: `{"images": [address]}` in the specification, a bare address in older pages."""
-    if isinstance(value, bytes) and value:
-        return [value]
-    if isinstance(value, str):
-        return [value] if value.startswith(("https://", "http://")) else []
-    if isinstance(value, list):
-        return [found for item in value for found in _found(item)]
-    if isinstance(value, dict):
-        return next(filter(None, (_found(value.get(key)) for key in ("images", "image", "url", "urls"))), [])
-    return []
-
-
-def _text(value: Json) -> str:
-    if isinstance(value, list):
-        return ", ".join(filter(None, map(_text, value[:4])))
-    return value if isinstance(value, str) else ""
-
-
-def _told(text: str) -> str:
-    """Return what may be shown of an error: its beginning, for the rest may be the input."""
-    return excerpt(_ECHO.split(text, maxsplit=1)[0].strip(" ,.:"))
-
-
-async def _json(raw: bytes) -> Json:
-    """Decode JSON; None where it is none."""
-    with contextlib.suppress(Undecodable):
-        return await read_json(raw)
-    return None
-
-
-def _at(value: Json, key: str) -> Json:
-    return value.get(key) if isinstance(value, dict) else None

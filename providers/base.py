@@ -10,6 +10,7 @@ ProviderError
 ├── Failed         the provider says that the job failed
 ├── Undecodable    the result is not the picture that was asked for
 └── Expired        the deadline passed
+    └── Unfinished     … and the job goes on, for the provider cannot cancel
 """
 
 from __future__ import annotations
@@ -29,18 +30,23 @@ class ProviderError(Exception):
 
     `message` is for the operator's log and for the attempts list: it never holds a key, a prompt or a picture.
     `next_route` says whether the next route may be tried, `health` what the breaker hears, `billed` whether money may
-    have been spent (None: perhaps). `retry_after` is in seconds, where the provider gave one.
+    have been spent (None: perhaps). An adapter that knows it of one error says `unbilled=True`. `retry_after` is in
+    seconds, where the provider gave one.
     """
 
     next_route: ClassVar[bool]
     health: ClassVar[Health]
-    billed: ClassVar[bool | None]
+    billed: bool | None
 
-    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, code: str | None = None, unbilled: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
         self.code = code
+        if unbilled:
+            self.billed = False
 
 
 class Rejected(ProviderError):
@@ -111,6 +117,14 @@ class Expired(ProviderError):
     """The deadline of the attempt passed; the job was cancelled upstream."""
 
     next_route = True
+    health = "counts"
+    billed = None
+
+
+class Unfinished(Expired):
+    """The deadline passed, and the job goes on: the provider cannot cancel it, and another would be paid as well."""
+
+    next_route = False
     health = "counts"
     billed = None
 

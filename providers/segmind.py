@@ -10,41 +10,46 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
 import httpx
 import pybase64
 
-from normalization.values import Image, Value
+from normalization.values import Value
 from providers.base import (
-    Blocked,
     Expired,
-    Failed,
     Handle,
     Job,
     Outcome,
-    ProviderError,
     Readiness,
-    Rejected,
     Undecodable,
+    Unfinished,
     Unknown,
     Unreached,
-    Unusable,
     Upstream,
 )
 from providers.download import Gone, download
 from providers.guard import Guard
-from providers.http import Unanswered, polling, refusal, retry_after, submitting
+from providers.http import Unanswered, polling, refusal, submitting
 from providers.polling import Again, Pace, pace_key, poll
-from providers.wire import Body, Json, encoded_size, excerpt, json_body, read_body, read_json
-
-NAME = "segmind"
+from providers.segmind_answer import (
+    NAME,
+    at,
+    check,
+    decoded,
+    failure,
+    found_in,
+    images_in,
+    micros_of,
+    patience,
+    seconds_of,
+    with_addresses,
+)
+from providers.wire import Body, Json, encoded_size, json_body, read_body
 
 _CONNECT_S = 5.0
 # What every answer has beside its pictures.
@@ -57,26 +62,7 @@ _MISSING = 3
 _KEEP_S = 600.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,99}")
 
-# 405 is our mistake, and 410 a model's end: other providers have it. 406 is read by its text.
-_STATUSES: Mapping[int, type[ProviderError]] = {405: Failed, 406: Rejected, 410: Failed}
-_NO_CREDIT = re.compile(r"(insufficient|not enough|out of) (credit|balance)|spend(ing)? limit", re.IGNORECASE)
-# A job that a content check ended is FAILED like any other, and the words are not published.
-_POLICY = re.compile(
-    r"content (policy|filter|moderation|checker)|moderation|nsfw|\brai\b|responsible ai|safety|sexual|violates",
-    re.IGNORECASE,
-)
-# The published example is «Prompt is Mandatory and must be string».
-_INPUT = re.compile(r"\b(mandatory|must be|not one of|out of range|invalid (value|input|type))\b", re.IGNORECASE)
-# What follows one of these may be the caller's prompt.
-_ECHO = re.compile(r"""[:"'`<{\[(]""")
-
 _Answer: TypeAlias = "dict[str, Json]"
-
-
-class Unfinished(Expired):
-    """The deadline passed and the job goes on, for Segmind cannot cancel: to buy elsewhere would be to pay twice."""
-
-    next_route: ClassVar[bool] = False
 
 
 class Segmind:
@@ -154,9 +140,9 @@ class Segmind:
             response, raw = await self._post(f"{self._base_url}/v2/{model}", body, self._submit_timeout_s)
         except Undecodable as exc:
             raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
-        answer = await _json(raw)
-        _check(response, raw, answer, job.payload)
-        found = _at(answer, "request_id")
+        answer = await decoded(raw)
+        check(response, raw, answer, job.payload)
+        found = at(answer, "request_id")
         if not isinstance(found, str) or not _REQUEST_ID.fullmatch(found):
             raise Unknown(f"{NAME}: the answer to the submit has no request id")
         key = pace_key(NAME, job.upstream.model, job.payload)
@@ -181,17 +167,17 @@ class Segmind:
 
     async def _uploaded(self, payload: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return the payload with addresses at Segmind in place of its pictures."""
-        images: list[Value] = list(_images(dict(payload)))
+        images: list[Value] = list(images_in(dict(payload)))
         if not images or encoded_size(payload) <= self._data_uri_bytes:
             return payload
         answer = await self._upload(await json_body({"data_urls": images}))
         # The client reads `file_urls`, the docs show `urls`.
-        found = [_at(answer, key) for key in ("file_urls", "urls")]
+        found = [at(answer, key) for key in ("file_urls", "urls")]
         addresses = next((value for value in found if isinstance(value, list) and len(value) == len(images)), [])
         if not addresses or not all(isinstance(address, str) for address in addresses):
             raise Unreached(f"{NAME}: the answer to the upload has no addresses")
         left = map(str, addresses)
-        return {key: _swap(value, left) for key, value in payload.items()}
+        return {key: with_addresses(value, left) for key, value in payload.items()}
 
     async def _upload(self, body: Body) -> Json:
         """Post an upload until it is answered. What was lost is a file that nobody pays for, hence Unreached."""
@@ -199,7 +185,7 @@ class Segmind:
             try:
                 response, raw = await self._post(self._upload_url, body, self._submit_timeout_s)
                 if response.is_success:
-                    return await _json(raw)
+                    return await decoded(raw)
                 error = refusal(NAME, response, raw, now=time.time(), statuses=dict.fromkeys((500, 503), Unknown))
                 if not isinstance(error, Unknown):
                     raise error
@@ -233,18 +219,18 @@ class Segmind:
         async def ended() -> _Answer | None:
             answer = await self._look(f"{result}/status", missing)
             # The status of a finished job has no picture; that of a failed one has its reason.
-            return await self._look(result, missing) if _at(answer, "status") == "COMPLETED" else answer
+            return await self._look(result, missing) if at(answer, "status") == "COMPLETED" else answer
 
         key = handle.data.get("pace", NAME)
         age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
         answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, age=age)
         for again in (True, False):
-            if _at(answer, "status") == "FAILED":
-                raise _failure(answer)
+            if at(answer, "status") == "FAILED":
+                raise failure(answer)
             with contextlib.suppress(Gone):
                 if found := await self._pictures(answer, deadline):
-                    seconds, cost = (_at(answer, "metrics", name) for name in ("inference_time", "cost"))
-                    return Outcome(pictures=found, seconds=_seconds(seconds), cost=_micros(cost))
+                    seconds, cost = (at(answer, "metrics", name) for name in ("inference_time", "cost"))
+                    return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
             if again:
                 # An address that is gone, and a result without one, may be better in a second answer.
                 answer = await poll(ended, pace=Pace(), key=key, deadline=deadline, first=0.0)
@@ -259,7 +245,7 @@ class Segmind:
             async with asyncio.timeout(self._poll_timeout_s):
                 with polling(NAME):
                     async with self._http.stream("GET", url, headers=self._headers) as response:
-                        answer = await _json(await read_body(response, self._max_answer_bytes))
+                        answer = await decoded(await read_body(response, self._max_answer_bytes))
         except (TimeoutError, Undecodable) as exc:
             raise Unanswered(f"{NAME}: no whole answer") from exc
         # A failed job is answered with 422, so the body counts before the status.
@@ -273,13 +259,13 @@ class Segmind:
         missing.clear()
         # 401 and 403 too: the work was taken, and what our key has come to does not change that.
         if not response.is_success or not isinstance(answer, dict):
-            raise Again(_patience(response))
+            raise Again(patience(response))
         return None
 
     async def _pictures(self, answer: Json, deadline: float) -> tuple[bytes, ...]:
         """Fetch what an answer names. Raises Gone, Expired, and Undecodable."""
         # `output` is what every model has; `image` is how some v1 models name their base64.
-        candidates = (_found(_at(answer, key)) for key in ("output", "images", "image"))
+        candidates = (found_in(at(answer, key)) for key in ("output", "images", "image"))
         found = next(filter(None, candidates), [])
         return tuple([await self._picture(item, deadline) for item in found])
 
@@ -309,8 +295,8 @@ class Segmind:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
         response, raw = await self._post(url, body, self._sync_timeout_s)
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
-        answer = None if is_picture else await _json(raw)
-        _check(response, raw, answer, job.payload)
+        answer = None if is_picture else await decoded(raw)
+        check(response, raw, answer, job.payload)
         deadline = asyncio.get_running_loop().time() + self._sync_timeout_s
         try:
             found = (raw,) if is_picture and raw else await self._pictures(answer, deadline)
@@ -319,7 +305,7 @@ class Segmind:
         if not found:
             raise Unknown(f"{NAME}: the answer holds no picture")
         seconds, cost = (response.headers.get(name) for name in ("x-generation-time", "x-cost"))
-        return Outcome(pictures=found, seconds=_seconds(seconds), cost=_micros(cost))
+        return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
 
     async def _held_outcome(self, handle: Handle, deadline: float) -> Outcome:
         task = self._held.get(handle.id)
@@ -332,117 +318,3 @@ class Segmind:
         if task.cancelled():
             raise Unknown(f"{NAME}: the connection was closed before the answer")
         return task.result()
-
-
-def _check(response: httpx.Response, raw: bytes, answer: Json, payload: Mapping[str, Value]) -> None:
-    """Raise what the answer to a submit stands for, other than success."""
-    if _at(answer, "status") == "FAILED":
-        raise _failure(answer)
-    if response.is_success:
-        return
-    error = refusal(NAME, response, raw, now=time.time(), statuses=_STATUSES)
-    kind, text = type(error), _text(answer)
-    # An error may repeat a value: a caller's own words must not put our account to rest.
-    ours = text
-    for value in payload.values():
-        ours = ours.replace(value, "") if isinstance(value, str) and value else ours
-    if response.status_code == 406 and _NO_CREDIT.search(ours):
-        kind = Unusable
-    elif response.status_code in {400, 403, 422} and _POLICY.search(ours):
-        kind = Blocked
-    message = f"{NAME}: HTTP {response.status_code}"
-    told = _told(text)
-    raise kind(f"{message}: {told}" if told else message, retry_after=_patience(response), code=error.code)
-
-
-def _failure(answer: Json) -> ProviderError:
-    """Return the error of a FAILED job. Segmind bills none of them."""
-    text = _text(answer)
-    kind = Blocked if _POLICY.search(text) else Rejected if _INPUT.search(text) else Failed
-    return kind(f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed")
-
-
-def _text(answer: Json) -> str:
-    texts = (_at(answer, key) for key in ("error_description", "error", "message", "detail"))
-    return next((text for text in texts if isinstance(text, str)), "")
-
-
-def _told(text: str) -> str:
-    """Return what may be shown of an error: its beginning, for the rest may be the input."""
-    return excerpt(_ECHO.split(text, maxsplit=1)[0].strip(" ,."))
-
-
-def _patience(response: httpx.Response) -> float | None:
-    """Return for how many seconds an answer asks to be left alone.
-
-    Segmind sends no `retry-after` and tells when the window ends, in a form that is not published: read are ISO 8601
-    and seconds since 1970.
-    """
-    now = time.time()
-    if (told := retry_after(response, now)) is not None:
-        return told
-    text = response.headers.get("x-rate-limit-reset-at-utc", "").strip()
-    try:
-        if text.isdecimal():
-            return max(0.0, float(text) - now)
-        then = datetime.fromisoformat(text)
-        return max(0.0, (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
-async def _json(raw: bytes) -> Json:
-    """Decode JSON; None where it is none."""
-    with contextlib.suppress(Undecodable):
-        return await read_json(raw)
-    return None
-
-
-def _at(value: Json, *keys: str) -> Json:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _found(value: Json) -> list[str | bytes]:
-    """Return the pictures in an output: a text, a list, an object with an address, or bytes that were a data URI."""
-    if isinstance(value, str | bytes):
-        return [value] if value else []
-    if isinstance(value, list):
-        return [found for item in value for found in _found(item)]
-    if isinstance(value, dict):
-        return next(filter(None, (_found(value.get(key)) for key in ("url", "image", "images", "output"))), [])
-    return []
-
-
-def _seconds(value: object) -> float | None:
-    micros = _micros(value)
-    return None if micros is None else micros / 1_000_000
-
-
-def _micros(value: object) -> int | None:
-    """Return a number, or a text that is one, in millionths; None where it is none or less than nothing."""
-    try:
-        micros = Decimal(str(value)) * 1_000_000
-        return round(micros) if micros >= 0 else None
-    except (InvalidOperation, ValueError, OverflowError):
-        return None
-
-
-def _images(value: Value) -> Iterator[Image]:
-    if isinstance(value, Image):
-        yield value
-    elif isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _images(item)
-
-
-def _swap(value: Value, addresses: Iterator[str]) -> Value:
-    """Return a value with the next address in place of each picture."""
-    if isinstance(value, Image):
-        return next(addresses)
-    if isinstance(value, list):
-        return [_swap(item, addresses) for item in value]
-    if isinstance(value, dict):
-        return {key: _swap(item, addresses) for key, item in value.items()}
-    return value

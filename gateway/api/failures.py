@@ -10,7 +10,17 @@ from gateway.api.reply import describe_attempts
 from gateway.jobs.execute import AllFailed, Finished
 from gateway.routing.select import Choice
 from normalization.model import Model
-from providers.base import Blocked, Expired, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+from providers.base import (
+    Blocked,
+    Expired,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unfinished,
+    Unknown,
+    Unreached,
+    Unusable,
+)
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
@@ -70,6 +80,11 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
     if all(isinstance(cause, (Throttled, Unreached, Unusable)) for cause in causes):
         message = "No provider of this model can be reached at the moment."
         return _retryable(503, message, "upstream_unavailable", _DEFAULT_RETRY_AFTER_S)
+    if isinstance(causes[-1], Unfinished):
+        message = (
+            "Not ready within the deadline, and this provider cannot cancel: the picture may still be made and billed."
+        )
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
     if isinstance(causes[-1], Expired):
         message = "The picture was not ready within the deadline; the work was cancelled."
         return ApiError(504, message, type="server_error", code="deadline_exceeded")

@@ -17,7 +17,7 @@ PNG = flat(20, 10)
 DEFAULTS = {
     "prompt": "masterpiece, best quality, highres",
     "negative_prompt": "(worst quality, low quality, normal quality:2)",
-    "scale_factor": 2.0,
+    "scale_factor": 2,
     "creativity": 0.35,
     "resemblance": 0.6,
     "dynamic": 6,

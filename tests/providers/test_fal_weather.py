@@ -20,6 +20,7 @@ from providers.base import (
     Unusable,
 )
 from providers.fal import Fal
+from providers.fal_watch import Doubt
 from tests.providers.fal_setup import SECRET, adapter, begun, job, no_key_went_astray, run, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi
@@ -320,6 +321,23 @@ async def test_a_job_that_vanished_is_unknown(fal: Fal, sim: FalAi) -> None:
     assert caught.value.code == "404"
     assert len(sim.asked("GET", "/status")) >= 3
     assert len(sim.asked("POST")) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+async def test_trouble_with_our_account_is_not_the_jobs_end(sim: FalAi, status: int) -> None:
+    """However often: the job is paid for, and its result waits until our key is good again."""
+    sim.faults.script("result", *[Fault(status=status, body={"detail": "x"})] * 4)
+    async with adapter(sim, lost_after_s=0) as fal:
+        assert size((await run(fal)).pictures[0]) == (48, 32)
+
+
+async def test_three_times_at_once_are_not_believed() -> None:
+    """What is heard in one bad moment is heard once."""
+    hasty, slow = Doubt(after_s=0), Doubt(after_s=3600)
+    assert [hasty.settled() for _ in range(3)] == [False, False, True]
+    assert [slow.settled() for _ in range(5)] == [False] * 5
+    hasty.clear()
+    assert not hasty.settled()
 
 
 async def test_a_job_that_is_missed_once_is_there(fal: Fal, sim: FalAi) -> None:

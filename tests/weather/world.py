@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import httpx
@@ -41,6 +42,8 @@ MAKERS: Mapping[str, Callable[[], Sim]] = {
     "segmind": lambda: segmind.Segmind(run_s=0.05),
     "apiframe": lambda: apiframe.Apiframe(run_s=0.05),
 }
+# Stands for the canary's `host:port` wherever it occurs in an address.
+CANARY = "canary.invalid:1"
 # Short, so that what hangs is soon over; breakers that never open, so that one request does not show in the next.
 PATIENCE: Mapping[str, str] = {
     "DARKROOM_GATEWAY__DEADLINE_S": "10",
@@ -211,16 +214,21 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
 
 
 @contextmanager
-def world(folder: Path, *names: str, config: Path = SHIPPED, **environ: str) -> Iterator[World]:
-    """Start the named providers, a canary, and a gateway that knows them. `environ` wins over everything."""
+def world(*names: str, config: Path = SHIPPED, **environ: str) -> Iterator[World]:
+    """Start the named providers, a canary, and a gateway that knows them.
+
+    `environ` wins over everything; CANARY in it is where the canary listens.
+    """
     with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
         canary = stack.enter_context(Canary().running())
         sims: dict[str, Sim] = {}
         stops: dict[str, ExitStack] = {}
         for name in names:
             stops[name] = stack.enter_context(ExitStack())
             sims[name] = stops[name].enter_context(MAKERS[name]().running())
-        settings = {**PATIENCE, **addresses(sims), "DARKROOM_DATA": str(folder), **environ}
+        aimed = {name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in environ.items()}
+        settings = {**PATIENCE, **addresses(sims), "DARKROOM_DATA": folder, **aimed}
         served = stack.enter_context(gateway(config, settings))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)
 

@@ -32,6 +32,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfinished,
     Unknown,
     Unreached,
     Unusable,
@@ -39,7 +40,7 @@ from providers.base import (
 )
 
 ROUTE = load(SHIPPED, {}).models["lanczos-bp"].routes["local"]
-ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired)
+ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
 Act = Callable[[], "bytes | ProviderError"]
 
 
@@ -272,6 +273,8 @@ async def test_the_handler_may_leave(imaging: Imaging) -> None:
         ([Throttled("x"), Unreached("x")], 503, "upstream_unavailable", None),
         ([Unusable("no credit: go and pay")], 503, "upstream_unavailable", None),
         ([Unreached("x"), Expired("x")], 504, "deadline_exceeded", "false"),
+        ([Unfinished("x")], 504, "deadline_exceeded", "false"),
+        ([Failed("x", unbilled=True)], 502, "all_providers_failed", None),
         ([Undecodable("x")], 502, "all_providers_failed", "false"),
     ],
 )
@@ -288,7 +291,8 @@ def test_what_the_caller_hears(causes: list[ProviderError], status: int, code: s
 
 def test_every_error_states_its_policy() -> None:
     """Each leaf of the error tree says on purpose what the loop, the breaker and the bill are to make of it."""
-    leaves = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
+    first = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
+    leaves = [*first, *(inner for cls in first for inner in cls.__subclasses__())]
 
     assert set(leaves) == set(ERRORS)
     for cls in leaves:

@@ -1,0 +1,104 @@
+"""What Apiframe's answers mean: errors, states, pictures, credits. Pure; the adapter beside it asks."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import TypeAlias
+
+import httpx
+
+from providers.base import Blocked, Failed, ProviderError, Throttled, Undecodable, Unknown
+from providers.http import refusal
+from providers.wire import Json, excerpt, read_json
+
+NAME = "apiframe"
+
+# 409 is told of a key that was used before: a job is there, and we do not know which.
+_STATUSES: Mapping[int, type[ProviderError]] = {405: Failed, 409: Unknown}
+_POLICY = re.compile(
+    r"content (policy|filter|moderation)|moderation|nsfw|safety|sexual|prohibited content|violates", re.IGNORECASE
+)
+# What follows one of these may be the caller's prompt.
+_ECHO = re.compile(r"""["'`<{\[(]""")
+
+Answer: TypeAlias = "dict[str, Json]"
+
+
+def refused(response: httpx.Response, raw: bytes, answer: Json) -> ProviderError:
+    error = refusal(NAME, response, raw, now=time.time(), statuses=_STATUSES)
+    kind, text = type(error), _text(at(answer, "error"))
+    if response.status_code in {400, 403} and _POLICY.search(text):
+        kind = Blocked
+    elif response.status_code == 503 and error.retry_after is not None:
+        # Its queue is down and says for how long.
+        kind = Throttled
+    details = at(answer, "details")
+    lines = [f"{path}: {_text(texts)}" for path, texts in details.items()] if isinstance(details, dict) else []
+    told = "; ".join(filter(None, map(_told, [text, *lines[:8]])))
+    message = f"{NAME}: HTTP {response.status_code}"
+    return kind(f"{message}: {told}" if told else message, retry_after=error.retry_after, code=error.code)
+
+
+def check(answer: Answer) -> None:
+    """Raise for a job that ended without success. Its credits are given back."""
+    state, text = state_of(answer), _text(answer.get("error"))
+    if state == "FAILED":
+        kind = Blocked if _POLICY.search(text) else Failed
+        message = f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed"
+        raise kind(message, unbilled=True)
+    if state != "COMPLETED":
+        raise Failed(f"{NAME}: the job was cancelled there", unbilled=True)
+
+
+def state_of(answer: Json) -> str:
+    return _text(at(answer, "status")).upper()
+
+
+def cost_of(answer: Json, usd_per_credit: str) -> int | None:
+    """Return what a job cost in micro-dollars, None where its credits or their price are not known."""
+    spent = at(answer, "creditCost")
+    if not isinstance(spent, int | float):
+        return None
+    with contextlib.suppress(InvalidOperation, ValueError, OverflowError):
+        micros = Decimal(str(spent)) * Decimal(usd_per_credit) * 1_000_000
+        return round(micros) if micros >= 0 else None
+    return None
+
+
+def found_in(value: Json) -> list[str | bytes]:
+    """Return the pictures of a result: `{"images": [address]}` in the specification, a bare address in older pages."""
+    if isinstance(value, bytes) and value:
+        return [value]
+    if isinstance(value, str):
+        return [value] if value.startswith(("https://", "http://")) else []
+    if isinstance(value, list):
+        return [found for item in value for found in found_in(item)]
+    if isinstance(value, dict):
+        return next(filter(None, (found_in(value.get(key)) for key in ("images", "image", "url", "urls"))), [])
+    return []
+
+
+def _text(value: Json) -> str:
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_text, value[:4])))
+    return value if isinstance(value, str) else ""
+
+
+def _told(text: str) -> str:
+    """Return what may be shown of an error: its beginning, for the rest may be the input."""
+    return excerpt(_ECHO.split(text, maxsplit=1)[0].strip(" ,.:"))
+
+
+async def decoded(raw: bytes) -> Json:
+    """Decode JSON; None where it is none."""
+    with contextlib.suppress(Undecodable):
+        return await read_json(raw)
+    return None
+
+
+def at(value: Json, key: str) -> Json:
+    return value.get(key) if isinstance(value, dict) else None
