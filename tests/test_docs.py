@@ -5,6 +5,8 @@ from pathlib import Path
 
 from gateway.check import page
 from gateway.config import Config
+from gateway.settings import ProvidersFile
+from providers.base import ProviderError
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,3 +41,18 @@ def test_links_lead_somewhere() -> None:
     """Every relative link of the README is a file of the repository."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_every_provider_error_is_in_the_readme() -> None:
+    """Each class of the error tree, which carries the policy of the failover, is explained in the README."""
+    names = {cls.__name__ for parent in ProviderError.__subclasses__() for cls in (parent, *parent.__subclasses__())}
+
+    assert "Unknown" in names
+    assert not {name for name in names if f"| {name}: " not in README}
+
+
+def test_every_provider_is_in_the_readme() -> None:
+    """Each section of providers.toml, with the variable of its key."""
+    for name, settings in ProvidersFile():
+        assert f"| `{name}` |" in README
+        assert f"`{getattr(settings, 'key_env', 'REPLICATE_API_TOKEN')}`" in README

@@ -65,9 +65,13 @@ class AllFailed(Exception):
 
 @dataclass(slots=True)
 class _Progress:
-    """What is there so far: delivered pictures by the number of their call, attempts, errors, notes."""
+    """What is there so far: delivered pictures by the number of their call, attempts, errors, notes.
+
+    `closed` are the calls that must not be tried elsewhere after what became of them.
+    """
 
     pictures: dict[int, tuple[Image, ...]] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
     causes: list[ProviderError] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
@@ -97,14 +101,16 @@ class Executor:
         if len(candidates[0].plan.calls) > 1:
             metrics.EMULATIONS.labels("fan_out").inc()
         for candidate in candidates:
-            missing = [i for i in range(len(candidate.plan.calls)) if i not in progress.pictures]
-            before = len(progress.pictures), len(progress.causes)
-            await asyncio.gather(*(self._picture(candidate, i, deadline, progress) for i in missing))
-            if len(progress.pictures) > before[0]:
-                served = candidate
-            errors = progress.causes[before[1] :]
-            if not errors or not all(self._goes_on(error, candidate) for error in errors) or _now() >= deadline:
+            calls = len(candidate.plan.calls)
+            if progress.attempts and calls != len(candidates[0].plan.calls):
+                continue  # its calls are not the ones that are missing
+            missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
+            if not missing or (progress.attempts and _now() >= deadline):
                 break
+            before = len(progress.pictures)
+            await asyncio.gather(*(self._picture(candidate, i, deadline, progress) for i in missing))
+            if len(progress.pictures) > before:
+                served = candidate
         if served is None:
             raise AllFailed(progress.causes, progress.attempts)
         plan = served.plan
@@ -133,14 +139,12 @@ class Executor:
                 outcome = await self._call(candidate, number, min(deadline, began + self.attempt_timeout))
                 pictures = await self._finish(outcome, plan, progress)
         except ProviderError as error:
-            progress.causes.append(error)
-            self._record(candidate, number, _now() - began, progress, outcome, error)
+            self._failed(candidate, number, _now() - began, progress, outcome, error)
             return
         except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
             event("attempt.crashed", logging.ERROR, provider=route.provider, route=route.name, exc_info=True)
             lost = Unknown("the gateway had an error of its own")
-            progress.causes.append(lost)
-            self._record(candidate, number, _now() - began, progress, outcome, lost)
+            self._failed(candidate, number, _now() - began, progress, outcome, lost)
             return
         progress.pictures[number] = pictures
         self._record(candidate, number, _now() - began, progress, outcome, None)
@@ -152,6 +156,20 @@ class Executor:
             observed=outcome.seconds,
             expected=candidate.cost.seconds,
         )
+
+    def _failed(
+        self,
+        candidate: Candidate,
+        number: int,
+        seconds: float,
+        progress: _Progress,
+        outcome: Outcome | None,
+        error: ProviderError,
+    ) -> None:
+        progress.causes.append(error)
+        if not self._goes_on(error, candidate):
+            progress.closed.add(number)
+        self._record(candidate, number, seconds, progress, outcome, error)
 
     async def _call(self, candidate: Candidate, number: int, deadline: float) -> Outcome:
         route = candidate.route

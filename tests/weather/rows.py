@@ -13,6 +13,7 @@ from tests.simulators.common import Fault, Op, free_port, html, tiny
 from tests.simulators.fal import FalAi
 from tests.weather.world import CANARY, World
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
     """`outcomes` are those of the attempts: the victim's, then the rescue's; `billed` the bills of both.
@@ -291,7 +292,9 @@ def _submits() -> Iterator[Row]:
             yield Row(name=f"submit: {name}", victim=victim, faults=(fault,), expect=moved(outcome))
     for name in ("500", "401", "402", "429 with seconds"):
         fault, outcome = REFUSED[name]
-        yield Row(name=f"submit: {name}", victim="replicate", faults=(fault,), expect=moved(outcome), slow=name == "500")
+        yield Row(
+            name=f"submit: {name}", victim="replicate", faults=(fault,), expect=moved(outcome), slow=name == "500"
+        )
         yield Row(name=f"submit: {name}", victim="apiframe", faults=(fault,), expect=moved(outcome))
     poor = says(406, {"error": "Insufficient credits. Available: 0.0001, required: 0.0193"})
     yield Row(name="submit: 406 for want of credit", victim="segmind", faults=(poor,), expect=moved("unusable"))

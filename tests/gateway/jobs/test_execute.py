@@ -160,6 +160,17 @@ async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
     assert not finished.partial
 
 
+async def test_each_picture_for_itself(imaging: Imaging) -> None:
+    """A picture whose outcome is unknown is not bought again; one beside it that failed is tried elsewhere."""
+    first = provider("first", Unknown("lost"), Failed("x"), png())
+    second = provider("second", png())
+    finished = await run(imaging, first, second, n=3)
+
+    assert [job.payload for job in second.jobs] == [{"number": 1}]
+    assert len(finished.pictures) == 2
+    assert finished.partial
+
+
 async def test_some_stay_missing(imaging: Imaging) -> None:
     """What was paid is delivered even when others stay missing, and the result says that it is partial."""
     finished = await run(imaging, provider("only", png(), Failed("x")), n=2)
