@@ -42,7 +42,7 @@ async def edit(request: Request) -> Response:
     if not choice.candidates:
         raise failures.no_route(asked.model, choice)
     _check_output(asked, choice.candidates, state.config.gateway)
-    job = state.jobs.start(choice.candidates)
+    job = state.jobs.start(choice.candidates, deadline_s=asked.model.deadline_s)
     origin = state.config.gateway.public_url or _origin(request)
     if asked.stream:
         events = _events(asked, job, state, origin)

@@ -34,9 +34,9 @@ class Jobs:
         self._deadline_s = deadline_s
         self._running: set[asyncio.Task[Finished]] = set()
 
-    def start(self, candidates: Sequence[Candidate]) -> Job:
-        """Begin to work through the candidates."""
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
+    def start(self, candidates: Sequence[Candidate], *, deadline_s: float | None = None) -> Job:
+        """Begin to work through the candidates. `deadline_s` is the model's own, where it has one."""
+        deadline = asyncio.get_running_loop().time() + (deadline_s or self._deadline_s)
         task = asyncio.create_task(self._executor.run(candidates, deadline))
         self._running.add(task)
         metrics.JOBS.inc()

@@ -126,8 +126,9 @@ class World:
 
     def dry_run(self, **fields: Any) -> Any:
         """Ask which routes would be tried for a 24 x 16 picture."""
-        data = {"model": "clarity-upscaler", "prompt": "a cup", "width": "24", "height": "16", **fields}
-        return httpx.post(f"{self.url}/openai/v1/images/edits?dry_run=true", data=data).json()
+        given = {"model": "clarity-upscaler", "prompt": "a cup", "width": "24", "height": "16", **fields}
+        files = {name: (None, str(value)) for name, value in given.items()}
+        return httpx.post(f"{self.url}/openai/v1/images/edits?dry_run=true", files=files).json()
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of this name that have these labels."""
