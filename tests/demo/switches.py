@@ -33,9 +33,7 @@ class Switches:
     @property
     def app(self) -> Starlette:
         """The switches as an application."""
-        return Starlette(
-            routes=[Route("/", self._tell), Route("/{provider}/{word}", self._switch, methods=["POST"])]
-        )
+        return Starlette(routes=[Route("/", self._tell), Route("/{provider}/{word}", self._switch, methods=["POST"])])
 
     async def _switch(self, request: Request) -> Response:
         name, word = request.path_params["provider"], request.path_params["word"]

@@ -84,7 +84,7 @@ def _id(row: Row) -> str:
 
 def _play(row: Row) -> Played:
     names = [row.victim] if row.alone else [row.victim, row.rescue]
-    with world(*names, **row.environ) as there:
+    with world(*names, environ=row.environ) as there:
         row.prepare(there)
         _script(row, there)
         # A caller who is told to come again in 7 seconds is not waited for.

@@ -42,6 +42,7 @@ MAKERS: Mapping[str, Callable[[], Sim]] = {
     "segmind": lambda: segmind.Segmind(run_s=0.05),
     "apiframe": lambda: apiframe.Apiframe(run_s=0.05),
 }
+ALL = ("fal", "replicate", "segmind", "apiframe")
 # Stands for the canary's `host:port` wherever it occurs in an address.
 CANARY = "canary.invalid:1"
 # Short, so that what hangs is soon over; breakers that never open, so that one request does not show in the next.
@@ -65,7 +66,7 @@ class Answer:
     """What a caller got. `text` is the whole of it, headers included, to look for what must not be there."""
 
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: Any = field(repr=False)
     text: str = field(repr=False)
 
@@ -119,7 +120,7 @@ class World:
         head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
         return Answer(
             status=response.status_code,
-            headers=response.headers,
+            headers={name.lower(): value for name, value in response.headers.items()},
             body=response.json(),
             text=f"{head}\n{response.text}",
         )
@@ -215,7 +216,7 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
 
 
 @contextmanager
-def world(*names: str, config: Path = SHIPPED, **environ: str) -> Iterator[World]:
+def world(*names: str, config: Path = SHIPPED, environ: Mapping[str, str] | None = None) -> Iterator[World]:
     """Start the named providers, a canary, and a gateway that knows them.
 
     `environ` wins over everything; CANARY in it is where the canary listens.
@@ -227,8 +228,11 @@ def world(*names: str, config: Path = SHIPPED, **environ: str) -> Iterator[World
         stops: dict[str, ExitStack] = {}
         for name in names:
             stops[name] = stack.enter_context(ExitStack())
-            sims[name] = stops[name].enter_context(MAKERS[name]().running())
-        aimed = {name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in environ.items()}
+            sims[name] = MAKERS[name]()
+            stops[name].enter_context(sims[name].running())
+        aimed = {
+            name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in (environ or {}).items()
+        }
         settings = {**PATIENCE, **addresses(sims), "DARKROOM_DATA": folder, **aimed}
         served = stack.enter_context(gateway(config, settings))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)
