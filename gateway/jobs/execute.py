@@ -18,7 +18,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Plan, Size, Value
-from providers.base import Expired, Job, Outcome, Provider, ProviderError, Undecodable, Unknown, Upstream
+from providers.base import Expired, Job, Outcome, Provider, ProviderError, Undecodable, Unknown, Unusable, Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ class Executor:
                 seconds=round(seconds, 3),
                 cost=cost,
                 actual=actual is not None,
-                message=error.message if error else None,
+                message=_told(error) if error else None,
             )
         )
         metrics.ATTEMPTS.labels(route.provider, route.name, name).inc()
@@ -255,6 +255,11 @@ def verify(image: Image, expected: Size | None) -> None:
         # Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest.
         if abs(got - wanted) > max(8, 0.02 * wanted):
             raise Undecodable(f"the result is {image.width}x{image.height}, expected was {expected}")
+
+
+def _told(error: ProviderError) -> str:
+    """What the caller may read of an error. Trouble with our account is ours: only the log has the provider's text."""
+    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.message
 
 
 def _count_emulations(came: Image, done: Image) -> None:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from threading import Thread
 
+from tests.clients.running import until
 from tests.simulators.apiframe import Apiframe
 from tests.simulators.common import Fault, Op, free_port, html
 from tests.simulators.fal import FalAi
@@ -149,6 +151,9 @@ def rows() -> Iterator[Row]:
     yield from _throttles()
     yield from _questions()
     yield from _downloads()
+    # Nobody can say any more whether the picture is made and billed.
+    for victim, expect in (("fal", unknown(1)), ("segmind", late(1))):
+        yield Row(name="killed while the job runs", victim=victim, expect=expect, slow=True, prepare=_kill_at_work)
     for victim, words in JOBS.items():
         for word, expect in words.items():
             fault = Fault(kind="job", word=word)
@@ -209,6 +214,17 @@ def _submits() -> Iterator[Row]:
             prepare=_flag,
         )  # fmt: skip
     yield Row(name="addresses in the answer lead elsewhere", victim="fal", expect=SAME, prepare=_lead_elsewhere)
+
+
+def _kill_at_work(world: World) -> None:
+    name, sim = next(iter(world.sims.items()))
+    sim.run_s = 60
+
+    def kill() -> None:
+        until(lambda: sim.books.taken, "the job is taken")
+        world.stop(name)
+
+    Thread(target=kill, daemon=True).start()
 
 
 def _flag(world: World) -> None:

@@ -32,12 +32,7 @@ def test_an_empty_account_is_left_alone(name: str) -> None:
         assert "cannot be used with our account" in next(e["reason"] for e in excluded if e["provider"] == name)
 
 
-_TELLS = pytest.mark.xfail(reason="the provider's words stand in the attempt's message")
-
-
-@pytest.mark.parametrize(
-    "name", ["fal", *(pytest.param(name, marks=_TELLS) for name in ("replicate", "segmind", "apiframe"))]
-)
+@pytest.mark.parametrize("name", ["fal", "replicate", "segmind", "apiframe"])
 def test_our_empty_account_is_nobody_elses_business(name: str) -> None:
     """What a provider says of our credit reaches no caller: not in the answer, not in the list of attempts."""
     with world(name, "replicate" if name == "fal" else "fal") as there:

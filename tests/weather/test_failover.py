@@ -57,22 +57,6 @@ def test_a_provider_that_is_killed_before_it_took_the_job_is_left(photo: bytes) 
         assert [there.taken(name) for name in ALL] == [0, 0, 1, 0]
 
 
-def test_a_provider_that_is_killed_while_the_job_runs_is_not_replaced() -> None:
-    """Nobody can say any more whether the picture is made and billed: the caller is told so, and it is bought once."""
-    short = {"DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "2", "DARKROOM_GATEWAY__DEADLINE_S": "4"}
-    with world("fal", "replicate", environ=short) as there, ThreadPoolExecutor() as pool:
-        fal = of(there, FalAi)
-        fal.run_s = 60
-        call = pool.submit(there.edit)
-        until(lambda: fal.books.taken, "the job is taken")
-        there.stop("fal")
-        answer = call.result()
-        assert (answer.status, answer.code) == (504, "upstream_outcome_unknown")
-        assert answer.headers["x-should-retry"] == "false"
-        assert answer.story == ["fal unknown"]
-        assert (there.taken("fal"), there.taken("replicate")) == (1, 0)
-
-
 def test_of_three_pictures_the_one_that_failed_moves_on_alone() -> None:
     """Two come from the first provider, and the third from the next with the seed that it had."""
     with world("fal", "replicate") as there:
