@@ -26,6 +26,8 @@ from providers.wire import Body, encoded_size, json_body
 _NO_KEY = "FAL_KEY is not set"
 # fal-client refuses to send a time to start of a second or less.
 _LEAST_START_S = 2
+# How long beyond the deadline a result is fetched that was done before its cancel came: it is paid for.
+_GRACE_S = 15.0
 
 
 class Fal:
@@ -153,7 +155,8 @@ class Fal:
             if became == "removed":
                 raise
         try:
-            return await self._made(handle, asyncio.get_running_loop().time() + self._fetch_timeout_s, ended=True)
+            grace = min(self._fetch_timeout_s, _GRACE_S)
+            return await self._made(handle, asyncio.get_running_loop().time() + grace, ended=True)
         except Expired as exc:
             if exc.code is not None:
                 raise

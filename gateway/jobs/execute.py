@@ -18,7 +18,18 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Plan, Size, Value
-from providers.base import Expired, Job, Outcome, Provider, ProviderError, Undecodable, Unknown, Unusable, Upstream
+from providers.base import (
+    Expired,
+    Job,
+    Outcome,
+    Provider,
+    ProviderError,
+    Undecodable,
+    Unfinished,
+    Unknown,
+    Unusable,
+    Upstream,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +147,7 @@ class Executor:
         outcome: Outcome | None = None
         try:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
-                outcome = await self._call(candidate, number, min(deadline, began + self.attempt_timeout))
+                outcome = await self._call(candidate, number, deadline)
                 pictures = await self._finish(outcome, plan, progress)
         except ProviderError as error:
             self._failed(candidate, number, _now() - began, progress, outcome, error)
@@ -172,16 +183,23 @@ class Executor:
         self._record(candidate, number, seconds, progress, outcome, error)
 
     async def _call(self, candidate: Candidate, number: int, deadline: float) -> Outcome:
+        """Submit, and wait as long as an attempt is given; to the request's deadline where nothing can be cancelled."""
         route = candidate.route
+        limit = min(deadline, _now() + self.attempt_timeout)
         provider = self.providers[route.provider]
         job = Job(
             id=f"dr-{secrets.token_hex(12)}",
             upstream=upstream(route),
             payload=candidate.plan.calls[number],
-            deadline=deadline,
+            deadline=limit,
         )
         handle = await provider.submit(job)
         try:
+            return await provider.wait(handle, limit)
+        except Unfinished:
+            # The job goes on and is paid for: no other may be bought, so what is left of the time is its.
+            if limit >= deadline:
+                raise
             return await provider.wait(handle, deadline)
         except asyncio.CancelledError:
             await asyncio.shield(provider.cancel(handle))

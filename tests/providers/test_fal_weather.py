@@ -220,6 +220,7 @@ async def test_a_failing_poll_is_polled_again(sim: FalAi, fault: Fault) -> None:
         assert size((await run(fal)).pictures[0]) == (48, 32)
     assert len(sim.asked("POST")) == 1
     assert len(sim.asked("GET", "/status")) == 2
+    assert sim.asked("PUT") == []
     assert sim.books.billed == 1
 
 
@@ -258,6 +259,7 @@ async def test_a_result_that_does_not_come_is_fetched_again(sim: FalAi, fault: F
     async with adapter(sim, fetch_timeout_s=0.5) as fal:
         assert size((await run(fal)).pictures[0]) == (48, 32)
     assert len(sim.asked("POST")) == 1
+    assert sim.asked("PUT") == []
     assert sim.books.billed == 1
 
 

@@ -135,7 +135,7 @@ JOBS: Mapping[str, Mapping[str, Expect]] = {
         "A_NEW_WORD": SAME,
     },
 }  # fmt: skip
-_SLOW = frozenset({"STUCK", "VANISHED", "stuck", "vanishes", "LOST", "MOVED"})
+_SLOW = ("STUCK", "VANISHED", "stuck", "vanishes", "LOST", "MOVED")
 _URLS = {
     "fal": ("FAL__QUEUE_URL",),
     "replicate": ("REPLICATE__BASE_URL",),

@@ -13,7 +13,7 @@ from tests.simulators.common import Fault, size
 from tests.weather.rows import ROWS, Row
 from tests.weather.world import CANARY, KEYS, Answer, World, world
 
-_AT_ONCE = 5
+_AT_ONCE = 8
 IDS = [f"{row.victim}-{row.name}" for row in ROWS]
 
 

@@ -136,7 +136,7 @@ async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: fl
 @pytest.mark.parametrize("error", ERRORS)
 async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -> None:
     """After an error the next route is tried exactly if its class says so; the attempts tell the story."""
-    first, second = provider("first", error("no luck")), provider("second", png())
+    first, second = provider("first", error("no luck"), error("no luck")), provider("second", png())
     if not error.next_route:
         with pytest.raises(AllFailed) as caught:
             await run(imaging, first, second)
@@ -158,6 +158,16 @@ async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
     assert len(finished.pictures) == 3
     assert [job.payload for job in second.jobs] == [{"number": 1}]
     assert not finished.partial
+
+
+async def test_unfinished_jobs_are_waited_for(imaging: Imaging) -> None:
+    """A job that nobody can cancel gets the rest of the request's time after its attempt's; nothing else is bought."""
+    slow, second = provider("slow", Unfinished("goes on"), png()), provider("second", png())
+    finished = await run(imaging, slow, second, deadline_s=60)
+
+    assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
+    assert len(slow.jobs) == 1
+    assert not second.jobs
 
 
 async def test_each_picture_for_itself(imaging: Imaging) -> None:
