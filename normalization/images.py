@@ -28,6 +28,9 @@ _TRANSPOSE = {
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
+# A picture of one colour compresses to next to nothing in every format: only such a file is worth a look for black.
+_FLAT_BYTES_PER_PIXEL = 0.03
+_BLACK_LEVEL = 2
 # For the whole process: the filters belong to the process, and changing them around each call would race with the
 # other threads. The header's size was checked before; this is for a decoder that sees another size than we do.
 warnings.simplefilter("error", Pillow.DecompressionBombWarning)
@@ -58,9 +61,10 @@ def finish(data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, t
     transcode = next((step for step in reversed(steps) if isinstance(step, Transcode)), Transcode(format=header.format))
     resizes = [step for step in steps if isinstance(step, Resize)]
     opaque = transcode.opaque or transcode.format in _OPAQUE
+    black = _blackness(data, header)
     if _is_right(header, transcode.format, resizes) and not (opaque and header.alpha):
-        return strip(Image(data=data, header=header)), _unused_quality(transcode)
-    notes = list(_losses_of_decoding(header))
+        return strip(Image(data=data, header=header)), (*black, *_unused_quality(transcode))
+    notes = [*black, *_losses_of_decoding(header)]
     picture = _decoded(scan(data))
     if opaque and picture.mode == "RGBA":
         background = transcode.background or WHITE
@@ -81,6 +85,16 @@ def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool
         and header.orientation == 1
         and all((step.size.width, step.size.height) == (header.width, header.height) for step in resizes)
     )
+
+
+def _blackness(data: bytes, header: Header) -> tuple[str, ...]:
+    """What to say of a picture that is black all over. Providers blank what their filters refuse, and call it done."""
+    if len(data) > header.width * header.height * _FLAT_BYTES_PER_PIXEL:
+        return ()
+    grey = _decoded(scan(data)).convert("L")
+    if grey.histogram()[_BLACK_LEVEL + 1 :] != [0] * (255 - _BLACK_LEVEL):
+        return ()
+    return ("The picture is black all over: the provider's safety filter may have blanked it.",)
 
 
 def _decoded(found: Scan) -> Pillow.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -202,7 +203,8 @@ class Executor:
                 raise
             return await provider.wait(handle, deadline)
         except asyncio.CancelledError:
-            await asyncio.shield(provider.cancel(handle))
+            with contextlib.suppress(ProviderError):  # it may not be seen to end; the job here ends all the same
+                await asyncio.shield(provider.cancel(handle))
             raise
 
     async def _finish(self, outcome: Outcome, plan: Plan, progress: _Progress) -> tuple[Image, ...]:

@@ -231,3 +231,20 @@ def test_any_damage(name: str, fmt: Format, draw: st.DataObject) -> None:
     except BadImage:
         return
     assert (picture.header.format, picture.width, picture.height) == (fmt, 20, 20)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("target", ["png", "jpeg"])
+def test_a_blanked_picture_is_named(fmt: str, target: Format) -> None:
+    """A picture that is black all over is told of, whether it stays as it is or is encoded; others are not."""
+    black = pictures.encoded(Image.new("RGB", (400, 300)), fmt)
+    night = Image.new("RGB", (400, 300))
+    night.paste("white", (200, 150, 206, 156))
+
+    for data, told in (
+        (black, True),
+        (pictures.encoded(Image.new("RGB", (400, 300), "navy"), fmt), False),
+        (pictures.encoded(night, fmt), False),
+    ):
+        _, notes = pictures.done(data, Transcode(format=target))
+        assert any("black all over" in note for note in notes) is told
