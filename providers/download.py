@@ -13,7 +13,7 @@ import pybase64
 
 from providers.base import Expired, Undecodable
 from providers.guard import Forbidden, Guard
-from providers.http import Unanswered, _Transport, polling
+from providers.http import Transport, Unanswered, polling
 from providers.polling import jitter
 from providers.wire import read_body
 
@@ -54,7 +54,7 @@ def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.Async
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
     return httpx.AsyncClient(
-        transport=_Transport(verify=tls, trust_env=False, client=session),
+        transport=Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S, pool=None),
         headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": "image/*,*/*;q=0.5"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),

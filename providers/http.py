@@ -223,7 +223,7 @@ class _Stream(httpx.AsyncByteStream):
             await self._stream.aclose()
 
 
-class _Transport(AiohttpTransport):
+class Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         with _truthful():
             response = await super().handle_async_request(request)
@@ -250,7 +250,7 @@ def client(*, max_connections: int = 1000) -> httpx.AsyncClient:
         )
 
     return httpx.AsyncClient(
-        transport=_Transport(verify=tls, trust_env=False, client=session),
+        transport=Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=_CONNECT_S),
         headers={"user-agent": "darkroom", "accept-encoding": "identity"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
