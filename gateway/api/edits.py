@@ -18,13 +18,13 @@ from gateway.api.stream import Events
 from gateway.jobs.execute import AllFailed, Finished
 from gateway.jobs.files import StoreFailed
 from gateway.jobs.job import Job
-from gateway.routing.select import Candidate, Choice, choose
+from gateway.routing.select import Candidate, Choice, Excluded, choose
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.coerce import Invalid
-from normalization.values import Image
+from normalization.values import Image, Size
 
 
 async def edit(request: Request) -> Response:
@@ -37,12 +37,14 @@ async def edit(request: Request) -> Response:
     metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
     request.scope["darkroom.model"] = asked.model.id
     choice = _choice(asked, state)
+    fitting = _within_limits(asked, choice, state.config.gateway)
     if dry:
-        return dry_run.answer(asked, choice)
+        return dry_run.answer(asked, fitting)
     if not choice.candidates:
         raise failures.no_route(asked.model, choice)
-    _check_output(asked, choice.candidates, state.config.gateway)
-    job = state.jobs.start(choice.candidates, deadline_s=asked.model.deadline_s)
+    if not fitting.candidates:
+        raise _output_too_large(asked, choice.candidates, state.config.gateway)
+    job = state.jobs.start(fitting.candidates, deadline_s=asked.model.deadline_s)
     origin = state.config.gateway.public_url or _origin(request)
     if asked.stream:
         events = _events(asked, job, state, origin)
@@ -90,17 +92,37 @@ def _choice(asked: Asked, state: State) -> Choice:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
 
 
-def _check_output(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> None:
-    for size in {s for c in candidates for s in (c.plan.output, c.plan.delivered) if s is not None}:
-        if size.pixels > settings.max_output_pixels or max(size.width, size.height) > settings.max_side:
-            most = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
-            scaled_by = asked.model.scaled_by
-            raise ApiError(
-                400,
-                f"The picture would be {size} ({size.megapixels:.1f} megapixels); the limit is {most}.",
-                param=scaled_by if scaled_by in asked.request.params else "size",
-                code="output_too_large",
-            )
+def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> Choice:
+    """Without the routes whose pictures would be too large: one with larger steps only does not spoil the others."""
+    param = _sizing(asked)
+    large = [
+        Excluded(route=candidate.route, reason=f"would make {size}, above the limit of pixels", param=param)
+        for candidate in choice.candidates
+        if (size := _too_large(candidate, settings)) is not None
+    ]
+    fitting = [candidate for candidate in choice.candidates if _too_large(candidate, settings) is None]
+    return Choice(candidates=fitting, excluded=[*choice.excluded, *large])
+
+
+def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:
+    """The size of a candidate's pictures that is above the limits; None where they keep to them."""
+    most, side = settings.max_output_pixels, settings.max_side
+    sizes = (size for size in (candidate.plan.output, candidate.plan.delivered) if size is not None)
+    return next((size for size in sizes if size.pixels > most or max(size.width, size.height) > side), None)
+
+
+def _output_too_large(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> ApiError:
+    sizes = [size for candidate in candidates if (size := _too_large(candidate, settings)) is not None]
+    size = min(sizes, key=lambda size: size.pixels)
+    limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
+    message = f"The picture would be {size} ({size.megapixels:.1f} megapixels); the limit is {limit}."
+    return ApiError(400, message, param=_sizing(asked), code="output_too_large")
+
+
+def _sizing(asked: Asked) -> str:
+    """The parameter that the caller sized the picture with."""
+    scaled_by = asked.model.scaled_by
+    return scaled_by if scaled_by is not None and scaled_by in asked.request.params else "size"
 
 
 async def _events(asked: Asked, job: Job, state: State, origin: str) -> AsyncIterator[Sequence[bytes]]:

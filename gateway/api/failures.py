@@ -28,15 +28,18 @@ _DEFAULT_RETRY_AFTER_S = 5.0
 
 
 def no_route(model: Model, choice: Choice) -> ApiError:
-    """No candidate at all: the request's doing (400) or that of what is configured and healthy (503)."""
+    """No candidate at all: the request's doing (400), or that of what is configured and healthy (429, 503).
+
+    Where a route will be back that can serve the request, it is not the request's fault.
+    """
     asked = [excluded for excluded in choice.excluded if excluded.param is not None]
-    if asked:
+    waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
+    if asked and not waits:
         reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in asked)
         message = f"No route of {model.id} can serve this request: {reasons}."
         return ApiError(400, message, param=asked[0].param, code="no_route")
     reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in choice.excluded)
     message = f"{model.id} cannot be served at the moment: {reasons}."
-    waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
     if waits and all(excluded.throttled for excluded in choice.excluded if excluded.retry_after is not None):
         return _retryable(429, message, "rate_limit_exceeded", min(waits))
     return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
@@ -64,9 +67,7 @@ def incomplete(finished: Finished, urls: Sequence[str]) -> ApiError:
 def _worst(causes: Sequence[ProviderError]) -> ApiError:
     for cause in causes:
         if isinstance(cause, Unknown):
-            message = (
-                "The provider's answer was lost: the picture may have been made and billed. It was not bought again."
-            )
+            message = "The provider's answer was lost: the picture may have been made and billed."
             return ApiError(504, message, type="server_error", code="upstream_outcome_unknown")
         if isinstance(cause, Blocked):
             message = "The provider's content policy refused this picture or prompt."

@@ -79,11 +79,13 @@ class AllFailed(Exception):
 class _Progress:
     """What is there so far: delivered pictures by the number of their call, attempts, errors, notes.
 
-    `closed` are the calls that must not be tried elsewhere after what became of them.
+    `closed` are the calls that must not be tried elsewhere after what became of them, `unknown` those that may have
+    been bought already.
     """
 
     pictures: dict[int, tuple[Image, ...]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
+    unknown: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
     causes: list[ProviderError] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
@@ -109,7 +111,7 @@ class Executor:
         `deadline` is of the event loop's clock. Raises AllFailed when there is not one picture.
         """
         progress = _Progress()
-        served: Candidate | None = None
+        served: list[Candidate] = []
         if len(candidates[0].plan.calls) > 1:
             metrics.EMULATIONS.labels("fan_out").inc()
         for candidate in candidates:
@@ -119,18 +121,21 @@ class Executor:
             missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
             if not missing or (progress.attempts and _now() >= deadline):
                 break
+            if rebuys := sum(i in progress.unknown for i in missing):
+                metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
             before = len(progress.pictures)
             await asyncio.gather(*(self._picture(candidate, i, deadline, progress) for i in missing))
             if len(progress.pictures) > before:
-                served = candidate
-        if served is None:
+                served.append(candidate)
+        if not served:
             raise AllFailed(progress.causes, progress.attempts)
-        plan = served.plan
+        plan = served[-1].plan
+        told = [note for candidate in served for note in candidate.plan.notes]
         return Finished(
             pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
-            candidate=served,
+            candidate=served[-1],
             attempts=tuple(progress.attempts),
-            notes=(*plan.notes, *(note for note in progress.notes if note not in plan.notes)),
+            notes=tuple(dict.fromkeys([*told, *progress.notes])),
             wanted=len(plan.calls) * plan.pictures_per_call,
         )
 
@@ -138,8 +143,6 @@ class Executor:
         """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
         share = candidate.cost.micros // len(candidate.plan.calls)
         rebuys = isinstance(error, Unknown) and self.max_duplicate is not None and share <= self.max_duplicate
-        if rebuys:
-            metrics.DUPLICATES.labels(candidate.route.provider).inc()
         return error.next_route or rebuys
 
     async def _picture(self, candidate: Candidate, number: int, deadline: float, progress: _Progress) -> None:
@@ -179,6 +182,8 @@ class Executor:
         error: ProviderError,
     ) -> None:
         progress.causes.append(error)
+        if isinstance(error, Unknown):
+            progress.unknown.add(number)
         if not self._goes_on(error, candidate):
             progress.closed.add(number)
         self._record(candidate, number, seconds, progress, outcome, error)

@@ -6,11 +6,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from PIL import Image as Pillow
 
-from gateway.api.failures import failed
+from gateway.api.failures import failed, no_route
 from gateway.config import SHIPPED, load
 from gateway.jobs.execute import AllFailed, Executor, Finished, verify
 from gateway.jobs.imaging import Imaging, Limits
@@ -18,7 +19,8 @@ from gateway.jobs.job import Jobs
 from gateway.routing.breaker import Breakers, Policy
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import Estimate
-from gateway.routing.select import Candidate, Condition
+from gateway.routing.select import Candidate, Choice, Condition, Excluded
+from gateway.telemetry import metrics
 from normalization.values import Header, Image, Plan, Size, Transcode
 from providers.base import (
     Blocked,
@@ -39,7 +41,8 @@ from providers.base import (
     Upstream,
 )
 
-ROUTE = load(SHIPPED, {}).models["lanczos-bp"].routes["local"]
+MODEL = load(SHIPPED, {}).models["lanczos-bp"]
+ROUTE = MODEL.routes["local"]
 ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
 Act = Callable[[], "bytes | ProviderError"]
 
@@ -181,6 +184,18 @@ async def test_each_picture_for_itself(imaging: Imaging) -> None:
     assert finished.partial
 
 
+async def test_the_notes_of_every_route(imaging: Imaging) -> None:
+    """Where two routes gave the pictures, what was lost on either is told, once."""
+    first, second = provider("first", png(), Failed("x")), provider("second", png())
+    routes = [
+        replace(candidate, plan=replace(candidate.plan, notes=("both", candidate.route.name)))
+        for candidate in candidates(["first", "second"], n=2)
+    ]
+    deadline = asyncio.get_running_loop().time() + 30
+
+    assert (await executing(imaging, first, second).run(routes, deadline)).notes == ("both", "first", "second")
+
+
 async def test_some_stay_missing(imaging: Imaging) -> None:
     """What was paid is delivered even when others stay missing, and the result says that it is partial."""
     finished = await run(imaging, provider("only", png(), Failed("x")), n=2)
@@ -231,6 +246,7 @@ async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int)
     """After an unknown outcome a picture is bought again only where the operator pays for that, up to his limit."""
     first, second = provider("first", Unknown("lost")), provider("second", png())
     executor = replace(executing(imaging, first, second), max_duplicate=most)
+    before = metrics.DUPLICATES.labels("second")._value.get()
     deadline = asyncio.get_running_loop().time() + 30
     try:
         finished = await executor.run(candidates(["first", "second"]), deadline)
@@ -239,6 +255,8 @@ async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int)
     else:
         outcomes = [attempt.outcome for attempt in finished.attempts]
 
+    counted = metrics.DUPLICATES.labels("second")._value.get() - before
+    assert counted == bought
     assert outcomes == ["unknown", "ok"][: 1 + bought]
     assert len(second.jobs) == bought
 
@@ -308,6 +326,25 @@ def test_what_the_caller_hears(causes: list[ProviderError], status: int, code: s
     assert "pay" not in error.message
     if status == 429:
         assert error.headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("excluded", "status", "after"),
+    [
+        ([{"param": "n"}], 400, None),
+        ([{"param": "n"}, {}], 400, None),
+        ([{}], 503, "5"),
+        ([{"retry_after": 9.2, "throttled": True}], 429, "10"),
+        ([{"param": "routing"}, {"retry_after": 9.2, "throttled": True}], 429, "10"),
+        ([{"param": "n"}, {"retry_after": 100}, {"retry_after": 9.2, "throttled": True}], 503, "10"),
+    ],
+)
+def test_no_route_at_all(excluded: list[dict[str, Any]], status: int, after: str | None) -> None:
+    """A request is at fault only where no route will be back that could serve it; else the caller hears when."""
+    choice = Choice(candidates=[], excluded=[Excluded(route=ROUTE, reason="is out", **given) for given in excluded])
+    error = no_route(MODEL, choice)
+
+    assert (error.status, error.headers.get("retry-after")) == (status, after)
 
 
 def test_every_error_states_its_policy() -> None:
