@@ -15,6 +15,7 @@ ProviderError
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,14 +40,21 @@ class ProviderError(Exception):
     billed: bool | None
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, code: str | None = None, unbilled: bool = False
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        code: str | None = None,
+        unbilled: bool = False,
+        cost: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
         self.code = code
-        if unbilled:
-            self.billed = False
+        self.cost = cost
+        if unbilled or cost is not None:
+            self.billed = bool(cost)
 
 
 class Rejected(ProviderError):
@@ -163,11 +171,67 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
-    """A job that a provider has taken. Plain data: it is stored, and may be waited for in another process."""
+    """A job that a provider has taken. Plain data: it is stored, and may be waited for in another process.
+
+    `held` is true where the job lives in a connection of this process, so that no other one can wait for it.
+    """
 
     provider: str
     id: str
     data: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A submit that left, and of whose answer nothing is known: what was written down right before it.
+
+    `id` and `upstream` are the Job's, `at` is in seconds of the wall clock, `data` what the adapter gave to
+    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it.
+    """
+
+    id: str
+    upstream: Upstream
+    at: float
+    data: Mapping[str, str] = field(default_factory=dict)
+    heard: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What a webhook said, once it is known to come from the provider: a hint, for the job itself is asked.
+
+    `id` is the provider's id of the job, None where it tells none; `progress` its share that is done, from 0 to 1.
+    """
+
+    id: str | None = None
+    progress: float | None = None
+
+
+class Link:
+    """What connects a job at a provider with whoever ordered it. This one connects to nobody.
+
+    `webhook` is the address that the provider may report to, None where it cannot reach us.
+    """
+
+    webhook: str | None = None
+
+    async def sending(self, data: Mapping[str, str]) -> None:
+        """Awaited right before the request leaves that may buy something; what it raises stops that request.
+
+        `data` is written down. With it `find` has to recognise the job in another process: no picture, no key.
+        """
+
+    def progress(self, share: float) -> None:
+        """Tell how much is done, from 0 to 1, by the provider's own word."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between two looks; a webhook may cut it short."""
+        await asyncio.sleep(seconds)
+
+
+ALONE = Link()
+"""For jobs that nobody wants to hear of in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +247,13 @@ class Outcome:
 
 
 class Provider(Protocol):
-    """An adapter. It raises `ProviderError` and nothing else of its own making."""
+    """An adapter. It raises `ProviderError` and nothing else of its own making.
+
+    `cancels` is false where the provider has no way to stop a job: then `cancel` does nothing.
+    """
 
     name: str
+    cancels: bool
 
     @property
     def queue_depth(self) -> int:
@@ -196,12 +264,33 @@ class Provider(Protocol):
         """Say whether it can serve this model now, with a sentence for the operator why not. Never waits."""
         ...
 
-    async def submit(self, job: Job) -> Handle:
-        """Hand the job over. When this returns the provider has taken the work, and money may flow."""
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+        """Hand the job over. When this returns the provider has taken the work, and money may flow.
+
+        What costs nothing (uploads, a place in a queue) comes first, then `link.sending`, then the request that buys.
+        """
         ...
 
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
-        """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit."""
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit.
+
+        It may be called again, and in another process where the handle is not `held`.
+        """
+        ...
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Say what became of a submit whose answer nobody heard, in this process or in another one.
+
+        Returns the job's handle where the provider took it, None where it surely did not; never submits anew but under
+        a key that the provider honours. Raises Unknown where that cannot be told.
+        """
+        ...
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Read what came to the webhook's address; None where it is not surely the provider's.
+
+        Header names are in lower case.
+        """
         ...
 
     async def cancel(self, handle: Handle) -> None:

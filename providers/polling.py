@@ -129,11 +129,13 @@ async def poll(
     deadline: float,
     first: float | None = None,
     age: float = 0.0,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
     """Call `ask` until it gives a value, and learn from that how long the job took.
 
     `deadline` is in seconds of the event loop's clock; `first` is the delay before the first look where the caller
-    knows better, `age` how long ago the job was submitted, both in seconds. Unanswered and Again, raised by `ask`, are
+    knows better, `age` how long ago the job was submitted, both in seconds. `sleep` waits between two looks, and may
+    come back early: a `Link`'s does when the provider calls. Unanswered and Again, raised by `ask`, are
     asked again after a random while. Raises Expired at the deadline; every other error of `ask` passes.
     """
     began = pace.now() - age
@@ -144,7 +146,7 @@ async def poll(
     retry_after = first
     while True:
         delay = next(delays) if retry_after is None else retry_after
-        await _sleep(delay, deadline)
+        await _sleep(delay, deadline, sleep)
         retry_after = None
         looked = pace.now() - began
         try:
@@ -180,11 +182,11 @@ def pace_key(provider: str, model: str, payload: Mapping[str, Value]) -> str:
     return f"{provider}/{model}/{pixels.bit_length()}"
 
 
-async def _sleep(seconds: float, deadline: float) -> None:
+async def _sleep(seconds: float, deadline: float, sleep: Callable[[float], Awaitable[None]]) -> None:
     left = deadline - asyncio.get_running_loop().time()
     if left <= 0:
         raise Expired("the deadline passed")
-    await asyncio.sleep(min(seconds, left))
+    await sleep(min(seconds, left))
 
 
 async def _bounded(ask: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:
