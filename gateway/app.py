@@ -19,15 +19,19 @@ from starlette.types import ASGIApp
 
 from gateway import adapters
 from gateway.access.keys import Keys
-from gateway.api import edits, files, health, models
+from gateway.api import edits, files, health, image_jobs, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_http_exception
+from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
+from gateway.jobs.call import Calls
 from gateway.jobs.execute import Executor
 from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.job import Jobs
+from gateway.jobs.job import Jobs, Rules
+from gateway.jobs.reports import Reports
+from gateway.opening import open_ledger
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
@@ -63,8 +67,14 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app = FastAPI(title="Darkroom", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     for prefix in ("/openai/v1", "/v1"):
         app.add_api_route(f"{prefix}/images/edits", edits.edit, methods=["POST"])
+        app.add_api_route(f"{prefix}/images/jobs", image_jobs.list_jobs, methods=["GET"])
+        app.add_api_route(f"{prefix}/images/jobs/{{id}}", image_jobs.read_job, methods=["GET"])
+        app.add_api_route(f"{prefix}/images/jobs/{{id}}/cancel", image_jobs.cancel_job, methods=["POST"])
         app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
         app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])
+    app.add_api_route("/v1/requests", requests.list_requests, methods=["GET"])
+    app.add_api_route("/v1/requests/{id}", requests.read_request, methods=["GET"])
+    app.add_api_route("/v1/requests/{id}/payload", requests.forget_payload, methods=["DELETE"])
     app.add_api_route("/files/{name}", files.read_file, methods=["GET", "HEAD"])
     app.add_api_route("/metrics", health.expose_metrics, methods=["GET"])
     app.add_api_route("/healthz", health.healthz, methods=["GET"])
@@ -94,21 +104,31 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         for provider in providers.values():
             await provider.start()
             stack.push_async_callback(provider.aclose)
-        store = open_store(settings.files_url, Path(environ.get("DARKROOM_DATA", ".darkroom")))
-        stored = Files(store, ttl=timedelta(seconds=settings.files_ttl_s))
+        data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
+        stored = Files(open_store(settings.files_url, data), ttl=timedelta(seconds=settings.files_ttl_s))
+        ledger = await stack.enter_async_context(open_ledger(settings, data))
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = Learning()
         executor = Executor(
-            providers=providers,
+            calls=Calls(providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s),
             imaging=imaging,
             breakers=breakers,
             learning=learning,
-            attempt_timeout=settings.attempt_timeout_s,
+            keep=stored.keep,
+            load=stored.load,
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
-        jobs = Jobs(executor, deadline_s=settings.deadline_s)
-        stack.push_async_callback(jobs.drain, settings.grace_s)
-        for name, work in (("sweep", stored.sweep_for_ever()), ("watch", _watch(providers))):
+        reports = Reports(ledger.database)
+        jobs = Jobs(executor, ledger, rules=_rules(config))
+        beside = {
+            "sweep": stored.sweep_for_ever(),
+            "watch": _watch(providers),
+            "jobs": jobs.keep_house(),
+            "purge": reports.purge_for_ever(settings.ledger_ttl_s, settings.parameters_ttl_s),
+        }
+        closing = stack.enter_context(Closing(jobs, settings.grace_s))
+        stack.push_async_callback(closing.finish)
+        for name, work in beside.items():
             stack.push_async_callback(_stop, asyncio.create_task(_guard(name, work)))
         # What is there now stays: without this a full collection holds the event loop for tens of milliseconds.
         gc.collect()
@@ -120,9 +140,17 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             imaging=imaging,
             files=stored,
             jobs=jobs,
+            reports=reports,
+            guard=guard,
             breakers=breakers,
             learning=learning,
         )
+
+
+def _rules(config: Config) -> Rules:
+    usual = config.gateway.on_disconnect
+    by_model = {model.id: model.on_disconnect or usual for model in config.models.values()}
+    return Rules(lease_s=config.gateway.lease_s, on_disconnect=by_model)
 
 
 async def _watch(providers: Mapping[str, Provider]) -> None:

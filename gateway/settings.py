@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from gateway.routing.wish import Strategy
 from normalization.rules import Frozen
 
 ResponseFormat = Literal["url", "b64_json", "both"]
+OnDisconnect = Literal["finish", "cancel"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -42,6 +44,17 @@ def _host_port(text: str) -> str:
     return text.lower()
 
 
+def _whsec(text: str) -> str:
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if not text.startswith("whsec_") or not 24 <= size <= 64:
+        raise ValueError("expected whsec_ and 24 to 64 bytes in base64, as: whsec_$(openssl rand -base64 32)")
+    return text
+
+
+WebhookSecret = Annotated[str, AfterValidator(_whsec)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Origin = Annotated[str, AfterValidator(_origin)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
@@ -79,6 +92,15 @@ class GatewaySettings(Frozen):
     max_result_bytes: Count = 256 * 2**20
     files_ttl_s: Seconds = 3600
     files_url: str | None = None
+    on_disconnect: OnDisconnect = "finish"
+    late_s: Seconds = 3600
+    lease_s: Annotated[float, Field(ge=1)] = 15
+    idempotency_ttl_s: Seconds = 86_400
+    join_window_s: Seconds = 900
+    ledger_url: str | None = Field(None, repr=False)
+    ledger_ttl_s: Seconds = 90 * 86_400
+    parameters_ttl_s: Seconds = 90 * 86_400
+    webhook_secret: WebhookSecret | None = Field(None, repr=False)
 
     def breaker(self) -> Policy:
         """The breakers' policy."""

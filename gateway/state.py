@@ -11,11 +11,13 @@ from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.job import Jobs
+from gateway.jobs.reports import Reports
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.select import Condition
 from normalization.model import Model
 from providers.base import Provider
+from providers.guard import Guard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class State:
     imaging: Imaging
     files: Files
     jobs: Jobs
+    reports: Reports
+    guard: Guard
     breakers: Breakers
     learning: Learning
 

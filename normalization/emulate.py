@@ -15,7 +15,7 @@ from normalization.geometry import Geometry
 from normalization.values import Format, Resize, Step, Transcode, Value
 
 # The order in which finishing steps make sense, whatever order the config lists the rules in.
-ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "ignore")
+ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "notify", "ignore")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _LOSSY = ("jpeg", "webp", "avif")
 _OPAQUE = ("jpeg",)
@@ -88,6 +88,11 @@ def deliver(asked: Asked, names: tuple[str, ...]) -> Effect:
     return Effect()
 
 
+def notify(asked: Asked, names: tuple[str, ...]) -> Effect:
+    """The gateway itself calls the caller's address when the job moves on; no provider hears of it."""
+    return Effect()
+
+
 def choose(asked: Asked, names: tuple[str, ...]) -> Effect:
     """Says which route may serve: the gateway goes by it before any route sees the request."""
     return Effect()
@@ -110,6 +115,7 @@ EMULATIONS: Mapping[str, Emulation] = {
     "resize": resize,
     "transcode": transcode,
     "deliver": deliver,
+    "notify": notify,
     "ignore": ignore,
 }
 

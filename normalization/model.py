@@ -78,8 +78,8 @@ class Model(Frozen):
     """A model as callers see it, with every route that can serve it.
 
     `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
-    how many pictures one request may carry. `default_response_format` and
-    `deadline_s` override the gateway's.
+    how many pictures one request may carry. `default_response_format`, `deadline_s`
+    and `on_disconnect` override the gateway's.
     """
 
     id: str
@@ -93,6 +93,7 @@ class Model(Frozen):
     max_images: int = Field(1, ge=1)
     default_response_format: Literal["url", "b64_json", "both"] | None = None
     deadline_s: float | None = Field(None, gt=0)
+    on_disconnect: Literal["finish", "cancel"] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Model:

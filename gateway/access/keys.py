@@ -17,14 +17,18 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request's headers carry one of the keys, compared in constant time."""
+    def admits(self, headers: Mapping[str, str]) -> str | None:
+        """The id of the key that a request's headers carry, compared in constant time; None where it is none of them.
+
+        The id stands in the ledger, and tells nothing of the key.
+        """
         given = presented(headers)
         if given is None:
-            return False
+            return None
         digest = _digest(given)
         # Every key is looked at, so that the time does not tell which one came near.
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+        known = sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+        return f"key_{hashlib.sha256(b'id:' + digest).hexdigest()[:16]}" if known else None
 
 
 def presented(headers: Mapping[str, str]) -> str | None:

@@ -18,8 +18,8 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Served without a key: probes know none, and a file's name is its secret.
-_OPEN = re.compile(r"/(healthz|readyz|files/.*)?")
+# Served without a key: probes know none, and the address of a file, or of a webhook, is its own secret.
+_OPEN = re.compile(r"/(healthz|readyz|files/.*|hooks/.*)?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
@@ -68,7 +68,10 @@ class Edge:
 
     def _refuse(self, scope: Scope, headers: Headers) -> ApiError | None:
         if self._keys:
-            if _OPEN.fullmatch(scope["path"]) or self._keys.admits(headers):
+            if _OPEN.fullmatch(scope["path"]):
+                return None
+            if (key := self._keys.admits(headers)) is not None:
+                scope["darkroom.key"] = key
                 return None
             message = "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'."
             return ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})

@@ -3,62 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.api import dry_run, failures, reply
+from gateway.api.caller import Caller, Gone
+from gateway.api.delivery import Delivery, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
+from gateway.api.image_jobs import accepted
+from gateway.api.placing import order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
-from gateway.jobs.execute import AllFailed, Finished
-from gateway.jobs.files import StoreFailed
-from gateway.jobs.job import Job
+from gateway.jobs.execute import Finished
+from gateway.jobs.job import Placed
+from gateway.jobs.records import Order
 from gateway.routing.select import Candidate, Choice, Excluded, choose
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
-from gateway.telemetry.logs import event
 from normalization.coerce import Invalid
-from normalization.values import Image, Size
+from normalization.values import Size
+from providers.guard import Forbidden
+
+# What a job is given beyond its deadline to tell how it ended: a cancel is seen through, a paid result is fetched.
+_END_S = 30.0
 
 
 async def edit(request: Request) -> Response:
     """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
-    form = await _form(request, state.config.gateway)
+    settings = state.config.gateway
+    form = await _form(request, settings)
     dry = is_dry_run(request.query_params)
     routing = request.headers.get("x-darkroom-routing")
     asked = await read_request(form, state.config, state.imaging, routing=routing, dry=dry)
     metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
     request.scope["darkroom.model"] = asked.model.id
     choice = _choice(asked, state)
-    fitting = _within_limits(asked, choice, state.config.gateway)
+    fitting = _within_limits(asked, choice, settings)
+    _check_webhook(asked, state)
     if dry:
         return dry_run.answer(asked, fitting)
-    if not choice.candidates:
-        raise failures.no_route(asked.model, choice)
-    if not fitting.candidates:
-        raise _output_too_large(asked, choice.candidates, state.config.gateway)
-    job = state.jobs.start(fitting.candidates, deadline_s=asked.model.deadline_s)
-    origin = state.config.gateway.public_url or _origin(request)
+    repeat = await read_repeat(request, form)
+    deadline_s = asked.model.deadline_s or settings.deadline_s
+    order = order_of(request, asked, repeat, fitting.candidates, deadline_s)
+    placed = await _place(state, order, fitting.candidates, repeat.retry)
+    if placed is None:
+        if not choice.candidates:
+            raise failures.no_route(asked.model, choice)
+        raise _output_too_large(asked, choice.candidates, settings)
+    origin = settings.public_url or origin_of(request)
+    if order.mode == "background":
+        return await accepted(state, placed, origin)
+    caller = Caller(request, state.jobs, placed)
+    until = asyncio.get_running_loop().time() + deadline_s + _END_S
+    delivery = Delivery.of(asked)
     if asked.stream:
-        events = _events(asked, job, state, origin)
-        return Events(events, keep_alive=state.config.gateway.keep_alive_s, headers={"x-darkroom-job": job.id})
+        return Events(
+            _events(state, caller, placed, delivery, until, origin),
+            keep_alive=settings.keep_alive_s,
+            headers=reply.job_headers(placed),
+            gone=lambda: caller.gone,
+            closed=lambda delivered: caller.close(delivered=delivered),
+        )
     try:
-        finished = await job.wait()
-    except AllFailed as failure:
-        error = failures.failed(failure)
-        error.headers = {**error.headers, "x-darkroom-job": job.id}
-        raise error from failure
-    if finished.partial and asked.request.params.get("require_all"):
-        raise await _incomplete(finished, state, origin)
-    delivered, notes = await _deliver(asked, finished, state, origin)
-    return reply.answer(asked, job, finished, delivered, notes)
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+    except BaseException as error:
+        caller.close(delivered=isinstance(error, ApiError))
+        if isinstance(error, Gone):
+            return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
+        raise
+    reply.count(placed, finished, delivered)
+    return reply.answer(placed, finished, delivered, notes, lambda whole: caller.close(delivered=whole))
 
 
 async def _form(request: Request, settings: GatewaySettings) -> Form:
@@ -92,6 +112,50 @@ def _choice(asked: Asked, state: State) -> Choice:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
 
 
+def _check_webhook(asked: Asked, state: State) -> None:
+    if asked.webhook_url is None:
+        return
+    try:
+        state.guard.check(asked.webhook_url)
+    except Forbidden as reason:
+        raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
+
+
+async def _place(state: State, order: Order, candidates: Sequence[Candidate], retry: int) -> Placed | None:
+    """The call's job. A call that repeats another has its job also where no route would serve it now; else None."""
+    try:
+        if candidates:
+            return await state.jobs.place(order, candidates, retry=retry)
+        return await state.jobs.repeated(order, retry)
+    except failures.UNPLACED as error:
+        raise failures.told(error) from error
+
+
+async def _result(
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+) -> tuple[Finished, list[reply.Delivered], list[str]]:
+    """Wait for the job and bring its pictures into the asked form. Raises ApiError, and Gone."""
+    try:
+        finished = await caller.wait(until)
+    except failures.UNDONE as error:
+        raise failures.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
+    if (missing := incomplete(delivery, finished, origin)) is not None:
+        raise missing
+    return finished, *await deliver(delivery, finished, origin)
+
+
+async def _events(
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+) -> AsyncIterator[Sequence[bytes]]:
+    try:
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+    except Gone:
+        return
+    reply.count(placed, finished, delivered)
+    for item in delivered:
+        yield reply.completed(placed, finished, item, notes)
+
+
 def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> Choice:
     """Without the routes whose pictures would be too large: one with larger steps only does not spoil the others."""
     param = _sizing(asked)
@@ -123,53 +187,3 @@ def _sizing(asked: Asked) -> str:
     """The parameter that the caller sized the picture with."""
     scaled_by = asked.model.scaled_by
     return scaled_by if scaled_by is not None and scaled_by in asked.request.params else "size"
-
-
-async def _events(asked: Asked, job: Job, state: State, origin: str) -> AsyncIterator[Sequence[bytes]]:
-    try:
-        finished = await job.wait()
-    except AllFailed as failure:
-        raise failures.failed(failure) from failure
-    if finished.partial and asked.request.params.get("require_all"):
-        raise await _incomplete(finished, state, origin)
-    delivered, notes = await _deliver(asked, finished, state, origin)
-    reply.count(asked, finished, delivered)
-    for item in delivered:
-        yield reply.completed(asked, job, finished, item, notes)
-
-
-async def _deliver(
-    asked: Asked, finished: Finished, state: State, origin: str
-) -> tuple[list[reply.Delivered], list[str]]:
-    """Bring the pictures into the asked form. A stream's events always carry base64, as OpenAI's do."""
-    form = asked.response_format
-    wants_url = form == "url" or (form == "both" and (not asked.stream or "response_format" in asked.request.params))
-    delivered: list[reply.Delivered] = []
-    notes: list[str] = []
-    for image in finished.pictures:
-        url = await _keep(image, state, origin) if wants_url else None
-        if wants_url and url is None:
-            notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
-        as_base64 = asked.stream or url is None or form != "url"
-        delivered.append(await reply.encode(image, "both" if as_base64 else "url", url))
-    return delivered, notes
-
-
-async def _incomplete(finished: Finished, state: State, origin: str) -> ApiError:
-    """Fewer pictures than the caller insists on: an error, with the addresses of those that were made and paid."""
-    urls = [await _keep(image, state, origin) for image in finished.pictures]
-    return failures.incomplete(finished, [url for url in urls if url is not None])
-
-
-async def _keep(image: Image, state: State, origin: str) -> str | None:
-    """The address of a picture in the file store; None where it cannot be stored: the picture is not lost for that."""
-    try:
-        return f"{origin}/files/{await state.files.put(image)}"
-    except StoreFailed as error:
-        event("files.put_failed", logging.ERROR, error=str(error))
-        return None
-
-
-def _origin(request: Request) -> str:
-    """Scheme, host and port that this caller used: its answer alone is addressed with them."""
-    return f"{request.url.scheme}://{request.url.netloc}"

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
-from gateway.jobs.execute import AllFailed, Finished
+from gateway.jobs.execute import Finished
+from gateway.jobs.job import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
+from gateway.jobs.ledger import KeyReused, LedgerDown
+from gateway.jobs.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
 from gateway.routing.select import Choice
 from normalization.model import Model
 from providers.base import (
@@ -21,6 +24,10 @@ from providers.base import (
     Unreached,
     Unusable,
 )
+
+# What a job may not begin for, and what it may end with: `told` knows what to say of each.
+UNPLACED = (Leaving, LedgerDown, KeyReused)
+UNDONE = (AllFailed, StillGoing, Cancelled, Interrupted, ResultGone, NotCancellable, LedgerDown, Leaving)
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
@@ -43,6 +50,63 @@ def no_route(model: Model, choice: Choice) -> ApiError:
     if waits and all(excluded.throttled for excluded in choice.excluded if excluded.retry_after is not None):
         return _retryable(429, message, "rate_limit_exceeded", min(waits))
     return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
+
+
+def told(error: Exception, placed: Placed | None = None, *, leaving: bool = False) -> ApiError:
+    """What a caller is told of anything that a job may end with, or not begin for. `leaving`: this process ends."""
+    found = _told(error, leaving=leaving)
+    if placed is not None:
+        joined = {"idempotent-replayed": "true"} if placed.joined else {}
+        found.headers = {**found.headers, "x-darkroom-job": placed.id, **joined}
+    return found
+
+
+def _told(error: Exception, *, leaving: bool) -> ApiError:
+    match error:
+        case AllFailed():
+            return failed(error)
+        case StillGoing() if leaving:
+            message = "The server ends, and the job goes on without it: repeat the call, it will be given the same job."
+            return _retryable(503, message, "overloaded", 1)
+        case StillGoing():
+            message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
+            return _final(504, message, "deadline_exceeded")
+        case Leaving():
+            return _retryable(503, "The server ends and takes no more work.", "overloaded", 1)
+        case LedgerDown():
+            message = "The server cannot write down what it would buy, so nothing was bought. Try again later."
+            return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+        case Interrupted():
+            message = (
+                "The server was restarted before any provider had taken this job. Nothing was bought: send it again."
+            )
+            return _retryable(503, message, "job_interrupted", 1)
+        case Cancelled():
+            found = _final(400, "The job was cancelled.", "job_cancelled")
+            found.metadata = {"attempts": describe_attempts(error.attempts)}
+            return found
+        case ResultGone():
+            message = "The job was done, and its pictures have been deleted since: their time to live is over."
+            return _final(410, message, "result_expired")
+        case NotCancellable():
+            message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
+            return _final(400, message, "not_cancellable")
+        case KeyReused():
+            message = "This Idempotency-Key was used for another request: use a new key, or send the same request."
+            return ApiError(422, message, code="idempotency_key_reuse")
+        case _:
+            raise error
+
+
+def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
+    """What is told of a job that has failed, or was cancelled."""
+    return told(Cancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
+
+
+def _final(status: int, message: str, code: str) -> ApiError:
+    """An error that a client must not answer by repeating the call by itself."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return ApiError(status, message, type=kind, code=code, headers=_AFTER_SUBMIT_HEADERS)
 
 
 def failed(failure: AllFailed) -> ApiError:

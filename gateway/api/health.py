@@ -17,11 +17,17 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 once any model has a route that can serve; the body says it model by model, route by route."""
+    """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
+
+    The body says it model by model, route by route.
+    """
     state: State = request.app.state.darkroom
+    ledger = state.jobs.ledger.database.up
     models = {model.id: _routes(state, model) for model in state.config.models.values()}
     ready = any(route["state"] == Readiness.READY.value for routes in models.values() for route in routes.values())
-    return JSONResponse({"status": "ready" if ready else "not ready", "models": models}, 200 if ready else 503)
+    ready = ready and ledger and not state.jobs.leaving.is_set()
+    body = {"status": "ready" if ready else "not ready", "ledger": "up" if ledger else "down", "models": models}
+    return JSONResponse(body, 200 if ready else 503)
 
 
 async def expose_metrics(request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import pybase64
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.request import Asked
-from gateway.jobs.execute import Attempt, Finished
-from gateway.jobs.job import Job
+from gateway.jobs.execute import Finished
+from gateway.jobs.job import Placed
+from gateway.jobs.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.settings import ResponseFormat
 from gateway.telemetry import metrics
@@ -35,20 +35,33 @@ class Delivered:
     base64: bytes | None
 
 
+Closed = Callable[[bool], None]
+"""Called once an answer has gone out, or not: with whether all of it has."""
+
+
 class Pieces(Response):
     """A JSON answer sent piece by piece, so that pictures are never joined into one more copy."""
 
-    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str], status: int = 200) -> None:
-        super().__init__(status_code=status, headers=dict(headers), media_type="application/json")
+    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str], closed: Closed) -> None:
+        super().__init__(headers=dict(headers), media_type="application/json")
         self._pieces = pieces
+        self._closed = closed
         self.headers["content-length"] = str(sum(map(len, pieces)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for piece in self._pieces[:-1]:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": self._pieces[-1]})
+        """Send the answer, and say whether all of it went out."""
+        delivered = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for piece in self._pieces[:-1]:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # What comes after the last piece cannot be told from a caller who hangs up.
+            self._closed(True)
+            delivered = True
+            await send({"type": "http.response.body", "body": self._pieces[-1]})
+        finally:
+            if not delivered:
+                self._closed(False)
 
 
 async def encode(image: Image, form: ResponseFormat, url: str | None) -> Delivered:
@@ -60,25 +73,31 @@ async def encode(image: Image, form: ResponseFormat, url: str | None) -> Deliver
     return Delivered(image=image, url=url, base64=encoded)
 
 
-def answer(asked: Asked, job: Job, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str]) -> Pieces:
+def answer(
+    placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str], closed: Closed
+) -> Pieces:
     """The whole answer to a plain call."""
-    head = {"id": job.id, "created": job.created}
-    pieces = [_open(head), b',"data":[']
+    return Pieces(images_response(placed, finished, delivered, notes), headers(placed, finished), closed)
+
+
+def images_response(
+    placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str]
+) -> list[bytes]:
+    """OpenAI's ImagesResponse, in pieces."""
+    pieces = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
     for number, item in enumerate(delivered):
         pieces.append(b"," if number else b"")
         pieces += _item({}, item)
-    tail = {**_traits(delivered[0].image), "metadata": metadata(asked, finished, notes)}
-    pieces += [b"],", _open(tail)[1:], b"}"]
-    count(asked, finished, delivered)
-    return Pieces(pieces, headers(asked, job, finished))
+    tail = {**_traits(delivered[0].image), "metadata": metadata(placed, finished, notes)}
+    return [*pieces, b"],", _open(tail)[1:], b"}"]
 
 
-def completed(asked: Asked, job: Job, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[bytes]:
+def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[bytes]:
     """One `image_edit.completed` event, in pieces."""
     head = {
         "type": "image_edit.completed",
-        "id": job.id,
-        "created_at": job.created,
+        "id": placed.id,
+        "created_at": int(placed.created),
         **_traits(item.image),
         # No tokens are counted here; typed clients require the key in this event.
         "usage": {
@@ -87,32 +106,40 @@ def completed(asked: Asked, job: Job, finished: Finished, item: Delivered, notes
             "output_tokens": 0,
             "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
         },
-        "metadata": metadata(asked, finished, notes),
+        "metadata": metadata(placed, finished, notes),
     }
     return [b"event: image_edit.completed\ndata: ", *_item(head, item), b"\n\n"]
 
 
-def headers(asked: Asked, job: Job, finished: Finished) -> dict[str, str]:
+def headers(placed: Placed, finished: Finished) -> dict[str, str]:
     """What the answer's headers say of who served it and what it cost."""
-    route = finished.candidate.route
+    served = finished.served
     found = {
-        "x-darkroom-job": job.id,
-        "x-darkroom-provider": route.provider,
-        "x-darkroom-model": _executed(finished),
+        **job_headers(placed),
+        "x-darkroom-provider": served.provider,
+        "x-darkroom-model": served.model,
         "x-darkroom-cost": f"{finished.cost / MICROS:.6f}",
         "x-darkroom-attempts": str(len(finished.attempts)),
     }
-    if route.degraded:
+    if served.degraded:
         found["x-darkroom-degraded"] = "true"
     return found
 
 
-def metadata(asked: Asked, finished: Finished, notes: Sequence[str]) -> dict[str, Any]:
+def job_headers(placed: Placed) -> dict[str, str]:
+    """What is known of a job before its end."""
+    found = {"x-darkroom-job": placed.id}
+    if placed.joined:
+        found["idempotent-replayed"] = "true"
+    return found
+
+
+def metadata(placed: Placed, finished: Finished, notes: Sequence[str]) -> dict[str, Any]:
     """What was done, by whom, for how much, and every loss on the way."""
     found: dict[str, Any] = {
-        "model": asked.model.id,
-        "executed_model": _executed(finished),
-        "provider": finished.candidate.route.provider,
+        "model": placed.model,
+        "executed_model": finished.served.model,
+        "provider": finished.served.provider,
         "cost": finished.cost / MICROS,
         "cost_currency": "USD",
         "attempts": describe_attempts(finished.attempts),
@@ -128,19 +155,13 @@ def describe_attempts(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     return [{**asdict(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
 
 
-def count(asked: Asked, finished: Finished, delivered: Sequence[Delivered]) -> None:
+def count(placed: Placed, finished: Finished, delivered: Sequence[Delivered]) -> None:
     """Tell the metrics what was delivered."""
-    route = finished.candidate.route
     for item in delivered:
-        metrics.IMAGES.labels(asked.model.id, route.provider, item.image.format).inc()
+        metrics.IMAGES.labels(placed.model, finished.served.provider, item.image.format).inc()
         metrics.BYTES_OUT.inc(len(item.image.data))
-    if route.degraded:
-        metrics.DEGRADED.labels(asked.model.id).inc()
-
-
-def _executed(finished: Finished) -> str:
-    route = finished.candidate.route
-    return route.model or route.name
+    if finished.served.degraded:
+        metrics.DEGRADED.labels(placed.model).inc()
 
 
 def _traits(image: Image) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from gateway.api.errors import ApiError
@@ -24,7 +24,10 @@ from normalization.values import Header, Image, ImageRequest, Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it."""
+    """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it.
+
+    `background` asks for the job's id instead of its pictures, `webhook_url` to be told there of `webhook_events`.
+    """
 
     name: str
     model: Model
@@ -32,6 +35,9 @@ class Asked:
     response_format: ResponseFormat
     stream: bool
     wish: Wish
+    background: bool = False
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_events: tuple[str, ...] = ()
 
 
 async def read_request(
@@ -47,15 +53,16 @@ async def read_request(
     except NestingError as error:
         raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
     name, provider, model, default_format = _model(fields.pop("model", None), config)
+    background = _background(fields)
     try:
         params, extra = _params(fields, model, typed=form.typed)
         options = _provider_options(params.pop("provider_options", None), model, config)
         sent = [file for file in form.files if _base(file.name) == "image"]
         images = (_stand_in(extra),) if dry and not sent and "width" in extra else await _images(sent, imaging)
         params.update(await _others(form.files, model, imaging))
-        for field, param in model.params.items():
-            if param.required and field != "image" and field not in params and param.default is None:
-                raise Invalid(field, f"Missing required parameter: '{field}'.", "missing_required_parameter")
+        for wanted, param in model.params.items():
+            if param.required and wanted != "image" and wanted not in params and param.default is None:
+                raise Invalid(wanted, f"Missing required parameter: '{wanted}'.", "missing_required_parameter")
         request = ImageRequest(
             model=model.id,
             images=images,
@@ -75,7 +82,20 @@ async def read_request(
         response_format=cast("ResponseFormat", params.get("response_format") or default_format),
         stream=params.get("stream") is True,
         wish=wish,
+        background=background,
+        webhook_url=cast("str | None", params.get("webhook_url")),
+        webhook_events=tuple(cast("list[str]", params.get("webhook_events") or [])),
     )
+
+
+def _background(fields: dict[str, Value]) -> bool:
+    """Take `background=true` out of the fields: a word for a job, where OpenAI's is for what is behind a picture."""
+    value = fields.get("background")
+    text = value.strip().lower() if isinstance(value, str) else value
+    if text not in (True, False, "true", "false") or (isinstance(text, (int, float)) and not isinstance(text, bool)):
+        return False
+    del fields["background"]
+    return text in (True, "true")
 
 
 def unknown_model(name: str, config: Config) -> ApiError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +19,13 @@ class Events(Response):
     """Sends events as they come, each in pieces, and a comment whenever `keep_alive` seconds were silent."""
 
     def __init__(
-        self, events: AsyncIterator[Sequence[bytes]], *, keep_alive: float, headers: Mapping[str, str]
+        self,
+        events: AsyncIterator[Sequence[bytes]],
+        *,
+        keep_alive: float,
+        headers: Mapping[str, str],
+        gone: Callable[[], bool],
+        closed: Callable[[bool], None],
     ) -> None:
         super().__init__(headers=dict(headers), media_type="text/event-stream")
         del self.headers["content-length"]
@@ -27,22 +33,29 @@ class Events(Response):
         self.headers["x-accel-buffering"] = "no"
         self._events = events
         self._keep_alive = keep_alive
+        self._gone = gone
+        self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream until its events end or the client leaves."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        """Send the stream until its events end or the client leaves, and say whether all of it went out."""
+        whole = False
         try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send(_body(_COMMENT))
             try:
-                await self._pump(send)
+                whole = await self._pump(send)
             except ApiError as error:
                 await send(_body(_error(error)))
+            self._closed(whole)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:
-            event("stream.left")  # the client is gone; the job goes on
+            event("stream.left")  # the client is gone; what that means for the job is the caller's
+        finally:
+            self._closed(False)
 
-    async def _pump(self, send: Send) -> None:
-        while True:
+    async def _pump(self, send: Send) -> bool:
+        """Send events to their end; false where the client left before."""
+        while not self._gone():
             following = asyncio.ensure_future(anext(self._events, None))
             try:
                 while not (await asyncio.wait({following}, timeout=self._keep_alive))[0]:
@@ -52,9 +65,10 @@ class Events(Response):
                     following.cancel()
             pieces = following.result()
             if pieces is None:
-                return
+                return True
             for piece in pieces:
                 await send(_body(piece))
+        return False
 
 
 def _error(error: ApiError) -> bytes:

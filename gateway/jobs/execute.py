@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
-from gateway.jobs.imaging import BadImage, Imaging
+from gateway.jobs.call import Calls, Cancelled
+from gateway.jobs.imaging import Imaging
+from gateway.jobs.journal import Journal
+from gateway.jobs.ledger import LedgerDown, Superseded
+from gateway.jobs.making import finish
+from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Interrupted, Json, Making, Picture
+from gateway.jobs.records import Cancelled as JobCancelled
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
@@ -18,41 +25,27 @@ from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
-from normalization.values import Image, Plan, Size, Value
-from providers.base import (
-    Expired,
-    Job,
-    Outcome,
-    Provider,
-    ProviderError,
-    Undecodable,
-    Unfinished,
-    Unknown,
-    Unusable,
-    Upstream,
-)
+from normalization.values import Image, Value
+from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One upstream call as it went. `cost` is in micro-dollars, `actual` false where it is only the estimate."""
+class Served:
+    """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
 
     provider: str
     model: str
-    picture: int
-    outcome: str
-    seconds: float
-    cost: int = 0
-    actual: bool = False
-    message: str | None = None
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What a job gave: the delivered pictures in order, who made them, and every attempt."""
+    """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
 
-    pictures: tuple[Image, ...] = field(repr=False)
-    candidate: Candidate
+    pictures: tuple[Picture, ...] = field(repr=False)
+    served: Served
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...]
     wanted: int
@@ -66,52 +59,59 @@ class Finished:
         return len(self.pictures) < self.wanted
 
 
-class AllFailed(Exception):
-    """No route gave a picture. `causes` are the errors in the order they came, at least one."""
-
-    def __init__(self, causes: Sequence[ProviderError], attempts: Sequence[Attempt]) -> None:
-        super().__init__("; ".join(cause.message for cause in causes))
-        self.causes = tuple(causes)
-        self.attempts = tuple(attempts)
-
-
 @dataclass(slots=True)
 class _Progress:
     """What is there so far: delivered pictures by the number of their call, attempts, errors, notes.
 
     `closed` are the calls that must not be tried elsewhere after what became of them, `unknown` those that may have
-    been bought already.
+    been bought already. `halt` is why no more may be begun at all.
     """
 
-    pictures: dict[int, tuple[Image, ...]] = field(default_factory=dict)
+    pictures: dict[int, tuple[Picture, ...]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     unknown: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
     causes: list[ProviderError] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
+    served: list[AttemptRow] = field(default_factory=list)
+    cancelled: bool = False
+    halt: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Ended(Exception):
+    """A call ended without an error of its provider: it was cancelled, or could not begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
     """Takes candidates in their order and gets the pictures from the first that gives them.
 
-    `max_duplicate` is up to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
+    `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what
+    the ledger has of it, None where it is gone. `max_duplicate` is up to how many
+    micro-dollars a picture may be bought again after an unknown outcome; None: never.
     """
 
-    providers: Mapping[str, Provider]
+    calls: Calls
     imaging: Imaging
     breakers: Breakers
     learning: Learning
-    attempt_timeout: float
+    keep: Callable[[Image], Awaitable[str | None]]
+    load: Callable[[Json], Awaitable[Picture | None]]
     max_duplicate: int | None = None
 
-    async def run(self, candidates: Sequence[Candidate], deadline: float) -> Finished:
+    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: Journal) -> Finished:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
 
-        `deadline` is of the event loop's clock. Raises AllFailed when there is not one picture.
+        `deadline` is of the event loop's clock. Raises AllFailed when there is not one picture, Cancelled where it was
+        cancelled before, LedgerDown where nothing could be written down and so nothing was bought.
         """
         progress = _Progress()
-        served: list[Candidate] = []
         if len(candidates[0].plan.calls) > 1:
             metrics.EMULATIONS.labels("fan_out").inc()
         for candidate in candidates:
@@ -119,25 +119,41 @@ class Executor:
             if progress.attempts and calls != len(candidates[0].plan.calls):
                 continue  # its calls are not the ones that are missing
             missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
-            if not missing or (progress.attempts and _now() >= deadline):
+            if not missing or progress.halt or progress.cancelled or (progress.attempts and _now() >= deadline):
                 break
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
-            before = len(progress.pictures)
-            await asyncio.gather(*(self._picture(candidate, i, deadline, progress) for i in missing))
-            if len(progress.pictures) > before:
-                served.append(candidate)
-        if not served:
-            raise AllFailed(progress.causes, progress.attempts)
-        plan = served[-1].plan
-        told = [note for candidate in served for note in candidate.plan.notes]
-        return Finished(
-            pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
-            candidate=served[-1],
-            attempts=tuple(progress.attempts),
-            notes=tuple(dict.fromkeys([*told, *progress.notes])),
-            wanted=len(plan.calls) * plan.pictures_per_call,
-        )
+            work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
+            await _all(work, journal)
+        plan = candidates[0].plan
+        return _finished(progress, len(plan.calls) * plan.pictures_per_call)
+
+    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, journal: Journal) -> Finished:
+        """Go on with a job of which these attempts are known, in their order; nothing new is bought.
+
+        `left` is in how many seconds the job's deadline is. Raises as `run` does.
+        """
+        progress = _Progress()
+        for attempt in attempts:
+            if attempt.state == "ended":
+                await self._remember(attempt, progress)
+        going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
+        await _all(going, journal)
+        if not progress.attempts:
+            raise Interrupted
+        return _finished(progress, wanted)
+
+    async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
+        """Take in an attempt that had ended before."""
+        progress.attempts.append(attempt.told())
+        pictures = tuple([picture for kept in attempt.files if (picture := await self.load(kept)) is not None])
+        if pictures:
+            progress.pictures[attempt.number] = pictures
+            progress.served.append(attempt)
+        elif attempt.outcome != "ok":
+            progress.causes.append(attempt.cause())
+        else:
+            progress.causes.append(Undecodable("the picture was made, and its file is gone"))
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
         """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
@@ -145,24 +161,31 @@ class Executor:
         rebuys = isinstance(error, Unknown) and self.max_duplicate is not None and share <= self.max_duplicate
         return error.next_route or rebuys
 
-    async def _picture(self, candidate: Candidate, number: int, deadline: float, progress: _Progress) -> None:
+    async def _picture(
+        self,
+        job: str,
+        candidate: Candidate,
+        number: int,
+        deadline: float,
+        progress: _Progress,
+        journal: Journal,
+    ) -> None:
         """One call, from its submit to the finished picture; what came of it is written into `progress`."""
-        route, plan, began = candidate.route, candidate.plan, _now()
-        outcome: Outcome | None = None
+        route, plan = candidate.route, candidate.plan
+        attempt = _attempt(job, candidate, number)
+        began = _now()
         try:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
-                outcome = await self._call(candidate, number, deadline)
-                pictures = await self._finish(outcome, plan, progress)
+                making = self.calls.make(attempt, plan.calls[number], deadline, journal)
+                outcome = await self._settled(making, attempt, progress, journal)
         except ProviderError as error:
-            self._failed(candidate, number, _now() - began, progress, outcome, error)
+            if isinstance(error, Unknown):
+                progress.unknown.add(number)
+            if not self._goes_on(error, candidate):
+                progress.closed.add(number)
             return
-        except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
-            event("attempt.crashed", logging.ERROR, provider=route.provider, route=route.name, exc_info=True)
-            lost = Unknown("the gateway had an error of its own")
-            self._failed(candidate, number, _now() - began, progress, outcome, lost)
+        except _Ended:
             return
-        progress.pictures[number] = pictures
-        self._record(candidate, number, _now() - began, progress, outcome, None)
         metrics.ATTEMPT_SECONDS.labels(route.provider, route.name).observe(_now() - began)
         self.learning.learn(
             candidate.model,
@@ -172,126 +195,163 @@ class Executor:
             expected=candidate.cost.seconds,
         )
 
-    def _failed(
-        self,
-        candidate: Candidate,
-        number: int,
-        seconds: float,
-        progress: _Progress,
-        outcome: Outcome | None,
-        error: ProviderError,
-    ) -> None:
-        progress.causes.append(error)
-        if isinstance(error, Unknown):
-            progress.unknown.add(number)
-        if not self._goes_on(error, candidate):
-            progress.closed.add(number)
-        self._record(candidate, number, seconds, progress, outcome, error)
+    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
+        with contextlib.suppress(ProviderError, _Ended):
+            await self._settled(self.calls.take_up(attempt, left, journal), attempt, progress, journal)
 
-    async def _call(self, candidate: Candidate, number: int, deadline: float) -> Outcome:
-        """Submit, and wait as long as an attempt is given; to the request's deadline where nothing can be cancelled."""
-        route = candidate.route
-        limit = min(deadline, _now() + self.attempt_timeout)
-        provider = self.providers[route.provider]
-        job = Job(
-            id=f"dr-{secrets.token_hex(12)}",
-            upstream=upstream(route),
-            payload=candidate.plan.calls[number],
-            deadline=limit,
-        )
-        handle = await provider.submit(job)
+    async def _settled(
+        self, work: Awaitable[Outcome], attempt: AttemptRow, progress: _Progress, journal: Journal
+    ) -> Outcome:
+        """Wait for a call, finish and keep its pictures, and write down what came of it.
+
+        Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
+        """
+        outcome: Outcome | None = None
+        made = _Made()
+        error: ProviderError | None = None
+        cancelled = False
         try:
-            return await provider.wait(handle, limit)
-        except Unfinished:
-            # The job goes on and is paid for: no other may be bought, so what is left of the time is its.
-            if limit >= deadline:
-                raise
-            return await provider.wait(handle, deadline)
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProviderError):  # it may not be seen to end; the job here ends all the same
-                await asyncio.shield(provider.cancel(handle))
-            raise
+            outcome = await work
+            made = await unbroken(self._made(outcome, attempt.making))
+        except ProviderError as exc:
+            error = exc
+        except Cancelled as exc:
+            error, cancelled, progress.cancelled = exc.error, True, True
+        except (LedgerDown, Superseded) as exc:
+            # Nothing left: there is no attempt to speak of, and nothing more may be begun.
+            progress.halt = exc
+            raise _Ended from exc
+        except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
+            event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
+            error = Unknown("the gateway had an error of its own")
+        ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
+        self._record(ended, error, progress)
+        journal.ended(ended)
+        if made.pictures and outcome is not None:
+            progress.pictures[attempt.number] = made.pictures
+            progress.served.append(ended)
+            return outcome
+        if error is None or cancelled:
+            raise _Ended
+        progress.causes.append(error)
+        raise error
 
-    async def _finish(self, outcome: Outcome, plan: Plan, progress: _Progress) -> tuple[Image, ...]:
-        if len(outcome.pictures) < plan.pictures_per_call:
-            raise Undecodable(f"{len(outcome.pictures)} pictures came, {plan.pictures_per_call} were asked for")
-        finished = []
-        for data in outcome.pictures[: plan.pictures_per_call]:
-            try:
-                image = await self.imaging.inspect(data)
-                verify(image, plan.output)
-                done, notes = await self.imaging.finish(data, image.header, plan.finish)
-            except BadImage as error:
-                raise Undecodable(f"the result is no usable picture: {error.message}") from error
-            _count_emulations(image, done)
-            progress.notes.update(dict.fromkeys(notes))
-            finished.append(done)
-        return tuple(finished)
+    async def _made(self, outcome: Outcome, making: Making) -> _Made:
+        images, notes = await finish(self.imaging, outcome, making)
+        return _Made(tuple([Picture(image=image, file=await self.keep(image)) for image in images]), notes)
 
-    def _record(
-        self,
-        candidate: Candidate,
-        number: int,
-        seconds: float,
-        progress: _Progress,
-        outcome: Outcome | None,
-        error: ProviderError | None,
-    ) -> None:
-        route = candidate.route
-        share = candidate.cost.micros // len(candidate.plan.calls)
-        actual = outcome.cost if outcome is not None else None
-        # What may have been billed counts as billed until the provider says otherwise.
-        spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
-        cost = actual if actual is not None else share if spent else 0
-        name = "ok" if error is None else type(error).__name__.lower()
-        progress.attempts.append(
-            Attempt(
-                provider=route.provider,
-                model=route.model or route.name,
-                picture=number,
-                outcome=name,
-                seconds=round(seconds, 3),
-                cost=cost,
-                actual=actual is not None,
-                message=_told(error) if error else None,
-            )
-        )
-        metrics.ATTEMPTS.labels(route.provider, route.name, name).inc()
-        metrics.COST.labels(route.provider, route.name).inc(cost / MICROS)
+    def _record(self, ended: AttemptRow, error: ProviderError | None, progress: _Progress) -> None:
+        progress.attempts.append(ended.told())
+        outcome = ended.outcome or ""
+        metrics.ATTEMPTS.labels(ended.provider, ended.route, outcome).inc()
+        metrics.COST.labels(ended.provider, ended.route).inc(ended.cost / MICROS)
+        if isinstance(error, Unknown):
+            metrics.UNKNOWN.labels(ended.provider).inc()
         if error is not None:
             event(
-                "attempt.failed", logging.WARNING, provider=route.provider, route=route.name, outcome=name,
-                seconds=round(seconds, 3), message=error.message,
+                "attempt.failed", logging.WARNING, provider=ended.provider, route=ended.route, outcome=outcome,
+                seconds=ended.told().seconds, message=error.message, job=ended.job,
             )  # fmt: skip
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Wait for something that is too good to be broken off: a cancel that comes meanwhile is heard afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        event("job.cancelled_late")
+    return task.result()
+
+
+async def _all(work: Iterable[Awaitable[None]], journal: Journal) -> None:
+    """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought."""
+    try:
+        await asyncio.gather(*work, return_exceptions=True)
+    except asyncio.CancelledError:
+        if journal.leaving:
+            raise
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+
+
+def _finished(progress: _Progress, wanted: int) -> Finished:
+    if not progress.served:
+        if progress.cancelled:
+            raise JobCancelled(progress.attempts)
+        if progress.halt is not None:
+            raise progress.halt
+        raise AllFailed(progress.causes, progress.attempts)
+    last = progress.served[-1]
+    told = [note for attempt in progress.served for note in (*attempt.making.notes, *attempt.notes)]
+    return Finished(
+        pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
+        served=Served(provider=last.provider, model=last.model or last.route, degraded=last.making.degraded),
+        attempts=tuple(progress.attempts),
+        notes=tuple(dict.fromkeys(told)),
+        wanted=wanted,
+    )
+
+
+def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
+    route, plan = candidate.route, candidate.plan
+    return AttemptRow(
+        id=f"dr-{secrets.token_hex(12)}",
+        job=job,
+        number=number,
+        provider=route.provider,
+        route=route.name,
+        model=route.model,
+        upstream=upstream(route),
+        making=Making(
+            output=plan.output,
+            finish=plan.finish,
+            pictures_per_call=plan.pictures_per_call,
+            notes=plan.notes,
+            degraded=route.degraded is not None,
+        ),
+        state="submitting",
+        estimate=candidate.cost.micros // len(plan.calls),
+        sent_at=time.time(),
+    )
+
+
+def _ended(
+    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: _Made, *, cancelled: bool
+) -> AttemptRow:
+    actual = outcome.cost if outcome is not None else error.cost if error is not None else 0 if cancelled else None
+    # What may have been billed counts as billed until the provider says otherwise.
+    spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
+    if cancelled and error is not None:
+        spent = error.billed is not False
+    unknown = isinstance(error, Unknown)
+    name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
+    return replace(
+        attempt,
+        state="unknown" if unknown else "ended",
+        outcome=name,
+        cost=actual if actual is not None else attempt.estimate if spent else 0,
+        actual=actual is not None,
+        ended_at=time.time(),
+        message=_told(error) if error else None,
+        notes=made.notes,
+        files=tuple(picture.to_json() for picture in made.pictures),
+    )
 
 
 def upstream(route: Route) -> Upstream:
     """What the adapter is told of a route."""
-    return Upstream(model=route.model, options=cast("Mapping[str, Value]", route.options))
-
-
-def verify(image: Image, expected: Size | None) -> None:
-    """Refuse a result that cannot be what was asked for: one pixel, or a size beyond a model's usual rounding."""
-    if image.width == 1 and image.height == 1 and expected != Size(width=1, height=1):
-        raise Undecodable("the result is a single pixel")
-    if expected is None:
-        return
-    for got, wanted in ((image.width, expected.width), (image.height, expected.height)):
-        # Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest.
-        if abs(got - wanted) > max(8, 0.02 * wanted):
-            raise Undecodable(f"the result is {image.width}x{image.height}, expected was {expected}")
+    return Upstream(model=route.model, options=cast("dict[str, Value]", dict(route.options)))
 
 
 def _told(error: ProviderError) -> str:
     """What the caller may read of an error. Trouble with our account is ours: only the log has the provider's text."""
     return "our key or account cannot be used there" if isinstance(error, Unusable) else error.message
-
-
-def _count_emulations(came: Image, done: Image) -> None:
-    if came.format != done.format:
-        metrics.EMULATIONS.labels("transcode").inc()
-    if (came.width, came.height) != (done.width, done.height):
-        metrics.EMULATIONS.labels("resize").inc()
 
 
 def _now() -> float:

@@ -14,6 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from gateway.jobs.records import Json, Picture, header_of
 from gateway.telemetry.logs import event
 from normalization.values import FORMATS, MEDIA_TYPES, Format, Image
 
@@ -49,6 +50,32 @@ class Files:
         except (BaseError, OSError) as error:
             raise StoreFailed(type(error).__name__) from error
         return name
+
+    async def keep(self, image: Image) -> str | None:
+        """Keep a picture; its name, None where the store failed: the picture is not lost for that."""
+        try:
+            return await self.put(image)
+        except StoreFailed as error:
+            event("files.put_failed", logging.ERROR, error=str(error))
+            return None
+
+    async def load(self, kept: Json) -> Picture | None:
+        """Read back a picture that the ledger has a note of; None where it is gone, or was never kept."""
+        try:
+            found = await self.get(kept["file"]) if kept["file"] else None
+        except (BaseError, OSError) as error:
+            event("files.get_failed", logging.ERROR, error=type(error).__name__)
+            return None
+        return Picture(image=Image(data=found.data, header=header_of(kept)), file=kept["file"]) if found else None
+
+    async def delete(self, name: str) -> bool:
+        """Delete a file before its time; false where there is none. Raises StoreFailed."""
+        if _NAME.fullmatch(name) is None:
+            return False
+        try:
+            return bool(await self._delete(name))
+        except (BaseError, OSError) as error:
+            raise StoreFailed(type(error).__name__) from error
 
     async def get(self, name: str) -> StoredFile | None:
         """Read a file by its name; None where there is none, or none any more."""

@@ -3,56 +3,419 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from gateway.jobs.execute import Executor, Finished
+from gateway.jobs.bells import Bells
+from gateway.jobs.book import Address, Book
+from gateway.jobs.execute import Executor, Finished, Served
+from gateway.jobs.ledger import End, Ledger, LedgerDown, Superseded
+from gateway.jobs.outbox import messages
+from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, Interrupted, JobRow, Json, Order
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+from providers.base import Provider, Unknown
+
+# A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
+# Progress is written down at most so often.
+_PROGRESS_S = 2.0
+# How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
+_ALIVE_S = 1.0
+
+
+class Leaving(Exception):
+    """This process takes no more work."""
+
+
+class StillGoing(Exception):
+    """The job was not done in time, and goes on."""
+
+
+class ResultGone(Exception):
+    """The job is done, and its pictures have been deleted since."""
+
+
+class NotCancellable(Exception):
+    """The providers that have the job now cannot cancel: it goes on."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work under way in this process."""
+
+    order: Order
+    book: Book = field(init=False)
+    task: asyncio.Task[Finished] = field(init=False)
+    callers: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, whenever there is something new to tell."""
+    overdue: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the deadline has passed and the job goes on."""
+    written_at: float = 0.0
+
+    def move(self) -> None:
+        """Wake whoever watches."""
+        self.moved.set()
+        self.moved = asyncio.Event()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """Work under way. `created` is in seconds since the epoch."""
+class Placed:
+    """A job that a call has: its own, or one that it `joined` because it repeats the call that began it."""
 
     id: str
-    created: int
-    task: asyncio.Task[Finished]
+    created: float
+    joined: bool
+    model: str
 
-    async def wait(self) -> Finished:
-        """Wait for the result. Leaving does not end the job."""
-        return await asyncio.shield(self.task)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How long things last, in seconds. `on_disconnect` is by the model's id."""
+
+    lease_s: float
+    on_disconnect: Mapping[str, str]
 
 
 class Jobs:
-    """The jobs of this process."""
+    """The jobs of this process, and the way to those of the others."""
 
-    def __init__(self, executor: Executor, *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        *,
+        rules: Rules,
+        bells: Bells | None = None,
+        address: Address = lambda provider, attempt: None,
+    ) -> None:
+        self.ledger = ledger
+        self.bells = bells or Bells()
+        self.leaving = asyncio.Event()
+        """Set once no more work is taken."""
+        self.let_go = asyncio.Event()
+        """Set when whoever waits for a job has to be sent away: the process ends."""
         self._executor = executor
-        self._deadline_s = deadline_s
-        self._running: set[asyncio.Task[Finished]] = set()
+        self._rules = rules
+        self._address = address
+        self._live: dict[str, Job] = {}
 
-    def start(self, candidates: Sequence[Candidate], *, deadline_s: float | None = None) -> Job:
-        """Begin to work through the candidates. `deadline_s` is the model's own, where it has one."""
-        deadline = asyncio.get_running_loop().time() + (deadline_s or self._deadline_s)
-        task = asyncio.create_task(self._executor.run(candidates, deadline))
-        self._running.add(task)
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        return self._executor.calls.providers
+
+    async def place(self, order: Order, candidates: Sequence[Candidate], *, retry: int = 0) -> Placed:
+        """Begin a job, or join the one that this call repeats.
+
+        `retry` is the number of the SDK's own repetition, 0 for a first call. Raises Leaving, LedgerDown and KeyReused:
+        then nothing was begun.
+        """
+        if self.leaving.is_set():
+            raise Leaving
+        found: JobRow | None = None
+        if order.idempotency_key is None and retry > 0:
+            found = await self._match(order, retry)
+        if found is None and (order.idempotency_key is not None or order.mode == "background"):
+            # Others are written down with the first thing that is bought for them.
+            found = await self.ledger.accept(order)
+        if found is not None:
+            return await self._join(order, found)
+        deadline = _now() + max(0.0, order.deadline_at - time.time())
+        job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
+        job.callers += order.mode != "background"
+        return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
+
+    async def repeated(self, order: Order, retry: int) -> Placed | None:
+        """The job that a call repeats; None where it repeats none. Begins nothing, and raises what `place` raises."""
+        found: JobRow | None = None
+        if order.idempotency_key is not None:
+            found = await self.ledger.lookup(order)
+        elif retry > 0:
+            found = await self._match(order, retry)
+        return None if found is None else await self._join(order, found)
+
+    async def _join(self, order: Order, found: JobRow) -> Placed:
+        metrics.JOINED.labels("retry" if order.idempotency_key is None else "key").inc()
+        if found.state == "failed":
+            await self.reconcile(found.order.id)
+        if (live := self._live.get(found.order.id)) is not None:
+            live.callers += order.mode != "background"
+        return Placed(id=found.order.id, created=found.order.created_at, joined=True, model=found.order.model)
+
+    async def _match(self, order: Order, retry: int) -> JobRow | None:
+        """The job that a repeated call joins; None once all callers of jobs like it are known to be alive."""
+        began = asyncio.get_running_loop().time()
+        beats = await self.ledger.processes.beats()
+        while True:
+            matches = await self.ledger.match(order, retry)
+            if matches.joined is not None or not matches.waiting:
+                return matches.joined
+            now = await self.ledger.processes.beats()
+            others = matches.waiting - {self.ledger.process}
+            waited = asyncio.get_running_loop().time() - began
+            # One that has renewed its lease since is alive; one whose lease has lapsed is not among them any more.
+            if waited >= _ALIVE_S and all(now.get(other, 0) > beats.get(other, 0) for other in others):
+                return None
+            await asyncio.sleep(_FIRST_LOOK_S)
+
+    def _begin(self, order: Order, work: Callable[[Book], Coroutine[Any, Any, Finished]]) -> Job:
+        job = Job(order=order)
+        job.book = Book(
+            self.ledger,
+            order,
+            bells=self.bells,
+            address=self._address,
+            moved=lambda: self._moved(job),
+            overdue=job.overdue.set,
+        )
+        job.task = asyncio.create_task(self._run(job, work(job.book)))
+        self._live[order.id] = job
         metrics.JOBS.inc()
-        task.add_done_callback(self._ended)
-        return Job(id=f"img_{secrets.token_hex(12)}", created=int(time.time()), task=task)
+        job.task.add_done_callback(lambda task: self._ended(job, task))
+        return job
 
-    async def drain(self, grace_s: float) -> None:
-        """Let the jobs finish for `grace_s` seconds, then cancel what is left."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=grace_s)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def _run(self, job: Job, work: Coroutine[Any, Any, Finished]) -> Finished:
+        """Do a job's work and write down how it ended, before anybody is told."""
+        try:
+            finished = await work
+        except AllFailed as failure:
+            cost = sum(attempt.cost for attempt in failure.attempts)
+            await self._write_end(job, "failed", cost, error=failure.to_json())
+            raise
+        except Cancelled as cancelled:
+            cost = sum(attempt.cost for attempt in cancelled.attempts)
+            await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
+            raise
+        except (LedgerDown, Interrupted) as error:
+            kind = "interrupted" if isinstance(error, Interrupted) else "unrecorded"
+            await self._write_end(job, "failed", 0, error={"kind": kind, "billed": False})
+            raise
+        except asyncio.CancelledError:
+            # The process ends. Another one goes on with what it may.
+            if job.book.pending:
+                self.ledger.attempts_ended(job.order, job.book.pending)
+            self.ledger.release(job.order.id)
+            raise
+        await self._write_end(job, "completed", finished.cost, result=_result(finished))
+        return finished
 
-    def _ended(self, task: asyncio.Task[Finished]) -> None:
-        self._running.discard(task)
+    async def _write_end(
+        self, job: Job, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
+    ) -> None:
+        tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
+        end = End(state=state, cost=cost, result=result, error=error, deliveries=tell)
+        try:
+            await self.ledger.ended(job.order, job.book.pending, end)
+        except LedgerDown:
+            # It is written as soon as it can be; what was paid for is handed out meanwhile.
+            event("job.end_not_written", logging.ERROR, job=job.order.id)
+        except Superseded:
+            event("job.superseded", logging.WARNING, job=job.order.id)
+
+    def _moved(self, job: Job) -> None:
+        job.move()
+        if time.monotonic() - job.written_at >= _PROGRESS_S and job.book.share:
+            job.written_at = time.monotonic()
+            share = round(job.book.share, 3)
+            tell = messages(job.order, "progress", state="in_progress", progress=share)
+            self.ledger.progressed(job.order.id, share, tell)
+
+    def _ended(self, job: Job, task: asyncio.Task[Finished]) -> None:
+        self._live.pop(job.order.id, None)
         metrics.JOBS.dec()
+        job.move()
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
+
+    def live(self, job: str) -> Job | None:
+        """A job of this process, while it goes on."""
+        return self._live.get(job)
+
+    async def wait(self, id: str, until: float) -> Finished:  # noqa: A002 - a job's id
+        """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
+
+        `until` is of the event loop's clock. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
+        LedgerDown), StillGoing at `until`, and ResultGone.
+        """
+        pause = _FIRST_LOOK_S
+        while True:
+            if (job := self._live.get(id)) is not None:
+                await _first(job.task, job.overdue, until)
+                if not job.task.done():
+                    raise StillGoing
+                if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
+                    return job.task.result()
+            row = await self.ledger.read(id)
+            if row is not None and row.ended:
+                return await self.load(row)
+            if _now() >= until:
+                raise StillGoing
+            await asyncio.sleep(min(pause, max(0.0, until - _now())))
+            pause = min(_LAST_LOOK_S, 2 * pause)
+
+    async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
+        """Wait until a job has ended, or until `until`. Raises LedgerDown."""
+        pause = _FIRST_LOOK_S
+        while (left := until - _now()) > 0:
+            if (job := self._live.get(id)) is not None:
+                await asyncio.wait({job.task}, timeout=left)
+                continue
+            row = await self.ledger.read(id)
+            if row is None or row.ended:
+                return
+            await asyncio.sleep(min(pause, left))
+            pause = min(_LAST_LOOK_S, 2 * pause)
+
+    async def load(self, row: JobRow) -> Finished:
+        """The result of a job that has ended. Raises what it ended with, and ResultGone."""
+        told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
+        if row.state == "cancelled":
+            raise Cancelled(told)
+        if row.state == "failed":
+            raise error_of(row, told)
+        result = row.result or {}
+        pictures = [await self._executor.load(kept) for kept in result.get("pictures", ())]
+        if not pictures or None in pictures:
+            raise ResultGone
+        return Finished(
+            pictures=tuple(picture for picture in pictures if picture is not None),
+            served=Served(**result["served"]),
+            attempts=told,
+            notes=tuple(result["notes"]),
+            wanted=row.order.wanted,
+        )
+
+    def leave(self, placed: Placed, *, delivered: bool) -> None:
+        """The caller who has this job is gone: with the whole answer, or before it."""
+        job = self._live.get(placed.id)
+        if job is not None:
+            job.callers -= 1
+        if job is None or job.callers <= 0:
+            self.ledger.left(placed.id, delivered=delivered)
+        if delivered or job is None or job.callers > 0 or job.order.mode == "background":
+            return
+        ends = not job.book.sent or self._rules.on_disconnect.get(placed.model) == "cancel"
+        metrics.LEFT.labels("cancelled" if ends else "finishes").inc()
+        if ends and not job.task.done() and self._may_cancel(job):
+            job.task.cancel()
+
+    async def cancel(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
+        """Cancel a job, and wait until `until` for its end. Raises NotCancellable, LedgerDown."""
+        job = self._live.get(id)
+        if job is None:
+            await self.ledger.ask_to_cancel(id)
+        elif not self._may_cancel(job):
+            raise NotCancellable
+        else:
+            job.task.cancel()
+            await asyncio.wait({job.task}, timeout=max(0.0, until - _now()))
+            return
+        await self.ended(id, until)
+
+    def _may_cancel(self, job: Job) -> bool:
+        """Whether anything would come of it: not where all that goes on is at providers that cannot."""
+        at = {self.providers[name] for name in job.book.going.values() if name in self.providers}
+        return not at or any(provider.cancels for provider in at)
+
+    async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id
+        """Look again for what is unknown of a job that has ended: its provider may know by now. Raises LedgerDown."""
+        row = await self.ledger.read(id)
+        if row is not None and row.state == "failed" and await self.ledger.reopen(id):
+            self.take_up(row, await self.ledger.attempts(id))
+
+    def take_up(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
+        """Go on with a job that no process works on."""
+        if row.order.id in self._live:
+            return
+        left = row.order.deadline_at - time.time()
+        job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
+        job.book.sent = bool(attempts)
+        job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
+        job.task.add_done_callback(_count_resumed)
+
+    async def keep_house(self) -> None:
+        """Renew this process's lease, take over the jobs of those who are gone, hear of cancels; without end."""
+        beat, pause = self._rules.lease_s / 3, min(1.0, self._rules.lease_s / 3)
+        beaten = 0.0
+        while True:
+            try:
+                if _now() - beaten >= beat:
+                    await self.ledger.processes.beat()
+                    beaten = _now()
+                    await self.take_orphans()
+                if self._live:
+                    for id_ in await self.ledger.cancels(list(self._live)):
+                        if (job := self._live.get(id_)) is not None and self._may_cancel(job):
+                            job.task.cancel()
+            except LedgerDown as error:
+                event("ledger.unreachable", logging.WARNING, error=str(error))
+            await asyncio.sleep(pause)
+
+    async def take_orphans(self) -> None:
+        """Go on with the jobs of processes that are gone. Raises LedgerDown."""
+        if self.leaving.is_set():
+            return
+        for row in await self.ledger.take_orphans(limit=500):
+            self.take_up(row, await self.ledger.attempts(row.order.id))
+
+    async def close(self, until: float, last: float) -> None:
+        """End: let jobs finish until `until`, then leave them to others, by `last` (event loop's clock).
+
+        What lives in a connection of this process is cancelled; what a provider has is not.
+        """
+        self.leaving.set()
+        tasks = {job.task for job in self._live.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.0, until - _now()))
+        self.let_go.set()
+        for job in self._live.values():
+            job.book.leaving = True
+            job.task.cancel()
+        if self._live:
+            await asyncio.wait({job.task for job in self._live.values()}, timeout=max(0.1, last - _now()))
+
+
+def _result(finished: Finished) -> Json:
+    served = finished.served
+    return {
+        "pictures": [picture.to_json() for picture in finished.pictures],
+        "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
+        "notes": list(finished.notes),
+    }
+
+
+def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
+    """What a job that failed is to raise."""
+    error = row.error or {}
+    if error.get("kind") == "failed":
+        return AllFailed.from_json(error, told)
+    if error.get("kind") == "unrecorded":
+        return LedgerDown("the ledger was down")
+    return Interrupted()
+
+
+async def _first(task: asyncio.Task[Finished], overdue: asyncio.Event, until: float) -> None:
+    """Wait for a job's end, or until it is known to come too late."""
+    late = asyncio.ensure_future(overdue.wait())
+    try:
+        wanted: set[asyncio.Future[Any]] = {task, late}
+        await asyncio.wait(wanted, timeout=max(0.0, until - _now()), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        late.cancel()
+
+
+def _count_resumed(task: asyncio.Task[Finished]) -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    lost = isinstance(error, AllFailed) and any(isinstance(cause, Unknown) for cause in error.causes)
+    metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -50,6 +50,22 @@ JOBS = Gauge("darkroom_jobs_in_progress", "Jobs that are running.", multiprocess
 QUEUE = Gauge(
     "darkroom_queue_depth", "Jobs waiting for a place at a provider.", ["provider"], multiprocess_mode="livesum"
 )
+LEDGER_SECONDS = Histogram(
+    "darkroom_ledger_write_seconds",
+    "From a write to the ledger to its commit.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+LEDGER_OWED = Gauge(
+    "darkroom_ledger_writes_owed", "Writes that wait for the database to be back.", multiprocess_mode="livesum"
+)
+UNKNOWN = Counter(
+    "darkroom_unknown_outcomes_total", "Submits of which nobody could say what became of them.", ["provider"]
+)
+JOINED = Counter("darkroom_joined_total", "Repeated calls that were given the job they repeat.", ["by"])
+RESUMED = Counter("darkroom_resumed_total", "Jobs that went on after the process that had them was gone.", ["outcome"])
+LEFT = Counter("darkroom_callers_left_total", "Callers that left before their answer.", ["job"])
+HEARD = Counter("darkroom_webhooks_received_total", "Webhooks from providers.", ["provider", "outcome"])
+TOLD = Counter("darkroom_webhooks_sent_total", "Tries to tell a caller by webhook.", ["outcome"])
 LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_LAG)
 
 

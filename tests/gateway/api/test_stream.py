@@ -21,7 +21,9 @@ async def collect(events: AsyncIterator[Sequence[bytes]], keep_alive: float = 30
         await asyncio.sleep(3600)
         raise AssertionError
 
-    await Events(events, keep_alive=keep_alive, headers={"x-test": "1"})({"type": "http"}, receive, send)
+    await Events(events, keep_alive=keep_alive, headers={"x-test": "1"}, gone=lambda: False, closed=lambda whole: None)(
+        {"type": "http"}, receive, send
+    )
     assert [m.get("more_body") for m in sent[1:]] == [True] * (len(sent) - 2) + [False]
     return sent[0], b"".join(m["body"] for m in sent[1:]).decode()
 
@@ -88,6 +90,9 @@ async def test_a_client_that_leaves() -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    await Events(events(), keep_alive=1, headers={})({"type": "http"}, receive, send)
+    told: list[bool] = []
+    stream = Events(events(), keep_alive=1, headers={}, gone=lambda: False, closed=told.append)
+    await stream({"type": "http"}, receive, send)
 
+    assert told == [False]
     assert sent == ["http.response.start", "http.response.body"]

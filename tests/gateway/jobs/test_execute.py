@@ -1,36 +1,25 @@
 """The failover loop, over providers that do as the test says: what each error means stands in its class alone."""
 
 import asyncio
-import io
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from PIL import Image as Pillow
 
 from gateway.api.failures import failed, no_route
-from gateway.config import SHIPPED, load
-from gateway.jobs.execute import AllFailed, Executor, Finished, verify
-from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.job import Jobs
-from gateway.routing.breaker import Breakers, Policy
-from gateway.routing.learning import Learning
-from gateway.routing.pricing import Estimate
-from gateway.routing.select import Candidate, Choice, Condition, Excluded
+from gateway.jobs.execute import Finished
+from gateway.jobs.imaging import Imaging
+from gateway.jobs.journal import Journal
+from gateway.jobs.making import verify
+from gateway.jobs.records import AllFailed
+from gateway.routing.select import Choice, Excluded
 from gateway.telemetry import metrics
-from normalization.values import Header, Image, Plan, Size, Transcode
+from normalization.values import Header, Image, Size
 from providers.base import (
     Blocked,
     Expired,
     Failed,
-    Handle,
-    Job,
-    Outcome,
     ProviderError,
-    Readiness,
     Rejected,
     Throttled,
     Undecodable,
@@ -38,108 +27,23 @@ from providers.base import (
     Unknown,
     Unreached,
     Unusable,
-    Upstream,
 )
+from tests.gateway.jobs.scripted import MODEL, ROUTE, Scripted, candidates, executing, png, provider
 
-MODEL = load(SHIPPED, {}).models["lanczos-bp"]
-ROUTE = MODEL.routes["local"]
 ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
-Act = Callable[[], "bytes | ProviderError"]
-
-
-def png(width: int = 8, height: int = 8) -> bytes:
-    """A small picture."""
-    out = io.BytesIO()
-    Pillow.new("RGB", (width, height), "teal").save(out, "png")
-    return out.getvalue()
-
-
-@dataclass
-class Scripted:
-    """A provider that gives one prepared answer for each call, in the order of the calls."""
-
-    name: str
-    answers: deque[bytes | ProviderError]
-    cost: int | None = None
-    jobs: list[Job] = field(default_factory=list)
-    cancelled: list[str] = field(default_factory=list)
-    hold: asyncio.Event | None = None
-    queue_depth: int = 0
-
-    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        return Readiness.READY, ""
-
-    async def submit(self, job: Job) -> Handle:
-        self.jobs.append(job)
-        return Handle(provider=self.name, id=job.id)
-
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
-        answer = self.answers.popleft()
-        if self.hold is not None:
-            await self.hold.wait()
-        if isinstance(answer, ProviderError):
-            raise answer
-        return Outcome(pictures=(answer,), cost=self.cost)
-
-    async def cancel(self, handle: Handle) -> None:
-        self.cancelled.append(handle.id)
-
-    async def start(self) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-def provider(name: str, *answers: bytes | ProviderError, cost: int | None = None) -> Scripted:
-    """A scripted provider."""
-    return Scripted(name, deque(answers), cost)
-
-
-def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> list[Candidate]:
-    """One candidate for each provider, with n calls."""
-    calls = tuple({"number": number} for number in range(n))
-    plan = Plan(calls=calls, output=Size(width=8, height=8), finish=(Transcode(format="png"),))
-    return [
-        Candidate(
-            model="made-up",
-            route=ROUTE.model_copy(update={"name": name, "provider": name}),
-            plan=plan,
-            cost=Estimate(micros=micros * n),
-            condition=Condition(readiness=Readiness.READY),
-        )
-        for name in names
-    ]
-
-
-@pytest.fixture
-async def imaging() -> AsyncIterator[Imaging]:
-    """Real picture work."""
-    made = Imaging(max_pixels=10**7, limits=Limits(max_pixels=10**7, max_side=10**4))
-    yield made
-    made.close()
-
-
-def executing(imaging: Imaging, *providers: Scripted) -> Executor:
-    """An executor over these providers."""
-    return Executor(
-        providers={p.name: p for p in providers},
-        imaging=imaging,
-        breakers=Breakers(Policy(), time.monotonic),
-        learning=Learning(),
-        attempt_timeout=20,
-    )
 
 
 async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
     """Execute over these providers in their order."""
     executor = executing(imaging, *providers)
     deadline = asyncio.get_running_loop().time() + deadline_s
-    return await executor.run(candidates([p.name for p in providers], n=n), deadline)
+    return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, Journal())
 
 
 @pytest.mark.parametrize("error", ERRORS)
 async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -> None:
     """After an error the next route is tried exactly if its class says so; the attempts tell the story."""
-    first, second = provider("first", error("no luck"), error("no luck")), provider("second", png())
+    first, second = provider("first", *(error("no luck") for _ in range(3))), provider("second", png())
     if not error.next_route:
         with pytest.raises(AllFailed) as caught:
             await run(imaging, first, second)
@@ -149,7 +53,7 @@ async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -
     finished = await run(imaging, first, second)
 
     assert [attempt.outcome for attempt in finished.attempts] == [error.__name__.lower(), "ok"]
-    assert finished.candidate.route.name == "second"
+    assert finished.served.provider == "second"
 
 
 async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
@@ -193,7 +97,11 @@ async def test_the_notes_of_every_route(imaging: Imaging) -> None:
     ]
     deadline = asyncio.get_running_loop().time() + 30
 
-    assert (await executing(imaging, first, second).run(routes, deadline)).notes == ("both", "first", "second")
+    assert (await executing(imaging, first, second).run("img_1", routes, deadline, Journal())).notes == (
+        "both",
+        "first",
+        "second",
+    )
 
 
 async def test_some_stay_missing(imaging: Imaging) -> None:
@@ -229,7 +137,7 @@ async def test_results_are_verified(imaging: Imaging, data: bytes, why: str) -> 
 
     assert finished.attempts[0].outcome == "undecodable"
     assert why in (finished.attempts[0].message or "")
-    assert finished.candidate.route.name == "good"
+    assert finished.served.provider == "good"
 
 
 def test_rounding_is_allowed() -> None:
@@ -249,7 +157,7 @@ async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int)
     before = metrics.DUPLICATES.labels("second")._value.get()
     deadline = asyncio.get_running_loop().time() + 30
     try:
-        finished = await executor.run(candidates(["first", "second"]), deadline)
+        finished = await executor.run("img_1", candidates(["first", "second"]), deadline, Journal())
     except AllFailed:
         outcomes = ["unknown"]
     else:
@@ -270,35 +178,6 @@ async def test_a_fault_of_ours(imaging: Imaging) -> None:
 
     assert [attempt.outcome for attempt in caught.value.attempts] == ["unknown"]
     assert not second.jobs
-
-
-async def test_cancelling_a_job_cancels_upstream(imaging: Imaging) -> None:
-    """A job that is ended from outside does not leave its upstream work running."""
-    slow = provider("slow", png())
-    slow.hold = asyncio.Event()
-    jobs = Jobs(executing(imaging, slow), deadline_s=30)
-    job = jobs.start(candidates(["slow"]))
-    await asyncio.sleep(0.05)
-    assert slow.jobs
-
-    await jobs.drain(0.01)
-
-    assert slow.cancelled == [slow.jobs[0].id]
-    assert job.task.cancelled()
-
-
-async def test_the_handler_may_leave(imaging: Imaging) -> None:
-    """A handler that stops waiting does not end the job."""
-    slow = provider("slow", png())
-    slow.hold = asyncio.Event()
-    jobs = Jobs(executing(imaging, slow), deadline_s=30)
-    job = jobs.start(candidates(["slow"]))
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(job.wait(), 0.05)
-    slow.hold.set()
-
-    assert len((await job.task).pictures) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""From a request to the order of a job: whose it is, what it repeats, what the ledger keeps of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from gateway.api.body import off_loop
+from gateway.api.delivery import Delivery
+from gateway.api.errors import ApiError
+from gateway.api.form import Form
+from gateway.api.request import Asked
+from gateway.jobs.records import Mode, Order
+from gateway.routing.select import Candidate
+from normalization.values import Image
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_COUNT = re.compile(r"[0-9]{1,4}")
+_PREFER = re.compile(r"(^|[,;\s])respond-async($|[,;\s])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What a call says of being a repetition. `fingerprint` is alike for calls that ask for the same."""
+
+    fingerprint: str
+    idempotency_key: str | None
+    retry: int
+
+
+async def read_repeat(request: Request, form: Form) -> Repeat:
+    """Read the headers, and hash what the call asks for. Raises ApiError 400 for a key that is none."""
+    headers = request.headers
+    key = headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        message = "Invalid 'Idempotency-Key': expected 1 to 255 visible ASCII characters without spaces."
+        raise ApiError(400, message, code="invalid_idempotency_key")
+    count = headers.get("x-stainless-retry-count", "")
+    size = sum(len(file.data) for file in form.files)
+    more = [caller_of(request), headers.get("x-darkroom-routing", "")]
+    return Repeat(
+        fingerprint=await off_loop(size, fingerprint, form, more),
+        idempotency_key=key,
+        retry=int(count) if _COUNT.fullmatch(count) else 0,
+    )
+
+
+def fingerprint(form: Form, more: Sequence[str]) -> str:
+    """SHA-256 over the parsed fields, sorted by name, and over each file: the body itself differs each time.
+
+    `more` is what beside the form makes two calls different ones.
+    """
+    fields = sorted(form.fields, key=lambda field: field[0])
+    files = [[file.name, hashlib.sha256(file.data).hexdigest()] for file in form.files]
+    whole = json.dumps([fields, files, list(more)], separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+
+
+def caller_of(request: Request) -> str:
+    """The id of the API key that a request came with; "" where the server has none."""
+    found: str = request.scope.get("darkroom.key", "")
+    return found
+
+
+def mode_of(request: Request, asked: Asked) -> Mode:
+    """How the caller waits: for the answer, for a stream's events, or not at all."""
+    if asked.background or _PREFER.search(request.headers.get("prefer", "")):
+        if asked.stream:
+            message = "A job in the background has no stream: ask for one of 'stream' and 'background', not both."
+            raise ApiError(400, message, param="stream", code="parameter_conflict")
+        return "background"
+    return "stream" if asked.stream else "plain"
+
+
+def order_of(
+    request: Request, asked: Asked, repeat: Repeat, candidates: Sequence[Candidate], deadline_s: float
+) -> Order:
+    """A job's order. Without candidates it is only good for finding the job that the call repeats."""
+    now = time.time()
+    plan = candidates[0].plan if candidates else None
+    return Order(
+        id=f"img_{secrets.token_hex(12)}",
+        key=caller_of(request),
+        idempotency_key=repeat.idempotency_key,
+        fingerprint=repeat.fingerprint,
+        request_id=request.scope.get("darkroom.request_id"),
+        model=asked.model.id,
+        mode=mode_of(request, asked),
+        params=_kept(asked),
+        delivery={**Delivery.of(asked).to_json(), "name": asked.name},
+        wanted=len(plan.calls) * plan.pictures_per_call if plan else 0,
+        estimate=candidates[0].cost.micros if candidates else 0,
+        created_at=now,
+        deadline_at=now + deadline_s,
+        webhook_url=asked.webhook_url,
+        webhook_events=asked.webhook_events,
+    )
+
+
+def origin_of(request: Request) -> str:
+    """Scheme, host and port that this caller used: its answer alone is addressed with them."""
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def _kept(asked: Asked) -> dict[str, Any]:
+    """The parameters as the ledger keeps them: of pictures only what they are."""
+    request = asked.request
+    private = {"webhook_url", "webhook_events"}
+    kept: dict[str, Any] = {
+        "params": {name: _plain(value) for name, value in request.params.items() if name not in private},
+        "images": [_plain(image) for image in request.images],
+        "seed": request.seed,
+    }
+    if request.extra:
+        kept["extra"] = _plain(request.extra)
+    if request.provider_options:
+        kept["provider_options"] = _plain(request.provider_options)
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Image):
+        return {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value

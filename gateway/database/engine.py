@@ -1,0 +1,81 @@
+"""Engines: how SQLite and Postgres are opened, so that one transaction means the same on both."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from gateway.mistakes import ConfigError, Mistake
+
+_BUSY_MS = 5000
+_CONNECT_S = 5
+# What a sick server may hold a statement up for before the ledger counts as down.
+_STATEMENT_MS = 10_000
+FILE = "darkroom.db"
+
+
+def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
+    """The engine for `url`, or for the embedded database in the data folder. Connects to nothing yet.
+
+    With `writes` each transaction takes the write lock as it begins, and two never find out late that they collide.
+    Raises ConfigError for an address that is none.
+    """
+    if url is None:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _sqlite(data / FILE, writes=writes)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise _not_taken() from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return _sqlite(Path(parsed.database), writes=writes)
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise _not_taken()
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=1 if writes else 4,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=_CONNECT_S,
+        connect_args={"connect_timeout": _CONNECT_S, "options": f"-c statement_timeout={_STATEMENT_MS}"},
+    )
+
+
+def is_embedded(engine: Engine) -> bool:
+    """Whether the database is a file of this machine."""
+    return engine.dialect.name == "sqlite"
+
+
+def _sqlite(path: Path, *, writes: bool) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", pool_size=1 if writes else 4, max_overflow=0)
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, record: Any) -> None:
+        # The driver's own idea of when a transaction begins is too late; the listener below says it.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            # NORMAL may lose the last commits with the power: these are about money.
+            "synchronous=FULL",
+            f"busy_timeout={_BUSY_MS}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def began(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _not_taken() -> ConfigError:
+    expected = "an address such as postgresql://user:password@host/database"
+    return ConfigError(
+        [Mistake("gateway.toml", "gateway.ledger_url", "an address of no database known here", expected)]
+    )

@@ -1,0 +1,141 @@
+"""The tables. Times are seconds since the epoch, money is in micro-dollars (millionths of a US dollar).
+
+A change here needs a migration in `migrations/versions/`: a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.sql.schema import SchemaItem
+
+METADATA = MetaData()
+
+
+def _table(name: str, *items: SchemaItem) -> Table:
+    return Table(name, METADATA, *items)
+
+
+def _text(name: str, *, null: bool = False, primary_key: bool = False) -> Column[str]:
+    return Column(name, String, nullable=null, primary_key=primary_key)
+
+
+def _time(name: str, *, null: bool = True) -> Column[float]:
+    return Column(name, Double, nullable=null)
+
+
+def _json(name: str) -> Column[Any]:
+    # None is SQL's NULL, not JSON's null: "is there one" is asked of it.
+    return Column(name, JSON(none_as_null=True), nullable=True)
+
+
+JOBS = _table(
+    "jobs",
+    _text("id", primary_key=True),
+    # Whose it is: the id of the caller's API key, "" where the server has none.
+    _text("key"),
+    _text("idempotency_key", null=True),
+    _text("fingerprint"),
+    _text("request_id", null=True),
+    _text("model"),
+    _text("mode"),
+    # What was asked, without pictures, and how the answer is to be given.
+    _json("params"),
+    _json("delivery"),
+    _text("state"),
+    Column("wanted", Integer, nullable=False),
+    Column("estimate", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    _time("created_at", null=False),
+    _time("deadline_at", null=False),
+    _time("ended_at"),
+    _time("delivered_at"),
+    Column("progress", Double, nullable=True),
+    # The process that works on it, and the one in which a caller waits for it.
+    _text("owner", null=True),
+    _text("caller", null=True),
+    # How many repeated calls have joined it without a key of their own.
+    Column("joins", Integer, nullable=False),
+    Column("cancel_asked", Boolean, nullable=False),
+    _json("result"),
+    _json("error"),
+    _text("webhook_url", null=True),
+    _json("webhook_events"),
+    Index("jobs_by_idempotency_key", "key", "idempotency_key", unique=True),
+    Index("jobs_by_fingerprint", "fingerprint", "created_at"),
+    Index("jobs_by_time", "created_at", "id"),
+    Index("jobs_by_state", "state", "owner"),
+)
+
+ATTEMPTS = _table(
+    "attempts",
+    _text("id", primary_key=True),
+    Column("job", String, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    # The number of the call whose pictures it is to make.
+    Column("number", Integer, nullable=False),
+    _text("provider"),
+    _text("route"),
+    _text("model"),
+    _json("upstream"),
+    # How its pictures are finished here.
+    _json("making"),
+    # submitting, submitted, unknown or ended; the outcome says how it ended.
+    _text("state"),
+    _text("outcome", null=True),
+    _json("sent"),
+    _text("heard", null=True),
+    _json("handle"),
+    Column("estimate", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("actual", Boolean, nullable=False),
+    _time("sent_at", null=False),
+    _time("submitted_at"),
+    _time("ended_at"),
+    Column("message", Text, nullable=True),
+    _json("notes"),
+    _json("files"),
+    Index("attempts_by_job", "job", "sent_at"),
+)
+
+# The processes that share this database. One whose lease has lapsed is gone, and so are its callers.
+PROCESSES = _table(
+    "processes",
+    _text("id", primary_key=True),
+    _time("beat_at", null=False),
+    _time("lease_until", null=False),
+)
+
+# What callers are to be told at addresses of their own.
+DELIVERIES = _table(
+    "deliveries",
+    _text("id", primary_key=True),
+    Column("job", String, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    _text("url"),
+    _text("event"),
+    Column("body", Text, nullable=False),
+    _text("state"),
+    Column("tries", Integer, nullable=False),
+    _time("created_at", null=False),
+    # Not to be tried before; a process that tries it moves this on first, so that no other one does.
+    _time("next_at", null=False),
+    _text("answer", null=True),
+    Index("deliveries_by_time", "state", "next_at"),
+    Index("deliveries_by_job", "job"),
+)
+
+# What signs webhooks, drawn once where the operator has set nothing.
+SECRETS = _table("secrets", _text("name", primary_key=True), _text("value"))

@@ -1,0 +1,217 @@
+"""The one writer of a process: a thread that commits what has gathered, together.
+
+A commit is a disk's flush, and the flush is what a write costs: whatever came while the last one ran shares the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+
+T = TypeVar("T")
+Operation: TypeAlias = Callable[[Connection], T]
+
+_BATCH = 64
+# How often one write is tried that lost against another process: a deadlock, a serialization failure.
+_TRIES = 3
+_RETRY_S = 0.5
+# What the end of a process waits for writes that could not be made so far.
+_FLUSH_S = 5.0
+_DOWN = (OperationalError, InterfaceError, PoolTimeout, OSError)
+
+
+class LedgerDown(Exception):
+    """The database does not take, or give, anything at the moment."""
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """One write. Without `answer` nobody waits for it, and it is tried until it is done."""
+
+    run: Operation[Any]
+    answer: asyncio.Future[Any] | None
+    loop: asyncio.AbstractEventLoop | None
+    began: float
+
+    def settle(self, result: object, error: BaseException | None) -> None:
+        """Wake whoever waits, on their own loop."""
+        if self.answer is None or self.loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(_wake, self.answer, result, error)
+
+
+class Database:
+    """Writes through one thread, in their order, and reads in a few. Both engines are of the same database."""
+
+    def __init__(self, writer: Engine, reader: Engine) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._owed: deque[_Write] = deque()
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="ledger-read")
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    @property
+    def up(self) -> bool:
+        """Whether everything that was to be written has been."""
+        return not self._owed
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run an operation in a transaction; when this returns it is committed.
+
+        Raises LedgerDown where it cannot be, and whatever the operation itself raises, which then changed nothing.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._queue.put(_Write(operation, answer, loop, time.perf_counter()))
+        return await answer
+
+    def later(self, operation: Operation[Any]) -> None:
+        """Have an operation run as soon as it can be, and after what was asked for before it; nobody waits for that."""
+        self._queue.put(_Write(operation, None, None, time.perf_counter()))
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run an operation that changes nothing. Raises LedgerDown, and what the operation raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
+
+    async def aclose(self) -> None:
+        """Write what is left, for a few seconds at most, and end."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, 2 * _FLUSH_S)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _read(self, operation: Operation[T]) -> T:
+        try:
+            with self._reader.begin() as connection:
+                return operation(connection)
+        except _DOWN as error:
+            raise LedgerDown(type(error).__name__) from error
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[_Write | None] = []
+            with contextlib.suppress(queue.Empty):
+                # While something is owed nobody may come, and it is tried again all the same.
+                batch.append(self._take(_RETRY_S if self._owed else None))
+                while len(batch) < _BATCH:
+                    batch.append(self._take(0))
+            ended = None in batch
+            self._safely([write for write in batch if write is not None])
+        limit = time.monotonic() + _FLUSH_S
+        while self._owed and time.monotonic() < limit:
+            time.sleep(_RETRY_S)
+            self._commit([])
+        if self._owed:
+            event("ledger.lost", logging.ERROR, writes=len(self._owed))
+
+    def _safely(self, batch: Sequence[_Write]) -> None:
+        """Commit, whatever happens: without this thread nobody would ever be answered again."""
+        try:
+            self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; whoever waits hears of it
+            event("ledger.crashed", logging.ERROR, exc_info=True)
+            for write in batch:
+                write.settle(None, LedgerDown(type(error).__name__))
+
+    def _take(self, timeout: float | None) -> _Write | None:
+        return self._queue.get_nowait() if timeout == 0 else self._queue.get(timeout=timeout)
+
+    def _commit(self, batch: Sequence[_Write]) -> None:
+        """Everything in one transaction, what is owed before what is new; each alone where that fails."""
+        whole = [*self._owed, *batch]
+        self._owed.clear()
+        if not whole:
+            return
+        if len(whole) > 1 and self._together(whole):
+            return
+        for write in whole:
+            self._alone(write)
+        metrics.LEDGER_OWED.set(len(self._owed))
+
+    def _together(self, whole: Sequence[_Write]) -> bool:
+        """Commit all; false where nothing was. An operation that fails by itself is taken back by itself."""
+        results: list[tuple[object, BaseException | None]] = []
+        try:
+            with self._writer.begin() as connection:
+                for write in whole:
+                    try:
+                        with connection.begin_nested():
+                            results.append((write.run(connection), None))
+                    except DBAPIError:
+                        raise
+                    except Exception as refused:  # noqa: BLE001 - it belongs to whoever asked for this write
+                        results.append((None, refused))
+        except (*_DOWN, DBAPIError):
+            return False
+        for write, (result, error) in zip(whole, results, strict=True):
+            self._done(write, result, error)
+        return True
+
+    def _alone(self, write: _Write) -> None:
+        if self._owed and write.answer is None:
+            self._owed.append(write)  # behind what could not be written: the order is kept
+            return
+        for attempt in range(_TRIES):
+            try:
+                with self._writer.begin() as connection:
+                    result = write.run(connection)
+            except _DOWN as error:
+                if attempt + 1 < _TRIES and _is_transient(error):
+                    continue
+                self._refused(write, error)
+                return
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this write
+                self._done(write, None, error)
+                return
+            self._done(write, result, None)
+            return
+
+    def _refused(self, write: _Write, error: BaseException) -> None:
+        event("ledger.down", logging.ERROR, error=type(error).__name__)
+        if write.answer is None:
+            self._owed.append(write)
+        else:
+            write.settle(None, LedgerDown(type(error).__name__))
+
+    def _done(self, write: _Write, result: object, error: BaseException | None) -> None:
+        metrics.LEDGER_SECONDS.observe(time.perf_counter() - write.began)
+        if error is not None and write.answer is None:
+            # Nobody hears of it, and trying it again would change nothing.
+            event("ledger.refused", logging.ERROR, error=type(error).__name__, message=str(error)[:200])
+        write.settle(result, error)
+
+
+def _wake(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether another process stood in the way: Postgres' class 40, rolled back for the sake of another transaction."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(state, str) and state.startswith("40")

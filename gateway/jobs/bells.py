@@ -1,0 +1,55 @@
+"""Webhooks that have come, and whoever waits for one: a provider that calls is looked at at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+# One that comes before anybody waits is remembered, for a while.
+_REMEMBERED = 16_384
+
+
+@dataclass(slots=True, eq=False)
+class _Bell:
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    name: str | None = None
+
+
+class Bells:
+    """One bell for each attempt of this process."""
+
+    def __init__(self) -> None:
+        self._bells: OrderedDict[str, _Bell] = OrderedDict()
+
+    def ring(self, attempt: str, name: str | None) -> None:
+        """Wake whoever waits for this attempt. `name` is the provider's id of its job."""
+        bell = self._of(attempt)
+        bell.name = bell.name or name
+        bell.event.set()
+
+    async def sleep(self, attempt: str, seconds: float) -> None:
+        """Wait so long, or until it rings."""
+        bell = self._of(attempt)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(bell.event.wait(), seconds)
+        bell.event.clear()
+
+    async def heard(self, attempt: str, seconds: float) -> str | None:
+        """Wait until the provider's id of the job is known; None where that does not come in time."""
+        until = asyncio.get_running_loop().time() + seconds
+        bell = self._of(attempt)
+        while bell.name is None and (left := until - asyncio.get_running_loop().time()) > 0:
+            await self.sleep(attempt, left)
+        return bell.name
+
+    def forget(self, attempt: str) -> None:
+        """Its job has ended."""
+        self._bells.pop(attempt, None)
+
+    def _of(self, attempt: str) -> _Bell:
+        bell = self._bells.setdefault(attempt, _Bell())
+        while len(self._bells) > _REMEMBERED and next(iter(self._bells.values())) is not bell:
+            self._bells.popitem(last=False)
+        return bell

@@ -1,0 +1,99 @@
+"""The book of one job, kept in the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from typing_extensions import override
+
+from gateway.jobs.bells import Bells
+from gateway.jobs.journal import Journal
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.records import AttemptRow, Order
+from providers.base import Handle
+
+Address = Callable[[str, str], "str | None"]
+"""Where a provider may report of an attempt: from its name and the attempt's id."""
+
+
+class Book(Journal):
+    """Writes a job's attempts into the ledger: what is about to be bought at once, what has ended with the next write.
+
+    `moved` is called whenever there is something new to tell of the job.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        order: Order,
+        *,
+        bells: Bells,
+        address: Address,
+        moved: Callable[[], None],
+        overdue: Callable[[], None],
+    ) -> None:
+        self.sent = False
+        """Whether anything may have been bought for this job."""
+        self.going: dict[str, str] = {}
+        """The providers of the attempts that are under way, by the attempts' ids."""
+        self.share = 0.0
+        self.pending: list[AttemptRow] = []
+        """Attempts that have ended, and of whose end nothing is written yet."""
+        self._ledger = ledger
+        self._order = order
+        self._bells = bells
+        self._address = address
+        self._moved = moved
+        self._overdue = overdue
+        self._shares: dict[int, float] = {}
+
+    @override
+    async def sending(self, attempt: AttemptRow) -> None:
+        ended, self.pending = self.pending, []
+        try:
+            await self._ledger.sending(self._order, attempt, ended)
+        except BaseException:
+            self.pending = [*ended, *self.pending]
+            raise
+        self.sent = True
+        self.going[attempt.id] = attempt.provider
+        self._moved()
+
+    @override
+    async def submitted(self, attempt: str, handle: Handle) -> None:
+        self.sent = True
+        self.going[attempt] = handle.provider
+        await self._ledger.submitted(attempt, handle, time.time())
+
+    @override
+    def ended(self, attempt: AttemptRow) -> None:
+        self.going.pop(attempt.id, None)
+        self._bells.forget(attempt.id)
+        self.pending.append(attempt)
+        if self.going:
+            # Others go on, perhaps for long: what has been made must not be forgotten meanwhile.
+            ended, self.pending = self.pending, []
+            self._ledger.attempts_ended(self._order, ended)
+
+    @override
+    def progressed(self, number: int, share: float) -> None:
+        self._shares[number] = share
+        self.share = sum(self._shares.values()) / max(self._order.wanted, len(self._shares))
+        self._moved()
+
+    @override
+    def overdue(self) -> None:
+        self._overdue()
+
+    @override
+    def webhook(self, attempt: AttemptRow) -> str | None:
+        return self._address(attempt.provider, attempt.id)
+
+    @override
+    async def sleep(self, attempt: str, seconds: float) -> None:
+        await self._bells.sleep(attempt, seconds)
+
+    @override
+    async def heard(self, attempt: str, seconds: float) -> str | None:
+        return await self._bells.heard(attempt, seconds)

@@ -1,0 +1,89 @@
+"""What a job's work tells whoever keeps book of it, and what it hears from outside while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+from typing_extensions import override
+
+from gateway.jobs.records import AttemptRow
+from providers.base import Handle, Link
+
+
+class Journal:
+    """The book of one job. This one keeps nothing: the ledger's does (`gateway/jobs/job.py`).
+
+    `leaving` is true once the process is about to end: work that another one can go on with is left as it is.
+    """
+
+    leaving = False
+
+    async def sending(self, attempt: AttemptRow) -> None:
+        """A request is about to leave that may buy something. What this raises stops it."""
+
+    async def submitted(self, attempt: str, handle: Handle) -> None:
+        """A provider has taken the job."""
+
+    def ended(self, attempt: AttemptRow) -> None:
+        """An attempt has ended, in one way or another."""
+
+    def progressed(self, number: int, share: float) -> None:
+        """So much of a call is done, from 0 to 1."""
+
+    def overdue(self) -> None:
+        """The deadline has passed, and the job goes on: its provider cannot cancel it."""
+
+    def webhook(self, attempt: AttemptRow) -> str | None:
+        """The address at which a provider may report of an attempt; None where we cannot be reached."""
+        return None
+
+    async def sleep(self, attempt: str, seconds: float) -> None:
+        """Wait; a webhook cuts it short."""
+        await asyncio.sleep(seconds)
+
+    async def heard(self, attempt: str, seconds: float) -> str | None:
+        """The provider's id of a job, where a webhook tells it within so many seconds."""
+        return None
+
+
+class Stopped(Exception):
+    """The job was cancelled before its request left."""
+
+
+class CallLink(Link):
+    """Connects one upstream call with the book of its job."""
+
+    def __init__(self, journal: Journal, attempt: AttemptRow) -> None:
+        self.webhook = journal.webhook(attempt)
+        self.attempt = attempt
+        self.left = False
+        """Whether the request may have left."""
+        self.stopped = False
+        """Set to keep it from leaving."""
+        self._journal = journal
+        self._share = 0.0
+
+    @override
+    async def sending(self, data: Mapping[str, str]) -> None:
+        self._stop_here()
+        self.attempt = replace(self.attempt, sent=dict(data))
+        await self._journal.sending(self.attempt)
+        self._stop_here()
+        self.left = True
+
+    def _stop_here(self) -> None:
+        if self.stopped:
+            raise Stopped
+
+    @override
+    def progress(self, share: float) -> None:
+        share = min(1.0, max(0.0, share))
+        if share > self._share:
+            self._share = share
+            self._journal.progressed(self.attempt.number, share)
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await self._journal.sleep(self.attempt.id, seconds)

@@ -1,0 +1,348 @@
+"""The ledger: what was asked, what was bought, what came of it. Written before it matters.
+
+The order of writes of one upstream call, and what a crash after each leaves:
+
+    accepted    the job is there, and nobody works on it: nothing was bought
+    submitting  the request may have left: its provider is asked whether it took the job
+    submitted   the provider has the job: it is waited for
+    ended       the pictures are kept: they are handed out
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+
+from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
+from gateway.database.writer import Database, LedgerDown
+from gateway.jobs.processes import Processes
+from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json
+from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
+from providers.base import Handle
+
+__all__ = ["KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
+
+OPEN = ("queued", "in_progress")
+
+
+class KeyReused(Exception):
+    """The idempotency key was used for another request."""
+
+
+class Superseded(Exception):
+    """Another process works on the job: this one had not been heard of for too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """What a repeated call without a key found: the job that it joined, or the processes whose callers wait for jobs
+    like it, and have to be seen alive before another one is bought."""
+
+    joined: JobRow | None = None
+    waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a job ended. `deliveries` are rows of webhooks to send."""
+
+    state: str
+    cost: int
+    result: Json | None = None
+    error: Json | None = None
+    deliveries: Sequence[Json] = ()
+
+
+class Ledger:
+    """The jobs and attempts of all processes, written by this one. `clock` is the wall's, in seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        processes: Processes,
+        *,
+        key_ttl_s: float,
+        join_window_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.processes = processes
+        self.process = processes.id
+        self._key_ttl_s = key_ttl_s
+        self._join_window_s = join_window_s
+        self._clock = clock
+
+    async def accept(self, order: Order) -> JobRow | None:
+        """Write a job down, or find the one that has its idempotency key already; None where it is new.
+
+        Raises KeyReused where that one is another request, LedgerDown.
+        """
+        return await self.database.write(lambda connection: self._accept(connection, order))
+
+    async def lookup(self, order: Order) -> JobRow | None:
+        """The job that has an order's idempotency key; None where it would be a new one. Raises as `accept` does."""
+
+        def find(connection: Connection) -> JobRow | None:
+            same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
+            row = connection.execute(select(JOBS).where(same)).first()
+            found = job_of(row) if row else None
+            return found if found is not None and not self._may_run_again(found, order) else None
+
+        return await self.database.read(find)
+
+    async def match(self, order: Order, retry: int) -> Matches:
+        """Join a job of which this call is an SDK's repetition number `retry`: one that no living caller waits on.
+
+        Raises LedgerDown.
+        """
+        return await self.database.write(lambda connection: self._match(connection, order, retry))
+
+    async def sending(self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow]) -> None:
+        """Write down that a request is about to leave that may buy something, before it does.
+
+        `ended` are attempts before it whose end is not written yet. Raises Superseded, LedgerDown.
+        """
+
+        def write(connection: Connection) -> None:
+            self._own(connection, order, state="in_progress")
+            for old in ended:
+                _save(connection, old)
+            connection.execute(insert(ATTEMPTS).values(attempt_values(attempt)))
+
+        await self.database.write(write)
+
+    async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
+        """Write down that a provider has taken a job. Raises LedgerDown: then it is written as soon as it can be."""
+        values = {"state": "submitted", "handle": handle_to_json(handle), "submitted_at": at}
+
+        def write(connection: Connection) -> None:
+            connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt).values(values))
+
+        await self._surely(write)
+
+    def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
+        """Write down how attempts ended, while the job goes on; nobody waits for it."""
+
+        def write(connection: Connection) -> None:
+            self._own(connection, order, state="in_progress")
+            for attempt in attempts:
+                _save(connection, attempt)
+
+        self.database.later(write)
+
+    async def ended(self, order: Order, attempts: Sequence[AttemptRow], end: End) -> None:
+        """Write down how a job ended, before anybody is told. Raises LedgerDown (it is then written as soon as it can
+        be) and Superseded."""
+        at = self._clock()
+
+        def write(connection: Connection) -> None:
+            self._own(connection, order, state="in_progress")
+            for attempt in attempts:
+                _save(connection, attempt)
+            values = {
+                "state": end.state,
+                "cost": end.cost,
+                "result": end.result,
+                "error": end.error,
+                "ended_at": at,
+                "owner": None,
+                "progress": 1.0 if end.state == "completed" else JOBS.c.progress,
+            }
+            connection.execute(update(JOBS).where(JOBS.c.id == order.id).values(values))
+            if end.deliveries:
+                connection.execute(insert(DELIVERIES), list(end.deliveries))
+
+        await self._surely(write)
+
+    def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
+        """Write down how much of a job is done; nobody waits for it."""
+
+        def write(connection: Connection) -> None:
+            mine = and_(JOBS.c.id == job, JOBS.c.owner == self.process)
+            if connection.execute(update(JOBS).where(mine).values(progress=share)).rowcount and deliveries:
+                connection.execute(insert(DELIVERIES), list(deliveries))
+
+        self.database.later(write)
+
+    def left(self, job: str, *, delivered: bool) -> None:
+        """Write down that the caller who waited here is gone, with the whole answer or without it."""
+        values: Json = {"caller": None}
+        if delivered:
+            values["delivered_at"] = self._clock()
+        mine = and_(JOBS.c.id == job, JOBS.c.caller == self.process)
+        self.database.later(lambda connection: connection.execute(update(JOBS).where(mine).values(values)))
+
+    def release(self, job: str) -> None:
+        """Let another process take a job at once."""
+        mine = and_(JOBS.c.id == job, JOBS.c.owner == self.process)
+        self.database.later(lambda connection: connection.execute(update(JOBS).where(mine).values(owner=None)))
+
+    async def heard(self, attempt: str, name: str | None) -> AttemptRow | None:
+        """Keep the provider's id of a job, as a webhook told it; the attempt, None where there is none. LedgerDown."""
+
+        def write(connection: Connection) -> AttemptRow | None:
+            if name is not None:
+                silent = and_(ATTEMPTS.c.id == attempt, ATTEMPTS.c.heard.is_(None))
+                connection.execute(update(ATTEMPTS).where(silent).values(heard=name))
+            row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt)).first()
+            return attempt_of(row) if row else None
+
+        return await self.database.write(write)
+
+    async def ask_to_cancel(self, job: str) -> None:
+        """Ask whichever process works on a job to cancel it. Raises LedgerDown."""
+        going = and_(JOBS.c.id == job, JOBS.c.state.in_(OPEN))
+        asked = update(JOBS).where(going).values(cancel_asked=True)
+        await self.database.write(lambda connection: connection.execute(asked))
+
+    async def cancels(self, jobs: Collection[str]) -> list[str]:
+        """Those of this process's jobs that somebody asked to cancel. Raises LedgerDown."""
+        asked = select(JOBS.c.id).where(JOBS.c.id.in_(jobs), JOBS.c.cancel_asked)
+        return await self.database.read(lambda connection: list(connection.execute(asked).scalars()))
+
+    async def read(self, job: str) -> JobRow | None:
+        """A job by its id. Raises LedgerDown."""
+
+        def find(connection: Connection) -> JobRow | None:
+            row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
+            return job_of(row) if row else None
+
+        return await self.database.read(find)
+
+    async def attempts(self, job: str) -> list[AttemptRow]:
+        """A job's attempts in the order in which they were made. Raises LedgerDown."""
+        wanted = select(ATTEMPTS).where(ATTEMPTS.c.job == job).order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)
+        return await self.database.read(lambda c: [attempt_of(row) for row in c.execute(wanted)])
+
+    async def take_orphans(self, limit: int) -> list[JobRow]:
+        """Take over jobs that nobody works on any more. Raises LedgerDown."""
+
+        def take(connection: Connection) -> list[JobRow]:
+            taken: list[JobRow] = []
+            wanted = select(JOBS).where(
+                JOBS.c.state.in_(OPEN), or_(JOBS.c.owner.is_(None), JOBS.c.owner != self.process)
+            )
+            for row in connection.execute(wanted.order_by(JOBS.c.created_at)):
+                if len(taken) < limit and (row.owner is None or self.processes.gone(connection, row.owner)):
+                    same = JOBS.c.owner.is_(None) if row.owner is None else JOBS.c.owner == row.owner
+                    mine = update(JOBS).where(JOBS.c.id == row.id, same).values(owner=self.process)
+                    if connection.execute(mine).rowcount:
+                        taken.append(job_of(row))
+            return taken
+
+        return await self.database.write(take)
+
+    async def reopen(self, job: str) -> bool:
+        """Take a job whose outcome is unknown up again; false where it is not one, or somebody did so before.
+
+        Raises LedgerDown.
+        """
+
+        def take(connection: Connection) -> bool:
+            lost = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == job, ATTEMPTS.c.state == "unknown")
+            going = update(JOBS).where(JOBS.c.id == job, JOBS.c.state == "failed", lost.exists())
+            values = {"state": "in_progress", "owner": self.process, "error": None, "ended_at": None}
+            return bool(connection.execute(going.values(values)).rowcount)
+
+        return await self.database.write(take)
+
+    def _accept(self, connection: Connection, order: Order) -> JobRow | None:
+        # A background job's caller is gone as soon as it is accepted.
+        caller = None if order.mode == "background" else self.process
+        if order.idempotency_key is None:
+            connection.execute(insert(JOBS).values(self._new(order, caller)))
+            return None
+        same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
+        if self._insert_unless_there(connection, order, caller):
+            return None
+        found = job_of(connection.execute(select(JOBS).where(same).with_for_update()).one())
+        if self._may_run_again(found, order):
+            retired = update(JOBS).where(JOBS.c.id == found.order.id)
+            connection.execute(retired.values(idempotency_key=None))
+            connection.execute(insert(JOBS).values(self._new(order, caller)))
+            return None
+        if caller is not None:
+            connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
+        return found
+
+    def _may_run_again(self, found: JobRow, order: Order) -> bool:
+        """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
+        old = found.order.created_at < self._clock() - self._key_ttl_s
+        if not old and found.order.fingerprint != order.fingerprint:
+            raise KeyReused
+        return old or found.spent_nothing
+
+    def _insert_unless_there(self, connection: Connection, order: Order, caller: str | None) -> bool:
+        """Insert a keyed job; two processes that do so at once are told apart by the unique index."""
+        if connection.dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert as insert_or
+        else:
+            from sqlalchemy.dialects.postgresql import insert as insert_or  # type: ignore[assignment]
+        new = insert_or(JOBS).values(self._new(order, caller))
+        return bool(connection.execute(new.on_conflict_do_nothing()).rowcount)
+
+    def _new(self, order: Order, caller: str | None) -> Json:
+        return job_values(order, state="queued", owner=self.process, caller=caller)
+
+    def _match(self, connection: Connection, order: Order, retry: int) -> Matches:
+        alike = (
+            select(JOBS)
+            .where(
+                JOBS.c.key == order.key,
+                JOBS.c.fingerprint == order.fingerprint,
+                JOBS.c.idempotency_key.is_(None),
+                JOBS.c.created_at > self._clock() - self._join_window_s,
+            )
+            # First what nobody has had yet, then what has been asked for as often as this caller has asked.
+            .order_by(JOBS.c.delivered_at.is_not(None), func.abs(JOBS.c.joins - (retry - 1)), JOBS.c.created_at)
+            .with_for_update()
+        )
+        waiting = set()
+        for row in connection.execute(alike).all():
+            found = job_of(row)
+            if found.spent_nothing:
+                continue
+            if found.caller is not None and not self.processes.gone(connection, found.caller):
+                waiting.add(found.caller)
+                continue
+            caller = None if order.mode == "background" else self.process
+            mine = update(JOBS).where(JOBS.c.id == row.id).values(caller=caller, joins=JOBS.c.joins + 1)
+            connection.execute(mine)
+            return Matches(joined=found)
+        return Matches(waiting=frozenset(waiting))
+
+    def _own(self, connection: Connection, order: Order, *, state: str) -> None:
+        """Make sure that the job is there and this process's. Raises Superseded."""
+        mine = update(JOBS).where(JOBS.c.id == order.id, JOBS.c.owner == self.process)
+        if connection.execute(mine.values(state=state)).rowcount:
+            return
+        if connection.execute(select(JOBS.c.id).where(JOBS.c.id == order.id)).first() is not None:
+            raise Superseded
+        caller = None if order.mode == "background" else self.process
+        connection.execute(insert(JOBS).values({**self._new(order, caller), "state": state}))
+
+    async def _surely(self, operation: Callable[[Connection], None]) -> None:
+        """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""
+        try:
+            await self.database.write(operation)
+        except LedgerDown:
+            self.database.later(operation)
+            raise
+
+
+def _save(connection: Connection, attempt: AttemptRow) -> None:
+    """Write an attempt's end; insert one that ended before anything was sent.
+
+    What was sent, and where its job is, stays while the outcome is unknown: it may yet be found.
+    """
+    values = attempt_values(attempt)
+    kept = {
+        name: values[name] for name in ("state", "outcome", "cost", "actual", "ended_at", "message", "notes", "files")
+    }
+    if attempt.state == "ended":
+        kept["sent"] = None
+    if not connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(kept)).rowcount:
+        connection.execute(insert(ATTEMPTS).values(values))

@@ -1,0 +1,247 @@
+"""What the ledger keeps, as frozen values, and how they become JSON and are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, cast
+
+from normalization.values import Header, Image, Resize, Size, Step, Transcode
+from providers.base import Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
+
+State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+Mode = Literal["plain", "stream", "background"]
+Json: TypeAlias = "dict[str, Any]"
+
+_KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Unfinished)
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A job as it was asked for. Times are in seconds since the epoch, `estimate` is in micro-dollars.
+
+    `key` is the id of the caller's API key. `params` are the parameters without pictures, `delivery` how the answer is
+    to be given: both are the front door's, and only kept here.
+    """
+
+    id: str
+    key: str
+    fingerprint: str
+    model: str
+    mode: Mode
+    params: Json = field(repr=False)
+    delivery: Json
+    wanted: int
+    estimate: int
+    created_at: float
+    deadline_at: float
+    idempotency_key: str | None = None
+    request_id: str | None = None
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What has to become of the pictures of one call: enough to finish them in another process."""
+
+    output: Size | None = None
+    finish: tuple[Step, ...] = ()
+    pictures_per_call: int = 1
+    notes: tuple[str, ...] = ()
+    degraded: bool = False
+
+    def to_json(self) -> Json:
+        """As JSON."""
+        return {
+            "output": asdict(self.output) if self.output else None,
+            "finish": [{"step": type(step).__name__, **asdict(step)} for step in self.finish],
+            "pictures_per_call": self.pictures_per_call,
+            "notes": list(self.notes),
+            "degraded": self.degraded,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Json) -> Making:
+        """Read back what `to_json` gave."""
+        return cls(
+            output=Size(**kept["output"]) if kept["output"] else None,
+            finish=tuple(_step(step) for step in kept["finish"]),
+            pictures_per_call=kept["pictures_per_call"],
+            notes=tuple(kept["notes"]),
+            degraded=kept["degraded"],
+        )
+
+
+def _step(kept: Json) -> Step:
+    fields = {name: value for name, value in kept.items() if name != "step"}
+    if kept["step"] == "Resize":
+        return Resize(**{**fields, "size": Size(**fields["size"])})
+    return Transcode(**fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A finished picture, and the name of the file it is kept in; None where it could not be kept."""
+
+    image: Image
+    file: str | None = None
+
+    def to_json(self) -> Json:
+        """As JSON: everything but the bytes."""
+        return {"file": self.file, "bytes": len(self.image.data), **asdict(self.image.header)}
+
+
+def header_of(kept: Json) -> Header:
+    """The header of a picture that was kept."""
+    return Header(**{name: value for name, value in kept.items() if name not in ("file", "bytes")})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One upstream call as it went. `cost` is in micro-dollars, `actual` false where it is only the estimate."""
+
+    provider: str
+    model: str
+    picture: int
+    outcome: str
+    seconds: float
+    cost: int = 0
+    actual: bool = False
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """An attempt as the ledger has it: a call that was, or is, at a provider."""
+
+    id: str
+    job: str
+    number: int
+    provider: str
+    route: str
+    model: str
+    upstream: Upstream
+    making: Making
+    state: Literal["submitting", "submitted", "unknown", "ended"]
+    estimate: int
+    sent_at: float
+    sent: Mapping[str, str] | None = field(default=None, repr=False)
+    heard: str | None = None
+    handle: Handle | None = None
+    outcome: str | None = None
+    cost: int = 0
+    actual: bool = False
+    submitted_at: float | None = None
+    ended_at: float | None = None
+    message: str | None = None
+    notes: tuple[str, ...] = ()
+    files: tuple[Json, ...] = ()
+
+    def told(self) -> Attempt:
+        """As callers are told of it."""
+        return Attempt(
+            provider=self.provider,
+            model=self.model or self.route,
+            picture=self.number,
+            outcome=self.outcome or self.state,
+            seconds=round(max(0.0, (self.ended_at or self.sent_at) - self.sent_at), 3),
+            cost=self.cost,
+            actual=self.actual,
+            message=self.message,
+        )
+
+    def cause(self) -> ProviderError:
+        """The error that it ended with."""
+        kinds = {kind.__name__.lower(): kind for kind in _KINDS}
+        return kinds.get(self.outcome or "", Unknown)(self.message or "", cost=self.cost)
+
+    def as_sent(self) -> Sent:
+        """What an adapter needs to find it."""
+        return Sent(id=self.id, upstream=self.upstream, at=self.sent_at, data=self.sent or {}, heard=self.heard)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job as the ledger has it."""
+
+    order: Order
+    state: State
+    cost: int
+    owner: str | None = None
+    caller: str | None = None
+    ended_at: float | None = None
+    progress: float | None = None
+    result: Json | None = None
+    error: Json | None = None
+    cancel_asked: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def spent_nothing(self) -> bool:
+        """Whether it ended without a picture and without a bill: then the same call may be tried anew."""
+        return self.state in ("failed", "cancelled") and not (self.error or {}).get("billed", True)
+
+
+class AllFailed(Exception):
+    """No route gave a picture. `causes` are the errors in the order they came, at least one."""
+
+    def __init__(self, causes: Sequence[ProviderError], attempts: Sequence[Attempt]) -> None:
+        super().__init__("; ".join(cause.message for cause in causes))
+        self.causes = tuple(causes)
+        self.attempts = tuple(attempts)
+
+    def to_json(self) -> Json:
+        """The causes as JSON: the attempts are kept for themselves."""
+        return {
+            "kind": "failed",
+            "billed": any(cause.billed is not False for cause in self.causes),
+            "causes": [
+                {"error": type(c).__name__, "message": c.message, "retry_after": c.retry_after, "billed": c.billed}
+                for c in self.causes
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, kept: Json, attempts: Sequence[Attempt]) -> AllFailed:
+        """Read back what `to_json` gave."""
+        return cls([_cause(cause) for cause in kept["causes"]], attempts)
+
+
+class Cancelled(Exception):
+    """The job was cancelled. `attempts` tell what was billed all the same."""
+
+    def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__("the job was cancelled")
+        self.attempts = tuple(attempts)
+
+
+class Interrupted(Exception):
+    """The server ended before any provider had taken the job: nothing was bought."""
+
+
+def _cause(kept: Json) -> ProviderError:
+    kinds = {kind.__name__: kind for kind in _KINDS}
+    # A word of another version: what is not known may have been billed.
+    cause = kinds.get(kept["error"], Unknown)(kept["message"], retry_after=kept["retry_after"])
+    cause.billed = kept["billed"]
+    return cause
+
+
+def handle_to_json(handle: Handle) -> Json:
+    """A handle as JSON."""
+    return {"provider": handle.provider, "id": handle.id, "data": dict(handle.data), "held": handle.held}
+
+
+def handle_of(kept: Json | None) -> Handle | None:
+    """Read back what `handle_to_json` gave."""
+    return Handle(**kept) if kept else None
+
+
+def upstream_to_json(upstream: Upstream) -> Json:
+    """An upstream as JSON."""
+    return {"model": upstream.model, "options": cast("Json", dict(upstream.options))}

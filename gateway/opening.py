@@ -1,0 +1,48 @@
+"""Opens the ledger: the database, its schema, and this process among those who share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database.engine import is_embedded, open_engine
+from gateway.database.migrate import NewerSchema, migrate
+from gateway.database.writer import Database, LedgerDown
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.processes import Processes
+from gateway.mistakes import ConfigError, Mistake
+from gateway.settings import GatewaySettings
+
+
+@asynccontextmanager
+async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
+    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
+    writer = open_engine(settings.ledger_url, data, writes=True)
+    reader = open_engine(settings.ledger_url, data, writes=False)
+    try:
+        await asyncio.to_thread(migrate, writer)
+    except (SQLAlchemyError, NewerSchema, OSError) as error:
+        # Only the kind: the message may have the address with its password.
+        found = (
+            str(error) if isinstance(error, NewerSchema) else f"no database that can be used ({type(error).__name__})"
+        )
+        where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
+        expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
+        raise ConfigError([Mistake("the ledger", where, found, expected)]) from error
+    database = Database(writer, reader)
+    locks = data / "processes" if is_embedded(writer) else None
+    processes = Processes(database, lease_s=settings.lease_s, folder=locks)
+    try:
+        processes.lock()
+        await processes.beat()
+        yield Ledger(database, processes, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
+        with contextlib.suppress(LedgerDown):
+            await processes.leave()
+    finally:
+        await database.aclose()
+        processes.unlock()

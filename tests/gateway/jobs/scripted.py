@@ -1,0 +1,152 @@
+"""Providers that do as a test says, and an executor over them."""
+
+import asyncio
+import io
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image as Pillow
+
+from gateway.config import SHIPPED, load
+from gateway.jobs.call import Calls
+from gateway.jobs.execute import Executor
+from gateway.jobs.imaging import Imaging
+from gateway.jobs.records import Json, Picture
+from gateway.routing.breaker import Breakers, Policy
+from gateway.routing.learning import Learning
+from gateway.routing.pricing import Estimate
+from gateway.routing.select import Candidate, Condition
+from normalization.values import Image, Plan, Size, Transcode
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, ProviderError, Readiness, Sent, Upstream
+
+MODEL = load(SHIPPED, {}).models["lanczos-bp"]
+ROUTE = MODEL.routes["local"]
+
+
+def png(width: int = 8, height: int = 8) -> bytes:
+    """A small picture."""
+    out = io.BytesIO()
+    Pillow.new("RGB", (width, height), "teal").save(out, "png")
+    return out.getvalue()
+
+
+@dataclass(eq=False)
+class Scripted:
+    """A provider that gives one prepared answer for each wait, in the order of the waits.
+
+    `hold` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is what
+    `find` gives.
+    """
+
+    name: str
+    answers: deque[bytes | ProviderError]
+    cost: int | None = None
+    cancels: bool = True
+    held: bool = False
+    jobs: list[Job] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    waited: list[str] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    hold_submit: asyncio.Event | None = None
+    hold_upload: asyncio.Event | None = None
+    lost: ProviderError | None = None
+    found: Handle | ProviderError | None = None
+    sought: list[Sent] = field(default_factory=list)
+    queue_depth: int = 0
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        return Readiness.READY, ""
+
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+        if self.hold_upload is not None:
+            await self.hold_upload.wait()
+        await link.sending({"for": job.id})
+        self.jobs.append(job)
+        if self.hold_submit is not None:
+            await self.hold_submit.wait()
+        if self.lost is not None:
+            raise self.lost
+        return Handle(provider=self.name, id=job.id, held=self.held)
+
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        self.waited.append(handle.id)
+        answer = self.answers.popleft()
+        if self.hold is not None:
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.answers.appendleft(answer)
+                raise
+        if isinstance(answer, ProviderError):
+            raise answer
+        return Outcome(pictures=(answer,), cost=self.cost)
+
+    async def find(self, sent: Sent) -> Handle | None:
+        self.sought.append(sent)
+        if isinstance(self.found, ProviderError):
+            raise self.found
+        return self.found
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        return Heard(id=body.decode())
+
+    async def cancel(self, handle: Handle) -> None:
+        self.cancelled.append(handle.id)
+        if self.hold is not None:
+            self.hold.set()
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def provider(name: str, *answers: bytes | ProviderError, cost: int | None = None) -> Scripted:
+    """A scripted provider."""
+    return Scripted(name, deque(answers), cost)
+
+
+def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> list[Candidate]:
+    """One candidate for each provider, with n calls."""
+    calls = tuple({"number": number} for number in range(n))
+    plan = Plan(calls=calls, output=Size(width=8, height=8), finish=(Transcode(format="png"),))
+    return [
+        Candidate(
+            model="made-up",
+            route=ROUTE.model_copy(update={"name": name, "provider": name}),
+            plan=plan,
+            cost=Estimate(micros=micros * n),
+            condition=Condition(readiness=Readiness.READY),
+        )
+        for name in names
+    ]
+
+
+class Shelf:
+    """Where finished pictures are kept, in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Image] = {}
+
+    async def keep(self, image: Image) -> str | None:
+        name = f"file-{len(self.files)}"
+        self.files[name] = image
+        return name
+
+    async def load(self, kept: Json) -> Picture | None:
+        image = self.files.get(kept["file"])
+        return Picture(image=image, file=kept["file"]) if image else None
+
+
+def executing(imaging: Imaging, *providers: Scripted, shelf: Shelf | None = None) -> Executor:
+    """An executor over these providers."""
+    shelf = shelf or Shelf()
+    return Executor(
+        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=20, late=30),
+        imaging=imaging,
+        breakers=Breakers(Policy(), time.monotonic),
+        learning=Learning(),
+        keep=shelf.keep,
+        load=shelf.load,
+    )
