@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import TypeAlias
 
 import httpx
 
-from providers.base import Blocked, Failed, ProviderError, Throttled, Undecodable, Unknown
+from providers.base import Blocked, Failed, Heard, ProviderError, Throttled, Undecodable, Unknown
 from providers.http import refusal
+from providers.signatures import is_hex_hmac
 from providers.wire import Json, excerpt, read_json
 
 NAME = "apiframe"
@@ -24,6 +26,9 @@ _POLICY = re.compile(
 )
 # What follows one of these may be the caller's prompt.
 _ECHO = re.compile(r"""["'`<{\[(]""")
+
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CANCELED"})
 
 Answer: TypeAlias = "dict[str, Json]"
 
@@ -49,13 +54,35 @@ def check(answer: Answer) -> None:
     if state == "FAILED":
         kind = Blocked if _POLICY.search(text) else Failed
         message = f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed"
-        raise kind(message, unbilled=True)
+        raise kind(message, cost=0)
     if state != "COMPLETED":
-        raise Failed(f"{NAME}: the job was cancelled there", unbilled=True)
+        raise Failed(f"{NAME}: the job was cancelled there", cost=0)
 
 
 def state_of(answer: Json) -> str:
     return _text(at(answer, "status")).upper()
+
+
+def share_of(answer: Json) -> float | None:
+    """Return the share of a job that is done, from 0 to 1; None where it is not told. Told are 0 to 100, or nothing."""
+    told = at(answer, "progress")
+    if not isinstance(told, int | float) or isinstance(told, bool) or not 0 <= told <= 100:
+        return None
+    return told / 100
+
+
+async def heard(headers: Mapping[str, str], body: bytes, key: str) -> Heard | None:
+    """Return what a webhook says; None where it is not signed with our API key, or names no job.
+
+    The secret is the SHA-256 of the key: its bytes for the official client, its hex digits for an application that
+    receives them in production. Both are taken, as nobody but Apiframe and us can make either.
+    """
+    told, secret = headers.get("x-webhook-signature", ""), hashlib.sha256(key.encode())
+    if not any(is_hex_hmac(told, form, body) for form in (secret.digest(), secret.hexdigest().encode())):
+        return None
+    answer = await decoded(body)
+    name = at(answer, "jobId")
+    return Heard(id=name, progress=share_of(answer)) if isinstance(name, str) and JOB_ID.fullmatch(name) else None
 
 
 def cost_of(answer: Json, usd_per_credit: str) -> int | None:

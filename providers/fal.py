@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from normalization.values import Value
-from providers.base import Expired, Handle, Job, Outcome, Readiness, Undecodable, Unknown, Unusable, Upstream
-from providers.download import Gone, download
-from providers.fal_answer import NAME, at, cost, failure, pictures
-from providers.fal_api import Api, loose_json
+from providers.base import (
+    ALONE,
+    Expired,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    Readiness,
+    Sent,
+    Undecodable,
+    Unknown,
+    Unusable,
+    Upstream,
+)
+from providers.download import Gone
+from providers.fal_answer import NAME, addresses, at, cost, failure, pictures
+from providers.fal_api import Api, loose_json, submit_headers
 from providers.fal_files import Storage
-from providers.fal_queue import Queue
+from providers.fal_history import History, marks
+from providers.fal_hook import Signatures
+from providers.fal_queue import Queue, Stopped
+from providers.fal_result import Results
 from providers.fal_run import Held
 from providers.fal_watch import Result
 from providers.guard import Guard
 from providers.polling import Pace, pace_key
 from providers.wire import Body, encoded_size, json_body
 
+V = TypeVar("V")
+
 _NO_KEY = "FAL_KEY is not set"
-# fal-client refuses to send a time to start of a second or less.
-_LEAST_START_S = 2
 # How long beyond the deadline a result is fetched that was done before its cancel came: it is paid for.
 _GRACE_S = 15.0
+# How many jobs are remembered: which ones were stopped, and which request is whose.
+_REMEMBERED = 1000
 
 
 class Fal:
@@ -35,20 +54,22 @@ class Fal:
 
     `mode` "queue" submits to `queue_url` and asks for the result; "run" holds a request to `run_url` open. Pictures
     above `data_uri_bytes` (as base64, together) go to fal's storage at `rest_url` first: its own apps take a data URI
-    of 10 MiB at most. The pictures of a result may have `max_result_bytes` together.
+    of 10 MiB at most. The pictures of a result may have `max_result_bytes` together. `api_url` is fal's platform API,
+    which lists our requests.
 
     In seconds: `submit_timeout_s` is for the answer to a submit, `poll_timeout_s` for an answer about a job,
     `fetch_timeout_s` for its result and for an upload, `cancel_timeout_s` for seeing a cancelled job end,
-    `reconcile_s` for finding a job whose submit was answered in pieces; a job that is not found for `lost_after_s` is
-    lost.
+    `reconcile_s` for finding a job whose submit was answered in pieces or not at all; a job that is not found for
+    `lost_after_s` is lost.
 
     An upstream's option `usd_per_unit` is the price of one of fal's billable units in dollars. The key goes to the
-    three configured origins and nowhere else.
+    four configured origins and nowhere else.
 
     A job that completes in spite of a cancel is a result like any other: `wait` may be called after `cancel`.
     """
 
     name = NAME
+    cancels = True
     queue_depth = 0
 
     def __init__(
@@ -62,6 +83,7 @@ class Fal:
         queue_url: str = "https://queue.fal.run",
         run_url: str = "https://fal.run",
         rest_url: str = "https://rest.fal.ai",
+        api_url: str = "https://api.fal.ai",
         mode: Literal["queue", "run"] = "queue",
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
@@ -72,24 +94,35 @@ class Fal:
         max_result_bytes: int = 200 * 1024 * 1024,
         data_uri_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        self._downloads = downloads
-        self._guard = guard
         self._run_url = run_url.rstrip("/")
+        self._queue_url = queue_url.rstrip("/")
         self._mode = mode
         self._submit_timeout_s = submit_timeout_s
         self._fetch_timeout_s = fetch_timeout_s
-        self._max_result_bytes = max_result_bytes
         self._data_uri_bytes = data_uri_bytes
         # A result with its pictures inside, as base64.
         self._answer_bytes = max_result_bytes * 4 // 3 + 1_000_000
         self._api = Api(http, (key or "").strip() or None)
         self._held = Held()
+        rest_url = rest_url.rstrip("/")
         self._storage = Storage(
-            api=self._api, downloads=downloads, guard=guard, rest_url=rest_url.rstrip("/"), timeout_s=fetch_timeout_s
+            api=self._api, downloads=downloads, guard=guard, rest_url=rest_url, timeout_s=fetch_timeout_s
         )
+        self._signatures = Signatures(self._api, f"{rest_url}/.well-known/jwks.json", timeout_s=poll_timeout_s)
+        self._results = Results(downloads=downloads, guard=guard, most=max_result_bytes)
+        self._history = History(
+            api=self._api,
+            url=api_url.rstrip("/"),
+            patience_s=submit_timeout_s,
+            ask_timeout_s=poll_timeout_s,
+            payload_bytes=2 * data_uri_bytes + 1_000_000,
+            reconcile_s=reconcile_s,
+        )
+        self._stopped: dict[str, Stopped] = {}
+        self._owners: dict[str, str] = {}
         self._queue = Queue(
             api=self._api,
-            url=queue_url.rstrip("/"),
+            url=self._queue_url,
             pace=pace,
             ask_timeout_s=poll_timeout_s,
             fetch_timeout_s=fetch_timeout_s,
@@ -108,11 +141,12 @@ class Fal:
     async def aclose(self) -> None:
         await self._held.aclose()
 
-    async def submit(self, job: Job) -> Handle:
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         """Hand a job over; in "run" mode begin the request, and what comes of it, `wait` tells.
 
-        Raises Rejected, Blocked, Throttled, Unusable and Failed as fal refuses it, Unreached where nothing was sent
-        or an upload failed, Unknown where the answer was lost and fal cannot tell what became of it.
+        A submit whose answer is lost is looked for as `find` does. Raises Rejected, Blocked, Throttled, Unusable and
+        Failed as fal refuses it, Unreached where nothing was sent or an upload failed, Unknown where the answer was
+        lost and fal cannot tell what became of it.
         """
         if not self._api.key:
             raise Unusable(f"{NAME}: {_NO_KEY}")
@@ -123,37 +157,52 @@ class Fal:
         model = quote(job.upstream.model.strip("/"), safe="/")
         price = job.upstream.options.get("usd_per_unit")
         usd = str(price) if isinstance(price, int | float | str) else ""
+        data = {"mode": self._mode, "model": model, "usd_per_unit": usd}
+        if self._mode == "queue":
+            data |= {"pace": pace_key(NAME, model, job.payload), "input": await marks(payload)}
         now = asyncio.get_running_loop().time()
         if now >= job.deadline:
             raise Expired(f"{NAME}: the deadline passed before the submit")
-        headers = _headers(job.deadline - now)
+        headers = submit_headers(job.deadline - now)
+        await link.sending(data)
         if self._mode == "run":
             self._held.start(job.id, self._run(f"{self._run_url}/{model}", body, headers, usd, job.deadline))
-            return Handle(provider=NAME, id=job.id, data={"mode": "run", "model": model})
-        until = now + self._submit_timeout_s
-        request, where = await self._queue.submit(model, body, headers, until)
-        more = {"model": model, "pace": pace_key(NAME, model, job.payload), "submitted": f"{time.time():.3f}"}
-        return Handle(provider=NAME, id=request, data={**where, **more, "usd_per_unit": usd})
+            return Handle(provider=NAME, id=job.id, data=data, held=True)
+        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        until = asyncio.get_running_loop().time() + self._submit_timeout_s
+        try:
+            request, where = await self._queue.submit(model, body, headers, until=until, webhook=link.webhook)
+        except Unknown as exc:
+            return await self._recognised(sent, exc)
+        return self._handle(sent, request, where)
 
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
         """Wait for the result; a job that is not done by `deadline` is cancelled and seen to end.
 
         Raises Unknown for a job that vanished, and for one that was not seen to end. One that was done before the
-        cancel came is a result, which is fetched beyond the deadline.
+        cancel came is a result, which is fetched beyond the deadline. A job that was cancelled before it ran is
+        Expired, with a cost of 0.
         """
-        if handle.data.get("mode") == "run":
+        if handle.held or handle.data.get("mode") == "run":
             return await self._held.wait(handle.id, deadline)
         try:
-            return await self._made(handle, deadline)
-        except Expired as exc:
-            # With a code it is fal's own word: there is nothing left to cancel.
-            if exc.code is not None:
+            stopped = self._stopped.get(handle.id)
+            if stopped in {"removed", "gone"}:
+                raise Expired(f"{NAME}: the job was cancelled")
+            return await self._made(handle, deadline, link=link, ended=stopped == "completed")
+        except (Expired, Unknown) as exc:
+            # With a code Expired is fal's own word: there is nothing left to cancel.
+            if isinstance(exc, Expired) and exc.code is not None:
                 raise
-            became = await self._queue.cancel(handle)
+            became = self._stopped.get(handle.id)
+            if became is None:
+                if isinstance(exc, Unknown):
+                    raise
+                became = await self._stop(handle)
             if became == "vanished":
                 raise Unknown(f"{NAME}: the job vanished") from exc
-            if became == "removed":
-                raise
+            if became != "completed":
+                raise Expired(exc.message, cost=0 if became == "removed" else None) from exc
         try:
             grace = min(self._fetch_timeout_s, _GRACE_S)
             return await self._made(handle, asyncio.get_running_loop().time() + grace, ended=True)
@@ -162,54 +211,80 @@ class Fal:
                 raise
             raise Unknown(f"{NAME}: the job ended, and its result cannot be had: {exc.message}") from exc
 
+    async def find(self, sent: Sent) -> Handle:
+        """Find a job by the request id that its webhook told, or else in fal's list of our requests.
+
+        There it is the one request of that endpoint and time that has all of the job's input. Raises Unknown where
+        there is no such request, or more than one: none is no proof that the job was not taken. So it is as well in
+        "run" mode, where nobody can be asked for a result.
+        """
+        if sent.data.get("mode") != "queue" or not self._api.key:
+            raise Unknown(f"{NAME}: nobody can be asked what became of the job")
+        if sent.heard is None:
+            return await self._recognised(sent, Unknown(f"{NAME}: the answer to the submit was lost"))
+        if not await self._queue.exists(sent.data.get("model", ""), sent.heard):
+            raise Unknown(f"{NAME}: the job that was heard of is not there")
+        return self._handle(sent, sent.heard, {})
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Take a webhook that fal signed. It says that a request ended, and the queue is asked how."""
+        request = await self._signatures.request(headers, body)
+        return None if request is None else Heard(id=request)
+
     async def cancel(self, handle: Handle) -> None:
         """Ask for the job's end and see it. Raises Unknown where it was not seen."""
-        if handle.data.get("mode") == "run":
+        if handle.held or handle.data.get("mode") == "run":
             await self._held.cancel(handle.id)
         else:
-            await self._queue.cancel(handle)
+            await self._stop(handle)
 
-    async def _made(self, handle: Handle, deadline: float, *, ended: bool = False) -> Outcome:
+    async def _stop(self, handle: Handle) -> Stopped:
+        became = await self._queue.cancel(handle)
+        _remember(self._stopped, handle.id, became)
+        return became
+
+    async def _recognised(self, sent: Sent, lost: Unknown) -> Handle:
+        """Return the handle of the request that must be the job's; raise what was `lost` where there is none."""
+        others = frozenset(request for request, owner in self._owners.items() if owner != sent.id)
+        request = await self._history.find(sent, others)
+        if request is None:
+            raise lost
+        return self._handle(sent, request, {})
+
+    def _handle(self, sent: Sent, request: str, where: Mapping[str, str]) -> Handle:
+        _remember(self._owners, request, sent.id)
+        where = where or addresses(self._queue_url, sent.data.get("model", ""), request, {})
+        kept = {name: value for name, value in sent.data.items() if name != "input"}
+        return Handle(provider=NAME, id=request, data={**where, **kept, "submitted": f"{sent.at:.3f}"})
+
+    async def _made(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Outcome:
         usd = handle.data.get("usd_per_unit", "")
         try:
-            return await self._outcome(await self._queue.result(handle, deadline, ended=ended), usd, deadline)
+            result = await self._queue.result(handle, deadline, link=link, ended=ended)
+            return await self._results.outcome(result, usd, deadline)
         except Gone:
             # The job may name a fresh address.
             result = await self._queue.result(handle, deadline, ended=True)
         try:
-            return await self._outcome(result, usd, deadline)
+            return await self._results.outcome(result, usd, deadline)
         except Gone as exc:
-            raise Undecodable(f"{NAME}: the result is gone ({exc})") from exc
+            bill = cost(result.headers, usd)
+            raise Undecodable(f"{NAME}: the result is gone ({exc})", cost=bill) from exc
 
     async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> Outcome:
         response, raw = await self._api.post(url, body, headers, until=deadline, cap=self._answer_bytes)
         answer = await loose_json(raw)
         if not response.is_success or (at(answer, "detail") is not None and not pictures(answer)):
-            raise failure(response, answer, now=time.time(), ended=False)
+            raise failure(response, answer, now=time.time(), ended=False, usd=usd)
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")
+        result = Result(answer=answer, headers=response.headers, run_s=None)
         try:
-            return await self._outcome(Result(answer=answer, headers=response.headers, run_s=None), usd, deadline)
+            return await self._results.outcome(result, usd, deadline)
         except Gone as exc:
-            raise Undecodable(f"{NAME}: the result is gone ({exc})") from exc
+            raise Undecodable(f"{NAME}: the result is gone ({exc})", cost=cost(result.headers, usd)) from exc
         except Expired as exc:
             raise Unknown(f"{NAME}: {exc.message}") from exc
-
-    async def _outcome(self, result: Result, usd: str, deadline: float) -> Outcome:
-        """Fetch the pictures of a result. Raises Gone."""
-        found = pictures(result.answer)
-        if not found:
-            raise Undecodable(f"{NAME}: the result has no picture")
-        got: list[bytes] = []
-        left = self._max_result_bytes
-        for item in found:
-            if isinstance(item, str):
-                item = await download(self._downloads, item, guard=self._guard, cap=left, deadline=deadline, fresh=True)
-            got.append(item)
-            left -= len(item)
-            if left < 0:
-                raise Undecodable(f"{NAME}: the result is larger than {self._max_result_bytes} bytes")
-        return Outcome(pictures=tuple(got), seconds=result.run_s, cost=cost(result.headers, usd))
 
     async def _placed(self, job: Job) -> dict[str, Value]:
         try:
@@ -219,13 +294,7 @@ class Fal:
             raise Expired(f"{NAME}: the deadline passed while the picture was uploaded") from exc
 
 
-def _headers(left_s: float) -> dict[str, str]:
-    """Return what a submit asks of fal: fal.ai/docs, common parameters.
-
-    One try (the gateway has other routes), this model and no other, and no start after the deadline.
-    """
-    return {
-        "x-fal-no-retry": "1",
-        "x-app-fal-disable-fallback": "true",
-        "x-fal-request-timeout": str(max(_LEAST_START_S, math.ceil(left_s))),
-    }
+def _remember(book: dict[str, V], key: str, value: V) -> None:
+    book[key] = value
+    if len(book) > _REMEMBERED:
+        del book[next(iter(book))]

@@ -110,12 +110,13 @@ def _at_origin(address: object, base_url: str) -> str | None:
     return address if same and not one.userinfo else None
 
 
-def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool) -> ProviderError:
+def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool, usd: str = "") -> ProviderError:
     """Return the error that an answer other than success stands for.
 
     `answer` is its body, None where that is no JSON. `ended` is true where a job's result was asked for, false for the
-    answer to a submit. `now` is in seconds of the wall clock. The message has nothing of the input, which fal repeats
-    in its errors: a picture as a data URI, a signed address, a prompt.
+    answer to a submit. `now` is in seconds of the wall clock, `usd` the price of a unit in dollars, "" where that is
+    not known. The message has nothing of the input, which fal repeats in its errors: a picture as a data URI, a signed
+    address, a prompt.
     """
     status = response.status_code
     kind = _kind(response, answer, ended=ended)
@@ -124,7 +125,17 @@ def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool) 
         text = "the account is locked or out of credit"
     what = f"{NAME}: the job failed with HTTP {status}" if ended else f"{NAME}: HTTP {status}"
     message = f"{what}: {text}" if text else what
-    return kind(message, retry_after=retry_after(response, now), code=str(status))
+    error = kind(message, retry_after=retry_after(response, now), code=str(status), cost=_bill(response, answer, usd))
+    if ended and error.cost is None and error.billed is False:
+        # fal bills an input that its model refuses, or not, and did not say (fal.ai/docs, FAQ).
+        error.billed = None
+    return error
+
+
+def _bill(response: httpx.Response, answer: Json, usd: str) -> int | None:
+    told = cost(response.headers, usd)
+    # A job whose time to start passed never ran.
+    return 0 if told is None and "request_timeout" in error_types(answer) else told
 
 
 def _kind(response: httpx.Response, answer: Json, *, ended: bool) -> type[ProviderError]:
@@ -212,10 +223,11 @@ def seconds(value: Json) -> float | None:
 def cost(headers: httpx.Headers, usd_per_unit: str) -> int | None:
     """Return the bill in micro-dollars: the units that fal billed, at a price in dollars; None where one is missing.
 
-    `x-fal-billable-units` is a fixed-point number with up to 8 decimals.
+    `x-fal-billable-units` is a fixed-point number with up to 8 decimals. No units cost nothing at any price.
     """
     try:
-        micros = Decimal(headers.get("x-fal-billable-units", "")) * Decimal(usd_per_unit) * 1_000_000
+        units = Decimal(headers.get("x-fal-billable-units", ""))
+        micros = units * Decimal(usd_per_unit) * 1_000_000 if units else units
         return int(micros.to_integral_value()) if micros >= 0 else None
     except (InvalidOperation, OverflowError, ValueError):
         return None

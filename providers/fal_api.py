@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 import httpx
@@ -11,6 +12,9 @@ from providers.base import Undecodable, Unknown
 from providers.fal_answer import NAME
 from providers.http import Unanswered, polling, submitting
 from providers.wire import Body, Json, read_body, read_json
+
+# fal-client refuses to send a time to start of a second or less.
+_LEAST_START_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,20 @@ class Api:
                 raise Unknown(f"{NAME}: no answer in time") from exc
         return seen, None
 
-    async def ask(self, method: str, url: str, *, timeout_s: float, cap: int) -> tuple[httpx.Response, Json]:
+    async def ask(
+        self, method: str, url: str, *, timeout_s: float, cap: int, signed: bool = True
+    ) -> tuple[httpx.Response, Json]:
         """Send what may be sent again, and return the answer with its JSON; None where it is none.
 
-        Raises Unanswered where there is no whole answer in `timeout_s` seconds, and Undecodable above `cap` bytes.
+        Without `signed` our key is not sent along. Raises Unanswered where there is no whole answer in `timeout_s`
+        seconds, and Undecodable above `cap` bytes.
         """
         try:
             # httpx's own timeout starts anew with every byte.
             async with asyncio.timeout(timeout_s):
                 with polling(NAME):
-                    async with self.http.stream(method, url, headers=self.authorization) as response:
+                    headers = self.authorization if signed else {}
+                    async with self.http.stream(method, url, headers=headers) as response:
                         body = await read_body(response, cap)
         except TimeoutError as exc:
             raise Unanswered(f"{NAME}: no answer in {timeout_s:g} seconds") from exc
@@ -74,3 +82,15 @@ async def loose_json(body: bytes | None) -> Json:
         return await read_json(body) if body else None
     except Undecodable:
         return None
+
+
+def submit_headers(left_s: float) -> dict[str, str]:
+    """Return what a submit asks of fal: fal.ai/docs, common parameters.
+
+    One try (the gateway has other routes), this model and no other, and no start after the deadline.
+    """
+    return {
+        "x-fal-no-retry": "1",
+        "x-app-fal-disable-fallback": "true",
+        "x-fal-request-timeout": str(max(_LEAST_START_S, math.ceil(left_s))),
+    }

@@ -7,19 +7,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 import httpx
 
-from providers.base import Expired, Handle, Undecodable, Unknown
+from providers.base import ALONE, Expired, Handle, Link, Undecodable, Unknown
 from providers.fal_answer import NAME, addresses, at, failure, is_request_id, request_id, torn_request_id
 from providers.fal_api import Api, loose_json
 from providers.fal_watch import ENDED, GONE, Doubt, Result, Watch
 from providers.http import Unanswered, retry_after
 from providers.polling import Again, Pace, poll
+from providers.share import Forward
 from providers.wire import Body, Json
 
-# What became of a job that was cancelled.
-Stopped: TypeAlias = Literal["completed", "removed", "vanished"]
+# What became of a job that was cancelled: `removed` before it ran, or `gone` after it was told to stop.
+Stopped: TypeAlias = Literal["completed", "removed", "gone", "vanished"]
 
 _STATUS_BYTES = 1_000_000
 
@@ -43,13 +45,16 @@ class Queue:
     reconcile_s: float
     cancel_timeout_s: float
 
-    async def submit(self, model: str, body: Body, headers: dict[str, str], until: float) -> tuple[str, dict[str, str]]:
+    async def submit(
+        self, model: str, body: Body, headers: dict[str, str], *, until: float, webhook: str | None
+    ) -> tuple[str, dict[str, str]]:
         """Hand a job over; return its id and its addresses. `until` is in seconds of the event loop's clock.
 
-        An answer that broke off still has its headers, and so perhaps the job's id; fal is asked about that. Raises
-        Unknown where nothing tells whether there is a job.
+        fal reports the end to `webhook`. An answer that broke off still has its headers, and so perhaps the job's id;
+        fal is asked about that. Raises Unknown where nothing tells whether there is a job.
         """
-        response, raw = await self.api.post(f"{self.url}/{model}", body, headers, until=until, cap=_STATUS_BYTES)
+        url = f"{self.url}/{model}" + (f"?fal_webhook={quote(webhook, safe='')}" if webhook else "")
+        response, raw = await self.api.post(url, body, headers, until=until, cap=_STATUS_BYTES)
         answer = await loose_json(raw)
         if not response.is_success:
             raise failure(response, answer, now=time.time(), ended=False)
@@ -57,18 +62,25 @@ class Queue:
         job = request_id(answer) or (torn_request_id(raw) if raw and answer is None else None)
         if job is None:
             job = response.headers.get("x-fal-request-id", "")
-            if not is_request_id(job) or not await self._exists(addresses(self.url, model, job, {})):
+            if not await self.exists(model, job):
                 raise Unknown(f"{NAME}: the answer to the submit names no job")
         return job, addresses(self.url, model, job, given)
 
-    async def result(self, handle: Handle, deadline: float, *, ended: bool = False) -> Result:
+    async def result(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Result:
         """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is.
 
-        `ended` says that it has been seen to end before: then there is nothing to learn from how long it took.
+        `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then there
+        is nothing to learn from how long it took.
         """
         where = self._where(handle)
         watch = Watch(
-            status=lambda: self._status(where), response=lambda: self._response(where), lost_after_s=self.lost_after_s
+            status=lambda logs: self._status(where, logs=logs),
+            response=lambda: self._response(where),
+            lost_after_s=self.lost_after_s,
+            usd=handle.data.get("usd_per_unit", ""),
+            # Nobody else would read them.
+            logs=link is not ALONE,
+            tell=Forward(link.progress),
         )
         pace = Pace() if ended else self.pace
         key = handle.data.get("pace", NAME)
@@ -76,7 +88,7 @@ class Queue:
         # A job that this process did not submit just now may have ended already.
         first = 0.0 if ended or age else None
         try:
-            end = await poll(watch.look, pace=pace, key=key, deadline=deadline, first=first, age=age)
+            end = await poll(watch.look, pace=pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
             return await poll(lambda: watch.fetch(end), pace=Pace(), key=NAME, deadline=deadline, first=0.0)
         except Expired as exc:
             # With a code it is fal's own word.
@@ -86,7 +98,7 @@ class Queue:
             raise Expired(f"{NAME}: the deadline passed{last}") from exc
 
     async def cancel(self, handle: Handle) -> Stopped:
-        """Ask for the job's end and see it: it completed nevertheless, was removed, or is not known to fal any more.
+        """Ask for the job's end and see it: it completed nevertheless, is out of the queue, or was not known to fal.
 
         Raises Unknown where it was not seen to end.
         """
@@ -106,8 +118,9 @@ class Queue:
         url = where["response_url"]
         return await self.api.ask("GET", url, timeout_s=self.fetch_timeout_s, cap=self.result_bytes)
 
-    async def _status(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
-        return await self._brief("GET", where["status_url"])
+    async def _status(self, where: Mapping[str, str], *, logs: bool = False) -> tuple[httpx.Response, Json]:
+        url = where["status_url"]
+        return await self._brief("GET", f"{url}{'&' if '?' in url else '?'}logs=1" if logs else url)
 
     async def _brief(self, method: str, url: str) -> tuple[httpx.Response, Json]:
         try:
@@ -125,19 +138,26 @@ class Queue:
         if not response.is_success or at(answer, "success") is False:
             raise Again(retry_after(response, time.time()))
         # A job that was still in the queue is out of it; one at work is told to stop, and may not listen.
-        return "removed" if word == "OK" or at(answer, "success") is True else "asked"
+        if word == "OK":
+            return "removed"
+        return "gone" if at(answer, "success") is True else "asked"
 
     async def _over(self, where: Mapping[str, str]) -> Stopped | None:
         response, answer = await self._status(where)
         if at(answer, "status") in ENDED:
             return "completed"
         if response.status_code in GONE:
-            return "removed"
+            return "gone"
         if response.is_success:
             return None
         raise Again(retry_after(response, time.time()))
 
-    async def _exists(self, where: Mapping[str, str]) -> bool:
+    async def exists(self, model: str, job: str) -> bool:
+        """Say whether fal knows of a job of this model; false as well where it does not answer in `reconcile_s`."""
+        if not is_request_id(job):
+            return False
+        where = addresses(self.url, model, job, {})
+
         async def ask() -> bool:
             response, answer = await self._status(where)
             if response.status_code not in GONE and not isinstance(at(answer, "status"), str):

@@ -15,9 +15,10 @@ from typing import TypeAlias
 import httpx
 
 from providers.base import Blocked, ProviderError, Rejected, Throttled, Undecodable, Unknown, Unusable
-from providers.fal_answer import NAME, at, error_types, failure, pictures, reason, seconds
+from providers.fal_answer import NAME, at, cost, error_types, failure, pictures, reason, seconds
 from providers.http import Unanswered
 from providers.polling import Again
+from providers.share import Forward, share
 from providers.wire import Json
 
 # An answer with its JSON, None where it is none. Asking raises Unanswered.
@@ -29,6 +30,8 @@ GONE = frozenset({404, 410})
 
 # How often a job is looked for that is not there, or an error is heard that nobody signed, before that is believed.
 _TIMES = 3
+# How many of the last lines of a log are looked at.
+_LINES = 50
 # How often an empty result is fetched.
 _EMPTY = 2
 # Said by fal's own machinery rather than by a model: it may be the question that failed, and not the job.
@@ -72,13 +75,19 @@ class End:
 class Watch:
     """Asks `status` and `response` about one job; `trouble` is what was wrong with the last answer.
 
+    `status` is told whether to ask for `logs` as well, from which `tell` hears how much is done; after the first
+    trouble they are left alone, for they may be what is too large. `usd` is the price of a unit in dollars.
+
     A job that is not found is given up as Unknown after three misses over `lost_after_s`: it may have been billed. As
     long is an error doubted that may be one of the asking, and not of the job.
     """
 
-    status: Asking
+    status: Callable[[bool], Awaitable[tuple[httpx.Response, Json]]]
     response: Asking
     lost_after_s: float
+    usd: str = ""
+    logs: bool = False
+    tell: Forward | None = None
     trouble: str = ""
     _missed: Doubt = field(init=False)
     _unsigned: Doubt = field(init=False)
@@ -90,7 +99,8 @@ class Watch:
 
     async def look(self) -> End | None:
         """Ask once whether the job has ended; None while it has not. Raises Unanswered, Again and Unknown."""
-        response, answer = await self.status()
+        with_logs, self.logs = self.logs, False
+        response, answer = await self.status(with_logs)
         # 200 and 202 say less than the word does: IN_PROGRESS may fall back to IN_QUEUE, and there may be new words.
         if not response.is_success:
             raise self._again(response, answer)
@@ -99,7 +109,10 @@ class Watch:
             self.trouble = "no status"
             raise Unanswered(f"{NAME}: the status has no status")
         self.trouble = ""
+        self.logs = with_logs
         self._missed.clear()
+        if self.tell and with_logs:
+            self.tell(share(_text(at(answer, "logs"))))
         if word not in ENDED:
             return None
         return End(answer=answer, failed=bool(at(answer, "error") or at(answer, "error_type")))
@@ -111,7 +124,7 @@ class Watch:
             return self._made(response, answer, end)
         # Where the result says nothing that can be read, the status may have.
         told = answer if at(answer, "detail") is not None or not end.failed else end.answer
-        error = failure(response, told, now=time.time(), ended=True)
+        error = failure(response, told, now=time.time(), ended=True, usd=self.usd)
         if self._final(response, answer, end, error):
             raise error
         raise self._again(response, answer)
@@ -123,11 +136,12 @@ class Watch:
             run_s = seconds(at(end.answer, "metrics", "inference_time"))
             return Result(answer=answer, headers=response.headers, run_s=run_s)
         if error_types(answer) or reason(answer):
-            raise failure(response, answer, now=time.time(), ended=True)
+            raise failure(response, answer, now=time.time(), ended=True, usd=self.usd)
         self._empty += 1
         if self._empty < _EMPTY:
             raise Again
-        raise Undecodable(f"{NAME}: the job succeeded without a picture")
+        bill = cost(response.headers, self.usd)
+        raise Undecodable(f"{NAME}: the job succeeded without a picture", cost=bill)
 
     def _final(self, response: httpx.Response, answer: Json, end: End, error: ProviderError) -> bool:
         """Say whether an error is the job's own end, rather than trouble with asking for it: that job is paid for."""
@@ -153,3 +167,9 @@ class Watch:
         if self._missed.settled():
             return Unknown(f"{NAME}: the job vanished", code=str(response.status_code))
         return Again(self.lost_after_s / _TIMES)
+
+
+def _text(logs: Json) -> str:
+    """Return the last lines of a log, which is a list of objects with a `message` each."""
+    lines = [at(line, "message") for line in logs[-_LINES:]] if isinstance(logs, list) else []
+    return "\n".join(line for line in lines if isinstance(line, str))

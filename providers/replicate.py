@@ -7,32 +7,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import Expired, Failed, Handle, Job, Outcome, Readiness, Undecodable, Unknown, Upstream
-from providers.download import Gone, download
+from providers.base import (
+    ALONE,
+    Expired,
+    Failed,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    Readiness,
+    Sent,
+    Unknown,
+    Upstream,
+)
 from providers.guard import Guard
 from providers.http import Unanswered
 from providers.polling import Again, Pace, jitter, pace_key, poll
-from providers.replicate_answer import ENDED, NAME, failure, is_it, job_id, pictures, predict_time
+from providers.replicate_answer import ENDED, NAME, job_id
 from providers.replicate_api import Api, Look, Missing
-from providers.wire import Json, json_body
+from providers.replicate_find import Search
+from providers.replicate_hook import Hook
+from providers.replicate_match import written
+from providers.replicate_result import Results, bill
+from providers.wire import Body, Json, encoded_size, json_body
 
 _MODEL = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # What `Cancel-After` and `Prefer: wait` take.
 _CANCEL_AFTER_S = (5, 24 * 3600)
 _MOST_WAIT_S = 60
-# So far may the clocks of Replicate and of this machine be apart.
-_SKEW_S = 5.0
-# What a finished job is given beyond the deadline to hand over its result: it is paid for.
-_GRACE_S = 15.0
+# After this a prediction that was taken is in the list.
+_LAG_S = 60.0
 _FIND_AFTER_S = 0.25
 _LOOK_S = 0.1
 _REMEMBERED = 4096
@@ -52,6 +67,7 @@ class Replicate:
     """
 
     name = NAME
+    cancels = True
 
     def __init__(
         self,
@@ -75,20 +91,20 @@ class Replicate:
         # An answer may have the results in it, as base64.
         answer_bytes = 2 * max_result_bytes + 1024 * 1024
         self._api = Api(http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes)
-        self._downloads = downloads
+        self._results = Results(self._api, downloads, guard=guard, cap=max_result_bytes, timeout_s=download_timeout_s)
+        self._hook = Hook(self._api.secret)
         self._configured = bool(key)
-        self._guard = guard
         self._pace = pace
         self._submit_timeout_s = submit_timeout_s
-        self._download_timeout_s = download_timeout_s
         self._reconcile_s = reconcile_s
         self._cancel_timeout_s = cancel_timeout_s
         self._vanish_s = vanish_s
         self._wait_s = min(wait_s, _MOST_WAIT_S)
-        self._max_result_bytes = max_result_bytes
         self._data_uri_bytes = data_uri_bytes
-        # The jobs of this process, so that a search for a lost one does not find another's.
-        self._ours: OrderedDict[str, None] = OrderedDict()
+        # By which submit each job of this process was made, so that a search for a lost one does not find another's.
+        self._ours: OrderedDict[str, str] = OrderedDict()
+        # A list that was read with the key of another account says nothing.
+        self._account = hashlib.sha256((key or "").encode()).hexdigest()[:8]
 
     @property
     def queue_depth(self) -> int:
@@ -108,43 +124,73 @@ class Replicate:
     async def aclose(self) -> None:
         """Nothing was begun."""
 
-    async def submit(self, job: Job) -> Handle:
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         """Upload what is large and create a prediction; where the answer is lost, look for it in Replicate's list.
 
         Raises Unknown where it is not found there, as a list may lag, and Unreached where the upload failed.
         """
         payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
-        began = time.time()
+        path, envelope = _request(job.upstream, payload, self._webhook(link))
+        body = await json_body(envelope)
+        _left(job)
+        data = {
+            "input": written(payload),
+            "pace": pace_key(NAME, job.upstream.model, job.payload),
+            "account": self._account,
+            "webhook": self._webhook(link) or "",
+        }
+        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        await link.sending(data)
         try:
-            prediction = await self._create(job, payload)
+            prediction = await self._create(job, path, body)
         except Unknown as exc:
-            prediction = await self._found(job, payload, began, exc)
-        return self._handle(job, prediction, began)
+            prediction = await self._sought(job, sent, exc)
+        return self._handle(sent, prediction)
 
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
         """Poll to the end and fetch the pictures. A job that is not done by `deadline` is cancelled and seen to end.
 
         A job that was done before the cancel came is a result, and fetched beyond the deadline if need be. Raises
         Unknown for a job that has vanished and for one that was not seen to end.
         """
         age = time.time() - float(handle.data.get("at", "nan"))
+        # The wait that follows its submit begins at once; of a later one nobody knows whether the job has ended.
+        late = not age <= self._wait_s + 1
         try:
             prediction = await poll(
-                Look(self._api, handle.id, self._vanish_s),
+                Look(self._api, handle.id, self._vanish_s, link.progress),
                 pace=self._pace,
                 key=handle.data.get("pace", NAME),
                 deadline=deadline,
-                first=0.0 if handle.data.get("ready") else None,
-                # The wait that follows its submit begins at once; a later one is another process's.
+                first=0.0 if late or handle.data.get("ready") else None,
                 age=age if age > self._wait_s + 1 else 0.0,
+                sleep=link.sleep,
             )
         except Expired:
-            prediction = await self._end(handle)
+            prediction = await self._results.whole(handle, await self._end(handle))
             if prediction["status"] != "succeeded":
-                raise Expired(f"{NAME}: the deadline passed, and the job is {prediction['status']!s}") from None
-        if prediction["status"] != "succeeded":
-            raise failure(prediction)
-        return await self._outcome(handle, prediction, deadline)
+                text = f"{NAME}: the deadline passed, and the job is {prediction['status']!s}"
+                raise Expired(text, cost=bill(handle, prediction)) from None
+        return await self._results.of(handle, prediction, deadline)
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Ask for the prediction that a webhook told of, else look for it in Replicate's list.
+
+        A list may lag. So None takes a list that was read back to the submit, more than a minute after the submit can
+        have been under way, with the key of then, and in which no prediction can be this one. Raises Unknown where it
+        does not turn up within `reconcile_s`.
+        """
+        search = self._search(sent, lambda name: self._ours.get(name, sent.id) != sent.id)
+        found = await search.run(asyncio.get_running_loop().time() + self._reconcile_s)
+        if found is not None:
+            return self._handle(sent, found)
+        if sent.data.get("account") != self._account:
+            raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
+        return None
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Read a webhook. The secret that it is signed with is fetched when it is needed, and kept."""
+        return await self._hook.heard(headers, body) if self._configured else None
 
     async def cancel(self, handle: Handle) -> None:
         """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
@@ -160,53 +206,47 @@ class Replicate:
             return {name: await self._uploaded(item, job) for name, item in value.items()}
         return value
 
-    async def _create(self, job: Job, payload: Mapping[str, Value]) -> dict[str, Json]:
-        left = job.deadline - asyncio.get_running_loop().time()
-        if left <= 0:
-            raise Expired(f"{NAME}: the deadline passed before the job was submitted")
-        if version := job.upstream.options.get("version"):
-            path, envelope = "/v1/predictions", {"version": version, "input": dict(payload)}
-        else:
-            path, envelope = f"/v1/models/{job.upstream.model}/predictions", {"input": dict(payload)}
+    def _webhook(self, link: Link) -> str | None:
+        """Return the address to report to. Replicate takes HTTPS alone, a simulated one takes what it is itself."""
+        secure = link.webhook and (link.webhook.startswith("https:") or self._api.is_plain)
+        return link.webhook if secure else None
+
+    async def _create(self, job: Job, path: str, body: Body) -> dict[str, Json]:
+        left = _left(job)
         least, most = _CANCEL_AFTER_S
         # An orphan ends by itself, whatever becomes of us.
         headers = {"cancel-after": f"{min(most, max(least, math.ceil(left)))}s"}
         if self._wait_s >= 1:
             headers["prefer"] = f"wait={self._wait_s}"
         timeout_s = min(left, self._submit_timeout_s + self._wait_s)
-        prediction = await self._api.create(path, await json_body(envelope), headers, timeout_s)
+        prediction = await self._api.create(path, body, headers, timeout_s)
         if not job_id(prediction):
             raise Unknown(f"{NAME}: the answer to the submit has no id")
         return prediction
 
-    async def _found(self, job: Job, payload: Mapping[str, Value], since: float, lost: Unknown) -> dict[str, Json]:
+    async def _sought(self, job: Job, sent: Sent, lost: Unknown) -> dict[str, Json]:
         """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
-        loop = asyncio.get_running_loop()
-        until = min(job.deadline, loop.time() + self._reconcile_s)
-        pause, read = _FIND_AFTER_S, False
-        while loop.time() + pause < until:
-            await asyncio.sleep(pause)
-            pause *= 2
-            try:
-                entries = await self._api.listed(since - _SKEW_S)
-            except (Unanswered, Again, Missing, Undecodable):
-                continue
-            read = True
-            for entry in entries:
-                if job_id(entry) not in self._ours and is_it(entry, job.upstream, payload, since - _SKEW_S):
-                    return entry
-        if lost.code == "500" and read:
+        search = self._search(sent, self._ours.__contains__)
+        until = min(job.deadline, asyncio.get_running_loop().time() + self._reconcile_s)
+        with contextlib.suppress(Unknown):
+            if prediction := await search.run(until, pause=_FIND_AFTER_S):
+                return prediction
+        if lost.code == "500" and search.missed:
             # It was answered, with an error, and it is not in the list: so it was refused.
             raise Failed(lost.message, code=lost.code) from lost
         raise lost
 
-    def _handle(self, job: Job, prediction: Mapping[str, Json], began: float) -> Handle:
+    def _search(self, sent: Sent, taken: Callable[[str], bool]) -> Search:
+        late_s = self._submit_timeout_s + self._wait_s + _LAG_S
+        return Search(self._api, sent, late_s=late_s, taken=taken)
+
+    def _handle(self, sent: Sent, prediction: Mapping[str, Json]) -> Handle:
         name = job_id(prediction)
-        self._ours[name] = None
+        self._ours[name] = sent.id
         while len(self._ours) > _REMEMBERED:
             self._ours.popitem(last=False)
-        data = {"at": f"{began:.3f}", "pace": pace_key(NAME, job.upstream.model, job.payload)}
-        price = job.upstream.options.get("usd_per_second")
+        data = {"at": f"{sent.at:.3f}", "pace": sent.data.get("pace", NAME)}
+        price = sent.upstream.options.get("usd_per_second")
         if isinstance(price, int | float) and not isinstance(price, bool):
             data["usd_per_second"] = repr(price)
         # The answer to a submit that was held open has output while it still says "processing".
@@ -230,45 +270,22 @@ class Replicate:
         except TimeoutError as exc:
             raise Unknown(f"{NAME}: the job could not be seen to end") from exc
 
-    async def _outcome(self, handle: Handle, prediction: Mapping[str, Json], deadline: float) -> Outcome:
-        now = asyncio.get_running_loop().time()
-        deadline = min(max(deadline, now + _GRACE_S), now + self._download_timeout_s)
-        if not pictures(prediction.get("output")) or predict_time(prediction) is None:
-            # A state that was written in two steps is whole the second time.
-            prediction = await self._again(handle) or prediction
-        try:
-            made = await self._fetched(prediction, deadline)
-        except Gone:
-            # Addresses run out; the job itself names fresh ones.
-            prediction = await self._again(handle) or prediction
-            try:
-                made = await self._fetched(prediction, deadline)
-            except Gone as exc:
-                raise Undecodable(f"{NAME}: the result is gone ({exc})") from exc
-        seconds = predict_time(prediction)
-        price = handle.data.get("usd_per_second")
-        cost = round(seconds * float(price) * 1_000_000) if price and seconds is not None else None
-        return Outcome(pictures=made, seconds=seconds, cost=cost)
 
-    async def _again(self, handle: Handle) -> dict[str, Json] | None:
-        try:
-            return await self._api.prediction(handle.id)
-        except (Unanswered, Again, Missing):
-            return None
+def _left(job: Job) -> float:
+    """Return the seconds until a job's deadline. Raises Expired where it has passed: the job was not submitted."""
+    left = job.deadline - asyncio.get_running_loop().time()
+    if left <= 0:
+        raise Expired(f"{NAME}: the deadline passed before the job was submitted", unbilled=True)
+    return left
 
-    async def _fetched(self, prediction: Mapping[str, Json], deadline: float) -> tuple[bytes, ...]:
-        items = pictures(prediction.get("output"))
-        if not items:
-            removed = " any more" if prediction.get("data_removed") else ""
-            raise Undecodable(f"{NAME}: the job succeeded, and has no picture{removed}")
-        return tuple([await self._picture(item, deadline) for item in items])
 
-    async def _picture(self, item: bytes | str, deadline: float) -> bytes:
-        cap = self._max_result_bytes
-        if isinstance(item, str) and self._api.has(item):
-            return await self._api.result(item, cap, deadline)
-        if isinstance(item, str):
-            return await download(self._downloads, item, guard=self._guard, cap=cap, deadline=deadline, fresh=True)
-        if not 0 < len(item) <= cap:
-            raise Undecodable(f"{NAME}: a result of {len(item)} bytes")
-        return item
+def _request(upstream: Upstream, payload: Mapping[str, Value], webhook: str | None) -> tuple[str, dict[str, Value]]:
+    """Return the path and the body of a submit."""
+    envelope: dict[str, Value] = {"input": dict(payload)}
+    if webhook:
+        # Each message repeats the input. With a picture in that, hearing of every line of the log is too dear.
+        inline = encoded_size(payload) > 0
+        envelope |= {"webhook": webhook, "webhook_events_filter": ["start", *([] if inline else ["logs"]), "completed"]}
+    if version := upstream.options.get("version"):
+        return "/v1/predictions", {"version": version, **envelope}
+    return f"/v1/models/{upstream.model}/predictions", envelope

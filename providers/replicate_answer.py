@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 
 import httpx
 
-from normalization.values import Image, Value
-from providers.base import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown, Upstream
+from providers.base import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown
 from providers.http import refusal as plain_refusal
 from providers.wire import Json, excerpt
 
@@ -26,6 +23,7 @@ _SOON = re.compile(r"resets? in ~?(\d{1,6}(?:\.\d+)?) ?s")
 # models of Replicate's own hand.
 _POLICY = re.compile(r"\bE005\b|flagged as sensitive|nsfw content|content (policy|moderation)", re.IGNORECASE)
 _MOST_PICTURES = 32
+_MOST = 1e9
 
 
 def refusal(response: httpx.Response, body: bytes, *, now: float) -> ProviderError:
@@ -69,17 +67,28 @@ def _invalid_fields(told: Mapping[str, object]) -> str:
     return excerpt("; ".join(text for text in texts if isinstance(text, str)))
 
 
-def failure(prediction: Mapping[str, Json]) -> ProviderError:
-    """Return the error that an ended prediction other than a succeeded one stands for."""
+def failure(prediction: Mapping[str, Json], cost: int | None) -> ProviderError:
+    """Return the error that an ended prediction other than a succeeded one stands for; `cost` is in micro-dollars."""
     if prediction.get("status") != "failed":
         # By somebody else, or at its own deadline; "aborted" where it had not begun yet.
         word = "aborted" if prediction.get("status") == "aborted" else "canceled"
-        return Failed(f"{NAME}: the job was {word}")
+        return Failed(f"{NAME}: the job was {word}", cost=cost)
     reason = prediction.get("error")
     text = reason if isinstance(reason, str) else ""
     if _POLICY.search(text):
-        return Blocked(f"{NAME}: {excerpt(text)}")
-    return Failed(f"{NAME}: the job failed" + (f": {excerpt(text)}" if text else ""))
+        return Blocked(f"{NAME}: {excerpt(text)}", cost=cost)
+    return Failed(f"{NAME}: the job failed" + (f": {excerpt(text)}" if text else ""), cost=cost)
+
+
+def cost_of(prediction: Mapping[str, Json], usd_per_second: str) -> int | None:
+    """Return the bill in micro-dollars; None where the seconds or their price ("" for none) are not known.
+
+    Billed are the seconds that ran, whatever came of them. A job that was stopped before it began is free.
+    """
+    if prediction.get("status") == "aborted":
+        return 0
+    seconds = predict_time(prediction)
+    return None if seconds is None or not usd_per_second else round(seconds * float(usd_per_second) * 1_000_000)
 
 
 def pictures(output: Json) -> list[bytes | str]:
@@ -108,45 +117,13 @@ def predict_time(prediction: Mapping[str, Json]) -> float | None:
 
 
 def number(value: object) -> float | None:
-    """Return a number that is not negative as such; None for everything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    """Return a number that is not negative, nor out of all proportion, as such; None for everything else."""
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST else None
+    )
 
 
 def job_id(prediction: Mapping[str, Json]) -> str:
     """Return the id of a prediction; "" where it has none that may stand in an address."""
     name = prediction.get("id")
     return name if isinstance(name, str) and _ID.fullmatch(name) else ""
-
-
-def is_it(entry: Mapping[str, Json], upstream: Upstream, payload: Mapping[str, Value], since: float) -> bool:
-    """Say whether a listed prediction is of this model, made after `since` (seconds of the wall clock), of this input.
-
-    Pictures are compared to the byte: a prediction of the same parameters may be another caller's.
-    """
-    version = upstream.options.get("version")
-    same = entry.get("version") == version if version else entry.get("model") == upstream.model
-    recent = _seconds(entry.get("created_at")) >= since
-    return bool(job_id(entry)) and same and recent and same_input(dict(payload), entry.get("input"))
-
-
-def _seconds(text: Json) -> float:
-    """Return a timestamp in seconds of the wall clock; long ago where it is none."""
-    try:
-        return datetime.fromisoformat(text if isinstance(text, str) else "").timestamp()
-    except ValueError:
-        return -math.inf
-
-
-def same_input(ours: Value, theirs: Json) -> bool:
-    """Say whether an input that Replicate lists is the one that we sent; it may have been filled up with defaults."""
-    if isinstance(ours, Image):
-        return theirs == ours.data
-    if isinstance(ours, dict):
-        return isinstance(theirs, dict) and all(k in theirs and same_input(v, theirs[k]) for k, v in ours.items())
-    if isinstance(ours, list):
-        return (
-            isinstance(theirs, list)
-            and len(ours) == len(theirs)
-            and all(same_input(a, b) for a, b in zip(ours, theirs, strict=True))
-        )
-    return ours == theirs

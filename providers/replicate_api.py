@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -16,6 +19,7 @@ from providers.download import Gone
 from providers.http import Unanswered, polling, submitting
 from providers.polling import Again, jitter
 from providers.replicate_answer import ENDED, NAME, refusal
+from providers.share import Forward, share
 from providers.wire import Body, Json, read_body, read_json
 
 _CONNECT_S = 5.0
@@ -27,6 +31,19 @@ _REFETCHES = 3
 
 class Missing(Exception):
     """There is no such prediction (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of the list, the newest predictions first.
+
+    `following` is the query of the next page, "" after the last one; `clock` what Replicate's clock showed, in seconds
+    of the wall clock, NaN where it is not told.
+    """
+
+    entries: tuple[dict[str, Json], ...] = field(repr=False)
+    following: str
+    clock: float
 
 
 class Api:
@@ -68,15 +85,22 @@ class Api:
         """Ask to cancel a prediction, and return its state. Raises Unanswered, Again, or Missing."""
         return await self._ask("POST", f"/v1/predictions/{job}/cancel", self._answer_bytes)
 
-    async def listed(self, since: float) -> list[dict[str, Json]]:
-        """Return the newest predictions, at most a page, made after `since` (seconds of the wall clock)."""
-        # Whole seconds, and Z: a plus sign would have to be escaped.
-        after = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        answer = await self._ask("GET", f"/v1/predictions?created_after={after}", _LIST_BYTES)
-        results = answer.get("results")
-        if not isinstance(results, list):
+    async def listed(self, query: str) -> Page:
+        """Return a page of predictions, the newest first. Raises Unanswered, Again, or Missing."""
+        response, answer = await self._answered("GET", f"/v1/predictions?{query}", _LIST_BYTES)
+        entries = answer.get("results")
+        if not isinstance(entries, list):
             raise Unanswered(f"{NAME}: the list has no results")
-        return [entry for entry in results if isinstance(entry, dict)]
+        predictions = tuple(entry for entry in entries if isinstance(entry, dict))
+        return Page(entries=predictions, following=_query(answer.get("next")), clock=_clock(response))
+
+    async def secret(self) -> str:
+        """Return what webhooks are signed with. Raises Unanswered, Again, or Missing."""
+        answer = await self._ask("GET", "/v1/webhooks/default/secret", _LIST_BYTES)
+        key = answer.get("key")
+        if not isinstance(key, str):
+            raise Unanswered(f"{NAME}: the secret has no key")
+        return key
 
     async def upload(self, name: str, image: Image, deadline: float) -> str:
         """Put a picture into the Files API and return its address there; `deadline` is of the event loop's clock.
@@ -105,6 +129,11 @@ class Api:
         if not isinstance(address, str):
             raise Unanswered(f"{NAME}: the upload has no address")
         return address
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the API is not behind TLS, as only a simulated one is."""
+        return self._base_url.startswith("http:")
 
     def has(self, address: str) -> bool:
         """Say whether an address is at the API's own origin, where the key may go."""
@@ -145,6 +174,9 @@ class Api:
         return data
 
     async def _ask(self, method: str, path: str, cap: int) -> dict[str, Json]:
+        return (await self._answered(method, path, cap))[1]
+
+    async def _answered(self, method: str, path: str, cap: int) -> tuple[httpx.Response, dict[str, Json]]:
         """Send what may be sent twice, and return the object that it answers."""
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -160,7 +192,7 @@ class Api:
         if not response.is_success:
             # A key that was taken away in between says nothing of the job: that goes on, and is asked for again.
             raise Unanswered(f"{NAME}: HTTP {response.status_code}")
-        return await _object(answer, Unanswered)
+        return response, await _object(answer, Unanswered)
 
     @asynccontextmanager
     async def _request(
@@ -187,12 +219,16 @@ class Api:
 
 
 class Look:
-    """Asks for the state of one job. A job that is not there for `vanish_s` seconds, and 3 times, has vanished."""
+    """Asks for the state of one job, and tells `tell` the share of it that is done.
 
-    def __init__(self, api: Api, job: str, vanish_s: float) -> None:
+    A job that is not there for `vanish_s` seconds, and 3 times, has vanished.
+    """
+
+    def __init__(self, api: Api, job: str, vanish_s: float, tell: Callable[[float], None]) -> None:
         self._api = api
         self._job = job
         self._vanish_s = vanish_s
+        self._forward = Forward(tell)
         self._missing_since: float | None = None
         self._misses = 0
 
@@ -208,8 +244,24 @@ class Look:
                 raise Unknown(f"{NAME}: the job has vanished") from exc
             raise Unanswered(f"{NAME}: the job is not there") from exc
         self._misses, self._missing_since = 0, None
+        self._forward(share(prediction.get("logs")))
         # A word that is not known is not an end.
         return prediction if prediction.get("status") in ENDED else None
+
+
+def _query(address: Json) -> str:
+    """Return the query of an address: all that is taken of one that an answer names."""
+    try:
+        return urlsplit(address).query if isinstance(address, str) else ""
+    except ValueError as exc:
+        raise Unanswered(f"{NAME}: the next page has no address") from exc
+
+
+def _clock(response: httpx.Response) -> float:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _unless_again(response: httpx.Response, answer: bytes) -> ProviderError | Unanswered:

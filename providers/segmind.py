@@ -21,11 +21,15 @@ import pybase64
 
 from normalization.values import Value
 from providers.base import (
+    ALONE,
     Expired,
     Handle,
+    Heard,
     Job,
+    Link,
     Outcome,
     Readiness,
+    Sent,
     Undecodable,
     Unfinished,
     Unknown,
@@ -49,6 +53,7 @@ from providers.segmind_answer import (
     seconds_of,
     with_addresses,
 )
+from providers.segmind_held import Held
 from providers.wire import Body, Json, encoded_size, json_body, read_body
 
 _CONNECT_S = 5.0
@@ -58,8 +63,8 @@ _ENVELOPE_BYTES = 256 * 1024
 _UPLOADS = 2
 # So many answers in a row that say so, and some time, make a job that is not there lost.
 _MISSING = 3
-# How long the outcome of a v1 job that nobody waits for is kept.
-_KEEP_S = 600.0
+# Who waits for a job of this age has come back for it: it may have ended.
+_LATE_S = 5.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,99}")
 
 _Answer: TypeAlias = "dict[str, Json]"
@@ -80,6 +85,7 @@ class Segmind:
     """
 
     name = NAME
+    cancels = False
     queue_depth = 0
 
     def __init__(
@@ -112,7 +118,7 @@ class Segmind:
         self._data_uri_bytes = data_uri_bytes
         # A picture may come as base64, which takes four bytes for three.
         self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
-        self._held: dict[str, asyncio.Task[Outcome]] = {}
+        self._held = Held()
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
@@ -122,20 +128,19 @@ class Segmind:
 
     async def aclose(self) -> None:
         """Hang up on v1 jobs that are being made: their answers have nowhere to go any more."""
-        tasks = list(self._held.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._held.aclose()
 
-    async def submit(self, job: Job) -> Handle:
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         """Upload the pictures and post the job. A v1 job is only begun here: what Segmind says to it, `wait` tells.
 
         Raises Unknown where the answer was lost, Unreached where a picture could not be uploaded.
         """
         body = await json_body(await self._uploaded(job.payload))
         model = quote(job.upstream.model, safe="")
+        # By nothing could a lost job be known again.
+        await link.sending({})
         if job.upstream.options.get("api") == "v1":
-            return self._begin(job, f"{self._base_url}/v1/{model}", body)
+            return self._held.begin(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
         try:
             response, raw = await self._post(f"{self._base_url}/v2/{model}", body, self._submit_timeout_s)
         except Undecodable as exc:
@@ -148,8 +153,8 @@ class Segmind:
         key = pace_key(NAME, job.upstream.model, job.payload)
         return Handle(provider=NAME, id=found, data={"api": "v2", "pace": key, "submitted": f"{time.time():.3f}"})
 
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
-        """Poll to the job's end and fetch its pictures.
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Poll to the job's end and fetch its pictures. Segmind does not tell how much of a job is done.
 
         Raises Unfinished at the deadline; `wait` may be called again for as long as Segmind remembers the job (1 hour).
         Raises Unknown for a job that Segmind does not know any more, and for a v1 job of another process: either may
@@ -157,10 +162,18 @@ class Segmind:
         """
         try:
             if handle.data.get("api") == "v1":
-                return await self._held_outcome(handle, deadline)
-            return await self._polled_outcome(handle, deadline)
+                return await self._held.outcome(handle.id, deadline)
+            return await self._polled_outcome(handle, deadline, link)
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Raise Unknown: Segmind has no list of jobs, no key to repeat a submit under, and no webhooks."""
+        raise Unknown(f"{NAME}: the answer to the submit was lost, and Segmind cannot be asked for the job")
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Return None: Segmind sends no webhooks."""
+        return None
 
     async def cancel(self, handle: Handle) -> None:
         """Do nothing: Segmind cannot cancel. The job goes on, is billed when it succeeds, and can be waited for."""
@@ -211,7 +224,7 @@ class Segmind:
     def _headers(self) -> dict[str, str]:
         return {"x-api-key": self._key or ""}
 
-    async def _polled_outcome(self, handle: Handle, deadline: float) -> Outcome:
+    async def _polled_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
         # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
         result = f"{self._base_url}/v2/requests/{quote(handle.id, safe='')}"
         missing: list[float] = []
@@ -223,7 +236,8 @@ class Segmind:
 
         key = handle.data.get("pace", NAME)
         age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
-        answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, age=age)
+        first = 0.0 if age > _LATE_S else None
+        answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
         for again in (True, False):
             if at(answer, "status") == "FAILED":
                 raise failure(answer)
@@ -279,18 +293,6 @@ class Segmind:
         except ValueError as exc:
             raise Undecodable(f"{NAME}: the output is neither an address nor a picture") from exc
 
-    def _begin(self, job: Job, url: str, body: Body) -> Handle:
-        task = asyncio.create_task(self._make(job, url, body))
-        self._held[job.id] = task
-        task.add_done_callback(partial(self._keep, job.id))
-        return Handle(provider=NAME, id=job.id, data={"api": "v1"})
-
-    def _keep(self, name: str, task: asyncio.Task[Outcome]) -> None:
-        if not task.cancelled():
-            # Nobody may ever ask; asyncio calls that an error nobody saw.
-            task.exception()
-        asyncio.get_running_loop().call_later(_KEEP_S, self._held.pop, name, None)
-
     async def _make(self, job: Job, url: str, body: Body) -> Outcome:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
         response, raw = await self._post(url, body, self._sync_timeout_s)
@@ -306,15 +308,3 @@ class Segmind:
             raise Unknown(f"{NAME}: the answer holds no picture")
         seconds, cost = (response.headers.get(name) for name in ("x-generation-time", "x-cost"))
         return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
-
-    async def _held_outcome(self, handle: Handle, deadline: float) -> Outcome:
-        task = self._held.get(handle.id)
-        if task is None:
-            raise Unknown(f"{NAME}: the job is of another process, and its answer went there")
-        left = deadline - asyncio.get_running_loop().time()
-        if not (await asyncio.wait({task}, timeout=max(0.0, left)))[0]:
-            raise Expired(f"{NAME}: the deadline passed")
-        self._held.pop(handle.id, None)
-        if task.cancelled():
-            raise Unknown(f"{NAME}: the connection was closed before the answer")
-        return task.result()

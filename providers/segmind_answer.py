@@ -58,7 +58,7 @@ def failure(answer: Json) -> ProviderError:
     text = _text(answer)
     kind = Blocked if _POLICY.search(text) else Rejected if _INPUT.search(text) else Failed
     message = f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed"
-    return kind(message, unbilled=True)
+    return kind(message, cost=0)
 
 
 def _text(answer: Json) -> str:

@@ -62,9 +62,11 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         "queue_url": sim.queue_url,
         "run_url": sim.run_url,
         "rest_url": sim.rest_url,
+        "api_url": sim.api_url,
         "guard": Guard(sim.allow),
         "pace": Eager(),
         "lost_after_s": 0.1,
+        "reconcile_s": 0.3,
         **settings,
     }
     async with http.client() as client, downloads_client(given["guard"]) as downloads:

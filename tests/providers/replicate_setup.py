@@ -20,7 +20,8 @@ from providers.guard import Guard
 from providers.polling import Pace
 from providers.replicate import Replicate
 from tests.simulators.common import tiny
-from tests.simulators.replicate import CLARITY, TOKEN, USD_PER_SECOND, Simulator
+from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
+from tests.simulators.replicate_models import CLARITY
 
 PICTURE = tiny(24, 16)
 IMAGE = Image(data=PICTURE, header=Header(format="png", width=24, height=16))

@@ -28,7 +28,8 @@ from providers.base import (
 from providers.replicate import Replicate
 from tests.providers.replicate_setup import DATA_URI, IMAGE, PICTURE, UPSTREAM, adapter, job, run, soon
 from tests.simulators.common import Fault, html, size
-from tests.simulators.replicate import CLARITY, TOKEN, USD_PER_SECOND, Simulator
+from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
+from tests.simulators.replicate_models import CLARITY
 
 OFFICIAL = Upstream(model="topazlabs/image-upscale")
 

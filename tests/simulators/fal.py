@@ -1,4 +1,4 @@
-"""fal, played: queue, synchronous host, storage, and the host that delivers.
+"""fal, played: queue, synchronous host, storage, webhooks, platform API, and the host that delivers.
 
 True to fal's documentation (queue, errors, common parameters) and to what fal-client 1.0.3 needs, which is shown by
 running that client against it. What the documents leave open is a switch here.
@@ -23,6 +23,8 @@ from starlette.routing import Route
 from tests.simulators.common import serve
 from tests.simulators.fal_desk import KEY, Desk, detail
 from tests.simulators.fal_files import Files
+from tests.simulators.fal_history import History
+from tests.simulators.fal_hooks import Hooks
 from tests.simulators.fal_jobs import ENDS, Task
 from tests.simulators.fal_models import MODELS, Made, Model, Shape, run
 
@@ -30,18 +32,21 @@ __all__ = ["KEY", "FalAi"]
 
 
 class FalAi(Desk):
-    """fal behind four hosts: `queue_url`, `run_url`, `rest_url`, and `media_url`, where files are put and delivered.
+    """fal behind five hosts: `queue_url`, `run_url`, `rest_url`, `api_url`, and `media_url`, where files are put and
+    delivered.
 
     A job is IN_QUEUE for `queue_s`, IN_PROGRESS for `run_s`, then COMPLETED. `faults` has `job` words besides: those of
     ENDS, which fail it (with `quiet` its status says nothing of that); STUCK; VANISHED (404); EMPTY and EMPTY_ONCE
     (no picture); MOVED (its first address is gone), LOST (each address is); REGRESS (back from IN_PROGRESS to IN_QUEUE
     once); UNSTOPPABLE (a cancel is taken, and it completes), STUBBORN (a cancel is taken, and it goes on for good); and
-    any other word, which is its status once and means nothing.
+    any other word, which is its status once and means nothing. With `removes` a cancel takes a job that waits out of
+    the queue, and it is not found any more.
     """
 
     def __init__(self, *, queue_s: float = 0.0, run_s: float = 0.0) -> None:
         super().__init__()
         self.files = Files(self)
+        self.removes = False
         self.queue_s = queue_s
         self.run_s = run_s
         self.quiet = False
@@ -51,16 +56,19 @@ class FalAi(Desk):
         """Whether the output is a data URI, whatever was asked for."""
         self.announce: Callable[[str], str] = lambda address: address
         """What becomes of the addresses in answers about a job."""
-        self.queue_url = self.run_url = self.rest_url = self.media_url = ""
+        self.queue_url = self.run_url = self.rest_url = self.media_url = self.api_url = ""
         self._tasks: dict[str, Task] = {}
+        self.hooks = Hooks(self, self._output)
+        self.history = History(self, self._tasks)
 
     @contextmanager
     def running(self) -> Iterator[FalAi]:
-        """Serve the four hosts until the block ends."""
+        """Serve the five hosts until the block ends."""
         with ExitStack() as stack:
             self.queue_url = stack.enter_context(serve(self.queue)).url
             self.run_url = stack.enter_context(serve(self.sync)).url
-            self.rest_url = stack.enter_context(serve(self.files.rest)).url
+            self.rest_url = stack.enter_context(serve(self.rest)).url
+            self.api_url = stack.enter_context(serve(self.history.app)).url
             self.media_url = self.files.url = stack.enter_context(serve(self.files.media)).url
             yield self
 
@@ -84,6 +92,10 @@ class FalAi(Desk):
         )
 
     @property
+    def rest(self) -> Starlette:
+        return Starlette(routes=[*self.files.rest, Route("/.well-known/jwks.json", self.hooks.jwks)])
+
+    @property
     def sync(self) -> Starlette:
         return Starlette(routes=[Route("/{model:path}", self._run, methods=["POST"])])
 
@@ -92,6 +104,8 @@ class FalAi(Desk):
             task = await self._take(request)
             if isinstance(task, Response):
                 return task
+            if hook := request.query_params.get("fal_webhook"):
+                self.hooks.follow(task, hook)
             first = {"status": "IN_QUEUE", "request_id": task.id, "gateway_request_id": task.id, "queue_position": 0}
             return JSONResponse({**first, **self._addresses(task)}, headers={"x-fal-request-id": task.id})
 
@@ -129,6 +143,7 @@ class FalAi(Desk):
         task = Task(
             id=str(uuid.uuid4()),
             app="/".join(name.split("/")[:2]),
+            model=name,
             begun=time.monotonic(),
             queue_s=self.queue_s,
             run_s=self.run_s,
@@ -158,17 +173,18 @@ class FalAi(Desk):
     async def _status(self, request: Request) -> Response:
         async def carry_out() -> Response:
             task = self._found(request)
-            return task if isinstance(task, Response) else self._tell(task)
+            logs = request.query_params.get("logs") in {"1", "true"}
+            return task if isinstance(task, Response) else self._tell(task, logs)
 
         return await self.meet("queue", request, "poll", carry_out)
 
-    def _tell(self, task: Task) -> Response:
+    def _tell(self, task: Task, logs: bool) -> Response:
         word = task.state()
         body: dict[str, Any] = {"status": word, "request_id": task.id, **self._addresses(task)}
         if word == "IN_QUEUE":
             body["queue_position"] = 0
         else:
-            body["logs"] = None
+            body["logs"] = task.logs() if logs else None
         if word == "COMPLETED":
             body["metrics"] = {"inference_time": task.run_s}
             status, error = task.end()
@@ -230,6 +246,10 @@ class FalAi(Desk):
                 return JSONResponse({"status": "NOT_FOUND"}, 404) if missing else task
             if task.done():
                 return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
+            if self.removes and task.state() == "IN_QUEUE":
+                task.cancelled = task.removed = True
+                self.books.bills.pop(task.id, None)
+                return JSONResponse({"status": "OK"})
             if task.word not in {"UNSTOPPABLE", "STUBBORN"}:
                 task.cancelled = True
                 self.books.bills.pop(task.id, None)
@@ -242,7 +262,7 @@ class FalAi(Desk):
         if refused := self.refused(request, app):
             return refused
         task = self._tasks.get(request.path_params["id"])
-        if task is None or task.app != app or task.word == "VANISHED":
+        if task is None or task.app != app or task.removed or task.word == "VANISHED":
             return detail(404, "Request not found")
         return task
 

@@ -19,7 +19,7 @@ _LOCKED = "User is locked. Reason: Exhausted balance. Top up your balance at fal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A request as it came. `host` is queue, run, rest or media."""
+    """A request as it came. `host` is queue, run, rest, api or media."""
 
     host: str
     method: str

@@ -34,13 +34,11 @@ class Files:
         return name
 
     @property
-    def rest(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/storage/upload/initiate", self._initiate, methods=["POST"]),
-                Route("/storage/auth/token", self._token, methods=["POST"]),
-            ]
-        )
+    def rest(self) -> list[Route]:
+        return [
+            Route("/storage/upload/initiate", self._initiate, methods=["POST"]),
+            Route("/storage/auth/token", self._token, methods=["POST"]),
+        ]
 
     @property
     def media(self) -> Starlette:

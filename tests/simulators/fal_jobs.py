@@ -43,6 +43,7 @@ class Task:
 
     id: str
     app: str
+    model: str
     begun: float
     queue_s: float
     run_s: float
@@ -52,7 +53,10 @@ class Task:
     word: str = ""
     quiet: bool = False
     cancelled: bool = False
+    removed: bool = False
     looks: int = 0
+    sent: float = field(default_factory=time.time)
+    """When it came, in seconds of the wall clock."""
 
     def state(self) -> str:
         """Return its status as fal says it. Asking counts: some words last for a look or two."""
@@ -69,6 +73,14 @@ class Task:
         if self.word == "STUBBORN" or (self.word == "STUCK" and not self.cancelled):
             return False
         return self.cancelled or time.monotonic() - self.begun >= self.queue_s + self.run_s
+
+    def logs(self) -> list[dict[str, str]]:
+        """Return what its model has written so far: a progress bar for each tenth, as tqdm draws it."""
+        ran = time.monotonic() - self.begun - self.queue_s
+        tenths = 10 if self.run_s == 0 else max(0, min(10, int(10 * ran / self.run_s)))
+        lines = [f"{10 * n:3d}%|{'#' * n:10}| {n}/10 [00:0{n % 10}<00:01]" for n in range(tenths + 1)]
+        more = {"timestamp": "2026-02-17T10:30:01.123Z", "level": "STDERR", "source": "USER"}
+        return [{"message": line, **more} for line in lines]
 
     def end(self) -> tuple[int, Mapping[str, Any]]:
         """Return status and body of what its result is, 200 for a picture."""

@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,45 +25,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.simulators.common import Books, Faults, enlarge, play, serve
+from tests.simulators.replicate_hooks import USUAL, Hooks
 from tests.simulators.replicate_job import Prediction, file_object
+from tests.simulators.replicate_models import (
+    MODELS,
+    NO_VERSION,
+    NOT_FOUND,
+    Model,
+    Shape,
+    duration,
+    problem,
+    shaped,
+    version_object,
+    wrong,
+)
 
 TOKEN = "r8_simulated"
-CLARITY = "dfad41707589d68ecdccd1dfa600d55a208f9310748e44bfe35b4a6291453d5e"
-ESRGAN = "f121d640bd286e1fdc67f9799164c1d5be36ff74576ee11c803ae5b665dd46aa"
 USD_PER_SECOND = 0.000975
 
-Shape: TypeAlias = Literal["string", "list", "dict"]
 _CREATE_KEYS = {"version", "input", "webhook", "webhook_completed", "webhook_events_filter", "stream"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A model: its picture field, the field that says how much larger, and what its output looks like."""
-
-    version: str | None
-    """None: an official model, which has no version to name."""
-    image: str = "image"
-    factor: str = ""
-    default: float = 1.0
-    output: Shape = "string"
-
-
-MODELS = {
-    "philz1337x/clarity-upscaler": Model(version=CLARITY, factor="scale_factor", default=2, output="list"),
-    "nightmareai/real-esrgan": Model(version=ESRGAN, factor="scale", default=4),
-    "topazlabs/image-upscale": Model(version=None, factor="upscale_factor", default=2),
-    "black-forest-labs/flux-kontext-pro": Model(version=None, image="input_image"),
-}
-
-
-def problem(status: int, detail: str, title: str | None = None, **more: object) -> JSONResponse:
-    """An error as Replicate words it."""
-    body = {"detail": detail, "status": status, **({"title": title} if title else {}), **more}
-    return JSONResponse(body, status, media_type="application/problem+json")
-
-
-NOT_FOUND = "The requested resource could not be found."
-NO_VERSION = "The specified version does not exist (or perhaps you don't have permission to use it?)"
 
 
 @dataclass
@@ -72,6 +54,15 @@ class Simulator:
     run_s: float = 0.1
     shape: Shape | None = None
     """What outputs look like, whatever the model says."""
+    page: int = 100
+    """How many predictions a page of the list has."""
+    lag_s: float = 0.0
+    """How old a prediction is before the list has it."""
+    shows_webhook: bool = True
+    """Whether a prediction tells its webhook, as older answers do."""
+    clock_s: float = 0.0
+    """By how much its clock is ahead of ours."""
+    hooks: Hooks = field(default_factory=Hooks)
     faults: Faults = field(default_factory=Faults)
     jobs: dict[str, Prediction] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -112,6 +103,8 @@ class Simulator:
                 Route("/v1/predictions", self._guarded("list", self._list)),
                 Route(one, self._guarded("poll", self._get)),
                 Route(one + "/cancel", self._guarded("cancel", self._cancel), methods=["POST"]),
+                # Faults for the secret are scripted as those of a result, of which this API has none.
+                Route("/v1/webhooks/default/secret", self._guarded("result", self._secret)),
                 Route("/v1/files", self._guarded("upload", self._upload), methods=["POST"]),
                 Route("/v1/files/{key}", self._guarded("upload", self._file), methods=["GET", "DELETE"]),
                 Route("/v1/models/{owner}/{name}", self._guarded("list", self._model)),
@@ -145,6 +138,7 @@ class Simulator:
             response = await play(request, self.faults.next(op), lambda: self._authorised(request, handler))
             response.headers["ratelimit-remaining"] = "599" if op == "submit" else "2999"
             response.headers["ratelimit-reset"] = "1"
+            response.headers["date"] = formatdate(time.time() + self.clock_s, usegmt=True)
             return response
 
         return endpoint
@@ -166,20 +160,25 @@ class Simulator:
         if refused:
             return refused
         model, given = MODELS[name], body.get("input", {})
-        if wrong := _wrong(model, given):
-            return wrong
+        if refused := wrong(model, given):
+            return refused
+        if reason := self.hooks.refused(body):
+            return problem(422, reason, "Input validation failed")
         job = Prediction(
             model=name,
             version=model.version or "hidden",
             input=given,
             boot_s=self.boot_s,
             run_s=self.run_s,
-            cancel_after_s=_duration(request.headers.get("cancel-after")),
+            cancel_after_s=duration(request.headers.get("cancel-after")),
+            webhook=body.get("webhook"),
+            events=tuple(body.get("webhook_events_filter", USUAL)),
         )
         if (fault := self.faults.next("job")) is not None:
             job.word = fault.word
         await self._work(job, model)
         self.jobs[job.id] = job
+        self.hooks.follow(job, self.url)
         return await self._first_answer(request, job)
 
     def _called(self, request: Request, body: dict[str, Any]) -> tuple[str, Response | None]:
@@ -197,7 +196,7 @@ class Simulator:
         prefer = re.fullmatch(r"wait(?:=(\d+))?", request.headers.get("prefer", ""))
         headers = {"location": f"{self.url}/v1/predictions/{job.id}"}
         if prefer is None:
-            return JSONResponse(job.shown(self.url), 201, headers)
+            return JSONResponse(self._shown(job), 201, headers)
         limit = time.monotonic() + min(60, int(prefer[1] or 60))
         await asyncio.sleep(max(0.0, min(job.ended + 0.005, limit) - time.monotonic()))
         headers["preference-applied"] = prefer[0]
@@ -213,8 +212,8 @@ class Simulator:
         self.results[key] = made
         name = f"{job.input.get('seed', 1337)}-{secrets.token_hex(8)}.{kind}"
         shape = self.shape or model.output
-        job.output = _shaped(shape, f"{self._delivery}/pbxt/{key}/{name}")
-        job.inline = _shaped(shape, f"data:image/{kind};base64,{base64.b64encode(made).decode()}")
+        job.output = shaped(shape, f"{self._delivery}/pbxt/{key}/{name}")
+        job.inline = shaped(shape, f"data:image/{kind};base64,{base64.b64encode(made).decode()}")
 
     def _input_picture(self, value: str) -> bytes:
         if value.startswith("data:"):
@@ -225,7 +224,7 @@ class Simulator:
         job = self.jobs.get(request.path_params["job"])
         if job is None or job.vanished:
             return problem(404, NOT_FOUND)
-        return JSONResponse(job.shown(self.url))
+        return JSONResponse(self._shown(job))
 
     async def _cancel(self, request: Request) -> Response:
         job = self.jobs.get(request.path_params["job"])
@@ -233,13 +232,29 @@ class Simulator:
             return problem(404, NOT_FOUND)
         if time.monotonic() < job.ended:
             job.cancelled = time.monotonic()
-        return JSONResponse(job.shown(self.url))
+        return JSONResponse(self._shown(job))
 
     async def _list(self, request: Request) -> Response:
-        after = request.query_params.get("created_after")
-        jobs = [job for job in self.jobs.values() if not after or job.created_at >= datetime.fromisoformat(after)]
-        results = [{**job.shown(self.url), "source": "api"} for job in reversed(jobs)][:100]
-        return JSONResponse({"previous": None, "next": None, "results": results})
+        given = request.query_params
+        first, last = (
+            given.get("created_after", "1970-01-01T00:00:00Z"),
+            given.get("created_before", "9999-01-01T00:00:00Z"),
+        )
+        oldest, newest = datetime.fromisoformat(first), datetime.fromisoformat(last)
+        shown = [job for job in self.jobs.values() if oldest <= job.created_at < newest and job.age >= self.lag_s]
+        begin = int(given.get("cursor", 0))
+        results = [{**self._shown(job), "source": "api"} for job in reversed(shown)]
+        end = begin + self.page
+        following = urlencode({**given, "cursor": end})
+        address = f"{self.url}/v1/predictions?{following}" if end < len(results) else None
+        return JSONResponse({"previous": None, "next": address, "results": results[begin:end]})
+
+    async def _secret(self, request: Request) -> Response:
+        return JSONResponse({"key": self.hooks.secret})
+
+    def _shown(self, job: Prediction) -> dict[str, Any]:
+        made = job.shown(self.url)
+        return made if self.shows_webhook else {name: value for name, value in made.items() if name != "webhook"}
 
     async def _upload(self, request: Request) -> Response:
         async with request.form() as form:
@@ -263,7 +278,7 @@ class Simulator:
         owner, name = request.path_params["owner"], request.path_params["name"]
         if (model := MODELS.get(f"{owner}/{name}")) is None:
             return problem(404, NOT_FOUND)
-        latest = _version(model.version) if model.version else None
+        latest = version_object(model.version) if model.version else None
         url = f"https://replicate.com/{owner}/{name}"
         about = {"url": url, "owner": owner, "name": name, "visibility": "public", "run_count": 1}
         return JSONResponse({**about, "latest_version": latest, "default_example": None})
@@ -272,34 +287,4 @@ class Simulator:
         model = MODELS.get("{owner}/{name}".format(**request.path_params))
         if model is None or model.version != request.path_params["version"]:
             return problem(404, NOT_FOUND)
-        return JSONResponse(_version(request.path_params["version"]))
-
-
-def _version(key: str) -> dict[str, Any]:
-    schema = {"components": {"schemas": {"Output": {"type": "array", "items": {"type": "string", "format": "uri"}}}}}
-    about = {"id": key, "created_at": "2024-06-24T12:00:00.000000Z", "cog_version": "0.8.0-beta11"}
-    return {**about, "openapi_schema": schema}
-
-
-def _shaped(shape: Shape, leaf: str) -> Any:
-    return {"string": leaf, "list": [leaf], "dict": {"image": leaf}}[shape]
-
-
-def _duration(text: str | None) -> float:
-    units = {"s": 1, "m": 60, "h": 3600}
-    return sum(int(n) * units[unit] for n, unit in re.findall(r"(\d+)([smh])", text)) if text else float("inf")
-
-
-def _wrong(model: Model, given: dict[str, Any]) -> Response | None:
-    """The refusal of an input that the model's schema does not take."""
-    if model.image not in given:
-        return _invalid("required", "input", f"{model.image} is required")
-    if given.get("output_format", "png") not in {"png", "jpg", "webp"}:
-        text = 'output_format must be one of the following: "webp", "jpg", "png"'
-        return _invalid("enum", "input.output_format", text)
-    return None
-
-
-def _invalid(kind: str, where: str, text: str) -> Response:
-    fields = [{"type": kind, "field": where, "description": text}]
-    return problem(422, f"- {where}: {text}\n", "Input validation failed", invalid_fields=fields)
+        return JSONResponse(version_object(request.path_params["version"]))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
+
 
 @dataclass
 class Prediction:
@@ -29,6 +31,9 @@ class Prediction:
     word: str = ""
     output: Any = None
     inline: Any = None
+    webhook: str | None = None
+    events: tuple[str, ...] = ()
+    """What the webhook is told of."""
     id: str = field(default_factory=lambda: secrets.token_hex(13))
     created: float = field(default_factory=time.monotonic)
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -47,6 +52,10 @@ class Prediction:
     @property
     def _done(self) -> float:
         return math.inf if self.word == "stuck" else self._started + self.run_s
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.created
 
     @property
     def ended(self) -> float:
@@ -82,11 +91,24 @@ class Prediction:
             return "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
         return "CUDA out of memory. Tried to allocate 20.00 GiB."
 
-    def shown(self, base_url: str) -> dict[str, Any]:
-        """The object that the API answers with. Timestamps have nine digits, as its own do."""
+    @property
+    def logs(self) -> str:
+        """What the model has printed so far: a bar of tqdm, a line for each twentieth."""
+        ran = min(self.ended, time.monotonic()) - self._started
+        if ran < 0:
+            return ""
+        done = 20 if self.run_s <= ran else int(20 * ran / self.run_s)
+        lines = [f"{5 * n:3d}%|{'█' * (n // 2):<10}| {n}/20 [00:00<00:00, 9.87it/s]" for n in range(done + 1)]
+        return "\n".join(["Running prediction", *lines, ""])
+
+    def shown(self, base_url: str, *, looked: bool = True) -> dict[str, Any]:
+        """The object that the API answers with. Timestamps have nine digits, as its own do.
+
+        A webhook has the same object, and is no look.
+        """
         status = self.status
-        ended = status in {"succeeded", "failed", "canceled", "aborted"}
-        self.looks += ended
+        ended = status in ENDED
+        self.looks += ended and looked
         back = self.word == "back" and self.looks == 1
         if back:
             status, ended = "processing", False
@@ -96,7 +118,7 @@ class Prediction:
             "model": self.model,
             "version": self.version,
             "input": self.input,
-            "logs": "" if status == "starting" else "Running prediction\n",
+            "logs": self.logs,
             "output": self.output if status == "succeeded" and self.word not in {"empty", "removed"} else None,
             "data_removed": self.word == "removed" and ended,
             "error": self.error,
@@ -104,6 +126,8 @@ class Prediction:
             "created_at": self._stamp(self.created),
             "urls": {"get": url, "cancel": f"{url}/cancel", "web": f"https://replicate.com/p/{self.id}"},
         }
+        if self.webhook:
+            made["webhook"] = self.webhook
         if status != "starting":
             made["started_at"] = self._stamp(self._started)
         if ended:

@@ -13,7 +13,8 @@ from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
 
 from tests.simulators.common import Fault, size, tiny
-from tests.simulators.replicate import CLARITY, ESRGAN, TOKEN, Simulator
+from tests.simulators.replicate import TOKEN, Simulator
+from tests.simulators.replicate_models import CLARITY, ESRGAN
 
 REF = f"philz1337x/clarity-upscaler:{CLARITY}"
 PICTURE = tiny(24, 16)
