@@ -19,15 +19,17 @@ OURS = {
     "gateway.routing": {"gateway.routing", "providers.base", "normalization"},
     "gateway.telemetry": {"gateway.telemetry"},
     "gateway.access": {"gateway.access", "gateway.telemetry"},
+    "gateway.database": {"gateway.database", "gateway.telemetry", "gateway.mistakes"},
     "gateway.jobs": {
-        "gateway.jobs", "gateway.routing", "gateway.telemetry", "providers.base", "normalization",
+        "gateway.jobs", "gateway.database", "gateway.routing", "gateway.telemetry", "providers.base", "normalization",
     },
 }  # fmt: skip
 WORLD = {
     "normalization": {"pydantic", "PIL"},
-    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "pybase64", "typing_extensions"},
+    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "pybase64", "typing_extensions", "nacl"},
     "providers.worker": {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio"},
-    "gateway.jobs": {"obstore"},
+    "gateway.database": {"sqlalchemy", "alembic"},
+    "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
     "gateway.routing": set(),
     "gateway.access": set(),
     "gateway.telemetry": {"prometheus_client"},
