@@ -44,4 +44,4 @@ def order(**given: Any) -> Order:
 
 def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish") -> Jobs:
     """The jobs of one process."""
-    return Jobs(executor, ledger, rules=Rules(lease_s=1.0, on_disconnect={"made-up": on_disconnect}))
+    return Jobs(executor, ledger, rules=Rules(on_disconnect={"made-up": on_disconnect}))

@@ -14,6 +14,7 @@ from gateway.jobs.imaging import Imaging
 from gateway.jobs.job import Job, Jobs, Leaving, NotCancellable, ResultGone, StillGoing
 from gateway.jobs.ledger import KeyReused, Ledger, LedgerDown
 from gateway.jobs.records import AllFailed, Cancelled, Interrupted, JobRow
+from gateway.jobs.resume import Keeper
 from providers.base import Failed, Handle, Rejected, Unfinished, Unknown
 from tests.gateway.jobs.ledgers import jobs_of, ledger, order
 from tests.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider
@@ -381,7 +382,7 @@ async def test_cancelling_in_another_process(world: World) -> None:
     slow = provider("slow", Failed("canceled", unbilled=True))
     slow.hold = asyncio.Event()
     here, there = await world.process(slow), await world.process(slow)
-    keeping = asyncio.create_task(here.keep_house())
+    keeping = asyncio.create_task(Keeper(here, lease_s=1.0).keep())
     placed = await here.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     await there.cancel(placed.id, soon())
@@ -413,7 +414,7 @@ async def test_a_killed_process(world: World, at: str) -> None:
     sim.found = Handle(provider="sim", id="found")
 
     after = await world.process(sim)
-    await after.take_orphans()
+    await Keeper(after, lease_s=1.0).take_orphans()
     if at == "uploading":
         with pytest.raises(Interrupted):
             await after.wait(asked.id, soon())
@@ -437,7 +438,7 @@ async def test_what_nobody_can_tell(world: World) -> None:
     sim.hold_submit.set()
     sim.found = Unknown("nobody knows")
     after = await world.process(sim)
-    await after.take_orphans()
+    await Keeper(after, lease_s=1.0).take_orphans()
 
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
@@ -457,7 +458,7 @@ async def test_a_job_that_was_not_taken(world: World) -> None:
     await world.kill(before)
     sim.hold_submit.set()
     after = await world.process(sim)
-    await after.take_orphans()
+    await Keeper(after, lease_s=1.0).take_orphans()
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
@@ -479,7 +480,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     names = ("slow", "quick", "held")
     placed = [await jobs.place(order(fingerprint=name), candidates([name])) for name in names]
     await until(lambda: slow.waited and quick.waited and held.waited, "at work")
-    closing = asyncio.create_task(jobs.close(soon(0.2), soon(3)))
+    closing = asyncio.create_task(Keeper(jobs, lease_s=1.0).close(soon(0.2), soon(3)))
     await asyncio.sleep(0.02)
     quick.hold.set()
     await closing
@@ -491,7 +492,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     assert states == ["in_progress", "completed", "cancelled"]
     assert (slow.cancelled, quick.cancelled) == ([], [])
     assert len(held.cancelled) == 1
-    await next_.take_orphans()
+    await Keeper(next_, lease_s=1.0).take_orphans()
     slow.hold.set()
     assert (await next_.wait(placed[0].id, soon())).pictures
     assert len(slow.jobs) == 1
