@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Handle, Job, Link, Provider, Sent
+from providers.base import Handle, Job, Link, Provider, ProviderError, Sent
+from tests.providers.conftest import until
 from tests.simulators.common import serve
 
 
@@ -32,12 +34,10 @@ class Told(Link):
         self.at_sending: list[int] = []
         self.shares: list[float] = []
         self.slept = 0
-        self.left = asyncio.Event()
 
     @override
     async def sending(self, data: Mapping[str, str]) -> None:
         self.sent.append(json.loads(json.dumps(data)))
-        self.left.set()
         if self.refuses:
             raise Refused
 
@@ -51,14 +51,14 @@ class Told(Link):
         await asyncio.sleep(seconds)
 
 
-async def crashed(provider: Provider, job: Job, link: Told, at: float, heard: str | None = None) -> Sent:
-    """Submit a job and die before its answer. What is left is what was written down at a time of the wall clock."""
+async def crashed(provider: Provider, job: Job, link: Told, arrived: Callable[[], object]) -> Sent:
+    """Submit a job and die once it has arrived, before its answer. What is left is what was written down."""
+    at = time.time()
     task = asyncio.create_task(provider.submit(job, link))
-    await link.left.wait()
-    await asyncio.sleep(0.2)
+    await until(arrived)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return Sent(id=job.id, upstream=job.upstream, at=at, data=link.sent[0], heard=heard)
+    return Sent(id=job.id, upstream=job.upstream, at=at, data=link.sent[0])
 
 
 def stored(handle: Handle | None) -> Handle:
@@ -67,6 +67,11 @@ def stored(handle: Handle | None) -> Handle:
     data = json.loads(json.dumps(dict(handle.data)))
     assert all(isinstance(value, str) for value in data.values())
     return Handle(provider=handle.provider, id=handle.id, data=data, held=handle.held)
+
+
+def bill(error: ProviderError) -> tuple[int | None, bool | None]:
+    """What an error says of money: the micro-dollars, and whether any were spent."""
+    return error.cost, error.billed
 
 
 @dataclass

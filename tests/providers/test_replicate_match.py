@@ -24,7 +24,7 @@ PAYLOAD: dict[str, Value] = {
     "mask": None,
     "more": {"refs": [IMAGE, "https://api.replicate.com/v1/files/abc"]},
 }
-THEIRS: dict[str, Json] = {
+THEIRS: dict[str, Any] = {
     "image": b"a picture",
     "prompt": "a secret wish",
     "scale_factor": 2,
@@ -42,7 +42,7 @@ def stamp(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"
 
 
-def entry(**changes: Json) -> dict[str, Json]:
+def entry(**changes: Any) -> dict[str, Json]:
     made: dict[str, Json] = {
         "id": "p1",
         "model": "owner/name",
