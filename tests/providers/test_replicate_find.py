@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 
 from normalization.values import Image
 from providers.base import Expired, Handle, Job, Sent, Unknown, Upstream
-from providers.replicate import Replicate
 from tests.providers.linked import Refused, Told, bill, crashed, stored
 from tests.providers.replicate_setup import IMAGE, UPSTREAM, adapter, job, soon
 from tests.simulators.common import Fault, html, size, tiny
@@ -35,13 +33,6 @@ def sim() -> Iterator[Simulator]:
         yield running
 
 
-@asynccontextmanager
-async def after_crash(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
-    """The adapter of another process."""
-    async with adapter(sim, **settings) as made:
-        yield made
-
-
 async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = None, **settings: Any) -> Sent:
     """A submit that was taken by a process that then died."""
     sim.faults.script("submit", LOST)
@@ -51,7 +42,7 @@ async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = N
 
 
 async def found(sim: Simulator, sent: Sent, **settings: Any) -> Handle | None:
-    async with after_crash(sim, **settings) as second:
+    async with adapter(sim, **settings) as second:
         return await second.find(sent)
 
 
@@ -132,7 +123,7 @@ async def test_a_job_is_found_by_another_process(
         await other.submit(job(image=Image(data=tiny(24, 16, (1, 2, 3)), header=IMAGE.header)))
         await other.submit(job(seed=78))
     sent = await lost(sim, job(**given), webhook, **settings)
-    async with after_crash(sim) as second:
+    async with adapter(sim) as second:
         handle = stored(await second.find(sent))
         assert handle.id == sim.books.taken[2]
         outcome = await second.wait(handle, soon())
@@ -155,10 +146,10 @@ async def test_the_one_among_its_likes_is_told_by_its_webhook(sim: Simulator) ->
 
 
 async def test_of_two_alike_each_is_found_once(sim: Simulator) -> None:
-    """A job that was found for one submit is not found for another, in the same process."""
+    """A job that was found for one submit is not found for another of the same moment, in the same process."""
     first, second = await lost(sim), await lost(sim)
-    second = dataclasses.replace(second, id="attempt-2")
-    async with after_crash(sim) as later:
+    second = dataclasses.replace(second, id="attempt-2", at=first.at)
+    async with adapter(sim) as later:
         handles = [await later.find(sent) for sent in (first, second, second, first)]
     assert [handle.id for handle in handles if handle] == [*sim.books.taken, *reversed(sim.books.taken)]
 
