@@ -5,12 +5,14 @@ True to the pages named in `providers/apiframe.py`. What is not published, or to
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import hmac
 import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.simulators.apiframe_models import MODELS, validated
 from tests.simulators.common import Books, Faults, Op, enlarge, play, serve
+from tests.simulators.postman import Letter, Postman
 
 KEY = "afk_0123456789abcdef"
 USD_PER_CREDIT = 0.01
@@ -29,44 +33,6 @@ _HOUR_S = 3600.0
 _MOST_BYTES = 25 * 1024 * 1024
 _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One model: its params object, what may stand in it (choices, a range, or a type), its scale, its credits."""
-
-    params: str
-    choices: Mapping[str, tuple[object, ...]]
-    ranges: Mapping[str, tuple[float, float]]
-    types: Mapping[str, type]
-    scale: str
-    credits: int
-
-
-MODELS: Mapping[str, Model] = {
-    "clarity-upscale": Model(
-        params="clarityUpscaleParams",
-        choices={"scale_factor": (1, 2, 4, 8), "output_format": ("png", "jpg", "webp")},
-        ranges={
-            "creativity": (0, 1), "resemblance": (0, 3), "dynamic": (1, 50), "num_inference_steps": (1, 100),
-            "sharpen": (0, 10),
-        },
-        types={"prompt": str, "negative_prompt": str, "seed": int},
-        scale="scale_factor",
-        credits=3,
-    ),
-    "topaz-image-upscale": Model(
-        params="topazUpscaleParams",
-        choices={
-            "upscale_factor": (1, 2, 4, 6), "output_format": ("jpg", "png"),
-            "model_type": ("standard-v2", "low-res-v2", "cgi", "high-fidelity-v2", "text-refine", "redefine"),
-        },
-        ranges={"face_enhance_strength": (0, 1), "face_enhance_creativity": (0, 1)},
-        types={"face_enhance": bool, "seed": int},
-        scale="upscale_factor",
-        credits=8,
-    ),
-}  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +49,8 @@ class Work:
     word: str = ""
     looks: int = 0
     refunded: bool = False
+    webhook: str | None = None
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +86,9 @@ class Apiframe:
         self.shape: Literal["object", "string"] = "object"
         self.conflict = True
         """Whether a key that comes again with another body is a 409; else the first job is told again."""
+        self.postman = Postman()
+        self.hook_key: Literal["raw", "hex"] = "raw"
+        """What webhooks are signed with: the bytes of the secret, or its hex digits."""
         self.refunds: list[str] = []
         self.seen: list[Seen] = []
         self.strangers: list[Seen] = []
@@ -203,7 +174,7 @@ class Apiframe:
                 body = json.loads(await request.body())
             except ValueError:
                 return _error(400, "Invalid JSON")
-            if wrong := _validated(body):
+            if wrong := validated(body):
                 return JSONResponse({"error": "Validation failed", "details": wrong}, 400)
             key = request.headers.get("idempotency-key")
             digest = hashlib.sha256(await request.body()).hexdigest()
@@ -215,6 +186,8 @@ class Apiframe:
             made = self._taken(body)
             if isinstance(made, Response):
                 return made
+            if made.webhook:
+                self.postman.carry(self._letters(made))
             if key:
                 self._keys[key] = (digest, made.id, self._now())
             return _accepted(made.id, "QUEUED")
@@ -242,6 +215,8 @@ class Apiframe:
             picture=enlarge(data, float(given.get(model.scale, 2)), kind),
             kind=kind,
             word=fault.word if fault else "",
+            webhook=body.get("webhookUrl"),
+            events=tuple(body.get("webhookEvents", ("completed", "failed"))),
         )
         self.credits -= work.credits
         self.books.bills[work.id] = work.credits * USD_PER_CREDIT
@@ -266,25 +241,67 @@ class Apiframe:
     def _told(self, work: Work) -> dict[str, Any]:
         work.looks += 1
         state = self._state(work)
+        self._settle(work, state)
+        return {
+            "id": work.id,
+            "status": state,
+            "model": work.model,
+            "progress": self._progress(work, state),
+            "input": dict(work.given),
+            "result": self._result(work) if state == "COMPLETED" else None,
+            "error": self.fails if state == "FAILED" else None,
+            "creditCost": 0 if work.refunded else work.credits,
+            "webhookStatus": self._delivered(work),
+            "expired": self._now() - work.begun > 24 * _HOUR_S,
+            "createdAt": "2026-11-21T09:00:00.000Z",
+            "completedAt": "2026-11-21T09:00:13.000Z" if state == "COMPLETED" else None,
+        }
+
+    def _settle(self, work: Work, state: str) -> None:
+        """Give the credits back of a job that did not succeed."""
         if state in {"FAILED", "CANCELLED"} and not work.refunded:
             work.refunded = True
             self.credits += work.credits
             self.refunds.append(work.id)
             del self.books.bills[work.id]
-        return {
-            "id": work.id,
-            "status": state,
-            "model": work.model,
-            "progress": {"QUEUED": None, "COMPLETED": 100}.get(state, 45),
-            "input": dict(work.given),
-            "result": self._result(work) if state == "COMPLETED" else None,
-            "error": self.fails if state == "FAILED" else None,
-            "creditCost": 0 if work.refunded else work.credits,
-            "webhookStatus": None,
-            "expired": self._now() - work.begun > 24 * _HOUR_S,
-            "createdAt": "2026-11-21T09:00:00.000Z",
-            "completedAt": "2026-11-21T09:00:13.000Z" if state == "COMPLETED" else None,
-        }
+
+    def _progress(self, work: Work, state: str) -> int | None:
+        if state in {"QUEUED", "COMPLETED"}:
+            return 100 if state == "COMPLETED" else None
+        ran = self._now() - work.begun - self.queue_s
+        return int(min(95, 100 * ran / self.run_s)) if self.run_s else 45
+
+    def _delivered(self, work: Work) -> str | None:
+        if not work.webhook:
+            return None
+        statuses = [status for _, address, status in self.postman.tries if address == work.webhook]
+        return ("delivered" if statuses[-1] == 200 else "failed") if statuses else "pending"
+
+    async def _letters(self, work: Work) -> AsyncIterator[Letter]:
+        """What a webhook hears: each tenth of the way, and the end. Of a cancelled job it hears nothing."""
+        told = 0
+        while (state := self._state(work)) not in {"COMPLETED", "FAILED", "CANCELLED"}:
+            if (progress := self._progress(work, state) or 0) >= told + 10 and "progress" in work.events:
+                told = progress
+                yield self._letter(work, "progress", status=state, progress=progress)
+            await asyncio.sleep(0.005)
+        self._settle(work, state)
+        if state == "COMPLETED" and "completed" in work.events:
+            url = self._put("images", work.kind, work.picture, 24 * _HOUR_S)
+            result = {"images": [url]} if self.shape == "object" else url
+            more = {"progress": 100, "result": result, "creditCost": work.credits}
+            yield self._letter(work, "completed", status=state, completedAt="2026-11-21T09:00:13.000Z", **more)
+        if state == "FAILED" and "failed" in work.events:
+            yield self._letter(work, "failed", status=state, error=self.fails)
+
+    def _letter(self, work: Work, event: str, **told: object) -> Letter:
+        assert work.webhook
+        body = json.dumps({"event": event, "jobId": work.id, "model": work.model, **told}).encode()
+
+        def sign(forged: bool) -> dict[str, str]:
+            return {"x-webhook-event": event, **signed("afk_of_a_stranger" if forged else KEY, self.hook_key, body)}
+
+        return Letter(event=event, address=work.webhook, body=body, sign=sign, last=event != "progress")
 
     def _state(self, work: Work) -> str:
         plain = {"", "FAILED", "CANCELLED", "STUCK", "EMPTY", "EMPTY_ONCE", "MOVED", "LOST", "VANISHED"}
@@ -332,36 +349,11 @@ class Apiframe:
         return time.monotonic() + self._ahead_s
 
 
-def _validated(body: Any) -> dict[str, list[str]]:
-    """What is wrong with the body of an upscale, by path. The schemas are closed: an unknown field is wrong."""
-    if not isinstance(body, dict) or body.get("model") not in MODELS:
-        return {"model": ["Invalid input"]}
-    model = MODELS[body["model"]]
-    given = body.get(model.params)
-    if not isinstance(given, dict):
-        return {model.params: ["Required"]}
-    wrong = {name: ["Unrecognized key"] for name in body if name not in {"model", model.params}}
-    image = given.get("image")
-    if not isinstance(image, str) or not image.startswith(("https://", "http://")):
-        wrong[f"{model.params}.image"] = ["Invalid url"]
-    for name, value in given.items():
-        if name != "image" and (reason := _fits(model, name, value)):
-            wrong[f"{model.params}.{name}"] = [reason]
-    return wrong
-
-
-def _fits(model: Model, name: str, value: Any) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in model.choices:
-        good = value in model.choices[name] and not isinstance(value, bool)
-    elif name in model.ranges:
-        low, high = model.ranges[name]
-        good = number and low <= value <= high
-    elif name in model.types:
-        good = isinstance(value, model.types[name]) and (not isinstance(value, str) or len(value) <= 2000)
-    else:
-        return "Unrecognized key"
-    return "" if good else "Invalid input"
+def signed(key: str, form: Literal["raw", "hex"], body: bytes) -> dict[str, str]:
+    """The signature of a webhook: by the SHA-256 of the API key, taken in one form or the other."""
+    secret = hashlib.sha256(key.encode())
+    made = hmac.new(secret.digest() if form == "raw" else secret.hexdigest().encode(), body, hashlib.sha256)
+    return {"x-webhook-signature": f"sha256={made.hexdigest()}"}
 
 
 def _locked(request: Request) -> Response | None:

@@ -94,10 +94,10 @@ class Prediction:
     @property
     def logs(self) -> str:
         """What the model has printed so far: a bar of tqdm, a line for each twentieth."""
-        ran = min(self.ended, time.monotonic()) - self._started
-        if ran < 0:
+        now = min(self.ended, time.monotonic())
+        if now < self._started:
             return ""
-        done = 20 if self.run_s <= ran else int(20 * ran / self.run_s)
+        done = 20 if now >= self._done else min(19, int(20 * (now - self._started) / self.run_s))
         lines = [f"{5 * n:3d}%|{'█' * (n // 2):<10}| {n}/20 [00:00<00:00, 9.87it/s]" for n in range(done + 1)]
         return "\n".join(["Running prediction", *lines, ""])
 

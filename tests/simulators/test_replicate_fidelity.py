@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -11,7 +13,9 @@ import pytest
 from replicate.client import Client
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
+from replicate.webhook import Webhooks, WebhookValidationError
 
+from tests.providers.linked import door
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.replicate import TOKEN, Simulator
 from tests.simulators.replicate_models import CLARITY, ESRGAN
@@ -170,3 +174,70 @@ def test_models_are_described(client: Client) -> None:
     assert clarity.latest_version
     assert clarity.latest_version.id == CLARITY
     assert client.models.get("topazlabs/image-upscale").latest_version is None
+
+
+def test_webhooks_are_signed_as_the_client_checks_them(client: Client, sim: Simulator) -> None:
+    """The secret comes from the account, the client's own check takes each message, and none that was altered."""
+    sim.run_s = 0.2
+    with door() as hooks:
+        made = client.predictions.create(
+            version=CLARITY,
+            input={"image": DATA_URI},
+            webhook=hooks.url,
+            webhook_events_filter=["start", "output", "logs", "completed"],
+        )
+        made.wait()
+        for _ in range(500):
+            if "succeeded" in hooks.events("status")[-1:] and len(set(hooks.events("logs"))) > 2:
+                break
+            time.sleep(0.01)
+        secret = client.webhooks.default.secret()
+        assert len(hooks.came) > 3
+        for headers, body in hooks.came:
+            Webhooks.validate(headers=headers, body=body.decode(), secret=secret, tolerance=300)
+        assert {json.loads(body)["id"] for _, body in hooks.came} == {made.id}
+        headers, body = hooks.came[-1]
+        with pytest.raises(WebhookValidationError):
+            Webhooks.validate(headers=headers, body=body.decode() + " ", secret=secret)
+        sim.hooks.rotate()
+        with pytest.raises(WebhookValidationError):
+            Webhooks.validate(headers=headers, body=body.decode(), secret=client.webhooks.default.secret())
+
+
+def test_the_client_hears_of_what_it_does_not_say(client: Client) -> None:
+    """Where it names no events it hears of the output and the end; an event or an address that is none is refused."""
+    with door() as hooks:
+        client.predictions.create(version=CLARITY, input={"image": DATA_URI}, webhook=hooks.url).wait()
+        for _ in range(500):
+            if len(hooks.came) == 2:
+                break
+            time.sleep(0.01)
+        assert hooks.events("status") == ["succeeded", "succeeded"]
+    for wrong in ({"webhook": "http://example.com/"}, {"webhook": hooks.url, "webhook_events_filter": ["end"]}):
+        with pytest.raises(ReplicateError) as caught:
+            client.predictions.create(version=CLARITY, input={"image": DATA_URI}, **wrong)
+        assert caught.value.status == 422
+
+
+def test_the_client_reads_progress_out_of_the_logs(client: Client, sim: Simulator) -> None:
+    """A bar of tqdm, of which the client takes the last."""
+    sim.run_s = 0.4
+    made = client.predictions.create(version=CLARITY, input={"image": DATA_URI})
+    seen = set()
+    while made.status not in {"succeeded", "failed"}:
+        made.reload()
+        if made.progress:
+            seen.add(made.progress.percentage)
+    assert len(seen) > 3
+    assert max(seen) == 1.0
+
+
+def test_predictions_are_listed_page_by_page(client: Client, sim: Simulator) -> None:
+    """The client follows the cursor to the end."""
+    sim.page = 2
+    made = [client.predictions.create(version=CLARITY, input={"image": DATA_URI, "seed": n}).id for n in range(3)]
+    page = client.predictions.list()
+    assert page.next
+    more = client.predictions.list(page.next)
+    assert [prediction.id for prediction in [*page, *more]] == made[::-1]
+    assert more.next is None
