@@ -152,17 +152,30 @@ async def test_a_request_of_another_time_is_not_taken(sim: FalAi, fal: Fal) -> N
 
 
 async def test_without_its_input_no_request_is_taken(sim: FalAi, fal: Fal) -> None:
-    """fal keeps inputs for a while, and perhaps not at all; another one that could be it makes it as unsure."""
+    """fal keeps inputs for a while, and perhaps not at all."""
     sent = await crashed(sim, seed=7)
-    sim.history.inputs = False
+    sim.history.withheld.update(sim.books.taken)
     with pytest.raises(Unknown):
         await fal.find(sent)
+    sim.history.withheld.clear()
     with pytest.raises(Unknown):
         await fal.find(replace(sent, data={**sent.data, "input": "{}"}))
     with pytest.raises(Unknown):
         await fal.find(replace(sent, data={**sent.data, "input": "?"}))
     with pytest.raises(Unknown):
         await fal.find(replace(sent, data={}))
+
+
+async def test_beside_one_that_cannot_be_judged_none_is_taken(sim: FalAi, fal: Fal) -> None:
+    """Another request of that time, whose input cannot be seen, may be the one."""
+    sent = await crashed(sim, seed=7)
+    await run(fal, seed=8)
+    sim.history.withheld.add(sim.books.taken[1])
+    async with adapter(sim) as heir:
+        with pytest.raises(Unknown):
+            await heir.find(sent)
+        sim.history.withheld.clear()
+        assert (await heir.find(sent)).id == sim.books.taken[0]
 
 
 async def test_the_list_is_read_to_its_end(sim: FalAi, fal: Fal) -> None:
