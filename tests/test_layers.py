@@ -25,7 +25,7 @@ OURS = {
 }  # fmt: skip
 WORLD = {
     "normalization": {"pydantic", "PIL"},
-    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "pybase64", "typing_extensions"},
+    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "nacl", "pybase64", "typing_extensions"},
     "providers.worker": {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio"},
     "gateway.jobs": {"obstore"},
     "gateway.routing": set(),

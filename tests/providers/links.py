@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Link
+from providers.base import Link, ProviderError
 from tests.simulators.common import serve
 
 
@@ -47,6 +47,11 @@ class Refused(Exception):
 
 def refuse() -> None:
     raise Refused
+
+
+def free_of_charge(error: ProviderError) -> bool:
+    """Whether an error says that nothing was paid."""
+    return error.cost == 0 and error.billed is False
 
 
 class Letterbox:

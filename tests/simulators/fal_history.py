@@ -18,8 +18,8 @@ from tests.simulators.fal_jobs import Task
 class History:
     """Lists the jobs that have ended, the latest first; with `running` those that have not as well.
 
-    What a job was given is told where `expand=payloads` asks for it, but for those in `withheld`. The documents do not say by
-    which of its times a job is within `start` and `end`: here by the one it was sent at.
+    What a job was given is told where `expand=payloads` asks for it, but for those in `withheld`. The documents do not
+    say by which of its times a job is within `start` and `end`: here by the one it was sent at.
     """
 
     def __init__(self, desk: Desk, tasks: Mapping[str, Task]) -> None:
