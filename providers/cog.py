@@ -9,18 +9,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import httpx
 
-from providers.base import Expired, Failed, Handle, Job, Outcome, Readiness, Rejected, Unknown, Unreached, Upstream
-from providers.cog_answer import outcome
-from providers.cog_pool import Pool, Turn
+from providers.base import (
+    ALONE,
+    Expired,
+    Failed,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    ProviderError,
+    Readiness,
+    Rejected,
+    Sent,
+    Unknown,
+    Unreached,
+    Upstream,
+)
+from providers.cog_answer import again, heard, outcome
+from providers.cog_pool import Pool
+from providers.cog_run import Run
+from providers.cog_state import WorkerState, engines, readiness, states
 from providers.cog_worker import NAME, Worker
 from providers.http import Unanswered, polling, refusal, submitting
-from providers.wire import encoded_size, excerpt, json_body, read_body, read_json
+from providers.wire import encoded_size, json_body, read_body, read_json
 
 # How long the result of a job that nobody waits for is kept.
 _KEEP_S = 600.0
@@ -29,33 +46,6 @@ _MOST_RUN_S = 3600.0
 
 class _NoPlace(Exception):
     """The worker had no free place after all."""
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """One job of this process, wherever it is."""
-
-    job: Job
-    turn: Turn
-    id: str
-    """Its id at the worker; another one when it is run again."""
-    worker: Worker | None
-    """Whose slot it holds; None while it waits to be let in again."""
-    stopping: bool = False
-    expiry: asyncio.TimerHandle | None = None
-    task: asyncio.Task[Outcome] = field(init=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerState:
-    """A worker for a person to look at. `status` is Cog's word, or UNREACHABLE."""
-
-    url: str
-    status: str
-    live: bool
-    engine: str
-    slots: int
-    running: int
 
 
 class Cog:
@@ -70,9 +60,13 @@ class Cog:
     itself: it cancels the job and runs it once more under a new id, and only then gives up with Failed.
 
     When the caller of `wait` is cancelled the job goes on: `cancel` ends it, and `wait` may be called again.
+
+    A webhook is given to workers whose document says that they take one. It tells how much is done and nothing else:
+    the result comes by the connection that the job is held in.
     """
 
     name = NAME
+    cancels = True
 
     def __init__(
         self,
@@ -92,7 +86,7 @@ class Cog:
         # The container's limit is on the body; a little of it is for what is not pictures.
         self._max_input_bytes = max_input_bytes - 64 * 1024
         self._max_output_bytes = max_output_bytes
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._pool = Pool(
             http,
             workers,
@@ -114,30 +108,14 @@ class Cog:
 
     def describe(self) -> tuple[WorkerState, ...]:
         """Return how each worker is, for a readiness page."""
-        return tuple(
-            WorkerState(url=w.url, status=w.state, live=w.live, engine=w.engine, slots=w.slots, running=w.running)
-            for w in self._pool.workers
-        )
+        return states(self._pool.workers)
 
     def engines(self) -> tuple[str, ...]:
         """Return the engines that live workers announce."""
-        return tuple(sorted({worker.engine for worker in self._pool.workers if worker.live and worker.engine}))
+        return engines(self._pool.workers)
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        workers = self._pool.workers
-        live = [worker for worker in workers if worker.live]
-        if not workers:
-            return Readiness.OFF, "no worker is configured"
-        if any(worker.serves(upstream) for worker in live):
-            return Readiness.READY, ""
-        # One that starts, and one that has had this model and is away, may yet have it.
-        if not live or any(w.may_serve(upstream) or (w.heard and w.serves(upstream)) for w in workers if not w.live):
-            states = ", ".join(f"{worker.url} is {worker.state}" for worker in workers if not worker.live)
-            return Readiness.DOWN, f"no worker can take this model now: {states}"
-        return (
-            Readiness.OFF,
-            f"no worker has {_wanted(upstream)}; there is {', '.join(self.engines()) or 'none with a name'}",
-        )
+        return readiness(self._pool.workers, upstream)
 
     async def start(self) -> None:
         self._pool.start()
@@ -148,8 +126,10 @@ class Cog:
         for run in list(self._runs.values()):
             self._forget(run)
 
-    async def submit(self, job: Job) -> Handle:
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         """Wait for a free worker and begin to send it the job; what the worker says to it, `wait` tells.
+
+        `link.sending` is told which worker it is; where it raises, the place there is given back.
 
         Raises Rejected for pictures that are too large, Throttled when the queue is full or no worker was free before
         the job's deadline, Unreached when there is no worker for it. A job whose id is at work already is joined.
@@ -160,17 +140,44 @@ class Cog:
         if (run := self._runs.get(job.id)) is None:
             turn = self._pool.turn(job.upstream, job.deadline)
             worker = await self._pool.enter(turn)
-            run = _Run(job=job, turn=turn, id=job.id, worker=worker)
+            try:
+                await link.sending({"worker": worker.url})
+            except BaseException:
+                self._pool.release(worker)
+                raise
+            run = Run(job=job, turn=turn, id=job.id, worker=worker, webhook=link.webhook)
             run.task = asyncio.create_task(self._work(run))
             run.task.add_done_callback(lambda _: self._keep(run))
             self._runs[job.id] = run
-        return Handle(provider=NAME, id=job.id, data={"worker": run.worker.url if run.worker else ""})
+        return run.handle
 
-    async def wait(self, handle: Handle, deadline: float) -> Outcome:
-        """Wait for the answer; at `deadline` the job is ended and Expired raised.
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Wait for the answer; at `deadline` the job is ended and Expired raised. No error costs anything.
 
         Raises Failed for a job of another process or an earlier life: its answer went to the connection that is gone.
         """
+        try:
+            return await self._answer(handle, deadline)
+        except ProviderError as exc:
+            exc.cost, exc.billed = 0, False
+            raise
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Return a job of this process. One of an earlier process is stopped, and None returned.
+
+        A worker may have taken that one, but its result went to a connection that is gone, and nothing was billed for
+        it: whoever wants the picture has to have it made again.
+        """
+        if run := self._runs.get(sent.id):
+            return run.handle
+        await self._stop_everywhere(sent.id)
+        return None
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Read what a worker tells of a prediction. Cog signs nothing: that the address is secret is all there is."""
+        return await heard(body)
+
+    async def _answer(self, handle: Handle, deadline: float) -> Outcome:
         run = self._runs.get(handle.id)
         if run is None:
             await self.cancel(handle)
@@ -189,12 +196,12 @@ class Cog:
         """End the job: at its worker, and in the queue. Does nothing for a job that has ended."""
         if run := self._runs.get(handle.id):
             await self._end(run)
-        elif (url := handle.data.get("worker")) in {worker.url for worker in self._pool.workers}:
-            await self._tell_to_stop(str(url), handle.id)
+        else:
+            await self._stop_everywhere(handle.id)
 
-    async def _work(self, run: _Run) -> Outcome:
+    async def _work(self, run: Run) -> Outcome:
         """Bring a job that holds a slot to its end, at one worker or another."""
-        again = False
+        twice = False
         while True:
             worker = run.worker
             assert worker is not None
@@ -210,18 +217,18 @@ class Cog:
                 self._pool.lost(worker)
             except Unknown as exc:
                 await self._tell_to_stop(worker.url, run.id)
-                if again or run.stopping:
-                    raise Failed(f"{exc.message}; it was run again" if again else exc.message) from exc
-                again = True
-                run.id = f"{run.job.id}-again"
+                if twice or run.stopping:
+                    raise Failed(f"{exc.message}; it was run again" if twice else exc.message) from exc
+                twice = True
+                run.id = again(run.job.id)
             finally:
                 run.worker = None
                 self._pool.release(worker, ran_s=ran)
             run.worker = await self._pool.enter(run.turn, again=True)
 
-    async def _predict(self, worker: Worker, run: _Run) -> Outcome:
+    async def _predict(self, worker: Worker, run: Run) -> Outcome:
         """Run the job at a worker. Raises _NoPlace where it was not taken, and ProviderError."""
-        body = await json_body({"input": dict(run.job.payload)})
+        body = await json_body({"input": dict(run.job.payload), **run.webhook_at(worker)})
         timeout = httpx.Timeout(_MOST_RUN_S, connect=5.0, pool=5.0)
         url = f"{worker.url}/predictions/{quote(run.id, safe='')}"
         with submitting(NAME):
@@ -238,13 +245,18 @@ class Cog:
             raise refusal(NAME, response, answer, now=time.time())
         return await outcome(self._http, worker.url, await read_json(answer), cap=self._max_output_bytes)
 
-    async def _end(self, run: _Run) -> None:
+    async def _end(self, run: Run) -> None:
         """Ask the worker to end the job and see it end, by force if need be: new workers stop when we hang up."""
         run.stopping = True
         if run.worker and not run.task.done() and await self._tell_to_stop(run.worker.url, run.id):
             await asyncio.wait({run.task}, timeout=self._cancel_timeout_s)
         run.task.cancel()
         await asyncio.wait({run.task})
+
+    async def _stop_everywhere(self, job_id: str) -> None:
+        """Stop a job of an earlier process: it may have moved to another worker, or have been run again."""
+        ids = (job_id, again(job_id))
+        await asyncio.gather(*(self._tell_to_stop(worker.url, one) for worker in self._pool.workers for one in ids))
 
     async def _tell_to_stop(self, url: str, job_id: str) -> bool:
         """Post the cancel, and say whether the worker knew the job. No answer is no obstacle: the job ends anyway."""
@@ -254,7 +266,7 @@ class Cog:
             return response.is_success
         return False
 
-    def _keep(self, run: _Run) -> None:
+    def _keep(self, run: Run) -> None:
         """Keep an ended job for a while, for a `wait` that comes late."""
         if not run.task.cancelled():
             # Nobody may ever ask; asyncio calls that an error nobody saw.
@@ -262,14 +274,8 @@ class Cog:
         if self._runs.get(run.job.id) is run:
             run.expiry = asyncio.get_running_loop().call_later(_KEEP_S, self._forget, run)
 
-    def _forget(self, run: _Run) -> None:
+    def _forget(self, run: Run) -> None:
         if run.expiry:
             run.expiry.cancel()
         if self._runs.get(run.job.id) is run:
             del self._runs[run.job.id]
-
-
-def _wanted(upstream: Upstream) -> str:
-    inputs = upstream.options.get("inputs")
-    names = ", ".join(str(name) for name in inputs) if isinstance(inputs, list) else ""
-    return excerpt(" with the inputs ".join(filter(None, (upstream.model or "any model", names))))

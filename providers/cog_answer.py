@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import httpx
 
-from providers.base import Failed, Outcome, Undecodable
+from providers.base import Failed, Heard, Outcome, Undecodable
 from providers.cog_worker import NAME, dig
 from providers.http import Unanswered, polling
-from providers.wire import Json, excerpt, read_body
+from providers.share import share
+from providers.wire import Json, excerpt, read_body, read_json
+
+# A job that is run a second time has another id at its worker.
+_AGAIN = "-again"
+# A webhook without pictures is small; the log in it may be long.
+_WEBHOOK_BYTES = 1_000_000
+_LONGEST_ID = 200
 
 
 async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: int) -> Outcome:
@@ -30,6 +37,25 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     if not pictures or not all(pictures):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
     return Outcome(pictures=pictures, seconds=_seconds(dig(answer, "metrics", "predict_time")))
+
+
+def again(job: str) -> str:
+    """Return the id at the worker of a job that is run a second time."""
+    return f"{job}{_AGAIN}"
+
+
+async def heard(body: bytes) -> Heard | None:
+    """Return what a webhook says: whose it is, and by its log how much is done. None where it is no prediction."""
+    if len(body) > _WEBHOOK_BYTES:
+        return None
+    try:
+        told = await read_json(body)
+    except Undecodable:
+        return None
+    job = dig(told, "id")
+    if not isinstance(job, str) or not 0 < len(job) <= _LONGEST_ID or not isinstance(dig(told, "status"), str):
+        return None
+    return Heard(id=job.removesuffix(_AGAIN), progress=share(dig(told, "logs")))
 
 
 def _seconds(value: Json) -> float | None:

@@ -31,6 +31,8 @@ class Worker:
     engine: str = ""
     """The title of its OpenAPI document: what models are matched against."""
     inputs: frozenset[str] = frozenset()
+    webhooks: bool = False
+    """Whether its document says that a request may name a webhook."""
     slots: int = 1
     running: int = 0
     known: bool = field(default=False, init=False)
@@ -141,6 +143,8 @@ def _learn(worker: Worker, document: Json) -> None:
     properties = dig(document, "components", "schemas", "Input", "properties")
     worker.engine = excerpt(title) if isinstance(title, str) else ""
     worker.inputs = frozenset(properties) if isinstance(properties, dict) else frozenset()
+    request = dig(document, "components", "schemas", "PredictionRequest", "properties")
+    worker.webhooks = isinstance(request, dict) and {"webhook", "webhook_events_filter"} <= request.keys()
     worker.known = True
 
 

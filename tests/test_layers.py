@@ -26,7 +26,7 @@ OURS = {
 }  # fmt: skip
 WORLD = {
     "normalization": {"pydantic", "PIL"},
-    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "pybase64", "typing_extensions", "nacl"},
+    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "nacl", "pybase64", "typing_extensions"},
     "providers.worker": {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio"},
     "gateway.database": {"sqlalchemy", "alembic"},
     "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},

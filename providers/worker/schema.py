@@ -29,8 +29,11 @@ class _Wrong(Exception):
     """What is wrong with one value."""
 
 
-def openapi(engine: Engine) -> dict[str, Any]:
-    """Return the OpenAPI document of a worker with this engine, shaped as Cog shapes it."""
+def openapi(engine: Engine, *, webhooks: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI document of a worker with this engine, shaped as Cog shapes it.
+
+    Without `webhooks` a request cannot name one, and a caller can see that here before it tries.
+    """
     wanted: dict[str, Any] = {
         "title": "Input",
         "type": "object",
@@ -51,26 +54,31 @@ def openapi(engine: Engine) -> dict[str, Any]:
             "schemas": {
                 "Input": wanted,
                 "Output": {"title": "Output", "type": "string", "format": "uri"},
-                "PredictionRequest": _REQUEST,
+                "PredictionRequest": _request(webhooks),
                 "PredictionResponse": _RESPONSE,
             }
         },
     }
 
 
-_REQUEST = {
-    "title": "PredictionRequest",
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "input": {"$ref": "#/components/schemas/Input"},
-        "webhook": {"type": "string", "format": "uri"},
-        "webhook_events_filter": {
-            "type": "array",
-            "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
-        },
+_WEBHOOK = {
+    "webhook": {"type": "string", "format": "uri"},
+    "webhook_events_filter": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
     },
 }
+
+
+def _request(webhooks: bool) -> dict[str, object]:
+    properties = {"id": {"type": "string"}, "input": {"$ref": "#/components/schemas/Input"}}
+    return {
+        "title": "PredictionRequest",
+        "type": "object",
+        "properties": properties | (_WEBHOOK if webhooks else {}),
+    }
+
+
 _RESPONSE = {
     "title": "PredictionResponse",
     "type": "object",

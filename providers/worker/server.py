@@ -74,7 +74,7 @@ class Api:
         return JSONResponse(said)
 
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(schema.openapi(self._worker.engine))
+        return JSONResponse(schema.openapi(self._worker.engine, webhooks=self._allow_webhooks))
 
     async def cancel(self, request: Request) -> Response:
         known = self._worker.cancel(request.path_params["id"])

@@ -10,8 +10,9 @@ import pytest
 from starlette.responses import Response
 
 from providers.base import Job, Readiness, Throttled, Unreached, Upstream
-from providers.cog import Cog, WorkerState
+from providers.cog import Cog
 from providers.cog_pool import Pool
+from providers.cog_state import WorkerState
 from tests.providers.conftest import (
     PNG,
     FakeCog,

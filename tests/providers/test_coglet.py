@@ -18,6 +18,7 @@ from normalization.values import Header, Image, Value
 from providers.base import Expired, Failed, Job, Outcome, Readiness, Rejected, Upstream
 from providers.cog import Cog
 from tests.providers.conftest import PNG, data_uri, free_port, until
+from tests.providers.links import Told, letterbox
 
 UPSTREAM = Upstream(model="echo", options={"inputs": ["image", "seconds"]})
 
@@ -31,6 +32,10 @@ from cog import BaseRunner, Input, Path
 class Runner(BaseRunner):
     def run(self, image: Path, seconds: float = Input(default=0.0), fail: bool = Input(default=False)) -> Path:
         end = time.monotonic() + seconds
+        for part in range(10 if seconds else 0):
+            print(f"{10 * part:3d}%|{'#' * part:10}| {part}/10", flush=True)
+            while time.monotonic() < end - seconds * (1 - part / 10):
+                time.sleep(0.01)
         while time.monotonic() < end:
             time.sleep(0.01)
         if fail:
@@ -55,6 +60,10 @@ SCHEMA = {
                 },
             },
             "Output": {"type": "string", "format": "uri", "title": "Output"},
+            "PredictionRequest": {
+                "type": "object",
+                "properties": {"webhook": {"type": "string"}, "webhook_events_filter": {"type": "array"}},
+            },
         }
     },
 }
@@ -155,3 +164,18 @@ async def test_closing_the_gateway_frees_it(local: Cog, client: httpx.AsyncClien
     assert (await run(heir, job("heir"))).pictures == (PNG,)
     assert soon(0) - began < 5
     await heir.aclose()
+
+
+async def test_its_webhooks_tell_how_far_it_is(local: Cog) -> None:
+    """Progress bars come by webhook and without a picture, the result comes by the connection."""
+    with letterbox() as box:
+        wanted = job("watched", seconds=1.5)
+        outcome = await local.wait(await local.submit(wanted, Told(webhook=box.url)), soon())
+        assert outcome.pictures == (PNG,)
+        heard = [await local.hear(headers, body) for headers, body in box.got]
+    assert {one.id for one in heard if one} == {"watched"}
+    shares = [one.progress for one in heard if one and one.progress is not None]
+    assert shares == sorted(shares)
+    assert shares[-1] >= 0.3
+    assert all(b"base64" not in body for _, body in box.got)
+    await local.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,7 +10,10 @@ import pytest
 from normalization.values import Value
 from providers.base import Expired, Unknown
 from providers.fal import Fal
-from tests.providers.fal_setup import adapter, begun, job, soon
+from providers.polling import Pace
+from tests.providers.conftest import until
+from tests.providers.fal_setup import CLARITY, adapter, begun, job, soon
+from tests.providers.links import free_of_charge
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi
 
@@ -94,6 +98,62 @@ async def test_a_job_that_is_out_of_the_queue_has_no_result(fal: Fal, sim: FalAi
     with pytest.raises(Expired):
         await fal.wait(handle, soon(0.3))
     assert {seen.path.rpartition("/")[2] for seen in sim.asked("GET")} == {"status"}
+
+
+async def test_a_job_that_was_taken_out_of_the_queue_costs_nothing(fal: Fal, sim: FalAi) -> None:
+    """OK is fal's word that it never ran: wait says so at once, though fal does not know the job any more."""
+    sim.queue_s, sim.removes = 30, True
+    handle = await begun(fal)
+    with pytest.raises(Expired) as caught:
+        await fal.wait(handle, soon(0.2))
+    assert free_of_charge(caught.value)
+    other = await begun(fal)
+    await fal.cancel(other)
+    before = len(sim.asked("GET"))
+    for _ in range(2):
+        with pytest.raises(Expired, match="cancelled") as caught:
+            await fal.wait(other, soon(600))
+        assert free_of_charge(caught.value)
+    assert len(sim.asked("GET")) == before
+    assert sim.books.billed == 0
+
+
+async def test_whoever_waits_while_another_cancels_hears_it(sim: FalAi) -> None:
+    """A job that vanishes in front of its waiter because it was cancelled is no vanished job."""
+    sim.queue_s, sim.removes = 30, True
+    async with adapter(sim, lost_after_s=0.3) as fal:
+        handle = await begun(fal)
+        waiter = asyncio.create_task(fal.wait(handle, soon(60)))
+        await until(lambda: sim.asked("GET"))
+        await fal.cancel(handle)
+        with pytest.raises(Expired) as caught:
+            await waiter
+    assert free_of_charge(caught.value)
+
+
+async def test_wait_after_a_cancel_that_came_too_late_is_quick(sim: FalAi) -> None:
+    """The job completed nevertheless: wait does not wait until a job like it is usually done."""
+    slow = Pace()
+    for _ in range(8):
+        slow.learn(f"fal/{CLARITY}/9", 60)
+    sim.run_s = 0.3
+    sim.faults.script("job", Fault(kind="job", word="UNSTOPPABLE"))
+    async with adapter(sim, pace=slow) as fal:
+        handle = await begun(fal)
+        await fal.cancel(handle)
+        assert size((await fal.wait(handle, soon(0.3))).pictures[0]) == (48, 32)
+    assert len(sim.asked("PUT")) == 1
+
+
+async def test_a_running_job_that_was_cancelled_may_have_cost_something(fal: Fal, sim: FalAi) -> None:
+    """499 without units: nobody knows."""
+    sim.run_s = 30
+    handle = await begun(fal)
+    await fal.cancel(handle)
+    with pytest.raises(Expired) as caught:
+        await fal.wait(handle, soon())
+    assert (caught.value.cost, caught.value.billed) == (None, None)
+    assert fal.cancels
 
 
 async def test_a_page_is_no_word_of_a_cancel(sim: FalAi) -> None:

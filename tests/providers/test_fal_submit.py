@@ -130,9 +130,7 @@ async def test_the_real_refusals(sim: FalAi) -> None:
         Fault(status=200, body=b"", headers={"x-fal-request-id": "a/../../b"}),
         Fault(status=307, headers={"location": "https://evil.example"}),
         Fault(kind="cut"),
-        Fault(kind="cut", after=True),
         Fault(kind="hang"),
-        Fault(kind="hang", after=True),
         Fault(kind="endless"),
     ],
 )
@@ -145,6 +143,29 @@ async def test_a_submit_without_a_proper_answer_is_unknown(sim: FalAi, fault: Fa
     assert not caught.value.next_route
     assert len(sim.asked("POST")) == 1
     assert sim.books.billed <= 1
+
+
+@pytest.mark.parametrize("fault", [Fault(kind="cut", after=True), Fault(kind="hang", after=True), html(502)])
+async def test_an_answer_that_is_lost_is_unknown_where_fal_lists_nothing(sim: FalAi, fault: Fault) -> None:
+    """Our requests cannot be listed, with a key that may not: then it stays Unknown, and is posted once."""
+    sim.faults.script("submit", fault)
+    sim.faults.always("list", Fault(status=403, body={}))
+    async with adapter(sim, submit_timeout_s=0.4, reconcile_s=30) as fal:
+        with pytest.raises(Unknown):
+            await fal.submit(job())
+    assert len(sim.asked("POST")) == len(sim.asked("GET", host="api")) == 1
+    assert sim.books.billed <= 1
+
+
+@pytest.mark.parametrize("fault", [Fault(kind="cut", after=True), Fault(kind="hang", after=True)])
+async def test_an_answer_that_is_lost_as_a_whole_is_found_in_fals_list(sim: FalAi, fault: Fault) -> None:
+    """What was posted is there, and its picture is had."""
+    sim.faults.script("submit", fault)
+    async with adapter(sim, submit_timeout_s=0.4) as fal:
+        handle = await begun(fal)
+        assert [handle.id] == sim.books.taken
+        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert len(sim.asked("POST")) == sim.books.billed == 1
 
 
 @pytest.mark.parametrize("fault", [Fault(kind="cut_within"), Fault(kind="truncate"), Fault(kind="drip", seconds=0.05)])

@@ -26,6 +26,7 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    query: str = ""
 
     @property
     def json(self) -> Any:
@@ -52,7 +53,8 @@ class Desk:
         body = await request.body()
         self.books.requests.append((request.method, request.url.path))
         headers = dict(request.headers)
-        self.seen.append(Seen(host=host, method=request.method, path=request.url.path, headers=headers, body=body))
+        path, query = request.url.path, request.url.query
+        self.seen.append(Seen(host=host, method=request.method, path=path, headers=headers, body=body, query=query))
         own: dict[str, str] = {}
 
         async def noted() -> Response:

@@ -18,15 +18,15 @@ from tests.simulators.fal_jobs import Task
 class History:
     """Lists the jobs that have ended, the latest first; with `running` those that have not as well.
 
-    What a job was given is told where `expand=payloads` asks for it and `inputs` is true. The documents do not say by
-    which of its times a job is within `start` and `end`: here by the one it was sent at.
+    What a job was given is told where `expand=payloads` asks for it, but for those in `withheld`. The documents do not
+    say by which of its times a job is within `start` and `end`: here by the one it was sent at.
     """
 
     def __init__(self, desk: Desk, tasks: Mapping[str, Task]) -> None:
         self._desk = desk
         self._tasks = tasks
         self.running = False
-        self.inputs = True
+        self.withheld: set[str] = set()
 
     @property
     def app(self) -> Starlette:
@@ -69,7 +69,7 @@ class History:
             "status_code": task.end()[0] if task.done() else None,
             "duration": task.run_s,
         }
-        if payloads and self.inputs:
+        if payloads and task.id not in self.withheld:
             item["json_input"] = task.given
         return item
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import fal_client
 import httpx
 import pytest
 from fal_client.client import FalClientHTTPError
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 from PIL import Image as Pillow
 
+from tests.providers.conftest import until
+from tests.providers.links import letterbox
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.fal import KEY, FalAi
 
@@ -207,3 +213,57 @@ async def test_the_delivery_host_refuses_keys(official: fal_client.AsyncClient, 
     result = await official.run(CLARITY, {"image_url": PICTURE})
     assert (await fetched(result["image"]["url"], authorization=f"Key {KEY}")).status_code == 400
     assert len(simulated.strangers) == 1
+
+
+async def test_a_webhook_tells_the_end_and_is_signed(official: fal_client.AsyncClient, simulated: FalAi) -> None:
+    """The client names an address; to that comes what the job gave, with a signature that a published key verifies."""
+    with letterbox() as box:
+        simulated.hooks.way = "twice"
+        good = await official.submit(CLARITY, {"image_url": PICTURE, "seed": 7}, webhook_url=box.url)
+        await until(lambda: len(box.got) == 2)
+        bad = await official.submit(CLARITY, {"image_url": PICTURE, "upscale_factor": 8}, webhook_url=box.url)
+        await until(lambda: len(box.got) == 4)
+    told = [json.loads(body) for _, body in box.got]
+    assert [one["request_id"] for one in told] == [good.request_id] * 2 + [bad.request_id] * 2
+    assert (told[0]["status"], told[0]["payload"]["seed"]) == ("OK", 7)
+    assert (told[2]["status"], told[2]["error"]) == ("ERROR", "Invalid status code: 422")
+    assert told[2]["payload"]["detail"][0]["type"] == "less_than_equal"
+    headers, body = box.got[0]
+    parts = [headers[f"x-fal-webhook-{name}"] for name in ("request-id", "user-id", "timestamp")]
+    message = "\n".join([*parts, hashlib.sha256(body).hexdigest()]).encode()
+    keys = (await fetched(f"{simulated.rest_url}/.well-known/jwks.json")).json()["keys"]
+    raw = [base64.urlsafe_b64decode(key["x"] + "=") for key in keys]
+    VerifyKey(raw[-1]).verify(message, bytes.fromhex(headers["x-fal-webhook-signature"]))
+    with pytest.raises(BadSignatureError):
+        VerifyKey(raw[0]).verify(message, bytes.fromhex(headers["x-fal-webhook-signature"]))
+
+
+async def test_logs_are_told_where_they_are_asked_for(official: fal_client.AsyncClient, simulated: FalAi) -> None:
+    """The client reads them from IN_PROGRESS and COMPLETED alike."""
+    simulated.run_s = 0.3
+    handle = await official.submit(CLARITY, {"image_url": PICTURE})
+    seen = await handle.status(with_logs=True)
+    assert isinstance(seen, fal_client.InProgress)
+    assert seen.logs
+    assert "0%|" in seen.logs[0]["message"]
+    await handle.get()
+    done = await handle.status(with_logs=True)
+    assert isinstance(done, fal_client.Completed)
+    assert "100%|" in (done.logs or [])[-1]["message"]
+    plain = await handle.status()
+    assert isinstance(plain, fal_client.Completed)
+    assert plain.logs is None
+
+
+async def test_the_list_of_requests(official: fal_client.AsyncClient, simulated: FalAi) -> None:
+    """What has ended is listed with its input, by endpoint and page; what has not ended is not."""
+    ids = [(await official.submit(CLARITY, {"image_url": PICTURE, "seed": n})).request_id for n in range(3)]
+    simulated.run_s = 30
+    await official.submit(CLARITY, {"image_url": PICTURE})
+    url = f"{simulated.api_url}/v1/models/requests/by-endpoint?endpoint_id={CLARITY}&limit=2&expand=payloads"
+    first = (await fetched(url, authorization=f"Key {KEY}")).json()
+    second = (await fetched(f"{url}&cursor={first['next_cursor']}", authorization=f"Key {KEY}")).json()
+    assert [item["request_id"] for item in first["items"] + second["items"]] == ids[::-1]
+    assert [item["json_input"]["seed"] for item in first["items"]] == [2, 1]
+    assert (first["has_more"], second["has_more"], second["next_cursor"]) == (True, False, None)
+    assert (await fetched(url)).status_code == 401

@@ -15,6 +15,7 @@ from normalization.values import Header, Image, Value
 from providers import http
 from providers.base import Failed, Job, ProviderError, Readiness, Rejected, Upstream
 from providers.cog import Cog
+from tests.providers.links import Told, letterbox
 from tests.providers.worker.workers import PLAY, free, until, worker
 
 
@@ -78,3 +79,18 @@ async def test_cancel(tmp_path: Path) -> None:
             assert not await free(client)
             await local.cancel(handle)
             assert await free(client)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_webhooks_are_given_to_a_worker_that_allows_them(tmp_path: Path, allowed: bool) -> None:
+    """One that was started with them tells how it goes; one that was not would refuse, and is not asked to."""
+    arguments = ("--webhooks",) if allowed else ()
+    with letterbox() as box, worker(tmp_path, *PLAY, *arguments) as running:
+        async with adapter(running.url) as local:
+            wanted = job("play", {"text": "x", "seconds": 0.8, "loud": True})
+            handle = await local.submit(wanted, Told(webhook=box.url))
+            assert (await local.wait(handle, wanted.deadline)).pictures == (b"x",)
+            said = [await local.hear(headers, body) for headers, body in box.got]
+    assert (said != []) is allowed
+    assert all(one is not None and one.id == handle.id for one in said)
+    assert all(b"output" not in body for _, body in box.got)
