@@ -53,13 +53,15 @@ class Account:
         return [bill for bill, found in self.fates.items() if found == fate]
 
     def _calls(self) -> Iterator[str]:
-        yield "calls                made  picture   error  nothing  pictures"
+        ended = {entry.seed for entry in self.entries}
+        yield "calls          made  picture  error  nothing, and: a job has ended  nothing was begun"
         for kind in ("plain", "keyed", "background"):
             mine = [answer for answer in self.answers if answer.call.kind == kind]
             good = sum(answer.right > 0 for answer in mine)
             errors = sum(answer.code is not None for answer in mine)
-            pictures = f"{sum(a.right for a in mine)}/{sum(a.call.pictures for a in mine)}"
-            yield f"  {kind:<16} {len(mine):>6} {good:>8} {errors:>7} {len(mine) - good - errors:>8} {pictures:>9}"
+            left = sum(answer.call.seed in ended for answer in mine if answer.is_nothing)
+            begun = len(mine) - good - errors - left
+            yield f"  {kind:<10} {len(mine):>6} {good:>8} {errors:>6} {left:>29} {begun:>18}"
         codes = Counter(answer.code for answer in self.answers if answer.code is not None)
         yield from (f"  error {code:<28} {count:>4}" for code, count in sorted(codes.items()))
 
@@ -141,7 +143,7 @@ def _double(answers: Sequence[Answer], bills: Sequence[Bill], fates: Mapping[Bil
 
 def _is_silent(answer: Answer, entries: Sequence[Entry], bills: Sequence[Bill]) -> bool:
     """Whether nobody ever said how a call ended. A plain one that got nothing may have bought nothing either."""
-    if answer.right or answer.code is not None:
+    if not answer.is_nothing:
         return False
     if answer.call.kind == "keyed" or answer.job is not None:
         return True

@@ -38,9 +38,9 @@ class Answer:
     wrong: int = 0
 
     @property
-    def whole(self) -> bool:
-        """Whether it has all the pictures."""
-        return self.right == self.call.pictures
+    def is_nothing(self) -> bool:
+        """Whether it is neither a picture nor an error that was told."""
+        return not self.right and self.code is None
 
 
 class Client:
