@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
@@ -53,11 +54,14 @@ class Storm(Faults):
         self.share = share
         self.met = 0
         """How many faults there were."""
+        self.asked: Counter[Op] = Counter()
+        """How many requests of each kind there were."""
         self._random = random
         self._ends = tuple(Fault(kind="job", word=word) for word in ENDS[provider])
 
     @override
     def next(self, op: Op) -> Fault | None:
+        self.asked[op] += 1
         scripted = super().next(op)
         if scripted is not None or self._random.random() >= self.share:
             return scripted
