@@ -187,7 +187,8 @@ class Sent:
     """A submit that left, and of whose answer nothing is known: what was written down right before it.
 
     `id` and `upstream` are the Job's, `at` is in seconds of the wall clock, `data` what the adapter gave to
-    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it.
+    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it. `others` are ids of jobs
+    there that are known to be those of other submits, however much like this one.
     """
 
     id: str
@@ -195,6 +196,7 @@ class Sent:
     at: float
     data: Mapping[str, str] = field(default_factory=dict)
     heard: str | None = None
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

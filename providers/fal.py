@@ -246,7 +246,7 @@ class Fal:
     async def _recognised(self, sent: Sent, lost: Unknown) -> Handle:
         """Return the handle of the request that must be the job's; raise what was `lost` where there is none."""
         others = frozenset(request for request, owner in self._owners.items() if owner != sent.id)
-        request = await self._history.find(sent, others)
+        request = await self._history.find(sent, others | sent.others)
         if request is None:
             raise lost
         return self._handle(sent, request, {})

@@ -180,7 +180,11 @@ class Replicate:
         have been under way, with the key of then, and in which no prediction can be this one. Raises Unknown where it
         does not turn up within `reconcile_s`.
         """
-        search = self._search(sent, lambda name: self._ours.get(name, sent.id) != sent.id)
+
+        def taken(name: str) -> bool:
+            return name in sent.others or self._ours.get(name, sent.id) != sent.id
+
+        search = self._search(sent, taken)
         found = await search.run(asyncio.get_running_loop().time() + self._reconcile_s)
         if found is not None:
             return self._handle(sent, found)

@@ -24,7 +24,7 @@ class Journal:
         """A request is about to leave that may buy something. What this raises stops it."""
 
     async def submitted(self, attempt: str, handle: Handle) -> None:
-        """A provider has taken the job."""
+        """A provider has taken the job. Raises Claimed where it is known to be another attempt's."""
 
     def ended(self, attempt: AttemptRow) -> None:
         """An attempt has ended, in one way or another."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
@@ -23,13 +24,17 @@ from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json
 from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
 from providers.base import Handle
 
-__all__ = ["KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
+__all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
 
 OPEN = ("queued", "in_progress")
 
 
 class KeyReused(Exception):
     """The idempotency key was used for another request."""
+
+
+class Claimed(Exception):
+    """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
 
 
 class Superseded(Exception):
@@ -115,13 +120,20 @@ class Ledger:
         await self.database.write(write)
 
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
-        """Write down that a provider has taken a job. Raises LedgerDown: then it is written as soon as it can be."""
-        values = {"state": "submitted", "handle": handle_to_json(handle), "submitted_at": at}
+        """Write down that a provider has taken a job.
+
+        Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
+        """
+        kept = handle_to_json(handle)
+        values = {"state": "submitted", "handle": kept, "upstream_id": handle.id, "submitted_at": at}
 
         def write(connection: Connection) -> None:
             connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt).values(values))
 
-        await self._surely(write)
+        try:
+            await self._surely(write)
+        except IntegrityError as error:
+            raise Claimed from error
 
     def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""

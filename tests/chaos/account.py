@@ -149,4 +149,3 @@ def _is_silent(answer: Answer, entries: Sequence[Entry], bills: Sequence[Bill]) 
         return True
     ended = any(entry.seed == answer.call.seed and entry.state not in ("queued", "in_progress") for entry in entries)
     return not ended and any(bill.billed and bill.unit in answer.call.units for bill in bills)
-

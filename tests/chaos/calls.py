@@ -93,4 +93,3 @@ def _kinds(number: int, random: Random) -> Iterator[Kind]:
     for index in range(number):
         # Each kind is there, however few calls there are.
         yield kinds[index] if index < len(kinds) else random.choice(kinds)
-

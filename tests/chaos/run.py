@@ -65,9 +65,7 @@ class Killer:
         await asyncio.to_thread(victim.start)
 
 
-def chaos(
-    size: Size, clouds: Clouds, killer: Killer, base_url: str, say: Callable[[str], None] = print
-) -> Account:
+def chaos(size: Size, clouds: Clouds, killer: Killer, base_url: str, say: Callable[[str], None] = print) -> Account:
     """Make all calls at `base_url` while `killer` strikes, let everything end, and draw up the account."""
     made = calls(size.calls, Random(f"{size.seed} calls"))
     say(f"{size.calls} calls, {size.kills} kills, {size.share:.0%} faults, seed {size.seed}")
