@@ -1,4 +1,4 @@
-"""`make chaos`: calls under a storm of faults and kills, and the account of what was bought. Exit status 1 for a loss."""
+"""`make chaos`: calls under faults and kills, and the account of what was bought. The exit status is 1 for any gap."""
 
 from __future__ import annotations
 

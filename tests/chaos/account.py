@@ -1,4 +1,4 @@
-"""The account of a run: what was bought, by the providers' own books, against what callers and the ledger have of it."""
+"""The account of a run: what was bought, by the providers' own books, and what callers and the ledger have of it."""
 
 from __future__ import annotations
 

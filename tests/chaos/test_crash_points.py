@@ -6,8 +6,6 @@ written, and when, is told in `gateway/jobs/ledger.py`.
 
 from __future__ import annotations
 
-import base64
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,7 @@ from tests.chaos import ledger
 from tests.chaos.calls import Call
 from tests.chaos.clients import is_picture_of
 from tests.chaos.front import front
-from tests.chaos.gateway import Gateway, gateway
+from tests.chaos.gateway import gateway
 from tests.chaos.providers import Clouds, clouds
 from tests.clients.running import until
 from tests.simulators.common import Fault, Op

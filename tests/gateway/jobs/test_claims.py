@@ -53,7 +53,7 @@ async def test_equal_calls_whose_submits_were_lost(imaging: Imaging, tmp_path: P
         before = jobs_of(executing(imaging, dying), first)
         for one in asked:
             await before.place(one, candidates(["sim"]))
-        while len(dying.jobs) < 2:
+        while len(dying.jobs) < 2:  # noqa: ASYNC110 - a provider's list, not a thing of ours
             await asyncio.sleep(0.005)
         # Killed, as far as others see: its lock is free, and nothing more happens.
         first.processes.unlock()
@@ -69,7 +69,7 @@ async def test_equal_calls_whose_submits_were_lost(imaging: Imaging, tmp_path: P
 
 
 async def test_a_lost_answer_is_never_that_of_another_call(imaging: Imaging, tmp_path: Path) -> None:
-    """Also while nothing crashes: what a provider finds for a lost submit may be somebody else's, of another process."""
+    """Also while nothing crashes: what is found for a lost submit may be somebody else's, of another process."""
     sim = Listing("sim", deque([png(), png()]), listed=["dr-of-another"])
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim), opened)
