@@ -293,8 +293,9 @@ class Ledger:
             from sqlalchemy.dialects.sqlite import insert as insert_or
         else:
             from sqlalchemy.dialects.postgresql import insert as insert_or  # type: ignore[assignment]
-        new = insert_or(JOBS).values(self._new(order, caller))
-        return bool(connection.execute(new.on_conflict_do_nothing()).rowcount)
+        new = insert_or(JOBS).values(self._new(order, caller)).on_conflict_do_nothing()
+        # Postgres' driver does not count what was inserted.
+        return connection.execute(new.returning(JOBS.c.id)).first() is not None
 
     def _new(self, order: Order, caller: str | None) -> Json:
         return job_values(order, state="queued", owner=self.process, caller=caller)
