@@ -18,7 +18,7 @@ from tests.chaos.calls import Call, Colour
 
 # How long a careful client goes on, in seconds, and how often it asks again after an answer that is final.
 _CARE_S = 150.0
-_ASK_AGAIN = 2
+_ASK_AGAIN = 1
 _PAUSE_S = 0.3
 
 

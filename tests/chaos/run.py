@@ -101,4 +101,5 @@ async def _storm(
                     say(f"{time.monotonic() - began:6.1f} s: kill {killer.kills}, {len(answers)} answers, {met} faults")
     finally:
         await client.aclose()
+    say(f"{time.monotonic() - began:6.1f} s: {len(answers)} answers")
     return answers
