@@ -133,7 +133,8 @@ def _good(entry: Entry) -> int:
 
 def _double(answers: Sequence[Answer], bills: Sequence[Bill], fates: Mapping[Bill, Fate]) -> list[Bill]:
     """The bills beyond one for each picture that was asked for; what was billed for nothing may be bought again."""
-    allowed = Counter(unit for answer in answers for unit in answer.call.units)
+    jobs = {answer.call.key or str(answer.call.number): answer.call for answer in answers}
+    allowed = Counter(unit for call in jobs.values() for unit in call.units)
     bought: defaultdict[int, list[Bill]] = defaultdict(list)
     for bill in bills:
         if bill.billed and fates[bill] != "spoilt":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -14,8 +14,9 @@ from tests.weather.world import ALL
 Kind = Literal["plain", "keyed", "background"]
 Colour = tuple[int, int, int]
 
-# A plain call may be one of so many equal ones, made at once: they are as many jobs.
-GROUP = 3
+# A call may be one of so many equal ones, made at once: they are as many jobs, but under one key they are one.
+_GROUPS: Mapping[Kind, int] = {"plain": 3, "keyed": 2, "background": 1}
+_GROUPED = 0.1
 # Between the seeds of two calls: picture i of a call has the call's seed + i.
 _STEP = 10
 # Some callers give up long before a job can be done, and their SDK repeats the call.
@@ -24,7 +25,7 @@ _PATIENCE_S = (0.7, 1.5, 3.0, 30.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of a client, its SDK's own retries included. `equals` is how many calls there are that ask for the same.
+    """One call of a client, its SDK's own retries included. `equals` is how many there are that ask for the same.
 
     `order` is in which the providers are to be tried, `timeout_s` how long the SDK waits before it repeats the call.
     """
@@ -40,7 +41,7 @@ class Call:
 
     @property
     def units(self) -> range:
-        """The seeds of its pictures: each is bought once for each equal call."""
+        """The seeds of its pictures: what may be bought once for each job."""
         return range(self.seed, self.seed + self.pictures)
 
     @property
@@ -80,12 +81,12 @@ def calls(number: int, random: Random) -> list[Call]:
             order=order,
             timeout_s=random.choice(_PATIENCE_S),
             pictures=random.choice((1, 1, 1, 1, 2)),
-            equals=GROUP if kind == "plain" and random.random() < 0.1 and len(found) + GROUP <= number else 1,
+            equals=_GROUPS[kind] if random.random() < _GROUPED else 1,
         )
         found += [replace(first, number=first.number + i) for i in range(first.equals)]
         if len(found) >= number:
             break
-    return found
+    return found[:number]
 
 
 def _kinds(number: int, random: Random) -> Iterator[Kind]:

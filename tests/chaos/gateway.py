@@ -60,7 +60,6 @@ class Gateway:
 
     def start(self) -> None:
         """Start a process, and wait until it is ready."""
-        assert not self.alive
         self.starts += 1
         environ = {**PATIENCE, "DARKROOM_DATA": str(self.folder / "data"), **self.environ}
         with self.log.open("ab") as log:

@@ -64,7 +64,8 @@ def clouds(*names: str, seed: int = 0, share: float = 0.0, run_s: float | None =
         for name in names:
             sim = _make(name, RUN_S[name] if run_s is None else run_s)
             sim.faults = storms[name] = Storm(name, Random(f"{seed} {name}"), share)
-            sims[name] = stack.enter_context(sim.running())
+            stack.enter_context(sim.running())
+            sims[name] = sim
         yield Clouds(sims=sims, storms=storms)
 
 

@@ -62,6 +62,16 @@ def test_equal_calls_may_be_bought_as_often() -> None:
     assert words(settled(answers, entries, bills)) == ["DOUBLE"]
 
 
+def test_under_one_key_they_are_one_job() -> None:
+    """Two equal calls under one key are bought once."""
+    answers = [replace(ANSWER, call=replace(CALL, number=number, kind="keyed", equals=2)) for number in range(2)]
+    second = replace(GOOD, job="b")
+
+    assert words(settled(answers, [ENTRY], [BILL])) == []
+    entries = [ENTRY, replace(ENTRY, id="img_2", attempts=(second,))]
+    assert words(settled(answers, entries, [BILL, replace(BILL, id="b")])) == ["DOUBLE"]
+
+
 def test_lost() -> None:
     """A bill of which the ledger has no word, or whose picture cannot be had, is lost."""
     assert words(of(BILL, entry=None)) == ["LOST"]

@@ -15,6 +15,7 @@ from typing import Literal
 
 import pytest
 from openai import APIStatusError, OpenAI
+from openai.types import ImagesResponse
 
 from tests.chaos import ledger
 from tests.chaos.calls import Call
@@ -175,8 +176,8 @@ def _call(base_url: str, call: Call, retries: int) -> tuple[int, str | None, boo
     """One call of the SDK: the status, the error's code, and whether the picture is the right one."""
     with OpenAI(base_url=base_url, api_key="none", max_retries=retries, timeout=60) as client:
         try:
-            response = client.images.edit(**call.fields())
+            response: ImagesResponse = client.images.edit(**call.fields())
         except APIStatusError as error:
             return error.status_code, error.code, False
-    [item] = response.data or ()
-    return 200, None, is_picture_of(str(item.b64_json), call.colour)
+    assert response.data
+    return 200, None, is_picture_of(str(response.data[0].b64_json), call.colour)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from openai import OpenAI
+from openai.types import ImagesResponse
 
 from tests.chaos import ledger
 from tests.chaos.calls import Call
@@ -28,8 +29,9 @@ CALL = Call(number=0, kind="plain", seed=10, colour=(200, 90, 30))
 def python(base_url: str, call: Call) -> str:
     """The picture that the Python SDK gets, as base64."""
     with OpenAI(base_url=base_url, api_key="none", max_retries=_RETRIES, timeout=_PATIENCE_S) as client:
-        [item] = client.images.edit(**call.fields()).data or ()
-    return str(item.b64_json)
+        response: ImagesResponse = client.images.edit(**call.fields())
+    assert response.data
+    return str(response.data[0].b64_json)
 
 
 def node(base_url: str, call: Call) -> str:

@@ -6,9 +6,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import httpx
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai.types import ImagesResponse
 
 from tests.chaos import ledger
 from tests.chaos.calls import Call
@@ -57,20 +58,19 @@ def test_sigterm(tmp_path: Path) -> None:
         assert last.headers["idempotent-replayed"] == "true"
 
 
-async def _calls(
-    calls: list[Call], base_url: str, served: Gateway, there: Clouds
-) -> Mapping[int, list[httpx.Response]]:
+async def _calls(calls: list[Call], base_url: str, served: Gateway, there: Clouds) -> Mapping[int, list[Any]]:
     """Make all calls, end the gateway when each has its job, start it again; all responses by the calls' seeds."""
-    heard: defaultdict[int, list[httpx.Response]] = defaultdict(list)
+    heard: defaultdict[int, list[Any]] = defaultdict(list)
 
     async def one(call: Call) -> None:
-        async def hear(response: httpx.Response) -> None:
+        async def hear(response: Any) -> None:
             heard[call.seed].append(response)
 
-        http = httpx.AsyncClient(event_hooks={"response": [hear]})
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [hear]})
         async with AsyncOpenAI(base_url=base_url, api_key="none", timeout=60, http_client=http) as sdk:
-            [item] = (await sdk.images.edit(**call.fields())).data or ()
-        assert is_picture_of(str(item.b64_json), call.colour)
+            response: ImagesResponse = await sdk.images.edit(**call.fields())
+        assert response.data
+        assert is_picture_of(str(response.data[0].b64_json), call.colour)
 
     async with asyncio.TaskGroup() as group:
         for call in calls:
