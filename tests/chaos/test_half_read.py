@@ -22,7 +22,7 @@ from tests.chaos.providers import clouds
 from tests.simulators.common import size
 
 _SIDE, _FACTOR = 400, 4
-# Whatever buffers there are between the two, half of the answer does not fit into them.
+# What the system has taken over from a process still arrives, 4 MB at most: the answer is larger.
 _BUFFER = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)]
 
 
@@ -53,8 +53,8 @@ def test_half_read(tmp_path: Path, first: Mapping[str, str], again: Mapping[str,
             with http.stream("POST", "/images/edits", data=form, files=files, headers=first) as response:
                 assert response.status_code == 200
                 whole, job = int(response.headers["content-length"]), response.headers["x-darkroom-job"]
-                read = _read(response, whole // 2, served)
-        assert whole // 2 <= read < whole
+                read = _read(response, whole // 8, served)
+        assert read < whole
         served.start()
         with OpenAI(base_url=served.base_url, api_key="none", max_retries=0) as sdk:
             raw = sdk.images.with_raw_response.edit(
