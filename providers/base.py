@@ -224,6 +224,10 @@ class Link:
         `data` is written down. With it `find` has to recognise the job in another process: no picture, no key.
         """
 
+    async def others(self) -> frozenset[str]:
+        """The provider's ids of jobs that are known to be those of other submits: for who looks for a lost one."""
+        return frozenset()
+
     def progress(self, share: float) -> None:
         """Tell how much is done, from 0 to 1, by the provider's own word."""
 

@@ -112,6 +112,7 @@ ATTEMPTS = _table(
     _json("files"),
     Index("attempts_by_job", "job", "sent_at"),
     Index("attempts_by_upstream_id", "provider", "upstream_id", unique=True),
+    Index("attempts_by_time", "provider", "sent_at"),
 )
 
 # The processes that share this database. One whose lease has lapsed is gone, and so are its callers.

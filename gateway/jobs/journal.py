@@ -43,6 +43,10 @@ class Journal:
         """Wait; a webhook cuts it short."""
         await asyncio.sleep(seconds)
 
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        """The ids of the jobs at an attempt's provider that are known to be other attempts'."""
+        return frozenset()
+
     async def heard(self, attempt: str, seconds: float) -> str | None:
         """The provider's id of a job, where a webhook tells it within so many seconds."""
         return None
@@ -83,6 +87,10 @@ class CallLink(Link):
         if share > self._share:
             self._share = share
             self._journal.progressed(self.attempt.number, share)
+
+    @override
+    async def others(self) -> frozenset[str]:
+        return await self._journal.others(self.attempt)
 
     @override
     async def sleep(self, seconds: float) -> None:

@@ -27,6 +27,8 @@ from providers.base import Handle
 __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
 
 OPEN = ("queued", "in_progress")
+# A job that is looked for at a provider is not older or younger than this by its submit, in seconds.
+_AROUND_S = 300.0
 
 
 class KeyReused(Exception):
@@ -228,6 +230,13 @@ class Ledger:
         """A job's attempts in the order in which they were made. Raises LedgerDown."""
         wanted = select(ATTEMPTS).where(ATTEMPTS.c.job == job).order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)
         return await self.database.read(lambda c: [attempt_of(row) for row in c.execute(wanted)])
+
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        """The ids of the jobs at an attempt's provider that are other attempts', of about its time. LedgerDown."""
+        around = ATTEMPTS.c.sent_at.between(attempt.sent_at - _AROUND_S, attempt.sent_at + _AROUND_S)
+        there = and_(ATTEMPTS.c.provider == attempt.provider, around, ATTEMPTS.c.id != attempt.id)
+        wanted = select(ATTEMPTS.c.upstream_id).where(there, ATTEMPTS.c.upstream_id.is_not(None))
+        return await self.database.read(lambda connection: frozenset(connection.execute(wanted).scalars()))
 
     async def take_orphans(self, limit: int) -> list[JobRow]:
         """Take over jobs that nobody works on any more. Raises LedgerDown."""

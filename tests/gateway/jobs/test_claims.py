@@ -96,3 +96,27 @@ async def test_a_lost_answer_is_never_that_of_another_call(imaging: Imaging, tmp
 
         with pytest.raises(Claimed):
             await opened.submitted(lost.id, attempt.handle, 1.0)
+
+
+async def test_who_looks_is_told_of_the_others(imaging: Imaging, tmp_path: Path) -> None:
+    """Already the first look leaves out what is known to be another attempt's, of that provider and time."""
+    dying = Listing("sim", deque([png()]))
+    elsewhere = Listing("elsewhere", deque([png()]))
+    sim = Listing("sim", deque([png()]), listed=["a"])
+    async with ledger(tmp_path) as first, ledger(tmp_path) as second:
+        before = jobs_of(executing(imaging, dying, elsewhere), first)
+        for name in ("sim", "elsewhere"):
+            known = await before.place(order(), candidates([name]))
+            await before.ended(known.id, asyncio.get_running_loop().time() + 10)
+        dying.hold_submit = asyncio.Event()
+        lost = await before.place(order(idempotency_key="1"), candidates(["sim"]))
+        while len(dying.jobs) < 2:  # noqa: ASYNC110 - a provider's list, not a thing of ours
+            await asyncio.sleep(0.005)
+        first.processes.unlock()
+
+        [attempt] = await taken_up(jobs_of(executing(imaging, sim), second), lost.id)
+
+        assert attempt.outcome == "ok"
+        assert [sent.others for sent in sim.sought] == [frozenset({dying.jobs[0].id})]
+        for job in before.going():
+            job.task.cancel()

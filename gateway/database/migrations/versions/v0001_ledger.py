@@ -85,6 +85,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("attempts_by_job", "attempts", ["job", "sent_at"], unique=False)
+    op.create_index("attempts_by_time", "attempts", ["provider", "sent_at"], unique=False)
     op.create_index("attempts_by_upstream_id", "attempts", ["provider", "upstream_id"], unique=True)
     op.create_table(
         "deliveries",
