@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,8 @@ from tests.simulators.common import Fault, Op
 
 _AT_ONCE = 4
 # So long after a picture has begun to come each of these kills strikes, in seconds.
-_AFTER_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+_AFTER_S = (0.0, 0.005, 0.01, 0.02)
+_PROVIDERS = ("fal", "replicate", "segmind", "apiframe")
 
 Again = Literal["key", "retry"]
 """How the call is repeated: by its caller under the same idempotency key, or by the SDK itself, without any."""
@@ -45,7 +46,7 @@ class Crash:
     provider: str
     op: Op
     fault: Fault | None
-    again: Again
+    again: Again = "key"
     after_s: float = 0.0
     status: int = 200
     billed: int = 1
@@ -68,38 +69,36 @@ class Played:
 
 
 def crashes() -> Iterator[Crash]:
-    """Every point, at each provider where it is there."""
-    ways: tuple[Again, ...] = ("key", "retry")
+    """Every point at each provider where it is there, repeated under a key; at one of them repeated by the SDK too."""
     held, lost = Fault(kind="hang"), Fault(kind="hang", after=True)
-    for again in ways:
-        for name in ("segmind", "apiframe"):
-            yield Crash(point="K1 before the submit", provider=name, op="upload", fault=held, again=again)
+    for name in _PROVIDERS:
+        yield from _both(Crash(point="K4 the job runs", provider=name, op="poll", fault=held))
+        yield from _both(Crash(point="K5 the picture has not come", provider=name, op="download", fault=held))
         # Apiframe takes the same submit again under the same key; of the others none can say for sure that it never
         # came, so nobody buys once more.
-        yield Crash(point="K2 the submit has not come", provider="apiframe", op="submit", fault=held, again=again)
-        for name in ("fal", "replicate", "segmind"):
-            yield Crash(
-                point="K2 the submit has not come", provider=name, op="submit", fault=held, again=again, status=504,
-                billed=0,
-            )  # fmt: skip
-        for name in ("fal", "replicate", "apiframe"):
-            yield Crash(point="K3 the submit was taken", provider=name, op="submit", fault=lost, again=again)
+        known = name == "apiframe"
+        never = Crash(point="K2 the submit has not come", provider=name, op="submit", fault=held)
+        yield from _both(never if known else replace(never, status=504, billed=0))
         # Nobody can ask Segmind for a job whose id it did not tell.
-        yield Crash(
-            point="K3 the submit was taken", provider="segmind", op="submit", fault=lost, again=again, status=504
-        )
-        for name in ("fal", "replicate", "segmind", "apiframe"):
-            yield Crash(point="K4 the job runs", provider=name, op="poll", fault=held, again=again)
-            yield Crash(point="K5 the picture has not come", provider=name, op="download", fault=held, again=again)
-        drip = Fault(kind="drip", seconds=0.05)
-        yield Crash(
-            point="K5 half of the picture has come", provider="fal", op="download", fault=drip, again=again, after_s=0.5
-        )
-    for after_s in _AFTER_S:
-        yield Crash(
-            point=f"K6 {after_s * 1000:g} ms after the download", provider="fal", op="download", fault=None,
-            again="key" if after_s in _AFTER_S[::2] else "retry", after_s=after_s,
-        )  # fmt: skip
+        taken = Crash(point="K3 the submit was taken", provider=name, op="submit", fault=lost)
+        yield from _both(taken if name != "segmind" else replace(taken, status=504))
+        if name in ("segmind", "apiframe"):
+            yield Crash(point="K1 before the submit", provider=name, op="upload", fault=held)
+    drip = Fault(kind="drip", seconds=0.05)
+    yield from _both(
+        Crash(point="K5 half of the picture has come", provider="fal", op="download", fault=drip, after_s=0.5)
+    )
+    yield Crash(point="K1 before the submit", provider="segmind", op="upload", fault=held, again="retry")
+    for number, after_s in enumerate(_AFTER_S):
+        point = f"K6 {after_s * 1000:g} ms after the download"
+        again: Again = "retry" if number % 2 else "key"
+        yield Crash(point=point, provider="fal", op="download", fault=None, again=again, after_s=after_s)
+
+
+def _both(crash: Crash) -> Iterator[Crash]:
+    yield crash
+    if crash.provider == "fal":
+        yield replace(crash, again="retry")
 
 
 CRASHES = {crash.name: crash for crash in crashes()}
