@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from tests.chaos.calls import Call, Colour
 
 # How long a careful client goes on, in seconds, and how often it asks again after an answer that is final.
-_CARE_S = 150.0
+_CARE_S = 90.0
 _ASK_AGAIN = 1
 _PAUSE_S = 0.3
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
 from tests.chaos.run import SMALL, Killer, Size, chaos
@@ -16,6 +18,8 @@ SEED = int(os.environ.get("CHAOS_SEED") or Random().randrange(10**6))
 SIZE = Size(calls=SMALL.calls, kills=SMALL.kills, seed=SEED)
 
 
+# A careful caller and a job that nobody can find take a minute together; most runs take half of that.
+@pytest.mark.timeout(300)
 def test_one_gateway(tmp_path: Path) -> None:
     """A gateway that is killed three times under forty calls buys each picture once, and has each that was bought."""
     with clouds(*ALL, seed=SEED, share=SIZE.share) as there, gateway(tmp_path, there.environ) as served:

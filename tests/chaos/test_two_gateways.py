@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tests.chaos.front import front
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
@@ -14,6 +16,8 @@ from tests.postgres import postgres
 from tests.weather.world import ALL
 
 
+# A careful caller and a job that nobody can find take a minute together; most runs take half of that.
+@pytest.mark.timeout(300)
 def test_two_gateways(tmp_path: Path) -> None:
     """Callers go to the one that is left, whose jobs now are those of both: nothing is bought twice, nothing lost."""
     with postgres() as database, clouds(*ALL, seed=SEED, share=SIZE.share) as there:
