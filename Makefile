@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE := tests/clients/node
 
-.PHONY: run setup test check format bench demo docs lock clean help
+.PHONY: run setup test check format bench demo chaos docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ bench: $(VENV)/.dev  ## what a call costs, as a table
 
 demo: $(VENV)/.dev  ## the gateway before four simulated providers
 	$(BIN)/python -m tests.demo
+
+chaos: $(VENV)/.dev  ## hundreds of calls under faults and kills, and the account of what was bought
+	$(BIN)/python -m tests.chaos
 
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/darkroom check --markdown > docs/models.md

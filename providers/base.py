@@ -187,7 +187,8 @@ class Sent:
     """A submit that left, and of whose answer nothing is known: what was written down right before it.
 
     `id` and `upstream` are the Job's, `at` is in seconds of the wall clock, `data` what the adapter gave to
-    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it.
+    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it. `others` are ids of jobs
+    there that are known to be those of other submits, however much like this one.
     """
 
     id: str
@@ -195,6 +196,7 @@ class Sent:
     at: float
     data: Mapping[str, str] = field(default_factory=dict)
     heard: str | None = None
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +223,10 @@ class Link:
 
         `data` is written down. With it `find` has to recognise the job in another process: no picture, no key.
         """
+
+    async def others(self) -> frozenset[str]:
+        """The provider's ids of jobs that are known to be those of other submits: for who looks for a lost one."""
+        return frozenset()
 
     def progress(self, share: float) -> None:
         """Tell how much is done, from 0 to 1, by the provider's own word."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
@@ -173,7 +174,7 @@ class Fal:
         try:
             request, where = await self._queue.submit(model, body, headers, until=until, webhook=link.webhook)
         except Unknown as exc:
-            return await self._recognised(sent, exc)
+            return await self._recognised(replace(sent, others=await link.others()), exc)
         return self._handle(sent, request, where)
 
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
@@ -246,7 +247,7 @@ class Fal:
     async def _recognised(self, sent: Sent, lost: Unknown) -> Handle:
         """Return the handle of the request that must be the job's; raise what was `lost` where there is none."""
         others = frozenset(request for request, owner in self._owners.items() if owner != sent.id)
-        request = await self._history.find(sent, others)
+        request = await self._history.find(sent, others | sent.others)
         if request is None:
             raise lost
         return self._handle(sent, request, {})

@@ -141,9 +141,10 @@ class Search:
             where = {"cursor": cursor}
         else:
             raise Unknown(f"{NAME}: the list of requests is too long")
-        if len(found) > _MOST_CANDIDATES:
+        candidates = frozenset(found) - self.others
+        if len(candidates) > _MOST_CANDIDATES:
             raise Unknown(f"{NAME}: too many requests were sent at that time")
-        return frozenset(found) - self.others
+        return candidates
 
     def _of_that_time(self, page: Json) -> Iterator[str]:
         for item in _items(page):

@@ -13,6 +13,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import httpx
 
@@ -144,7 +145,7 @@ class Replicate:
         try:
             prediction = await self._create(job, path, body)
         except Unknown as exc:
-            prediction = await self._sought(job, sent, exc)
+            prediction = await self._sought(job, replace(sent, others=await link.others()), exc)
         return self._handle(sent, prediction)
 
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
@@ -180,7 +181,11 @@ class Replicate:
         have been under way, with the key of then, and in which no prediction can be this one. Raises Unknown where it
         does not turn up within `reconcile_s`.
         """
-        search = self._search(sent, lambda name: self._ours.get(name, sent.id) != sent.id)
+
+        def taken(name: str) -> bool:
+            return name in sent.others or self._ours.get(name, sent.id) != sent.id
+
+        search = self._search(sent, taken)
         found = await search.run(asyncio.get_running_loop().time() + self._reconcile_s)
         if found is not None:
             return self._handle(sent, found)
@@ -226,7 +231,7 @@ class Replicate:
 
     async def _sought(self, job: Job, sent: Sent, lost: Unknown) -> dict[str, Json]:
         """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
-        search = self._search(sent, self._ours.__contains__)
+        search = self._search(sent, lambda name: name in self._ours or name in sent.others)
         until = min(job.deadline, asyncio.get_running_loop().time() + self._reconcile_s)
         with contextlib.suppress(Unknown):
             if prediction := await search.run(until, pause=_FIND_AFTER_S):

@@ -39,6 +39,7 @@ def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=1 if writes else 4,
         max_overflow=0,
+        hide_parameters=True,
         pool_pre_ping=True,
         pool_timeout=_CONNECT_S,
         connect_args={"connect_timeout": _CONNECT_S, "options": f"-c statement_timeout={_STATEMENT_MS}"},
@@ -51,7 +52,8 @@ def is_embedded(engine: Engine) -> bool:
 
 
 def _sqlite(path: Path, *, writes: bool) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", pool_size=1 if writes else 4, max_overflow=0)
+    # Hidden from messages and logs: there are prompts among the parameters.
+    engine = create_engine(f"sqlite:///{path}", pool_size=1 if writes else 4, max_overflow=0, hide_parameters=True)
     begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
 
     @event.listens_for(engine, "connect")

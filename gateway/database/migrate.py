@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -14,6 +15,8 @@ HEAD = "v0001"
 _FOLDER = Path(__file__).parent / "migrations"
 # Any number, the same for all: who migrates a Postgres holds the advisory lock of it.
 _LOCK = 7_209_118_451
+# What alembic is doing it keeps in a module of its own: two threads would mix up theirs.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def migrate(engine: Engine) -> None:
@@ -43,7 +46,8 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_FOLDER))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, HEAD)
+        with _ONE_AT_A_TIME:
+            command.upgrade(config, HEAD)
     except CommandError as error:
         raise NewerSchema("the database is of another version of Darkroom than this one") from error
 

@@ -99,6 +99,8 @@ ATTEMPTS = _table(
     _json("sent"),
     _text("heard", null=True),
     _json("handle"),
+    # The provider's id of its job, which belongs to one attempt alone.
+    _text("upstream_id", null=True),
     Column("estimate", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False),
     Column("actual", Boolean, nullable=False),
@@ -109,6 +111,8 @@ ATTEMPTS = _table(
     _json("notes"),
     _json("files"),
     Index("attempts_by_job", "job", "sent_at"),
+    Index("attempts_by_upstream_id", "provider", "upstream_id", unique=True),
+    Index("attempts_by_time", "provider", "sent_at"),
 )
 
 # The processes that share this database. One whose lease has lapsed is gone, and so are its callers.

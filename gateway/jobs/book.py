@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from gateway.jobs.bells import Bells
 from gateway.jobs.journal import Journal
-from gateway.jobs.ledger import Ledger
+from gateway.jobs.ledger import Ledger, LedgerDown
 from gateway.jobs.records import AttemptRow, Order
 from providers.base import Handle
 
@@ -93,6 +93,14 @@ class Book(Journal):
     @override
     async def sleep(self, attempt: str, seconds: float) -> None:
         await self._bells.sleep(attempt, seconds)
+
+    @override
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        try:
+            return await self._ledger.others(attempt)
+        except LedgerDown:
+            # Whether what is found is another's is looked at once more when that is written down.
+            return frozenset()
 
     @override
     async def heard(self, attempt: str, seconds: float) -> str | None:

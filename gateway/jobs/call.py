@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gateway.jobs.journal import CallLink, Journal, Stopped
-from gateway.jobs.ledger import LedgerDown
+from gateway.jobs.ledger import Claimed, LedgerDown
 from gateway.jobs.records import AttemptRow
 from normalization.values import Value
-from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Unfinished, Unknown
+from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Sent, Unfinished, Unknown
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
 _SEEN_S = 15.0
@@ -69,11 +69,11 @@ class Calls:
             raise Unknown(f"{attempt.provider} is no provider any more")
         handle = attempt.handle
         if handle is None or handle.held:
-            handle = await provider.find(attempt.as_sent())
+            handle = await provider.find(await self._sent(attempt, journal))
             if handle is None:
                 message = f"{attempt.provider}: the job was lost with the process that had it"
                 raise Failed(message, unbilled=True)
-            await self._note(journal, attempt.id, handle)
+            handle = await self._noted(provider, attempt, handle, journal)
         link = CallLink(journal, attempt)
         deadline = _now() + max(left, _LEAST_S)
         return await self._wait(provider, handle, (deadline, deadline), link, journal)
@@ -96,8 +96,7 @@ class Calls:
             raise Cancelled(None) from None
         except Unknown as lost:
             handle = await self._found(provider, link, journal, lost)
-        await self._note(journal, job.id, handle)
-        return handle, cancelled
+        return await self._noted(provider, link.attempt, handle, journal), cancelled
 
     async def _found(self, provider: Provider, link: CallLink, journal: Journal, lost: Unknown) -> Handle:
         """The job of a submit whose answer was lost, where the provider calls and tells of it. Raises `lost`."""
@@ -106,15 +105,36 @@ class Calls:
         name = await journal.heard(link.attempt.id, _HEARD_S)
         if name is None:
             raise lost
-        handle = await provider.find(replace(link.attempt, heard=name).as_sent())
+        handle = await provider.find(await self._sent(replace(link.attempt, heard=name), journal))
         if handle is None:
             raise lost
         return handle
 
-    async def _note(self, journal: Journal, attempt: str, handle: Handle) -> None:
-        # A ledger that is down now is written as soon as it is back: the job is bought, and is waited for in any case.
-        with contextlib.suppress(LedgerDown):
-            await journal.submitted(attempt, handle)
+    async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, journal: Journal) -> Handle:
+        """Write down whose a provider's job is, and return it. One that is another call's is not this one's: of equal
+        calls whose answers were lost each has to find one of its own. Raises Unknown where there is none."""
+        claimed: set[str] = set()
+        while True:
+            try:
+                await journal.submitted(attempt.id, handle)
+            except LedgerDown:
+                # It is written as soon as that can be: the job is bought, and is waited for in any case.
+                return handle
+            except Claimed:
+                found = None
+                if handle.id not in claimed:
+                    claimed.add(handle.id)
+                    sent = await self._sent(attempt, journal)
+                    found = await provider.find(replace(sent, others=sent.others | claimed))
+                if found is None:
+                    raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
+                handle = found
+            else:
+                return handle
+
+    async def _sent(self, attempt: AttemptRow, journal: Journal) -> Sent:
+        """What an adapter needs to find an attempt's job, and to tell it from those of others."""
+        return replace(attempt.as_sent(), others=await journal.others(attempt))
 
     async def _wait(
         self, provider: Provider, handle: Handle, limits: tuple[float, float], link: CallLink, journal: Journal

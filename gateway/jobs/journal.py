@@ -24,7 +24,7 @@ class Journal:
         """A request is about to leave that may buy something. What this raises stops it."""
 
     async def submitted(self, attempt: str, handle: Handle) -> None:
-        """A provider has taken the job."""
+        """A provider has taken the job. Raises Claimed where it is known to be another attempt's."""
 
     def ended(self, attempt: AttemptRow) -> None:
         """An attempt has ended, in one way or another."""
@@ -42,6 +42,10 @@ class Journal:
     async def sleep(self, attempt: str, seconds: float) -> None:
         """Wait; a webhook cuts it short."""
         await asyncio.sleep(seconds)
+
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        """The ids of the jobs at an attempt's provider that are known to be other attempts'."""
+        return frozenset()
 
     async def heard(self, attempt: str, seconds: float) -> str | None:
         """The provider's id of a job, where a webhook tells it within so many seconds."""
@@ -83,6 +87,10 @@ class CallLink(Link):
         if share > self._share:
             self._share = share
             self._journal.progressed(self.attempt.number, share)
+
+    @override
+    async def others(self) -> frozenset[str]:
+        return await self._journal.others(self.attempt)
 
     @override
     async def sleep(self, seconds: float) -> None:

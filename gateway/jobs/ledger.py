@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
@@ -23,13 +24,19 @@ from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json
 from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
 from providers.base import Handle
 
-__all__ = ["KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
+__all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
 
 OPEN = ("queued", "in_progress")
+# A job that is looked for at a provider is not older or younger than this by its submit, in seconds.
+_AROUND_S = 300.0
 
 
 class KeyReused(Exception):
     """The idempotency key was used for another request."""
+
+
+class Claimed(Exception):
+    """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
 
 
 class Superseded(Exception):
@@ -115,13 +122,20 @@ class Ledger:
         await self.database.write(write)
 
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
-        """Write down that a provider has taken a job. Raises LedgerDown: then it is written as soon as it can be."""
-        values = {"state": "submitted", "handle": handle_to_json(handle), "submitted_at": at}
+        """Write down that a provider has taken a job.
+
+        Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
+        """
+        kept = handle_to_json(handle)
+        values = {"state": "submitted", "handle": kept, "upstream_id": handle.id, "submitted_at": at}
 
         def write(connection: Connection) -> None:
             connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt).values(values))
 
-        await self._surely(write)
+        try:
+            await self._surely(write)
+        except IntegrityError as error:
+            raise Claimed from error
 
     def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""
@@ -217,6 +231,13 @@ class Ledger:
         wanted = select(ATTEMPTS).where(ATTEMPTS.c.job == job).order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)
         return await self.database.read(lambda c: [attempt_of(row) for row in c.execute(wanted)])
 
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        """The ids of the jobs at an attempt's provider that are other attempts', of about its time. LedgerDown."""
+        around = ATTEMPTS.c.sent_at.between(attempt.sent_at - _AROUND_S, attempt.sent_at + _AROUND_S)
+        there = and_(ATTEMPTS.c.provider == attempt.provider, around, ATTEMPTS.c.id != attempt.id)
+        wanted = select(ATTEMPTS.c.upstream_id).where(there, ATTEMPTS.c.upstream_id.is_not(None))
+        return await self.database.read(lambda connection: frozenset(connection.execute(wanted).scalars()))
+
     async def take_orphans(self, limit: int) -> list[JobRow]:
         """Take over jobs that nobody works on any more. Raises LedgerDown."""
 
@@ -281,8 +302,9 @@ class Ledger:
             from sqlalchemy.dialects.sqlite import insert as insert_or
         else:
             from sqlalchemy.dialects.postgresql import insert as insert_or  # type: ignore[assignment]
-        new = insert_or(JOBS).values(self._new(order, caller))
-        return bool(connection.execute(new.on_conflict_do_nothing()).rowcount)
+        new = insert_or(JOBS).values(self._new(order, caller)).on_conflict_do_nothing()
+        # Postgres' driver does not count what was inserted.
+        return connection.execute(new.returning(JOBS.c.id)).first() is not None
 
     def _new(self, order: Order, caller: str | None) -> Json:
         return job_values(order, state="queued", owner=self.process, caller=caller)

@@ -84,6 +84,7 @@ def attempt_values(attempt: AttemptRow) -> Json:
         "outcome": attempt.outcome,
         "sent": dict(attempt.sent) if attempt.sent is not None else None,
         "handle": handle_to_json(attempt.handle) if attempt.handle else None,
+        "upstream_id": attempt.handle.id if attempt.handle else None,
         "estimate": attempt.estimate,
         "cost": attempt.cost,
         "actual": attempt.actual,

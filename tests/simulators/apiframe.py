@@ -120,6 +120,10 @@ class Apiframe:
         """What lies at an address of ours."""
         return self._files[address.rpartition("/")[2]][0]
 
+    def given(self, job: str) -> Mapping[str, Any]:
+        """What a job was asked to do."""
+        return self._jobs[job].given
+
     @property
     def app(self) -> Starlette:
         return Starlette(

@@ -77,6 +77,11 @@ class FalAi(Desk):
         """The origin of the delivery host, for a guard's list."""
         return frozenset({self.media_url.removeprefix("http://")})
 
+    def given(self, job: str) -> Mapping[str, Any]:
+        """What a job was asked to do."""
+        given: Mapping[str, Any] = self._tasks[job].given
+        return given
+
     @property
     def queue(self) -> Starlette:
         # Only owner and app are in a job's address: with a sub-path nothing is found there.

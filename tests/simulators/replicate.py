@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,6 +85,10 @@ class Simulator:
         seconds = {job.id: job.predict_time for job in list(self.jobs.values())}
         bills = {name: ran * USD_PER_SECOND for name, ran in seconds.items() if ran > 0}
         return Books(taken=list(self.jobs), bills=bills, requests=list(self._requests))
+
+    def given(self, job: str) -> Mapping[str, Any]:
+        """What a job was asked to do."""
+        return self.jobs[job].input
 
     @contextmanager
     def running(self) -> Iterator[Simulator]:

@@ -146,6 +146,10 @@ class Segmind:
         """What lies at an address of ours."""
         return self._assets[address.rpartition("/")[2]]
 
+    def given(self, job: str) -> Mapping[str, Any]:
+        """What a job was asked to do."""
+        return self._tasks[job].given
+
     @property
     def app(self) -> Starlette:
         return Starlette(

@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.Column("sent", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("heard", sa.String(), nullable=True),
         sa.Column("handle", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("upstream_id", sa.String(), nullable=True),
         sa.Column("estimate", sa.BigInteger(), nullable=False),
         sa.Column("cost", sa.BigInteger(), nullable=False),
         sa.Column("actual", sa.Boolean(), nullable=False),
@@ -84,6 +85,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("attempts_by_job", "attempts", ["job", "sent_at"], unique=False)
+    op.create_index("attempts_by_time", "attempts", ["provider", "sent_at"], unique=False)
+    op.create_index("attempts_by_upstream_id", "attempts", ["provider", "upstream_id"], unique=True)
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(), nullable=False),
