@@ -25,8 +25,6 @@ AT_ONCE = 16
 
 _AT_ONE_RECEIVER = 2
 _TRY_S = 15.0
-# What is written by another process, or is due again, is looked for so often.
-_LOOK_S = 2.0
 # An answer is read so far, and for so long, out of courtesy: only its status counts.
 _ANSWER_BYTES = 4096
 _ANSWER_S = 1.0
@@ -37,7 +35,8 @@ _LEAVE_S = 1.0
 class Postman:
     """Delivers messages until it is cancelled. `posted` is set whenever this process has written new ones.
 
-    `client` is one of `strangers_client`, with the same guard. `chance` gives random numbers from 0 to 1.
+    `client` is one of `strangers_client`, with the same guard. What another process has written, or is due again, is
+    looked for every `look_s` seconds. `chance` gives random numbers from 0 to 1.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class Postman:
         secrets: Secrets,
         *,
         posted: asyncio.Event,
+        look_s: float = 2.0,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
@@ -55,6 +55,7 @@ class Postman:
         self._guard = guard
         self._secrets = secrets
         self._posted = posted
+        self._look_s = look_s
         self._chance = chance
         self._under_way: dict[asyncio.Task[None], Delivery] = {}
 
@@ -68,7 +69,7 @@ class Postman:
                     self._under_way[task] = delivery
                     task.add_done_callback(self._done)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
+                    async with asyncio.timeout(self._look_s):
                         await self._posted.wait()
         finally:
             await self._leave()
