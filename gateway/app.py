@@ -32,6 +32,7 @@ from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs, Rules
 from gateway.jobs.reports import Reports
+from gateway.jobs.resume import Keeper
 from gateway.opening import open_ledger
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
@@ -134,13 +135,14 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         postman = Postman(ledger.database, callers, guard, secrets, posted=ledger.posted)
         # It ends after the jobs: their callers are told as well.
         stack.push_async_callback(_stop, asyncio.create_task(_guard("postman", postman.run())))
+        keeper = Keeper(jobs, lease_s=settings.lease_s)
         beside = {
             "sweep": stored.sweep_for_ever(),
             "watch": _watch(providers),
-            "jobs": jobs.keep_house(),
+            "jobs": keeper.keep(),
             "purge": reports.purge_for_ever(settings.ledger_ttl_s, settings.parameters_ttl_s),
         }
-        closing = stack.enter_context(Closing(jobs, settings.grace_s))
+        closing = stack.enter_context(Closing(jobs, keeper, settings.grace_s))
         stack.push_async_callback(closing.finish)
         for name, work in beside.items():
             stack.push_async_callback(_stop, asyncio.create_task(_guard(name, work)))
@@ -165,7 +167,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
 def _rules(config: Config) -> Rules:
     usual = config.gateway.on_disconnect
     by_model = {model.id: model.on_disconnect or usual for model in config.models.values()}
-    return Rules(lease_s=config.gateway.lease_s, on_disconnect=by_model)
+    return Rules(on_disconnect=by_model)
 
 
 def _address(public_url: str | None, secrets: Secrets) -> Address:

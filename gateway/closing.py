@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from gateway.jobs.job import Jobs
+from gateway.jobs.resume import Keeper
 
 # Of the grace time: for whom a job is still finished, and until when everything else has to be handed over. What is
 # left is for the answers, for the last writes, and for the server itself.
@@ -21,8 +22,9 @@ class Closing:
     A signal can only be heard in the main thread; elsewhere the end begins with `finish`.
     """
 
-    def __init__(self, jobs: Jobs, grace_s: float) -> None:
+    def __init__(self, jobs: Jobs, keeper: Keeper, grace_s: float) -> None:
         self._jobs = jobs
+        self._keeper = keeper
         self._grace_s = grace_s
         self._began: float | None = None
         self._before: dict[int, Any] = {}
@@ -46,7 +48,7 @@ class Closing:
         """Wait for the jobs, or leave them to others, whichever comes first."""
         self._begin()
         assert self._began is not None
-        await self._jobs.close(self._began + _FINISH * self._grace_s, self._began + _LAST * self._grace_s)
+        await self._keeper.close(self._began + _FINISH * self._grace_s, self._began + _LAST * self._grace_s)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self._loop.call_soon_threadsafe(self._begin)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.engine import is_embedded, open_engine
@@ -19,13 +20,11 @@ from gateway.mistakes import ConfigError, Mistake
 from gateway.settings import GatewaySettings
 
 
-@asynccontextmanager
-async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
-    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
-    writer = open_engine(settings.ledger_url, data, writes=True)
-    reader = open_engine(settings.ledger_url, data, writes=False)
+def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
+    """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
     try:
-        await asyncio.to_thread(migrate, writer)
+        writer = open_engine(settings.ledger_url, data, writes=True)
+        migrate(writer)
     except (SQLAlchemyError, NewerSchema, OSError) as error:
         # Only the kind: the message may have the address with its password.
         found = (
@@ -34,6 +33,14 @@ async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Le
         where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
         expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
         raise ConfigError([Mistake("the ledger", where, found, expected)]) from error
+    return writer
+
+
+@asynccontextmanager
+async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
+    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
+    writer = await asyncio.to_thread(prepare_ledger, settings, data)
+    reader = open_engine(settings.ledger_url, data, writes=False)
     database = Database(writer, reader)
     locks = data / "processes" if is_embedded(writer) else None
     processes = Processes(database, lease_s=settings.lease_s, folder=locks)

@@ -18,6 +18,7 @@ from gateway.access.keys import Keys
 from gateway.config import SHIPPED, load
 from gateway.mistakes import ConfigError, Mistake
 from gateway.names import EMBEDDED
+from gateway.opening import prepare_ledger
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
@@ -27,6 +28,8 @@ def serve(host: str, port: int, workers: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     _check_exposure(host)
+    # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
+    prepare_ledger(config.gateway, Path(os.environ.get("DARKROOM_DATA", ".darkroom"))).dispose()
     # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _leave)

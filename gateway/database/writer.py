@@ -65,20 +65,24 @@ class Database:
         self._reader = reader
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._owed: deque[_Write] = deque()
+        self._closed = False
+        self._failing = False
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="ledger-read")
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
     @property
     def up(self) -> bool:
-        """Whether everything that was to be written has been."""
-        return not self._owed
+        """Whether the last write went well, and nothing is owed."""
+        return not (self._failing or self._owed)
 
     async def write(self, operation: Operation[T]) -> T:
         """Run an operation in a transaction; when this returns it is committed.
 
         Raises LedgerDown where it cannot be, and whatever the operation itself raises, which then changed nothing.
         """
+        if self._closed:
+            raise LedgerDown("closed")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._queue.put(_Write(operation, answer, loop, time.perf_counter()))
@@ -94,6 +98,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Write what is left, for a few seconds at most, and end."""
+        self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, 2 * _FLUSH_S)
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -143,10 +148,9 @@ class Database:
         self._owed.clear()
         if not whole:
             return
-        if len(whole) > 1 and self._together(whole):
-            return
-        for write in whole:
-            self._alone(write)
+        if len(whole) == 1 or not self._together(whole):
+            for write in whole:
+                self._alone(write)
         metrics.LEDGER_OWED.set(len(self._owed))
 
     def _together(self, whole: Sequence[_Write]) -> bool:
@@ -188,13 +192,16 @@ class Database:
             return
 
     def _refused(self, write: _Write, error: BaseException) -> None:
-        event("ledger.down", logging.ERROR, error=type(error).__name__)
+        if not self._failing:
+            event("ledger.down", logging.ERROR, error=type(error).__name__)
+        self._failing = True
         if write.answer is None:
             self._owed.append(write)
         else:
             write.settle(None, LedgerDown(type(error).__name__))
 
     def _done(self, write: _Write, result: object, error: BaseException | None) -> None:
+        self._failing = False
         metrics.LEDGER_SECONDS.observe(time.perf_counter() - write.began)
         if error is not None and write.answer is None:
             # Nobody hears of it, and trying it again would change nothing.

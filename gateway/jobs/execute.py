@@ -7,9 +7,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from gateway.jobs.call import Calls, Cancelled
 from gateway.jobs.imaging import Imaging
@@ -124,7 +124,7 @@ class Executor:
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
             work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
-            await _all(work, journal)
+            await _all(work)
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
@@ -138,7 +138,7 @@ class Executor:
             if attempt.state == "ended":
                 await self._remember(attempt, progress)
         going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
-        await _all(going, journal)
+        await _all(going)
         if not progress.attempts:
             raise Interrupted
         return _finished(progress, wanted)
@@ -268,16 +268,20 @@ async def unbroken(work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def _all(work: Iterable[Awaitable[None]], journal: Journal) -> None:
-    """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought."""
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought.
+
+    Raises CancelledError where one of them was left as it is, for another process.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
     try:
-        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
-        if journal.leaving:
+        if any(task.cancelled() for task in tasks):
             raise
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()
+        this = asyncio.current_task()
+        assert this is not None
+        this.uncancel()
 
 
 def _finished(progress: _Progress, wanted: int) -> Finished:

@@ -76,9 +76,8 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How long things last, in seconds. `on_disconnect` is by the model's id."""
+    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`."""
 
-    lease_s: float
     on_disconnect: Mapping[str, str]
 
 
@@ -232,6 +231,15 @@ class Jobs:
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
 
+    def going(self) -> list[Job]:
+        """The jobs that go on in this process."""
+        return list(self._live.values())
+
+    def stop(self, id: str) -> None:  # noqa: A002 - a job's id
+        """Cancel a job of this process, where that is possible."""
+        if (job := self._live.get(id)) is not None and self._may_cancel(job):
+            job.task.cancel()
+
     def live(self, job: str) -> Job | None:
         """A job of this process, while it goes on."""
         return self._live.get(job)
@@ -354,47 +362,6 @@ class Jobs:
         job.book.sent = bool(attempts)
         job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(_count_resumed)
-
-    async def keep_house(self) -> None:
-        """Renew this process's lease, take over the jobs of those who are gone, hear of cancels; without end."""
-        beat, pause = self._rules.lease_s / 3, min(1.0, self._rules.lease_s / 3)
-        beaten = 0.0
-        while True:
-            try:
-                if _now() - beaten >= beat:
-                    await self.ledger.processes.beat()
-                    beaten = _now()
-                    await self.take_orphans()
-                if self._live:
-                    for id_ in await self.ledger.cancels(list(self._live)):
-                        if (job := self._live.get(id_)) is not None and self._may_cancel(job):
-                            job.task.cancel()
-            except LedgerDown as error:
-                event("ledger.unreachable", logging.WARNING, error=str(error))
-            await asyncio.sleep(pause)
-
-    async def take_orphans(self) -> None:
-        """Go on with the jobs of processes that are gone. Raises LedgerDown."""
-        if self.leaving.is_set():
-            return
-        for row in await self.ledger.take_orphans(limit=500):
-            self.take_up(row, await self.ledger.attempts(row.order.id))
-
-    async def close(self, until: float, last: float) -> None:
-        """End: let jobs finish until `until`, then leave them to others, by `last` (event loop's clock).
-
-        What lives in a connection of this process is cancelled; what a provider has is not.
-        """
-        self.leaving.set()
-        tasks = {job.task for job in self._live.values()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=max(0.0, until - _now()))
-        self.let_go.set()
-        for job in self._live.values():
-            job.book.leaving = True
-            job.task.cancel()
-        if self._live:
-            await asyncio.wait({job.task for job in self._live.values()}, timeout=max(0.1, last - _now()))
 
 
 def _result(finished: Finished) -> Json:

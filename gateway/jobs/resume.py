@@ -1,0 +1,74 @@
+"""What goes on beside the requests so that no job is left alone: leases, jobs of processes that are gone, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.jobs.job import Jobs
+from gateway.jobs.ledger import LedgerDown
+from gateway.telemetry.logs import event
+
+# How soon another process's wish to cancel a job of ours is heard, in seconds.
+_HEAR_S = 1.0
+_ORPHANS = 500
+
+
+class Keeper:
+    """Keeps a process's jobs, and takes over those of others. `lease_s` is how long it is believed to be alive."""
+
+    def __init__(self, jobs: Jobs, *, lease_s: float) -> None:
+        self._jobs = jobs
+        self._lease_s = lease_s
+
+    async def keep(self) -> None:
+        """Renew the lease, take over the jobs of those who are gone, hear of cancels; without end."""
+        beat = self._lease_s / 3
+        beaten = -beat
+        while True:
+            try:
+                if _now() - beaten >= beat:
+                    await self._jobs.ledger.processes.beat()
+                    beaten = _now()
+                    await self.take_orphans()
+                await self._hear_of_cancels()
+            except LedgerDown as error:
+                event("ledger.unreachable", logging.WARNING, error=str(error))
+            await asyncio.sleep(min(_HEAR_S, beat))
+
+    async def take_orphans(self) -> None:
+        """Go on with the jobs of processes that are gone. Raises LedgerDown."""
+        if self._jobs.leaving.is_set():
+            return
+        for row in await self._jobs.ledger.take_orphans(limit=_ORPHANS):
+            self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
+
+    async def close(self, until: float, last: float) -> None:
+        """End: let jobs finish until `until`, then leave them to others, by `last` (event loop's clock).
+
+        What lives in a connection of this process is cancelled; what a provider has is not.
+        """
+        self._jobs.leaving.set()
+        await _wait(self._tasks(), until)
+        self._jobs.let_go.set()
+        for job in self._jobs.going():
+            job.book.leaving = True
+            job.task.cancel()
+        await _wait(self._tasks(), last)
+
+    async def _hear_of_cancels(self) -> None:
+        going = [job.order.id for job in self._jobs.going()]
+        for name in await self._jobs.ledger.cancels(going) if going else ():
+            self._jobs.stop(name)
+
+    def _tasks(self) -> set[asyncio.Task[object]]:
+        return {job.task for job in self._jobs.going()}
+
+
+async def _wait(tasks: set[asyncio.Task[object]], until: float) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=max(0.1, until - _now()))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

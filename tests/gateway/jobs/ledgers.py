@@ -1,0 +1,47 @@
+"""Ledgers for tests, each over a real database, and gateways' jobs over them."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.config import SHIPPED, load
+from gateway.jobs.execute import Executor
+from gateway.jobs.job import Jobs, Rules
+from gateway.jobs.ledger import Ledger
+from gateway.jobs.records import Order
+from gateway.opening import open_ledger
+
+
+@asynccontextmanager
+async def ledger(folder: Path, url: str | None = None, **settings: Any) -> AsyncIterator[Ledger]:
+    """One process's ledger, in a folder or at an address."""
+    changed = {"lease_s": 1.0, **settings, "ledger_url": url}
+    async with open_ledger(load(SHIPPED, {}).gateway.model_copy(update=changed), folder) as opened:
+        yield opened
+
+
+def order(**given: Any) -> Order:
+    """An order as the front door makes it."""
+    now = time.time()
+    plain: dict[str, Any] = {
+        "id": f"img_{secrets.token_hex(12)}",
+        "key": "",
+        "fingerprint": "same",
+        "model": "made-up",
+        "mode": "plain",
+        "params": {"params": {"prompt": "a cup"}},
+        "delivery": {"response_format": "both"},
+        "wanted": 1,
+        "estimate": 30_000,
+        "created_at": now,
+        "deadline_at": now + 30,
+    }
+    return Order(**{**plain, **given})
+
+
+def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish") -> Jobs:
+    """The jobs of one process."""
+    return Jobs(executor, ledger, rules=Rules(on_disconnect={"made-up": on_disconnect}))
