@@ -150,7 +150,6 @@ class FalSettings(Frozen):
     queue_url: Origin = "https://queue.fal.run"
     run_url: Origin = "https://fal.run"
     rest_url: Origin = "https://rest.fal.ai"
-    api_url: Origin = "https://api.fal.ai"
     mode: Literal["queue", "run"] = "queue"
     key_env: str = "FAL_KEY"
 
