@@ -77,6 +77,7 @@ def _fal(parts: Parts) -> Provider:
         queue_url=settings.queue_url,
         run_url=settings.run_url,
         rest_url=settings.rest_url,
+        api_url=settings.api_url,
         mode=settings.mode,
         **_cloud(parts),
     )

@@ -145,11 +145,12 @@ class ReplicateSettings(Frozen):
 
 
 class FalSettings(Frozen):
-    """`[fal]`. `mode` is the queue, or the synchronous host."""
+    """`[fal]`. `mode` is the queue, or the synchronous host; `api_url` has the list of our requests."""
 
     queue_url: Origin = "https://queue.fal.run"
     run_url: Origin = "https://fal.run"
     rest_url: Origin = "https://rest.fal.ai"
+    api_url: Origin = "https://api.fal.ai"
     mode: Literal["queue", "run"] = "queue"
     key_env: str = "FAL_KEY"
 

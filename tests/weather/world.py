@@ -248,6 +248,7 @@ def addresses(sims: Mapping[str, Sim]) -> dict[str, str]:
         prefix = f"DARKROOM_PROVIDERS__{name.upper()}__"
         if isinstance(sim, fal.FalAi):
             urls = {"QUEUE_URL": sim.queue_url, "RUN_URL": sim.run_url, "REST_URL": sim.rest_url}
+            urls["API_URL"] = sim.api_url
             allow |= sim.allow
         elif isinstance(sim, replicate.Simulator):
             urls = {"BASE_URL": sim.url}
