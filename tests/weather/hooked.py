@@ -41,7 +41,7 @@ def ask(client: httpx.Client, *, headers: Mapping[str, str] | None = None, **fie
 
 def begin(client: httpx.Client, receiver: Receiver, path: str = "/hook", **fields: str) -> str:
     """Begin a job of which the receiver is told; the job's id."""
-    answer = ask(client, background="true", webhook_url=f"{receiver.url}{path}", **fields)
+    answer = ask(client, headers=None, background="true", webhook_url=f"{receiver.url}{path}", **fields)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

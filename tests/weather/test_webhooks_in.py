@@ -217,6 +217,16 @@ def test_strangers() -> None:
         assert sim.books.taken == []
 
 
+def test_providers_need_no_key_of_ours() -> None:
+    """Where callers need a key, a webhook comes without one, and to the name under which the server is public."""
+    with hooked("replicate", DARKROOM_API_KEYS="one") as there:
+        path, host = SECRETS.path("replicate", "dr-1"), {"host": "images.example.org"}
+        body = b'{"id": "%s", "status": "succeeded"}' % (b"a" * 26)
+        signed = of(there, Simulator).hooks._headers("msg_1", body, False)
+        assert httpx.post(there.url + path, content=body, headers={**signed, **host}).json() == {"ok": True}
+        assert httpx.get(f"{there.url}/v1/webhooks/secret").status_code == 401
+
+
 def test_without_a_public_address_nobody_is_asked_to_call() -> None:
     """No provider is given an address that it could not reach."""
     with world("replicate", "fal") as there:
