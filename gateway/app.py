@@ -19,12 +19,13 @@ from starlette.types import ASGIApp
 
 from gateway import adapters
 from gateway.access.keys import Keys
-from gateway.api import edits, files, health, image_jobs, models, requests
+from gateway.api import edits, files, health, hooks, image_jobs, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_http_exception
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
+from gateway.jobs.book import Address
 from gateway.jobs.call import Calls
 from gateway.jobs.execute import Executor
 from gateway.jobs.files import Files, open_store
@@ -39,13 +40,17 @@ from gateway.routing.pricing import MICROS
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
+from gateway.webhooks.postman import AT_ONCE, Postman
+from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
 from providers.base import Provider
-from providers.download import downloads_client
+from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
 
 VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
+# Under the 5 seconds after which common servers close an idle connection.
+_KEEPALIVE_S = 4.0
 
 
 def create() -> ASGIApp:
@@ -71,11 +76,13 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
         app.add_api_route(f"{prefix}/images/jobs", image_jobs.list_jobs, methods=["GET"])
         app.add_api_route(f"{prefix}/images/jobs/{{id}}", image_jobs.read_job, methods=["GET"])
         app.add_api_route(f"{prefix}/images/jobs/{{id}}/cancel", image_jobs.cancel_job, methods=["POST"])
+        app.add_api_route(f"{prefix}/webhooks/secret", hooks.read_secret, methods=["GET"])
         app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
         app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])
     app.add_api_route("/v1/requests", requests.list_requests, methods=["GET"])
     app.add_api_route("/v1/requests/{id}", requests.read_request, methods=["GET"])
     app.add_api_route("/v1/requests/{id}/payload", requests.forget_payload, methods=["DELETE"])
+    app.add_api_route("/hooks/{provider}/{attempt}/{mac}", hooks.hear, methods=["POST"])
     app.add_api_route("/files/{name}", files.read_file, methods=["GET", "HEAD"])
     app.add_api_route("/metrics", health.expose_metrics, methods=["GET"])
     app.add_api_route("/healthz", health.healthz, methods=["GET"])
@@ -94,6 +101,9 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         guard = Guard(allow=frozenset(settings.url_allow))
         client = await stack.enter_async_context(http.client())
         downloads = await stack.enter_async_context(downloads_client(guard))
+        callers = await stack.enter_async_context(
+            strangers_client(guard, accept="*/*", max_connections=AT_ONCE, keepalive_s=_KEEPALIVE_S)
+        )
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
@@ -120,7 +130,11 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         reports = Reports(ledger.database)
-        jobs = Jobs(executor, ledger, rules=_rules(config))
+        secrets = await open_secrets(ledger.database, settings.webhook_secret)
+        jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
+        postman = Postman(ledger.database, callers, guard, secrets, posted=ledger.posted)
+        # It ends after the jobs: their callers are told as well.
+        stack.push_async_callback(_stop, asyncio.create_task(_guard("postman", postman.run())))
         keeper = Keeper(jobs, lease_s=settings.lease_s)
         beside = {
             "sweep": stored.sweep_for_ever(),
@@ -143,6 +157,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             files=stored,
             jobs=jobs,
             reports=reports,
+            secrets=secrets,
             guard=guard,
             breakers=breakers,
             learning=learning,
@@ -153,6 +168,13 @@ def _rules(config: Config) -> Rules:
     usual = config.gateway.on_disconnect
     by_model = {model.id: model.on_disconnect or usual for model in config.models.values()}
     return Rules(on_disconnect=by_model)
+
+
+def _address(public_url: str | None, secrets: Secrets) -> Address:
+    """Where providers may report to: nowhere, while they cannot reach us."""
+    if public_url is None:
+        return lambda provider, attempt: None
+    return lambda provider, attempt: public_url + secrets.path(provider, attempt)
 
 
 async def _watch(providers: Mapping[str, Provider]) -> None:

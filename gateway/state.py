@@ -15,6 +15,7 @@ from gateway.jobs.reports import Reports
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.select import Condition
+from gateway.webhooks.secret import Secrets
 from normalization.model import Model
 from providers.base import Provider
 from providers.guard import Guard
@@ -31,6 +32,7 @@ class State:
     files: Files
     jobs: Jobs
     reports: Reports
+    secrets: Secrets
     guard: Guard
     breakers: Breakers
     learning: Learning

@@ -82,7 +82,9 @@ async def heard(headers: Mapping[str, str], body: bytes, key: str) -> Heard | No
         return None
     answer = await decoded(body)
     name = at(answer, "jobId")
-    return Heard(id=name, progress=share_of(answer)) if isinstance(name, str) and JOB_ID.fullmatch(name) else None
+    if not isinstance(name, str) or not JOB_ID.fullmatch(name):
+        return None
+    return Heard(id=name, progress=share_of(answer), ended=not state_of(answer) or state_of(answer) in ENDED)
 
 
 def cost_of(answer: Json, usd_per_credit: str) -> int | None:

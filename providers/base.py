@@ -204,10 +204,12 @@ class Heard:
     """What a webhook said, once it is known to come from the provider: a hint, for the job itself is asked.
 
     `id` is the provider's id of the job, None where it tells none; `progress` its share that is done, from 0 to 1.
+    `ended` is false where it says that the job goes on: then there is nothing to ask for yet.
     """
 
     id: str | None = None
     progress: float | None = None
+    ended: bool = True
 
 
 class Link:

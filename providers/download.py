@@ -42,21 +42,33 @@ class Gone(Exception):
 
 
 def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.AsyncClient:
-    """Return the client for results: apart from the one for APIs, so that no key can ever be on it.
+    """Return the client for results. The caller closes it."""
+    return strangers_client(guard, accept="image/*,*/*;q=0.5", max_connections=max_connections)
+
+
+def strangers_client(
+    guard: Guard, *, accept: str, max_connections: int, keepalive_s: float = 15.0
+) -> httpx.AsyncClient:
+    """Return a client for a stranger's addresses: apart from the one for APIs, so that no key can ever be on it.
 
     It resolves names through the guard, follows no redirects, keeps no cookies, and reads nothing from the
-    environment. The caller closes it.
+    environment. `keepalive_s` is how long an idle connection is kept, in seconds. The caller closes it.
     """
     tls = httpx.create_ssl_context(trust_env=False)
 
     def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=tls, limit=max_connections, resolver=guard.resolver())
+        connector = aiohttp.TCPConnector(
+            ssl=tls,
+            limit=max_connections,
+            resolver=guard.resolver(),
+            keepalive_timeout=keepalive_s,
+        )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
     return httpx.AsyncClient(
         transport=Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S, pool=None),
-        headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": "image/*,*/*;q=0.5"},
+        headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": accept},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         trust_env=False,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from providers.base import Heard, Undecodable
 from providers.http import Unanswered
 from providers.polling import Again
-from providers.replicate_answer import job_id
+from providers.replicate_answer import ENDED, job_id
 from providers.replicate_api import Missing
 from providers.share import share
 from providers.signatures import StandardWebhook, standard_webhook
@@ -42,7 +42,8 @@ class Hook:
             return None
         if not isinstance(prediction, dict) or not (name := job_id(prediction)):
             return None
-        return Heard(id=name, progress=share(prediction.get("logs")))
+        ended = prediction.get("status") in ENDED
+        return Heard(id=name, progress=share(prediction.get("logs")), ended=ended)
 
     async def _is_theirs(self, message: StandardWebhook) -> bool:
         secret = self._secret

@@ -20,6 +20,9 @@ OURS = {
     "gateway.telemetry": {"gateway.telemetry"},
     "gateway.access": {"gateway.access", "gateway.telemetry"},
     "gateway.database": {"gateway.database", "gateway.telemetry", "gateway.mistakes"},
+    "gateway.webhooks": {
+        "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.guard",
+    },
     "gateway.jobs": {
         "gateway.jobs", "gateway.database", "gateway.routing", "gateway.telemetry", "providers.base", "normalization",
     },
@@ -29,6 +32,7 @@ WORLD = {
     "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "nacl", "pybase64", "typing_extensions"},
     "providers.worker": {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio"},
     "gateway.database": {"sqlalchemy", "alembic"},
+    "gateway.webhooks": {"httpx", "sqlalchemy"},
     "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
     "gateway.routing": set(),
     "gateway.access": set(),

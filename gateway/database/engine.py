@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, func, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 
 from gateway.mistakes import ConfigError, Mistake
@@ -49,6 +52,23 @@ def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
 def is_embedded(engine: Engine) -> bool:
     """Whether the database is a file of this machine."""
     return engine.dialect.name == "sqlite"
+
+
+def database_time(connection: Connection, clock: Callable[[], float] = time.time) -> float:
+    """The time in seconds since the epoch that all processes share: on other machines clocks may differ.
+
+    `clock` is this machine's, and that of its embedded database.
+    """
+    if connection.dialect.name == "sqlite":
+        return clock()
+    return float(connection.execute(select(func.extract("epoch", text("clock_timestamp()")))).scalar_one())
+
+
+def insert_new(connection: Connection, table: Table) -> Insert:
+    """An insert that does nothing where there is such a row already: two processes at once are told apart by that."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _sqlite(path: Path, *, writes: bool) -> Engine:

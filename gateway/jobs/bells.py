@@ -23,11 +23,16 @@ class Bells:
     def __init__(self) -> None:
         self._bells: OrderedDict[str, _Bell] = OrderedDict()
 
-    def ring(self, attempt: str, name: str | None) -> None:
-        """Wake whoever waits for this attempt. `name` is the provider's id of its job."""
+    def ring(self, attempt: str, name: str | None, *, ended: bool = True) -> None:
+        """Wake whoever waits for this attempt. `name` is the provider's id of its job.
+
+        What does not say that the job has `ended` wakes nobody who knows the name: the question would come too early.
+        """
         bell = self._of(attempt)
+        news = bell.name is None and name is not None
         bell.name = bell.name or name
-        bell.event.set()
+        if ended or news:
+            bell.event.set()
 
     async def sleep(self, attempt: str, seconds: float) -> None:
         """Wait so long, or until it rings."""

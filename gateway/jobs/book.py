@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import Ledger, LedgerDown
 from gateway.jobs.records import AttemptRow, Order
 from providers.base import Handle
+
+_LOOK_S = 1.0
 
 Address = Callable[[str, str], "str | None"]
 """Where a provider may report of an attempt: from its name and the attempt's id."""
@@ -78,7 +81,8 @@ class Book(Journal):
 
     @override
     def progressed(self, number: int, share: float) -> None:
-        self._shares[number] = share
+        # Several tell of it, and not in order.
+        self._shares[number] = max(share, self._shares.get(number, 0.0))
         self.share = sum(self._shares.values()) / max(self._order.wanted, len(self._shares))
         self._moved()
 
@@ -104,4 +108,12 @@ class Book(Journal):
 
     @override
     async def heard(self, attempt: str, seconds: float) -> str | None:
-        return await self._bells.heard(attempt, seconds)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (name := await self._bells.heard(attempt, min(_LOOK_S, left))) is not None:
+                return name
+            # The webhook may have come to another process.
+            with contextlib.suppress(LedgerDown):
+                if (found := await self._ledger.attempt(attempt)) is not None and found.heard is not None:
+                    return found.heard
+        return None

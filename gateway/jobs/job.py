@@ -18,7 +18,7 @@ from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, Inte
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from providers.base import Provider, Unknown
+from providers.base import Heard, Provider, Unknown
 
 # A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
@@ -335,6 +335,23 @@ class Jobs:
         row = await self.ledger.read(id)
         if row is not None and row.state == "failed" and await self.ledger.reopen(id):
             self.take_up(row, await self.ledger.attempts(id))
+
+    async def heard(self, attempt: str, heard: Heard) -> bool:
+        """Take in what a provider's webhook said of an attempt; false where there is none. Raises LedgerDown.
+
+        Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.
+        """
+        live = next((job for job in self._live.values() if attempt in job.book.going), None)
+        if live is not None:
+            self.bells.ring(attempt, heard.id, ended=heard.ended)
+        row = await self.ledger.heard(attempt, heard.id)
+        if row is None:
+            return False
+        if live is not None and heard.progress is not None:
+            live.book.progressed(row.number, heard.progress)
+        if row.state == "unknown" and not self.leaving.is_set():
+            await self.reconcile(row.job)
+        return True
 
     def take_up(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
         """Go on with a job that no process works on."""

@@ -10,6 +10,7 @@ The order of writes of one upstream call, and what a crash after each leaves:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Ledger:
         self.database = database
         self.processes = processes
         self.process = processes.id
+        self.posted = asyncio.Event()
+        """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
         self._key_ttl_s = key_ttl_s
         self._join_window_s = join_window_s
         self._clock = clock
@@ -169,6 +172,8 @@ class Ledger:
             if end.deliveries:
                 connection.execute(insert(DELIVERIES), list(end.deliveries))
 
+        if end.deliveries:
+            self.posted.set()
         await self._surely(write)
 
     def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
@@ -180,6 +185,8 @@ class Ledger:
                 connection.execute(insert(DELIVERIES), list(deliveries))
 
         self.database.later(write)
+        if deliveries:
+            self.posted.set()
 
     def left(self, job: str, *, delivered: bool) -> None:
         """Write down that the caller who waited here is gone, with the whole answer or without it."""
@@ -198,13 +205,18 @@ class Ledger:
         """Keep the provider's id of a job, as a webhook told it; the attempt, None where there is none. LedgerDown."""
 
         def write(connection: Connection) -> AttemptRow | None:
-            if name is not None:
-                silent = and_(ATTEMPTS.c.id == attempt, ATTEMPTS.c.heard.is_(None))
-                connection.execute(update(ATTEMPTS).where(silent).values(heard=name))
-            row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt)).first()
-            return attempt_of(row) if row else None
+            silent = and_(ATTEMPTS.c.id == attempt, ATTEMPTS.c.heard.is_(None))
+            connection.execute(update(ATTEMPTS).where(silent).values(heard=name))
+            return _attempt(connection, attempt)
 
+        found = await self.attempt(attempt)
+        if found is None or name is None or found.heard is not None or found.handle is not None:
+            return found
         return await self.database.write(write)
+
+    async def attempt(self, attempt: str) -> AttemptRow | None:
+        """An attempt by its id. Raises LedgerDown."""
+        return await self.database.read(lambda connection: _attempt(connection, attempt))
 
     async def ask_to_cancel(self, job: str) -> None:
         """Ask whichever process works on a job to cancel it. Raises LedgerDown."""
@@ -353,6 +365,11 @@ class Ledger:
         except LedgerDown:
             self.database.later(operation)
             raise
+
+
+def _attempt(connection: Connection, attempt: str) -> AttemptRow | None:
+    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt)).first()
+    return attempt_of(row) if row else None
 
 
 def _save(connection: Connection, attempt: AttemptRow) -> None:

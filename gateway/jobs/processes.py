@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, update
 
+from gateway.database.engine import database_time
 from gateway.database.schema import PROCESSES
 from gateway.database.writer import Database
 
@@ -86,9 +87,7 @@ class Processes:
 
     def _now(self, connection: Connection) -> float:
         """The time by which leases are held against each other: replicas' own clocks may differ."""
-        if connection.dialect.name == "sqlite":
-            return self._clock()
-        return float(connection.execute(select(func.extract("epoch", text("clock_timestamp()")))).scalar_one())
+        return database_time(connection, self._clock)
 
     def _is_free(self, path: Path) -> bool:
         try:

@@ -43,6 +43,8 @@ class Hooks:
         self.way: Literal["once", "twice", "late", "forged", "none"] = "once"
         self.late_s = 0.3
         self.user = "github|1234567"
+        self.addresses: dict[str, str] = {}
+        """Where each job is to be told of, by its id."""
         self.delivered: list[Delivery] = []
         self.published: list[SigningKey] = [SigningKey.generate(), SigningKey.generate()]
         self._key = self.published[-1]
@@ -63,6 +65,7 @@ class Hooks:
 
     def follow(self, task: Task, url: str) -> None:
         """Tell an address of the end of a job, when that comes."""
+        self.addresses[task.id] = url
         following = asyncio.create_task(self._follow(task, url))
         self._tasks.add(following)
         following.add_done_callback(self._tasks.discard)

@@ -45,6 +45,8 @@ MAKERS: Mapping[str, Callable[[], Sim]] = {
 ALL = ("fal", "replicate", "segmind", "apiframe")
 # Stands for the canary's `host:port` wherever it occurs in an address.
 CANARY = "canary.invalid:1"
+# Stands for the gateway's own `host:port`, as in its public address.
+SELF = "self.invalid:1"
 # Short, so that what hangs is soon over; breakers that never open, so that one request does not show in the next.
 PATIENCE: Mapping[str, str] = {
     "DARKROOM_GATEWAY__DEADLINE_S": "10",
@@ -196,8 +198,10 @@ class _Gateway(uvicorn.Server):
 @contextmanager
 def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
     """Serve the gateway's own application on a free port until the block ends, its lifespan included."""
-    app = build(load(config, environ), environ)
     listening = socket.create_server(("127.0.0.1", 0))
+    origin = f"127.0.0.1:{listening.getsockname()[1]}"
+    environ = {name: text.replace(SELF, origin) for name, text in environ.items()}
+    app = build(load(config, environ), environ)
     settings = uvicorn.Config(app, lifespan="on", log_config=None, ws="none", timeout_graceful_shutdown=2)
     server = _Gateway(settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
@@ -206,7 +210,6 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
         while not server.started:
             assert thread.is_alive(), "the gateway did not start"
             thread.join(0.005)
-        origin = f"127.0.0.1:{listening.getsockname()[1]}"
         yield Served(url=f"http://{origin}", origin=origin)
     finally:
         server.should_exit = True

@@ -1,0 +1,1 @@
+"""Webhooks: callers are told of their jobs, and providers tell of theirs."""

@@ -1,0 +1,64 @@
+"""What webhooks are signed with: one secret of the server, from which everything else is derived."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import secrets
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, select
+
+from gateway.database.engine import insert_new
+from gateway.database.schema import SECRETS
+from gateway.database.writer import Database
+
+_NAME = "webhooks"
+_PREFIX = "whsec_"
+_BYTES = 32
+# Half of a SHA-256: an address stays short, and is no easier to guess.
+_MAC_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Derives secrets from the server's own, `master`."""
+
+    master: bytes = field(repr=False)
+
+    def of_caller(self, key: str) -> str:
+        """The secret of an API key, by the key's id, as Standard Webhooks writes one."""
+        return _PREFIX + base64.b64encode(hmac.digest(self.master, f"webhook:{key}".encode(), "sha256")).decode()
+
+    def headers(self, key: str, name: str, body: bytes, at: float) -> dict[str, str]:
+        """The headers of a message by Standard Webhooks 1.0. `at` is the time of the try: seconds since the epoch."""
+        secret = base64.b64decode(self.of_caller(key).removeprefix(_PREFIX))
+        content = f"{name}.{int(at)}.".encode() + body
+        signature = base64.b64encode(hmac.digest(secret, content, "sha256")).decode()
+        return {"webhook-id": name, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,{signature}"}
+
+    def path(self, provider: str, attempt: str) -> str:
+        """Where a provider reports of an attempt: nobody else can know it."""
+        return f"/hooks/{provider}/{attempt}/{self._mac(provider, attempt)}"
+
+    def is_path(self, provider: str, attempt: str, mac: str) -> bool:
+        """Whether an address is one of ours, compared in constant time."""
+        return hmac.compare_digest(self._mac(provider, attempt).encode(), mac.encode())
+
+    def _mac(self, provider: str, attempt: str) -> str:
+        return hmac.new(self.master, f"hook:{provider}:{attempt}".encode(), "sha256").hexdigest()[:_MAC_DIGITS]
+
+
+async def open_secrets(database: Database, configured: str | None) -> Secrets:
+    """The secrets of the operator's `whsec_…`, else of the one in the ledger, drawn by whoever starts first.
+
+    Raises LedgerDown.
+    """
+    kept = configured if configured is not None else await database.write(_drawn)
+    return Secrets(base64.b64decode(kept.removeprefix(_PREFIX)))
+
+
+def _drawn(connection: Connection) -> str:
+    value = _PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
+    connection.execute(insert_new(connection, SECRETS).values(name=_NAME, value=value))
+    return str(connection.execute(select(SECRETS.c.value).where(SECRETS.c.name == _NAME)).scalar_one())

@@ -1,0 +1,117 @@
+"""A database with messages in it, and postmen who send them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from gateway.database.engine import open_engine
+from gateway.database.migrate import migrate
+from gateway.database.schema import DELIVERIES, JOBS
+from gateway.database.writer import Database
+from gateway.jobs.outbox import messages
+from gateway.jobs.records import Order
+from gateway.jobs.rows import job_values
+from gateway.webhooks.postman import AT_ONCE, Postman
+from gateway.webhooks.secret import Secrets
+from providers.download import strangers_client
+from providers.guard import Guard
+
+SECRETS = Secrets(bytes(range(32)))
+
+
+@asynccontextmanager
+async def opened(url: str | None, folder: Path) -> AsyncIterator[Database]:
+    """The database as a process has it: its own connections."""
+    writer = open_engine(url, folder, writes=True)
+    await asyncio.to_thread(migrate, writer)
+    database = Database(writer, open_engine(url, folder, writes=False))
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
+@asynccontextmanager
+async def working(database: Database, *allow: str, look_s: float = 0.5) -> AsyncIterator[asyncio.Event]:
+    """A postman at work; what wakes it. `allow` are origins as the operator allows them."""
+    guard = Guard(allow=frozenset(allow))
+    posted = asyncio.Event()
+    async with strangers_client(guard, accept="*/*", max_connections=AT_ONCE, keepalive_s=4.0) as client:
+        postman = Postman(database, client, guard, SECRETS, posted=posted, look_s=look_s)
+        task = asyncio.create_task(postman.run())
+        try:
+            yield posted
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def post(database: Database, url: str, *, event: str = "completed", key: str = "key_a", count: int = 1) -> None:
+    """Write messages, each of a job of its own, as the jobs do."""
+    orders = [_order(f"img_{time.time_ns()}_{n}", url, event, key) for n in range(count)]
+    jobs = [job_values(order, state="completed", owner=None, caller=None) for order in orders]
+    rows = [row for order in orders for row in messages(order, event, state="completed")]
+
+    def write(connection: Any) -> None:
+        connection.execute(insert(JOBS), jobs)
+        connection.execute(insert(DELIVERIES), rows)
+
+    await database.write(write)
+
+
+async def rows(database: Database) -> list[Any]:
+    """All messages, the oldest first."""
+    ordered = select(DELIVERIES).order_by(DELIVERIES.c.created_at, DELIVERIES.c.id)
+    return await database.read(lambda connection: list(connection.execute(ordered)))
+
+
+async def hurry(database: Database, **values: Any) -> None:
+    """Let the time come at which the waiting messages are tried again."""
+    due = update(DELIVERIES).where(DELIVERIES.c.state == "pending").values(next_at=0.0, **values)
+    await database.write(lambda connection: connection.execute(due))
+
+
+async def until_states(database: Database, *states: str, tries: int | None = None) -> list[Any]:
+    """Wait until the messages are in these states, and the last was tried so often."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = await rows(database)
+        tried = all(row.answer is not None for row in found) and (tries is None or found[-1].tries == tries)
+        if tried and tuple(row.state for row in found) == states:
+            return found
+        assert time.monotonic() < deadline, [(row.state, row.tries, row.answer) for row in found]
+        await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def _order(name: str, url: str, event: str, key: str) -> Order:
+    now = time.time()
+    return Order(
+        id=name,
+        key=key,
+        fingerprint="f",
+        model="clarity-upscaler",
+        mode="background",
+        params={},
+        delivery={},
+        wanted=1,
+        estimate=0,
+        created_at=now,
+        deadline_at=now,
+        webhook_url=url,
+        webhook_events=(event,),
+    )
