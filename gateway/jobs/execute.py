@@ -124,7 +124,7 @@ class Executor:
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
             work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
-            await _all(work, journal)
+            await _all(work, progress, journal)
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
@@ -138,7 +138,7 @@ class Executor:
             if attempt.state == "ended":
                 await self._remember(attempt, progress)
         going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
-        await _all(going, journal)
+        await _all(going, progress, journal)
         if not progress.attempts:
             raise Interrupted
         return _finished(progress, wanted)
@@ -268,13 +268,15 @@ async def unbroken(work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def _all(work: Iterable[Awaitable[None]], journal: Journal) -> None:
+async def _all(work: Iterable[Awaitable[None]], progress: _Progress, journal: Journal) -> None:
     """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought."""
     try:
         await asyncio.gather(*work, return_exceptions=True)
     except asyncio.CancelledError:
         if journal.leaving:
             raise
+        # Also where each of them was too far to hear of it: nothing more may be bought.
+        progress.cancelled = True
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
