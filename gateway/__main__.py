@@ -31,12 +31,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             from gateway import route
 
             return route.route(args.url, args.picture, args.fields)
+        if args.command in ("jobs", "costs"):
+            return _history(args)
         from gateway import check
 
         return check.check(quiet=args.quiet, markdown=args.markdown)
     except ConfigError as error:
         print(f"darkroom: the configuration cannot be used\n{error}", file=sys.stderr)
         return 2
+
+
+def _history(args: argparse.Namespace) -> int:
+    import time
+
+    from gateway import history
+    from gateway.jobs.reports import Filter
+
+    since = time.time() - args.since if args.since is not None else None
+    if args.command == "costs":
+        return history.costs(args.by, since, as_json=args.json)
+    if args.purge:
+        return history.purge(time.time() - args.before)
+    if args.id is not None:
+        return history.job(args.id, as_json=args.json)
+    wanted = Filter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
+    return history.jobs(wanted, limit=args.limit, as_json=args.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,9 +75,30 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (default: %(default)s)")
     route.set_defaults(config=None)
     commands.add_parser("worker", help="run a local worker (see: darkroom worker --help)")
-    for command in (serve, check):
+    jobs = commands.add_parser("jobs", help="what happened: the ledger's jobs, or everything about one")
+    jobs.add_argument("id", nargs="?", metavar="ID", help="a job's id, as in the answer's `id`")
+    jobs.add_argument("--state", choices=("queued", "in_progress", "completed", "failed", "cancelled"))
+    for name in ("model", "provider", "key"):
+        jobs.add_argument(f"--{name}")
+    jobs.add_argument("--limit", type=int, default=20, help="how many (default: %(default)s)")
+    jobs.add_argument("--purge", action="store_true", help="forget the jobs that ended longer ago than --before")
+    jobs.add_argument("--before", type=_age, default=_age("90d"), metavar="AGE", help="with --purge (default: 90d)")
+    costs = commands.add_parser("costs", help="what it cost")
+    costs.add_argument("--by", choices=("provider", "model", "key", "day"), default="provider")
+    for command in (jobs, costs):
+        command.add_argument("--since", type=_age, metavar="AGE", help="such as 90s, 30m, 24h, 7d")
+        command.add_argument("--json", action="store_true", help="for scripts")
+    for command in (serve, check, jobs, costs):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")
     return parser
+
+
+def _age(text: str) -> float:
+    """Seconds, from text such as 24h."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+    if text[-1:] not in units or not text[:-1].isascii() or not text[:-1].isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: expected a number and s, m, h, d or w, such as 24h")
+    return float(text[:-1]) * units[text[-1]]
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class GatewaySettings(Frozen):
     ledger_url: str | None = Field(None, repr=False)
     ledger_ttl_s: Seconds = 90 * 86_400
     parameters_ttl_s: Seconds = 90 * 86_400
+    keep_parameters: bool = True
     webhook_secret: WebhookSecret | None = Field(None, repr=False)
 
     def breaker(self) -> Policy:

@@ -22,7 +22,7 @@ class Caller:
         self._jobs = jobs
         self._placed = placed
         self._open = True
-        self._leaving = asyncio.create_task(_disconnect(request))
+        self._leaving = asyncio.create_task(disconnected(request))
         self._ending = asyncio.create_task(jobs.let_go.wait())
 
     @property
@@ -58,7 +58,7 @@ class Caller:
             self._ending.cancel()
 
 
-async def _disconnect(request: Request) -> None:
-    """Return once the connection ends. The body has been read before: nothing else comes."""
+async def disconnected(request: Request) -> None:
+    """Return once the connection ends. What a body there is has been read before, or is of no interest."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

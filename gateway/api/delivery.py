@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,16 @@ class Delivery:
             explicit="response_format" in asked.request.params,
             stream=asked.stream,
             require_all=bool(asked.request.params.get("require_all")),
+        )
+
+    @classmethod
+    def of_job(cls, kept: Mapping[str, Any]) -> Delivery:
+        """What a job that is asked for by its id is to give: pictures inside only where that was asked for."""
+        explicit = bool(kept["explicit"])
+        return cls(
+            response_format=kept["response_format"] if explicit else "url",
+            explicit=explicit,
+            require_all=bool(kept["require_all"]),
         )
 
     def to_json(self) -> dict[str, Any]:

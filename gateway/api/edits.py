@@ -50,7 +50,7 @@ async def edit(request: Request) -> Response:
         return dry_run.answer(asked, fitting)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
-    order = order_of(request, asked, repeat, fitting.candidates, deadline_s)
+    order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
     placed = await _place(state, order, fitting.candidates, repeat.retry)
     if placed is None:
         if not choice.candidates:
@@ -58,7 +58,7 @@ async def edit(request: Request) -> Response:
         raise _output_too_large(asked, choice.candidates, settings)
     origin = settings.public_url or origin_of(request)
     if order.mode == "background":
-        return await accepted(state, placed, origin)
+        return await accepted(request, state, order, placed)
     caller = Caller(request, state.jobs, placed)
     until = asyncio.get_running_loop().time() + deadline_s + _END_S
     delivery = Delivery.of(asked)

@@ -98,6 +98,12 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             raise error
 
 
+def unreadable() -> ApiError:
+    """The ledger does not say at the moment what it knows."""
+    message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
+    return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+
+
 def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
     """What is told of a job that has failed, or was cancelled."""
     return told(Cancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))

@@ -7,9 +7,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 
@@ -17,14 +16,13 @@ from gateway.api.body import off_loop
 from gateway.api.delivery import Delivery
 from gateway.api.errors import ApiError
 from gateway.api.form import Form
+from gateway.api.keeping import kept
 from gateway.api.request import Asked
 from gateway.jobs.records import Mode, Order
 from gateway.routing.select import Candidate
-from normalization.values import Image
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _COUNT = re.compile(r"[0-9]{1,4}")
-_PREFER = re.compile(r"(^|[,;\s])respond-async($|[,;\s])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +68,15 @@ def caller_of(request: Request) -> str:
     return found
 
 
+def prefers_async(request: Request) -> bool:
+    """Whether `Prefer: respond-async` is among the preferences of a request (RFC 7240)."""
+    wishes = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(re.split("[;=]", wish, maxsplit=1)[0].strip().lower() == "respond-async" for wish in wishes)
+
+
 def mode_of(request: Request, asked: Asked) -> Mode:
     """How the caller waits: for the answer, for a stream's events, or not at all."""
-    if asked.background or _PREFER.search(request.headers.get("prefer", "")):
+    if asked.background or prefers_async(request):
         if asked.stream:
             message = "A job in the background has no stream: ask for one of 'stream' and 'background', not both."
             raise ApiError(400, message, param="stream", code="parameter_conflict")
@@ -81,9 +85,18 @@ def mode_of(request: Request, asked: Asked) -> Mode:
 
 
 def order_of(
-    request: Request, asked: Asked, repeat: Repeat, candidates: Sequence[Candidate], deadline_s: float
+    request: Request,
+    asked: Asked,
+    repeat: Repeat,
+    candidates: Sequence[Candidate],
+    deadline_s: float,
+    *,
+    keep: bool = True,
 ) -> Order:
-    """A job's order. Without candidates it is only good for finding the job that the call repeats."""
+    """A job's order. Without candidates it is only good for finding the job that the call repeats.
+
+    `keep` says whether the ledger may keep the parameters.
+    """
     now = time.time()
     plan = candidates[0].plan if candidates else None
     return Order(
@@ -94,7 +107,7 @@ def order_of(
         request_id=request.scope.get("darkroom.request_id"),
         model=asked.model.id,
         mode=mode_of(request, asked),
-        params=_kept(asked),
+        params=kept(asked) if keep else {},
         delivery={**Delivery.of(asked).to_json(), "name": asked.name},
         wanted=len(plan.calls) * plan.pictures_per_call if plan else 0,
         estimate=candidates[0].cost.micros if candidates else 0,
@@ -108,29 +121,3 @@ def order_of(
 def origin_of(request: Request) -> str:
     """Scheme, host and port that this caller used: its answer alone is addressed with them."""
     return f"{request.url.scheme}://{request.url.netloc}"
-
-
-def _kept(asked: Asked) -> dict[str, Any]:
-    """The parameters as the ledger keeps them: of pictures only what they are."""
-    request = asked.request
-    private = {"webhook_url", "webhook_events"}
-    kept: dict[str, Any] = {
-        "params": {name: _plain(value) for name, value in request.params.items() if name not in private},
-        "images": [_plain(image) for image in request.images],
-        "seed": request.seed,
-    }
-    if request.extra:
-        kept["extra"] = _plain(request.extra)
-    if request.provider_options:
-        kept["provider_options"] = _plain(request.provider_options)
-    return kept
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Image):
-        return {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value

@@ -42,8 +42,10 @@ Closed = Callable[[bool], None]
 class Pieces(Response):
     """A JSON answer sent piece by piece, so that pictures are never joined into one more copy."""
 
-    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str], closed: Closed) -> None:
-        super().__init__(headers=dict(headers), media_type="application/json")
+    def __init__(
+        self, pieces: Sequence[bytes], headers: Mapping[str, str], closed: Closed, *, status: int = 200
+    ) -> None:
+        super().__init__(status_code=status, headers=dict(headers), media_type="application/json")
         self._pieces = pieces
         self._closed = closed
         self.headers["content-length"] = str(sum(map(len, pieces)))

@@ -124,7 +124,7 @@ class Executor:
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
             work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
-            await _all(work)
+            await _all(work, progress)
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
@@ -138,7 +138,7 @@ class Executor:
             if attempt.state == "ended":
                 await self._remember(attempt, progress)
         going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
-        await _all(going)
+        await _all(going, progress)
         if not progress.attempts:
             raise Interrupted
         return _finished(progress, wanted)
@@ -268,7 +268,7 @@ async def unbroken(work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _all(work: Iterable[Coroutine[Any, Any, None]], progress: _Progress) -> None:
     """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought.
 
     Raises CancelledError where one of them was left as it is, for another process.
@@ -279,6 +279,8 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     except asyncio.CancelledError:
         if any(task.cancelled() for task in tasks):
             raise
+        # Also where each of them was too far to hear of it: nothing more may be bought.
+        progress.cancelled = True
         this = asyncio.current_task()
         assert this is not None
         this.uncancel()

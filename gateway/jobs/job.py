@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +57,18 @@ class Job:
     overdue: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the deadline has passed and the job goes on."""
     written_at: float = 0.0
+    cancelled: bool = False
 
     def move(self) -> None:
         """Wake whoever watches."""
         self.moved.set()
         self.moved = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Cancel it, once: a second cancel would break off the first one's look at what was bought."""
+        if not self.cancelled:
+            self.cancelled = True
+            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +244,8 @@ class Jobs:
 
     def stop(self, id: str) -> None:  # noqa: A002 - a job's id
         """Cancel a job of this process, where that is possible."""
-        if (job := self._live.get(id)) is not None and self._may_cancel(job):
-            job.task.cancel()
+        if (job := self._live.get(id)) is not None and self._may_cancel(job.book.going.values()):
+            job.cancel()
 
     def live(self, job: str) -> Job | None:
         """A job of this process, while it goes on."""
@@ -309,25 +316,28 @@ class Jobs:
             return
         ends = not job.book.sent or self._rules.on_disconnect.get(placed.model) == "cancel"
         metrics.LEFT.labels("cancelled" if ends else "finishes").inc()
-        if ends and not job.task.done() and self._may_cancel(job):
-            job.task.cancel()
+        if ends and not job.task.done() and self._may_cancel(job.book.going.values()):
+            job.cancel()
 
     async def cancel(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Cancel a job, and wait until `until` for its end. Raises NotCancellable, LedgerDown."""
         job = self._live.get(id)
+        if job is not None:
+            going = list(job.book.going.values())
+        else:
+            going = [attempt.provider for attempt in await self.ledger.attempts(id) if attempt.ended_at is None]
+        if not self._may_cancel(going):
+            raise NotCancellable
         if job is None:
             await self.ledger.ask_to_cancel(id)
-        elif not self._may_cancel(job):
-            raise NotCancellable
+            await self.ended(id, until)
         else:
-            job.task.cancel()
+            job.cancel()
             await asyncio.wait({job.task}, timeout=max(0.0, until - _now()))
-            return
-        await self.ended(id, until)
 
-    def _may_cancel(self, job: Job) -> bool:
+    def _may_cancel(self, going: Iterable[str]) -> bool:
         """Whether anything would come of it: not where all that goes on is at providers that cannot."""
-        at = {self.providers[name] for name in job.book.going.values() if name in self.providers}
+        at = {self.providers[name] for name in going if name in self.providers}
         return not at or any(provider.cancels for provider in at)
 
     async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from normalization.values import Header, Image, Resize, Size, Step, Transcode
 from providers.base import Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
@@ -14,6 +14,7 @@ Mode = Literal["plain", "stream", "background"]
 Json: TypeAlias = "dict[str, Any]"
 
 _KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Unfinished)
+STATES: tuple[State, ...] = get_args(State)
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 

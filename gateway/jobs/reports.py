@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
 
-from gateway.database.schema import ATTEMPTS, JOBS
+from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.ledger import OPEN
-from gateway.jobs.records import AttemptRow, JobRow, Json
+from gateway.jobs.records import AttemptRow, JobRow
 from gateway.jobs.rows import attempt_of, job_of
 
+__all__ = ["Filter", "NoSuchCursor", "Page", "Reports", "Summary", "Told", "forget_some", "read_one", "read_page"]
+
 _PURGE_S = 600.0
+# How many jobs are forgotten in one transaction: whoever buys something meanwhile must not wait for long.
+_AT_ONCE = 500
 
 
 class NoSuchCursor(Exception):
@@ -26,8 +31,12 @@ class NoSuchCursor(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which jobs. Times are in seconds since the epoch; `before` itself is not among them."""
+    """Which jobs. Times are in seconds since the epoch; `before` itself is not among them.
 
+    `scope` is the one key whose jobs may be seen at all, `key` the one that is asked for.
+    """
+
+    scope: str | None = None
     key: str | None = None
     model: str | None = None
     provider: str | None = None
@@ -37,7 +46,7 @@ class Filter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """As SQL."""
-        found: list[ColumnElement[bool]] = []
+        found = self.scoped()
         for column, value in ((JOBS.c.key, self.key), (JOBS.c.model, self.model), (JOBS.c.state, self.state)):
             if value is not None:
                 found.append(column == value)
@@ -49,6 +58,10 @@ class Filter:
             there = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.provider == self.provider)
             found.append(there.exists())
         return found
+
+    def scoped(self) -> list[ColumnElement[bool]]:
+        """As SQL, what may be seen at all."""
+        return [] if self.scope is None else [JOBS.c.key == self.scope]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,63 +90,99 @@ class Summary:
 
 
 class Reports:
-    """Reads the ledger for people. All of it raises LedgerDown."""
+    """Reads the ledger for people, and forgets. All of it raises LedgerDown. `clock` is the wall's, in seconds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
 
     async def page(self, wanted: Filter, *, after: str | None, limit: int) -> Page:
         """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
-        return await self._database.read(lambda connection: _page(connection, wanted, after, limit))
+        return await self._database.read(lambda connection: read_page(connection, wanted, after, limit))
 
     async def one(self, job: str) -> Told | None:
         """One job by its id."""
-
-        def find(connection: Connection) -> Told | None:
-            row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
-            return _with_attempts(connection, [job_of(row)])[0] if row else None
-
-        return await self._database.read(find)
+        return await self._database.read(lambda connection: read_one(connection, job))
 
     async def summary(self, wanted: Filter) -> Summary:
         """Sums over the jobs of a filter."""
         return await self._database.read(lambda connection: _summary(connection, wanted))
 
-    async def purge(self, before: float) -> int:
-        """Forget the jobs that ended before a time, with all that belongs to them; how many those were."""
-        old = delete(JOBS).where(JOBS.c.ended_at < before, JOBS.c.state.not_in(OPEN))
-        return await self._database.write(lambda connection: connection.execute(old).rowcount)
+    async def forget_payload(self, job: str) -> None:
+        """Forget what was asked in a job that has ended, prompt included. What was done and what it cost stays."""
+        await self._database.write(lambda connection: _blank(connection, [job]))
+
+    async def purge(self, ttl_s: float, parameters_ttl_s: float) -> None:
+        """Forget the jobs that ended so many seconds ago, and of younger ones what was asked in them."""
+        now = self._clock()
+        await self._bit_by_bit(_ended_before(now - ttl_s), _drop)
+        await self._bit_by_bit(and_(_ended_before(now - parameters_ttl_s), _has_payload()), _blank)
 
     async def purge_for_ever(self, ttl_s: float, parameters_ttl_s: float) -> None:
-        """Forget what is older than these seconds, now and then, until cancelled."""
+        """Purge now and then, until cancelled."""
         while True:
             with contextlib.suppress(LedgerDown):  # there is a next time
-                await self.purge(time.time() - ttl_s)
-                await self.forget_parameters(before=time.time() - parameters_ttl_s)
+                await self.purge(ttl_s, parameters_ttl_s)
             await asyncio.sleep(min(_PURGE_S, ttl_s, parameters_ttl_s))
 
-    async def forget_parameters(self, job: str | None = None, before: float | None = None) -> int:
-        """Forget what was asked, prompts included, of a job or of those that ended before a time; how many.
-
-        What was done and what it cost stays.
-        """
-        wanted: list[ColumnElement[bool]] = [JOBS.c.state.not_in(OPEN), JOBS.c.params.is_not(None)]
-        wanted += [JOBS.c.id == job] if job is not None else []
-        wanted += [JOBS.c.ended_at < before] if before is not None else []
-        blank = update(JOBS).where(and_(*wanted)).values(params=None)
-        return await self._database.write(lambda connection: connection.execute(blank).rowcount)
+    async def _bit_by_bit(self, wanted: ColumnElement[bool], change: Callable[..., None]) -> None:
+        """Look for jobs without holding up whoever writes, and change a few at a time until there are none left."""
+        some = select(JOBS.c.id).where(wanted).limit(_AT_ONCE)
+        while found := await self._database.read(lambda connection: list(connection.execute(some).scalars())):
+            await self._database.write(partial(change, jobs=found))
 
 
-def _page(connection: Connection, wanted: Filter, after: str | None, limit: int) -> Page:
+def read_page(connection: Connection, wanted: Filter, after: str | None, limit: int) -> Page:
+    """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
     conditions = wanted.conditions()
     if after is not None:
-        mark = connection.execute(select(JOBS.c.created_at).where(JOBS.c.id == after, *conditions)).scalar()
+        # It need not match any more what was asked for: a job that was in progress may have ended since.
+        marked = select(JOBS.c.created_at).where(JOBS.c.id == after, *wanted.scoped())
+        mark = connection.execute(marked).scalar()
         if mark is None:
             raise NoSuchCursor(after)
         conditions.append(or_(JOBS.c.created_at < mark, and_(JOBS.c.created_at == mark, JOBS.c.id < after)))
     newest = select(JOBS).where(*conditions).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
     rows = [job_of(row) for row in connection.execute(newest)]
     return Page(entries=_with_attempts(connection, rows[:limit]), more=len(rows) > limit)
+
+
+def read_one(connection: Connection, job: str) -> Told | None:
+    """One job by its id."""
+    row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
+    return _with_attempts(connection, [job_of(row)])[0] if row else None
+
+
+def forget_some(connection: Connection, before: float) -> int:
+    """Forget a few of the jobs that ended before a time, with all that belongs to them; how many, 0 once all are."""
+    found = list(connection.execute(select(JOBS.c.id).where(_ended_before(before)).limit(_AT_ONCE)).scalars())
+    _drop(connection, found)
+    return len(found)
+
+
+def _ended_before(moment: float) -> ColumnElement[bool]:
+    # No job ends before it begins; said so, because it is by their beginnings that jobs are found quickly.
+    began = JOBS.c.created_at < moment
+    return and_(began, JOBS.c.ended_at < moment, JOBS.c.state.not_in(OPEN))
+
+
+def _has_payload() -> ColumnElement[bool]:
+    sent = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.sent.is_not(None))
+    return or_(JOBS.c.params.is_not(None), JOBS.c.webhook_url.is_not(None), sent.exists())
+
+
+def _drop(connection: Connection, jobs: Sequence[str]) -> None:
+    connection.execute(delete(JOBS).where(JOBS.c.id.in_(jobs), JOBS.c.state.not_in(OPEN)))
+
+
+def _blank(connection: Connection, jobs: Sequence[str]) -> None:
+    ended = JOBS.c.id.in_(jobs), JOBS.c.state.not_in(OPEN)
+    found = list(connection.execute(select(JOBS.c.id).where(*ended)).scalars())
+    connection.execute(update(JOBS).where(JOBS.c.id.in_(found)).values(params=None, webhook_url=None))
+    # What was written down to recognise a job at its provider may hold what was asked, too.
+    connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.job.in_(found)).values(sent=None))
+    told = DELIVERIES.c.job.in_(found), DELIVERIES.c.state != "pending"
+    connection.execute(delete(DELIVERIES).where(*told))
 
 
 def _with_attempts(connection: Connection, jobs: Sequence[JobRow]) -> list[Told]:
@@ -158,6 +207,3 @@ def _summary(connection: Connection, wanted: Filter) -> Summary:
     )
     by_provider = {name: (int(number), int(spent)) for name, number, spent in connection.execute(each)}
     return Summary(count=int(count), cost=int(cost), by_provider=by_provider)
-
-
-__all__ = ["Filter", "Json", "NoSuchCursor", "Page", "Reports", "Summary", "Told"]

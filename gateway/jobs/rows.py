@@ -20,7 +20,7 @@ def job_values(order: Order, *, state: str, owner: str | None, caller: str | Non
         "request_id": order.request_id,
         "model": order.model,
         "mode": order.mode,
-        "params": order.params,
+        "params": order.params or None,
         "delivery": order.delivery,
         "state": state,
         "wanted": order.wanted,

@@ -42,7 +42,7 @@ def blind(there: World) -> None:
     if "replicate" in there.sims:
         of(there, Simulator).lag_s = 3600.0
     else:
-        of(there, FalAi).history.inputs = False
+        of(there, FalAi).faults.always("list", Fault(status=403))
 
 
 def silence(there: World) -> None:

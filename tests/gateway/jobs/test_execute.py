@@ -235,3 +235,28 @@ def test_every_error_states_its_policy() -> None:
     for cls in leaves:
         assert {"next_route", "health", "billed"} <= set(vars(cls)), cls
         assert cls.__doc__
+
+
+async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> None:
+    """While one picture is being kept and the other has failed, a cancel means: that one moves on no more."""
+    first, second = provider("first", Failed("no luck", unbilled=True), png()), provider("second", png())
+    executor = executing(imaging, first, second)
+    kept, go = asyncio.Event(), asyncio.Event()
+
+    async def keep(image: Image) -> str | None:
+        kept.set()
+        await go.wait()
+        return "file-0"
+
+    executor = replace(executor, keep=keep)
+    deadline = asyncio.get_running_loop().time() + 30
+    task = asyncio.create_task(executor.run("img_1", candidates(["first", "second"], n=2), deadline, Journal()))
+    await kept.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    finished = await task
+
+    assert [attempt.outcome for attempt in finished.attempts] == ["failed", "ok"]
+    assert finished.partial
+    assert not second.jobs
