@@ -25,6 +25,9 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
     try:
         writer = open_engine(settings.ledger_url, data, writes=True)
         migrate(writer)
+    except ModuleNotFoundError as error:
+        expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
+        raise ConfigError([Mistake("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]) from error
     except (SQLAlchemyError, NewerSchema, OSError) as error:
         # Only the kind: the message may have the address with its password.
         found = (
