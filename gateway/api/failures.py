@@ -70,7 +70,9 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             return _retryable(503, message, "overloaded", 1)
         case StillGoing():
             message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
-            return _final(504, message, "deadline_exceeded")
+            found = _final(504, message, "deadline_exceeded")
+            found.metadata = {"attempts": describe_attempts(error.attempts)}
+            return found
         case Leaving():
             return _retryable(503, "The server ends and takes no more work.", "overloaded", 1)
         case LedgerDown():

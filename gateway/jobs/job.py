@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.jobs.bells import Bells
@@ -33,7 +33,11 @@ class Leaving(Exception):
 
 
 class StillGoing(Exception):
-    """The job was not done in time, and goes on."""
+    """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
+
+    def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__("the job goes on")
+        self.attempts = tuple(attempts)
 
 
 class ResultGone(Exception):
@@ -262,16 +266,26 @@ class Jobs:
             if (job := self._live.get(id)) is not None:
                 await _first(job.task, job.overdue, until)
                 if not job.task.done():
-                    raise StillGoing
+                    raise StillGoing(await self._so_far(id))
                 if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
                     return job.task.result()
             row = await self.ledger.read(id)
             if row is not None and row.ended:
                 return await self.load(row)
             if _now() >= until:
-                raise StillGoing
+                raise StillGoing(await self._so_far(id))
             await asyncio.sleep(min(pause, max(0.0, until - _now())))
             pause = min(_LAST_LOOK_S, 2 * pause)
+
+    async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
+        """The attempts of a job that goes on: those that have not ended are unfinished."""
+        job = self._live.get(id)
+        pending = {attempt.id: attempt for attempt in job.book.pending} if job else {}
+        try:
+            found = [pending.get(attempt.id, attempt) for attempt in await self.ledger.attempts(id)]
+        except LedgerDown:
+            return []
+        return [_unfinished(one).told() if one.state == "submitted" else one.told() for one in found]
 
     async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Wait until a job has ended, or until `until`. Raises LedgerDown."""
@@ -372,6 +386,11 @@ class Jobs:
         job.book.sent = bool(attempts)
         job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(_count_resumed)
+
+
+def _unfinished(attempt: AttemptRow) -> AttemptRow:
+    message = "it was not ready in time, and goes on"
+    return replace(attempt, outcome="unfinished", message=message, cost=attempt.estimate, ended_at=time.time())
 
 
 def _result(finished: Finished) -> Json:
