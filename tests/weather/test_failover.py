@@ -189,6 +189,7 @@ def test_the_operator_may_pay_for_certainty(most: str, again: bool) -> None:
     policy = {"DARKROOM_GATEWAY__ON_UNKNOWN": "failover", "DARKROOM_GATEWAY__MAX_DUPLICATE_USD": most}
     with world("fal", "replicate", environ=policy) as there:
         there.sims["fal"].faults.script("submit", Fault(kind="cut", after=True))
+        there.sims["fal"].faults.always("list", Fault(status=403))  # else the job is found there, and nothing is unknown
         answer = there.edit()
         assert answer.status == (200 if again else 504)
         assert answer.story == ["fal unknown", "replicate ok"][: 1 + again]
@@ -200,6 +201,7 @@ def test_a_picture_of_unknown_outcome_does_not_hold_up_the_others() -> None:
     with world("fal", "replicate") as there:
         fal = of(there, FalAi)
         fal.faults.script("submit", Fault(kind="cut", after=True))
+        fal.faults.always("list", Fault(status=403))
         fal.faults.script("job", None, fails("FAILED"))
         answer = there.edit(n=2)
         assert (there.taken("fal"), there.taken("replicate")) == (2, 1)
