@@ -11,14 +11,14 @@ import anyio.to_thread
 import httpx
 import pybase64
 
-from providers.base import Expired, Undecodable
+from providers.base import Expired, Undecodable, Unfinished
 from providers.guard import Forbidden, Guard
 from providers.http import Transport, Unanswered, polling
 from providers.polling import jitter
 from providers.wire import read_body
 
 _HOPS = 3
-# A result that breaks off, or comes empty, is fetched again so often before it is given up.
+# A result that breaks off, or comes empty, is fetched again so often before there is a longer pause.
 _REFETCHES = 3
 # A result that was just finished may not have reached the server that delivers it.
 _FRESH_WAITS_S = (0.2, 0.6, 1.2)
@@ -84,7 +84,8 @@ async def download(
     `fresh` says that the result was finished just now: then a 404 is asked again for two seconds.
 
     Raises Undecodable for an address that may not be fetched and for an answer that is no result, Gone where the
-    result is not there (any more), Expired at the deadline.
+    result is not there (any more), Expired at the deadline, and Unfinished where it did not come in several tries: it
+    is paid for, so that it has to be asked for again later.
     """
     if url[:5].lower() == "data:":
         return await _data(url, cap)
@@ -112,7 +113,7 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
             await asyncio.sleep(wait)
         except Unanswered as exc:
             if failures >= _REFETCHES:
-                raise Undecodable(f"the result could not be fetched: {exc}") from exc
+                raise Unfinished(f"the result could not be fetched so far: {exc}") from exc
             await asyncio.sleep(jitter(failures + 1))
             failures += 1
 

@@ -23,6 +23,7 @@ from providers.base import (
     Readiness,
     Sent,
     Undecodable,
+    Unfinished,
     Unknown,
     Unusable,
     Upstream,
@@ -191,6 +192,9 @@ class Fal:
             if stopped in {"removed", "gone"}:
                 raise Expired(f"{NAME}: the job was cancelled")
             return await self._made(handle, deadline, link=link, ended=stopped == "completed")
+        except Unfinished:
+            # It is done, and its picture cannot be had at the moment: there is nothing to cancel.
+            raise
         except (Expired, Unknown) as exc:
             # With a code Expired is fal's own word: there is nothing left to cancel.
             if isinstance(exc, Expired) and exc.code is not None:
@@ -207,6 +211,8 @@ class Fal:
         try:
             grace = min(self._fetch_timeout_s, _GRACE_S)
             return await self._made(handle, asyncio.get_running_loop().time() + grace, ended=True)
+        except Unfinished:
+            raise
         except Expired as exc:
             if exc.code is not None:
                 raise

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from normalization.values import Image
-from providers.base import Expired, ProviderError, Undecodable, Unknown, Unreached
+from providers.base import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
 from providers.download import Gone
 from providers.http import Unanswered, polling, submitting
 from providers.polling import Again, jitter
@@ -146,7 +146,7 @@ class Api:
     async def result(self, address: str, cap: int, deadline: float) -> bytes:
         """Fetch a result that lies at the API itself, which asks for the key.
 
-        Raises Gone where it is not there, Undecodable where it does not come whole, Expired at the deadline.
+        Raises Gone where it is not there, Unfinished where it did not come in several tries, Expired at the deadline.
         """
         assert self.has(address)
         tried = 0
@@ -155,7 +155,7 @@ class Api:
                 return await self._result(address, cap, deadline)
             except Unanswered as exc:
                 if tried == _REFETCHES:
-                    raise Undecodable(f"{NAME}: the result could not be fetched ({exc})") from exc
+                    raise Unfinished(f"{NAME}: the result could not be fetched so far ({exc})") from exc
             await asyncio.sleep(jitter(tried))
             tried += 1
 

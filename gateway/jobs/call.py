@@ -15,6 +15,8 @@ from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
 _SEEN_S = 15.0
+# Between tries for a picture that is paid for and does not come.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # How long a webhook is waited for that tells what became of a submit whose answer was lost.
 _HEARD_S = 10.0
 # What a job that was taken up again has at least: its picture is paid for, whatever its deadline was.
@@ -146,9 +148,9 @@ class Calls:
         try:
             for limit in dict.fromkeys(limits):
                 with contextlib.suppress(Unfinished):
-                    return await provider.wait(handle, limit, link)
+                    return await _insist(provider, handle, limit, link)
             journal.overdue()
-            return await provider.wait(handle, _now() + self.late, link)
+            return await _insist(provider, handle, _now() + self.late, link)
         except asyncio.CancelledError:
             return await self._interrupted(provider, handle, link, journal)
 
@@ -161,6 +163,19 @@ class Calls:
             return await provider.wait(handle, _now() + _SEEN_S, link)
         except ProviderError as error:
             raise Cancelled(error) from None
+
+
+async def _insist(provider: Provider, handle: Handle, limit: float, link: CallLink) -> Outcome:
+    """Wait for a job, and for a picture that cannot be fetched at the moment. Raises Unfinished at `limit`."""
+    pause = _PAUSE_S
+    while True:
+        try:
+            return await provider.wait(handle, limit, link)
+        except Unfinished:
+            if _now() + pause >= limit:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _now() -> float:

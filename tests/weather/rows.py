@@ -289,6 +289,12 @@ def _downloads() -> Iterator[Row]:
                 name=f"download: {name}", victim=victim, op="download", faults=(fault,), always=True,
                 expect=moved("undecodable", 1),
             )  # fmt: skip
+    for victim in ("fal", "replicate", "segmind", "apiframe"):
+        # It is paid for: it is asked for again and again, and nothing is bought instead.
+        yield Row(
+            name="download: 500 for good", victim=victim, op="download", faults=(says(500, b"x"),), always=True,
+            expect=late(1), slow=True,
+        )  # fmt: skip
     for name, fault in (("hang before headers", Fault(kind="hang")), ("slow drip", Fault(kind="drip", seconds=1))):
         for victim in ("segmind", "apiframe"):
             yield Row(

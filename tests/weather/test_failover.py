@@ -189,7 +189,7 @@ def test_the_operator_may_pay_for_certainty(most: str, again: bool) -> None:
     policy = {"DARKROOM_GATEWAY__ON_UNKNOWN": "failover", "DARKROOM_GATEWAY__MAX_DUPLICATE_USD": most}
     with world("fal", "replicate", environ=policy) as there:
         there.sims["fal"].faults.script("submit", Fault(kind="cut", after=True))
-        there.sims["fal"].faults.always("list", Fault(status=403))  # else the job is found there, and nothing is unknown
+        there.sims["fal"].faults.always("list", Fault(status=403))  # else it is found there
         answer = there.edit()
         assert answer.status == (200 if again else 504)
         assert answer.story == ["fal unknown", "replicate ok"][: 1 + again]

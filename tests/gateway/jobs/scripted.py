@@ -19,7 +19,19 @@ from gateway.routing.learning import Learning
 from gateway.routing.pricing import Estimate
 from gateway.routing.select import Candidate, Condition
 from normalization.values import Image, Plan, Size, Transcode
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, ProviderError, Readiness, Sent, Upstream
+from providers.base import (
+    ALONE,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    ProviderError,
+    Readiness,
+    Sent,
+    Unfinished,
+    Upstream,
+)
 
 MODEL = load(SHIPPED, {}).models["lanczos-bp"]
 ROUTE = MODEL.routes["local"]
@@ -79,6 +91,8 @@ class Scripted:
             except asyncio.CancelledError:
                 self.answers.appendleft(answer)
                 raise
+        if isinstance(answer, Unfinished):
+            await asyncio.sleep(max(0.0, deadline - asyncio.get_running_loop().time()))
         if isinstance(answer, ProviderError):
             raise answer
         return Outcome(pictures=(answer,), cost=self.cost)
@@ -139,11 +153,13 @@ class Shelf:
         return Picture(image=image, file=kept["file"]) if image else None
 
 
-def executing(imaging: Imaging, *providers: Scripted, shelf: Shelf | None = None) -> Executor:
+def executing(
+    imaging: Imaging, *providers: Scripted, shelf: Shelf | None = None, attempt_timeout: float = 0.1
+) -> Executor:
     """An executor over these providers."""
     shelf = shelf or Shelf()
     return Executor(
-        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=20, late=30),
+        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=attempt_timeout, late=0.3),
         imaging=imaging,
         breakers=Breakers(Policy(), time.monotonic),
         learning=Learning(),

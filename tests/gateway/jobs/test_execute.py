@@ -46,7 +46,7 @@ async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -
     first, second = provider("first", *(error("no luck") for _ in range(3))), provider("second", png())
     if not error.next_route:
         with pytest.raises(AllFailed) as caught:
-            await run(imaging, first, second)
+            await run(imaging, first, second, deadline_s=0.2)
         assert [attempt.outcome for attempt in caught.value.attempts] == [error.__name__.lower()]
         assert not second.jobs
         return
@@ -70,7 +70,7 @@ async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
 async def test_unfinished_jobs_are_waited_for(imaging: Imaging) -> None:
     """A job that nobody can cancel gets the rest of the request's time after its attempt's; nothing else is bought."""
     slow, second = provider("slow", Unfinished("goes on"), png()), provider("second", png())
-    finished = await run(imaging, slow, second, deadline_s=60)
+    finished = await run(imaging, slow, second, deadline_s=0.3)
 
     assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
     assert len(slow.jobs) == 1

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 
 from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Job, Jobs, Leaving, NotCancellable, ResultGone, StillGoing
+from gateway.jobs.job import Jobs, Leaving, NotCancellable, ResultGone, StillGoing
 from gateway.jobs.ledger import KeyReused, Ledger, LedgerDown
 from gateway.jobs.records import AllFailed, Cancelled, Interrupted, JobRow
 from gateway.jobs.resume import Keeper
-from providers.base import Failed, Handle, Rejected, Unfinished, Unknown
+from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown
 from tests.gateway.jobs.ledgers import jobs_of, ledger, order
 from tests.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider
 
@@ -29,10 +29,11 @@ class World:
         self.stack = stack
         self.shelf = Shelf()
 
-    async def process(self, *providers: Scripted, **rules: Any) -> Jobs:
+    async def process(self, *providers: Scripted, attempt_timeout: float = 0.1, **rules: Any) -> Jobs:
         """A process that begins."""
         opened = await self.stack.enter_async_context(ledger(self.folder))
-        return jobs_of(executing(self.imaging, *providers, shelf=self.shelf), opened, **rules)
+        executor = executing(self.imaging, *providers, shelf=self.shelf, attempt_timeout=attempt_timeout)
+        return jobs_of(executor, opened, **rules)
 
     async def kill(self, jobs: Jobs) -> None:
         """End a process as SIGKILL does, as far as others see: its locks are free, and nothing more is written."""
@@ -59,13 +60,6 @@ async def until(condition: Any, what: str) -> None:
     while not condition():
         assert soon(0) < end, what
         await asyncio.sleep(0.005)
-
-
-def live(jobs: Jobs, id: str) -> Job:  # noqa: A002 - a job's id
-    """A job that goes on in this process."""
-    found = jobs.live(id)
-    assert found is not None
-    return found
 
 
 async def row(ledger: Ledger, id: str) -> JobRow:  # noqa: A002 - a job's id
@@ -517,32 +511,42 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
 
 async def test_late_jobs_are_kept(world: World) -> None:
     """A caller is told at the deadline of a job that cannot be cancelled; its picture comes later, and is kept."""
-    slow = provider("slow", Unfinished("goes on"), png())
-    jobs = await world.process(slow)
-    asked = order()
-    placed = await jobs.place(asked, candidates(["slow"]))
-    slow.hold = asyncio.Event()
-    job = live(jobs, placed.id)
-    slow.hold.set()
-    await jobs.wait(placed.id, soon())
-    assert job.overdue.is_set() or len(slow.waited) == 2
-
-    later = provider("later", Unfinished("goes on"), Unfinished("goes on"), png())
-    other = await world.process(later)
-    placed = await other.place(order(), candidates(["later"]))
-    gate = asyncio.Event()
-
-    async def third(handle: Handle, deadline: float, link: Any = None, _wait: Any = later.wait) -> Any:
-        if len(later.waited) == 2:
-            await gate.wait()
-        return await _wait(handle, deadline, link)
-
-    later.wait = third  # type: ignore[method-assign]
-    with pytest.raises(StillGoing):
-        await other.wait(placed.id, soon())
+    late = provider("late", Unfinished("goes on"), Unfinished("goes on"), png())
+    jobs = await world.process(late)
+    placed = await jobs.place(order(deadline_at=time.time() + 0.2), candidates(["late"]))
+    late.hold = gate = asyncio.Event()
     gate.set()
-    await other.ended(placed.id, soon())
-    assert len((await other.wait(placed.id, soon())).pictures) == 1
+    await until(lambda: len(late.waited) == 2, "waited for to the deadline")
+    gate.clear()
+    with pytest.raises(StillGoing) as told:
+        await jobs.wait(placed.id, soon())
+    gate.set()
+    await jobs.ended(placed.id, soon())
+
+    assert [(attempt.outcome, attempt.cost) for attempt in told.value.attempts] == [("unfinished", 30_000)]
+    assert len((await jobs.wait(placed.id, soon())).pictures) == 1
+    assert len(late.jobs) == 1
+
+
+async def test_a_picture_that_does_not_come_is_asked_for_again(world: World) -> None:
+    """A job that is done and whose picture cannot be had so far is waited for again, and nothing else is bought."""
+    sim, other = provider("sim", png()), provider("other", png())
+    tried: list[float] = []
+    whole = sim.wait
+
+    async def wait(handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        tried.append(deadline)
+        if len(tried) == 1:
+            raise Unfinished("not so far")
+        return await whole(handle, deadline, link)
+
+    sim.wait = wait  # type: ignore[method-assign]
+    jobs = await world.process(sim, other, attempt_timeout=20)
+    placed = await jobs.place(order(), candidates(["sim", "other"]))
+
+    assert len((await jobs.wait(placed.id, soon())).pictures) == 1
+    assert len(tried) == 2
+    assert (len(sim.jobs), len(other.jobs)) == (1, 0)
 
 
 async def test_deleted_files_are_told(world: World) -> None:
