@@ -151,7 +151,7 @@ class Jobs:
 
     async def _join(self, order: Order, found: JobRow) -> Placed:
         metrics.JOINED.labels("retry" if order.idempotency_key is None else "key").inc()
-        if found.state == "failed":
+        if found.wants_more:
             await self.reconcile(found.order.id)
         if (live := self._live.get(found.order.id)) is not None:
             live.callers += order.mode != "background"
@@ -357,7 +357,7 @@ class Jobs:
     async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id
         """Look again for what is unknown of a job that has ended: its provider may know by now. Raises LedgerDown."""
         row = await self.ledger.read(id)
-        if row is not None and row.state == "failed" and await self.ledger.reopen(id):
+        if row is not None and row.wants_more and await self.ledger.reopen(id):
             self.take_up(row, await self.ledger.attempts(id))
 
     async def heard(self, attempt: str, heard: Heard) -> bool:

@@ -276,7 +276,7 @@ class Ledger:
 
         def take(connection: Connection) -> bool:
             lost = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == job, ATTEMPTS.c.state == "unknown")
-            going = update(JOBS).where(JOBS.c.id == job, JOBS.c.state == "failed", lost.exists())
+            going = update(JOBS).where(JOBS.c.id == job, JOBS.c.state.in_(("failed", "completed")), lost.exists())
             values = {"state": "in_progress", "owner": self.process, "error": None, "ended_at": None}
             return bool(connection.execute(going.values(values)).rowcount)
 

@@ -183,6 +183,12 @@ class JobRow:
         return self.state in ENDED
 
     @property
+    def wants_more(self) -> bool:
+        """Whether it ended with fewer pictures than it was to give: what is unknown of it may have been found since."""
+        given = len((self.result or {}).get("pictures", ()))
+        return self.state == "failed" or (self.state == "completed" and given < self.order.wanted)
+
+    @property
     def spent_nothing(self) -> bool:
         """Whether it ended without a picture and without a bill: then the same call may be tried anew."""
         return self.state in ("failed", "cancelled") and not (self.error or {}).get("billed", True)

@@ -30,6 +30,7 @@ from providers.base import (
     Readiness,
     Sent,
     Unfinished,
+    Unknown,
     Upstream,
 )
 
@@ -64,6 +65,7 @@ class Scripted:
     hold_submit: asyncio.Event | None = None
     hold_upload: asyncio.Event | None = None
     lost: ProviderError | None = None
+    losing: set[int] = field(default_factory=set)
     found: Handle | ProviderError | None = None
     sought: list[Sent] = field(default_factory=list)
     queue_depth: int = 0
@@ -80,6 +82,8 @@ class Scripted:
             await self.hold_submit.wait()
         if self.lost is not None:
             raise self.lost
+        if job.payload.get("number") in self.losing:
+            raise Unknown("lost")
         return Handle(provider=self.name, id=job.id, held=self.held)
 
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:

@@ -221,6 +221,22 @@ async def test_what_cost_nothing_may_run_again(world: World) -> None:
     assert sim.waited[-1] == "it"
 
 
+async def test_a_lost_picture_of_several_is_found_later(world: World) -> None:
+    """Of two pictures one was delivered and one is unknown: the repeated call has both, once the provider knows."""
+    sim = provider("sim", png(8, 8), png(8, 9))
+    jobs = await world.process(sim)
+    sim.losing, sim.found = {1}, Unknown("not yet")
+    first = await jobs.place(order(idempotency_key="k", wanted=2), candidates(["sim"], n=2))
+    partial = await jobs.wait(first.id, soon())
+    sim.found = Handle(provider="sim", id="it")
+    again = await jobs.place(order(idempotency_key="k", wanted=2), candidates(["sim"], n=2))
+    whole = await jobs.wait(again.id, soon())
+
+    assert (len(partial.pictures), len(whole.pictures)) == (1, 2)
+    assert whole.pictures[0] == partial.pictures[0]
+    assert len(sim.jobs) == 2
+
+
 async def test_retries_join_what_nobody_waits_for(world: World) -> None:
     """Three equal calls are three jobs, and the retries of their callers, who have all left, are given one each."""
     slow = provider("slow", png(8, 8), png(8, 9), png(9, 8))
