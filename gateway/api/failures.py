@@ -121,7 +121,8 @@ def failed(failure: AllFailed) -> ApiError:
     """Every route was tried, or one must not be followed by another."""
     error = _worst(failure.causes)
     error.metadata = {"attempts": describe_attempts(failure.attempts)}
-    if any(cause.billed is not False for cause in failure.causes):
+    # A bill that is known, be it of nothing, is that of a job which a provider had taken.
+    if any(cause.billed is not False or cause.cost is not None for cause in failure.causes):
         error.headers = {**error.headers, **_AFTER_SUBMIT_HEADERS}
     return error
 

@@ -156,7 +156,9 @@ class AttemptRow:
     def cause(self) -> ProviderError:
         """The error that it ended with."""
         kinds = {kind.__name__.lower(): kind for kind in _KINDS}
-        return kinds.get(self.outcome or "", Unknown)(self.message or "", cost=self.cost)
+        kind = kinds.get(self.outcome or "", Unknown)
+        taken = self.handle is not None
+        return kind(self.message or "", cost=self.cost if taken else None, unbilled=not taken and not self.cost)
 
     def as_sent(self) -> Sent:
         """What an adapter needs to find it."""
@@ -208,8 +210,14 @@ class AllFailed(Exception):
             "kind": "failed",
             "billed": any(cause.billed is not False for cause in self.causes),
             "causes": [
-                {"error": type(c).__name__, "message": c.message, "retry_after": c.retry_after, "billed": c.billed}
-                for c in self.causes
+                {
+                    "error": type(cause).__name__,
+                    "message": cause.message,
+                    "retry_after": cause.retry_after,
+                    "billed": cause.billed,
+                    "cost": cause.cost,
+                }
+                for cause in self.causes
             ],
         }
 
@@ -235,7 +243,7 @@ def _cause(kept: Json) -> ProviderError:
     kinds = {kind.__name__: kind for kind in _KINDS}
     # A word of another version: what is not known may have been billed.
     cause = kinds.get(kept["error"], Unknown)(kept["message"], retry_after=kept["retry_after"])
-    cause.billed = kept["billed"]
+    cause.billed, cause.cost = kept["billed"], kept["cost"]
     return cause
 
 

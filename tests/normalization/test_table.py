@@ -126,7 +126,7 @@ def check_emulation(cell: Cell, value: Value) -> None:
     elif by == "ignore":
         assert any(note.startswith(f"{cell.name} was ignored") for note in planned.notes)
     else:
-        assert by in ("deliver", "choose")
+        assert by in ("deliver", "choose", "notify")
 
 
 # Every size has a nearest aspect ratio: those choices bound nothing.

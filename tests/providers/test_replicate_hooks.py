@@ -179,7 +179,7 @@ async def test_a_signed_message_that_makes_no_sense_is_none(provider: Replicate,
 async def test_a_huge_message_is_borne(provider: Replicate, sim: Simulator) -> None:
     """Signed or not."""
     body = json.dumps({"id": "p1", "logs": "x" * 5_000_000})
-    assert await provider.hear(*message(sim, body)) == Heard(id="p1")
+    assert await provider.hear(*message(sim, body)) == Heard(id="p1", ended=False)
     assert await provider.hear(*message(sim, body, secret=new_secret())) is None
 
 
@@ -196,8 +196,8 @@ async def test_what_is_not_signed_leads_to_no_question(provider: Replicate, sim:
 
 async def test_a_message_tells_the_share_that_is_done(provider: Replicate, sim: Simulator) -> None:
     """By the last bar in its logs."""
-    assert await provider.hear(*message(sim, GOOD)) == Heard(id="p1", progress=0.45)
-    assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == Heard(id="p1")
+    assert await provider.hear(*message(sim, GOOD)) == Heard(id="p1", progress=0.45, ended=False)
+    assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == Heard(id="p1", ended=False)
 
 
 async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(provider: Replicate, sim: Simulator) -> None:
