@@ -56,7 +56,8 @@ class Filter:
             found.append(JOBS.c.created_at < self.before)
         if self.provider is not None:
             there = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.provider == self.provider)
-            found.append(there.exists())
+            # Said, because a sum over attempts has them in its own FROM already.
+            found.append(there.correlate(JOBS).exists())
         return found
 
     def scoped(self) -> list[ColumnElement[bool]]:

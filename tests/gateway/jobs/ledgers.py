@@ -11,8 +11,9 @@ from gateway.config import SHIPPED, load
 from gateway.jobs.execute import Executor
 from gateway.jobs.job import Jobs, Rules
 from gateway.jobs.ledger import Ledger
-from gateway.jobs.records import Order
+from gateway.jobs.records import AttemptRow, Making, Order
 from gateway.opening import open_ledger
+from providers.base import Upstream
 
 
 @asynccontextmanager
@@ -40,6 +41,24 @@ def order(**given: Any) -> Order:
         "deadline_at": now + 30,
     }
     return Order(**{**plain, **given})
+
+
+def attempted(job: str, sent_at: float, **given: Any) -> AttemptRow:
+    """An attempt at a job; without more it is about to be sent."""
+    plain: dict[str, Any] = {
+        "id": f"att_{secrets.token_hex(12)}",
+        "job": job,
+        "number": 1,
+        "provider": "fal",
+        "route": "fal",
+        "model": "made-up",
+        "upstream": Upstream(model="made-up", options={}),
+        "making": Making(),
+        "state": "submitting",
+        "estimate": 30_000,
+        "sent_at": sent_at,
+    }
+    return AttemptRow(**{**plain, **given})
 
 
 def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish") -> Jobs:
