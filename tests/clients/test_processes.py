@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_each_serves(two: Served) -> None:
     gateways = [line.pid for line in two.descendants() if "spawn_main" in line.command]
     assert len(gateways) == 2
     for held in gateways:
+        # At rest: one that is held in the middle of a write keeps the other from writing, until it is given up.
+        time.sleep(0.5)
         os.kill(held, signal.SIGSTOP)
         try:
             assert picture(call(two)).size == (40, 20)
