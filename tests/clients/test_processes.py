@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
