@@ -30,7 +30,8 @@ from gateway.jobs.call import Calls
 from gateway.jobs.execute import Executor
 from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.job import Jobs, Rules
+from gateway.jobs.job import Jobs
+from gateway.jobs.placed import Rules
 from gateway.jobs.reports import Reports
 from gateway.jobs.resume import Keeper
 from gateway.opening import open_ledger

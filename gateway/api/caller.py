@@ -8,7 +8,8 @@ import contextlib
 from starlette.requests import Request
 
 from gateway.jobs.execute import Finished
-from gateway.jobs.job import Jobs, Placed, StillGoing
+from gateway.jobs.job import Jobs
+from gateway.jobs.placed import Placed, StillGoing
 
 
 class Gone(Exception):

@@ -19,7 +19,7 @@ from gateway.api.placing import order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
-from gateway.jobs.job import Placed
+from gateway.jobs.placed import Placed
 from gateway.jobs.records import Order
 from gateway.routing.select import Candidate, Choice, Excluded, choose
 from gateway.settings import GatewaySettings

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
 from gateway.jobs.execute import Finished
-from gateway.jobs.job import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.jobs.ledger import KeyReused, LedgerDown
+from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.jobs.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
 from gateway.routing.select import Choice
 from normalization.model import Model

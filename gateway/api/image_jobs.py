@@ -16,8 +16,8 @@ from gateway.api.job_events import follow, found, no_such_job, wait_for_end
 from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, word_of
 from gateway.api.placing import caller_of, prefers_async
 from gateway.api.reply import Pieces
-from gateway.jobs.job import Placed
 from gateway.jobs.ledger import LedgerDown
+from gateway.jobs.placed import Placed
 from gateway.jobs.records import JobRow, Order
 from gateway.jobs.reports import Filter, NoSuchCursor
 from gateway.state import State

@@ -13,7 +13,7 @@ from gateway.api import failures, reply
 from gateway.api.delivery import Delivery, deliver, incomplete
 from gateway.api.errors import ApiError, envelope
 from gateway.api.placing import origin_of
-from gateway.jobs.job import Placed, ResultGone
+from gateway.jobs.placed import Placed, ResultGone
 from gateway.jobs.records import Attempt, JobRow
 from gateway.routing.pricing import MICROS
 from gateway.state import State

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.jobs.execute import Finished
-from gateway.jobs.job import Placed
+from gateway.jobs.placed import Placed
 from gateway.jobs.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.settings import ResponseFormat

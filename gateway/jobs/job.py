@@ -14,6 +14,7 @@ from gateway.jobs.book import Address, Book
 from gateway.jobs.execute import Executor, Finished, Served
 from gateway.jobs.ledger import End, Ledger, LedgerDown, Superseded
 from gateway.jobs.outbox import messages
+from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, Rules, StillGoing, error_of
 from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, Interrupted, JobRow, Json, Order
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
@@ -26,26 +27,6 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
 _PROGRESS_S = 2.0
 # How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
 _ALIVE_S = 1.0
-
-
-class Leaving(Exception):
-    """This process takes no more work."""
-
-
-class StillGoing(Exception):
-    """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
-
-    def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
-        super().__init__("the job goes on")
-        self.attempts = tuple(attempts)
-
-
-class ResultGone(Exception):
-    """The job is done, and its pictures have been deleted since."""
-
-
-class NotCancellable(Exception):
-    """The providers that have the job now cannot cancel: it goes on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,23 +54,6 @@ class Job:
         if not self.cancelled:
             self.cancelled = True
             self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A job that a call has: its own, or one that it `joined` because it repeats the call that began it."""
-
-    id: str
-    created: float
-    joined: bool
-    model: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`."""
-
-    on_disconnect: Mapping[str, str]
 
 
 class Jobs:
@@ -400,16 +364,6 @@ def _result(finished: Finished) -> Json:
         "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
         "notes": list(finished.notes),
     }
-
-
-def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
-    """What a job that failed is to raise."""
-    error = row.error or {}
-    if error.get("kind") == "failed":
-        return AllFailed.from_json(error, told)
-    if error.get("kind") == "unrecorded":
-        return LedgerDown("the ledger was down")
-    return Interrupted()
 
 
 async def _first(task: asyncio.Task[Finished], overdue: asyncio.Event, until: float) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from gateway.config import SHIPPED, load
 from gateway.jobs.execute import Executor
-from gateway.jobs.job import Jobs, Rules
+from gateway.jobs.job import Jobs
 from gateway.jobs.ledger import Ledger
+from gateway.jobs.placed import Rules
 from gateway.jobs.records import AttemptRow, Making, Order
 from gateway.opening import open_ledger
 from providers.base import Upstream

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs, Leaving, NotCancellable, ResultGone, StillGoing
+from gateway.jobs.job import Jobs
 from gateway.jobs.ledger import KeyReused, Ledger, LedgerDown
+from gateway.jobs.placed import Leaving, NotCancellable, ResultGone, StillGoing
 from gateway.jobs.records import AllFailed, Cancelled, Interrupted, JobRow
 from gateway.jobs.resume import Keeper
 from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown

@@ -1,0 +1,56 @@
+"""What a call has of a job, and why it may have nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.jobs.ledger import LedgerDown
+from gateway.jobs.records import AllFailed, Attempt, Interrupted, JobRow
+
+
+class Leaving(Exception):
+    """This process takes no more work."""
+
+
+class StillGoing(Exception):
+    """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
+
+    def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
+        super().__init__("the job goes on")
+        self.attempts = tuple(attempts)
+
+
+class ResultGone(Exception):
+    """The job is done, and its pictures have been deleted since."""
+
+
+class NotCancellable(Exception):
+    """The providers that have the job now cannot cancel: it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A job that a call has: its own, or one that it `joined` because it repeats the call that began it."""
+
+    id: str
+    created: float
+    joined: bool
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`."""
+
+    on_disconnect: Mapping[str, str]
+
+
+def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
+    """What a job that failed is to raise."""
+    error = row.error or {}
+    if error.get("kind") == "failed":
+        return AllFailed.from_json(error, told)
+    if error.get("kind") == "unrecorded":
+        return LedgerDown("the ledger was down")
+    return Interrupted()
