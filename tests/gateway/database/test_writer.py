@@ -102,7 +102,7 @@ async def test_order_is_kept(database: Database) -> None:
 
 async def test_what_gathers_shares_a_commit(database: Database) -> None:
     """Sixty writes that came during one commit are one commit more."""
-    commits = []
+    commits: list[Connection] = []
     event.listen(database._writer, "commit", commits.append)
     busy, go = await hold(database)
     writes = [asyncio.create_task(database.write(put(number))) for number in range(60)]
@@ -197,7 +197,7 @@ async def test_a_server_that_is_away(server: Postgres) -> None:
         finally:
             await asyncio.to_thread(server.start)
         assert await made.write(put("after")) == 2
-        assert made.up
+        await until(lambda: made.up, "seen to be up")
         assert await rows(made) == ["before", "owed", "after"]
     finally:
         await made.aclose()
