@@ -201,3 +201,17 @@ async def test_a_server_that_is_away(server: Postgres) -> None:
         assert await rows(made) == ["before", "owed", "after"]
     finally:
         await made.aclose()
+
+
+async def test_a_server_that_was_away_unseen(server: Postgres) -> None:
+    """A Postgres that was restarted while nobody asked for anything costs nobody a call."""
+    made = opened(server.fresh("unseen"))
+    try:
+        await made.write(put("before"))
+        assert await rows(made) == ["before"]
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        assert await rows(made) == ["before"]
+        assert await made.write(put("after")) == 1
+    finally:
+        await made.aclose()
