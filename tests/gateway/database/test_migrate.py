@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, insert, inspect, select, text
+from sqlalchemy import Engine, create_engine, insert, inspect, select, text
 
 from gateway.database.engine import open_engine
-from gateway.database.migrate import HEAD, NewerSchema, migrate, version
+from gateway.database.migrate import _LOCK, HEAD, NewerSchema, migrate, version
 from gateway.database.schema import METADATA, SECRETS
+from tests.clients.running import until
+from tests.postgres import Postgres
 
 TOGETHER = 8
 
@@ -78,6 +80,25 @@ def test_many_at_once(url: str, engine: Engine) -> None:
     with ThreadPoolExecutor(TOGETHER) as pool:
         assert list(pool.map(begin, range(TOGETHER))) == [HEAD] * TOGETHER
     assert differences(engine) == []
+
+
+def test_one_waits_for_another(server: Postgres) -> None:
+    """Over a Postgres, whose tables several could make at once, whoever comes second waits for the first."""
+    engine = open_engine(server.fresh("waits"), Path(), writes=True)
+    other = create_engine(engine.url)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with other.begin() as first:
+                first.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                second = pool.submit(migrate, engine)
+                until(lambda: first.execute(waiting).scalar() == 1, "it waits", 5)
+                assert version(first) is None
+            second.result()
+        assert found(engine) == HEAD
+    finally:
+        engine.dispose()
+        other.dispose()
 
 
 def test_a_newer_database_is_left_alone(engine: Engine) -> None:

@@ -102,7 +102,7 @@ async def test_order_is_kept(database: Database) -> None:
 
 async def test_what_gathers_shares_a_commit(database: Database) -> None:
     """Sixty writes that came during one commit are one commit more."""
-    commits: list[object] = []
+    commits: list[Connection] = []
     event.listen(database._writer, "commit", commits.append)
     busy, go = await hold(database)
     writes = [asyncio.create_task(database.write(put(number))) for number in range(60)]
@@ -193,15 +193,25 @@ async def test_a_server_that_is_away(server: Postgres) -> None:
             with pytest.raises(LedgerDown):
                 await rows(made)
             made.later(put("owed"))
-            assert made.up is False
+            assert not made.up
         finally:
             await asyncio.to_thread(server.start)
         assert await made.write(put("after")) == 2
-        assert _is_up(made)
+        await until(lambda: made.up, "seen to be up")
         assert await rows(made) == ["before", "owed", "after"]
     finally:
         await made.aclose()
 
 
-def _is_up(database: Database) -> bool:
-    return database.up
+async def test_a_server_that_was_away_unseen(server: Postgres) -> None:
+    """A Postgres that was restarted while nobody asked for anything costs nobody a call."""
+    made = opened(server.fresh("unseen"))
+    try:
+        await made.write(put("before"))
+        assert await rows(made) == ["before"]
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        assert await rows(made) == ["before"]
+        assert await made.write(put("after")) == 1
+    finally:
+        await made.aclose()
