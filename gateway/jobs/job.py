@@ -115,7 +115,7 @@ class Jobs:
 
     async def _join(self, order: Order, found: JobRow) -> Placed:
         metrics.JOINED.labels("retry" if order.idempotency_key is None else "key").inc()
-        if found.wants_more:
+        if found.wants_more and time.time() - (found.ended_at or 0) >= self._rules.search_again_s:
             await self.reconcile(found.order.id)
         if (live := self._live.get(found.order.id)) is not None:
             live.callers += order.mode != "background"

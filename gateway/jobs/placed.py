@@ -41,9 +41,14 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`."""
+    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`.
+
+    A repeated call makes a provider look again for what is unknown, where that was done `search_again_s` seconds ago
+    or more: else it is told at once what is known. A search takes a while, and an impatient caller would hear nothing.
+    """
 
     on_disconnect: Mapping[str, str]
+    search_again_s: float = 60.0
 
 
 def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:

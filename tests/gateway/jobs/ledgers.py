@@ -62,6 +62,6 @@ def attempted(job: str, sent_at: float, **given: Any) -> AttemptRow:
     return AttemptRow(**{**plain, **given})
 
 
-def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish") -> Jobs:
+def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish", search_again_s: float = 0.0) -> Jobs:
     """The jobs of one process."""
-    return Jobs(executor, ledger, rules=Rules(on_disconnect={"made-up": on_disconnect}))
+    return Jobs(executor, ledger, rules=Rules(on_disconnect={"made-up": on_disconnect}, search_again_s=search_again_s))

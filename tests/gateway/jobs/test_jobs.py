@@ -222,6 +222,21 @@ async def test_what_cost_nothing_may_run_again(world: World) -> None:
     assert sim.waited[-1] == "it"
 
 
+async def test_an_impatient_caller_hears_what_is_known(world: World) -> None:
+    """A call that is repeated right after a search is told its outcome at once, and starts no other search."""
+    sim = provider("sim", png())
+    sim.lost, sim.found = Unknown("lost"), Unknown("still")
+    jobs = await world.process(sim, search_again_s=60.0)
+    for _ in range(3):
+        placed = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
+        with pytest.raises(AllFailed):
+            await jobs.wait(placed.id, soon())
+
+    assert placed.joined
+    assert sim.sought == []
+    assert len(sim.jobs) == 1
+
+
 async def test_a_lost_picture_of_several_is_found_later(world: World) -> None:
     """Of two pictures one was delivered and one is unknown: the repeated call has both, once the provider knows."""
     sim = provider("sim", png(8, 8), png(8, 9))
