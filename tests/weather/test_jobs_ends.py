@@ -86,7 +86,7 @@ def test_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_pictures_in_fields_are_not_kept(tmp_path: Path) -> None:
-    """A picture that is sent in a field that nobody declared is only measured, and a long text is not cut in silence."""
+    """A picture that is sent in a field that nobody declared is only measured; other text is kept."""
     picture = "data:image/png;base64," + "iVBORw0KGgo" * 10
     with world("fal", environ={"DARKROOM_DATA": str(tmp_path)}) as there, caller(there.url) as client:
         answer = ask(client, mask_hint=picture, note="data: red, green")

@@ -50,11 +50,11 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Pair(here=here, there=there, replicate=replicate, apiframe=apiframe, environ=environ)
 
 
-def begun(pair: Pair, provider: str, **fields: str) -> str:
+def begun(pair: Pair, provider: str) -> str:
     """Begin a job here, and wait until its provider has it; its id."""
     sim = pair.replicate if provider == "replicate" else pair.apiframe
     before = len(sim.books.taken)
-    answer = ask(pair.here, background="true", routing=json.dumps({"only": [provider]}), **fields)
+    answer = ask(pair.here, background="true", routing=json.dumps({"only": [provider]}))
     assert answer.status_code == 202, answer.text
     until(lambda: len(sim.books.taken) > before, "its provider has it")
     return str(answer.json()["id"])
@@ -130,6 +130,9 @@ def test_a_key_begins_one_job_at_both(pair: Pair) -> None:
 
 def test_the_commands_beside_the_gateways(pair: Pair) -> None:
     """What the commands read of the ledger, while it is written, is what the API tells."""
+    pair.replicate.run_s = 1.1
+    ended(pair.here, begun(pair, "replicate"))  # more than a second before the next one
+    pair.replicate.run_s = 0.05
     job = begun(pair, "replicate")
     ended(pair.here, job)
     root = str(pair.there.base_url).partition("/openai")[0]
@@ -145,6 +148,7 @@ def test_the_commands_beside_the_gateways(pair: Pair) -> None:
     for by in ("day", "model", "key"):
         others = _told(pair, "costs", "--by", by)["data"]
         assert sum(row["cost"] for row in others) == pytest.approx(sum(row["cost"] for row in rows.values()))
+        assert len({row[by] for row in others}) == len(others), others
         assert sum(row["attempts"] for row in others) == sum(row["attempts"] for row in rows.values())
     assert _told(pair, "jobs", "--purge", "--before", "0s")["count"] >= 1
     assert pair.here.get(f"/images/jobs/{job}").status_code == 404
