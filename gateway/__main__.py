@@ -19,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from providers.worker import main as worker
 
         return worker.run(arguments[1:])
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.command == "jobs" and (mistake := _misused(args)) is not None:
+        parser.error(mistake)
     if args.config:
         os.environ["DARKROOM_CONFIG"] = str(args.config)
     try:
@@ -41,17 +44,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _misused(args: argparse.Namespace) -> str | None:
+    """What is wrong about options of `jobs` that do not go together: what is forgotten does not come back."""
+    if not args.purge:
+        return None if args.before is None else "--before goes with --purge"
+    if args.before is None:
+        return "--purge needs --before, such as --before 30d"
+    chosen = [name for name in ("id", "state", "model", "provider", "key", "since") if getattr(args, name) is not None]
+    return f"--purge forgets by age alone, and takes no {', '.join(chosen)}" if chosen else None
+
+
 def _history(args: argparse.Namespace) -> int:
     import time
 
     from gateway import history
     from gateway.jobs.reports import Filter
 
-    since = time.time() - args.since if args.since is not None else None
+    since = max(0.0, time.time() - args.since) if args.since is not None else None
     if args.command == "costs":
         return history.costs(args.by, since, as_json=args.json)
     if args.purge:
-        return history.purge(time.time() - args.before)
+        return history.purge(max(0.0, time.time() - args.before), as_json=args.json)
     if args.id is not None:
         return history.job(args.id, as_json=args.json)
     wanted = Filter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
@@ -80,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("--state", choices=("queued", "in_progress", "completed", "failed", "cancelled"))
     for name in ("model", "provider", "key"):
         jobs.add_argument(f"--{name}")
-    jobs.add_argument("--limit", type=int, default=20, help="how many (default: %(default)s)")
+    jobs.add_argument("--limit", type=_count, default=20, help="how many (default: %(default)s)")
     jobs.add_argument("--purge", action="store_true", help="forget the jobs that ended longer ago than --before")
-    jobs.add_argument("--before", type=_age, default=_age("90d"), metavar="AGE", help="with --purge (default: 90d)")
+    jobs.add_argument("--before", type=_age, metavar="AGE", help="with --purge, such as 30d")
     costs = commands.add_parser("costs", help="what it cost")
     costs.add_argument("--by", choices=("provider", "model", "key", "day"), default="provider")
     for command in (jobs, costs):
@@ -91,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, check, jobs, costs):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")
     return parser
+
+
+def _count(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 100000")
+    return int(text)
 
 
 def _age(text: str) -> float:

@@ -49,7 +49,7 @@ def job(name: str, *, as_json: bool) -> int:
     return 0
 
 
-def purge(before: float) -> int:
+def purge(before: float, *, as_json: bool) -> int:
     """Forget the jobs that ended before a time (seconds since the epoch), and say how many. Raises ConfigError."""
     gone = 0
     with _ledger(writes=True) as engine:
@@ -60,6 +60,9 @@ def purge(before: float) -> int:
             gone += some
             if not some:
                 break
+    if as_json:
+        _print_json({"object": "jobs.purged", "count": gone, "before": before})
+        return 0
     print(f"{gone} {'job' if gone == 1 else 'jobs'} that ended before {_when(before)} UTC: forgotten")
     return 0
 
@@ -158,8 +161,8 @@ def _costs(by: By, since: float | None, rows: Sequence[Spent]) -> Iterator[str]:
         return
     whole = Spent(
         name="all",
-        # A job may have been at several providers: the sum would count it twice.
-        jobs=-1 if by == "provider" else sum(row.jobs for row in rows),
+        # A job may have been at several providers, and around midnight: the sum would count it twice.
+        jobs=-1 if by in ("provider", "day") else sum(row.jobs for row in rows),
         attempts=sum(row.attempts for row in rows),
         cost=sum(row.cost for row in rows),
         estimated=sum(row.estimated for row in rows),
@@ -198,4 +201,4 @@ def _seconds(told: Told) -> str:
 
 
 def _usd(micros: int) -> str:
-    return f"{micros / MICROS:.4f}"
+    return f"{micros / MICROS:.6f}"

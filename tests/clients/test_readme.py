@@ -1,10 +1,12 @@
-"""The calls on the README's first screen run as they stand there."""
+"""The calls of the README run as they stand there: those of the first screen, and those about jobs."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import httpx
@@ -26,6 +28,15 @@ def block(language: str, holding: str, server: Served) -> str:
     found = next(code for code in blocks if holding in code)
     assert BASE in found
     return found.replace(BASE, server.root)
+
+
+def section(title: str, server: Served) -> list[str]:
+    """The shell blocks under a heading, at our server's address, with our interpreter for the command."""
+    text = README.read_text().partition(f"\n### {title}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    blocks: list[str] = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    command = f"{shlex.quote(sys.executable)} -m gateway"
+    return [code.replace(BASE, server.root).replace(".venv/bin/darkroom", command) for code in blocks]
 
 
 @pytest.fixture
@@ -70,3 +81,26 @@ def test_curl(server: Served, folder: Path) -> None:
         assert answer["metadata"][same] == shown["metadata"][same]
     for told, written in zip(answer["metadata"]["warnings"], shown["metadata"]["warnings"], strict=True):
         assert told.startswith(written.rstrip(".").split(": ...")[0])
+
+
+def test_background(server: Served, folder: Path) -> None:
+    """The calls about jobs in the background begin one, and list it."""
+    (code,) = section("Background jobs", server)
+    decoder, text = json.JSONDecoder(), run_shell(code, folder)
+    begun, end = decoder.raw_decode(text)
+    listed, _ = decoder.raw_decode(text[end:])
+
+    assert (begun["object"], begun["status"]) == ("image.job", "queued")
+    assert [entry["id"] for entry in listed["data"]] == [begun["id"]]
+    assert httpx.get(begun["urls"]["get"], params={"wait": "60"}, timeout=90).json()["status"] == "completed"
+
+
+def test_what_it_cost(server: Served, folder: Path) -> None:
+    """The commands and the call about what happened run beside the server, on its own ledger."""
+    run_python(block("python", "images.edit", server), folder)
+    (code,) = section("What happened, and what it cost", server)
+    root = str(README.parent)
+    text = run_shell(code, folder, DARKROOM_DATA=str(server.log.parent / "data"), PYTHONPATH=root)
+
+    assert "clarity-upscaler" in text
+    assert json.loads(text.splitlines()[-1])["object"] == "list"

@@ -105,9 +105,9 @@ def test_the_table(data: Path) -> None:
 
     assert head[:2] == ["id", "created"]
     assert lines == [
-        ["img_c", "2026-03-02", "12:01:00", "in_progress", "made-up", "fal", "-", "0.0000"],
-        ["img_b", "2026-03-02", "12:00:00", "failed", "other", "fal", "1.0", "0.0000"],
-        ["img_a", "2026-03-01", "12:00:00", "completed", "made-up", "replicate", "2.5", "0.0323"],
+        ["img_c", "2026-03-02", "12:01:00", "in_progress", "made-up", "fal", "-", "0.000000"],
+        ["img_b", "2026-03-02", "12:00:00", "failed", "other", "fal", "1.0", "0.000000"],
+        ["img_a", "2026-03-01", "12:00:00", "completed", "made-up", "replicate", "2.5", "0.032345"],
     ]
 
 
@@ -131,12 +131,12 @@ def test_one_job(data: Path) -> None:
     text = darkroom(data, "jobs", "img_a").stdout
     lines = [line.split() for line in text.splitlines()]
 
-    assert ["cost", "0.0323", "USD", "(estimate", "0.0300)"] in lines
+    assert ["cost", "0.032345", "USD", "(estimate", "0.030000)"] in lines
     assert ["idempotency", "key", "once"] in lines
     assert '"prompt": "a cup"' in text
     assert lines[-2:] == [
-        ["1", "fal", "fal", "failed", "1.0", "0.0300", "0.0200", "estimated", "-"],
-        ["1", "replicate", "replicate", "ok", "1.5", "0.0300", "0.0123", "told", "rep-1"],
+        ["1", "fal", "fal", "failed", "1.0", "0.030000", "0.020000", "estimated", "-"],
+        ["1", "replicate", "replicate", "ok", "1.5", "0.030000", "0.012345", "told", "rep-1"],
     ]
     assert "all_providers_failed: No provider gave a picture: out of memory." in darkroom(data, "jobs", "img_b").stdout
 
@@ -160,14 +160,14 @@ def test_an_unknown_job(data: Path) -> None:
 def test_costs(data: Path) -> None:
     """By provider the dearest first, by day in order; with what is only estimated, what was lost, and the sum."""
     by_provider = [
-        ["fal", "3", "3", "0.0200", "0.0200", "0.0200"],
-        ["replicate", "1", "1", "0.0123", "0.0000", "0.0000"],
-        ["all", "4", "0.0323", "0.0200", "0.0200"],
+        ["fal", "3", "3", "0.020000", "0.020000", "0.020000"],
+        ["replicate", "1", "1", "0.012345", "0.000000", "0.000000"],
+        ["all", "4", "0.032345", "0.020000", "0.020000"],
     ]
     by_day = [
-        ["2026-03-01", "1", "2", "0.0323", "0.0200", "0.0200"],
-        ["2026-03-02", "2", "2", "0.0000", "0.0000", "0.0000"],
-        ["all", "3", "4", "0.0323", "0.0200", "0.0200"],
+        ["2026-03-01", "1", "2", "0.032345", "0.020000", "0.020000"],
+        ["2026-03-02", "2", "2", "0.000000", "0.000000", "0.000000"],
+        ["all", "4", "0.032345", "0.020000", "0.020000"],
     ]
     assert printed(data, "costs")[2:] == by_provider
     assert printed(data, "costs", "--by", "day")[2:] == by_day
@@ -184,7 +184,42 @@ def test_purge(data: Path) -> None:
     assert [entry["id"] for entry in told(data, "jobs")["data"]] == ["img_c"]
 
 
-@pytest.mark.parametrize("arguments", [("jobs",), ("jobs", "--purge"), ("costs",)])
+def test_purge_as_json(data: Path) -> None:
+    """For scripts the number alone."""
+    purged = told(data, "jobs", "--purge", "--before", "0s")
+    assert (purged["object"], purged["count"]) == ("jobs.purged", 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--purge",),
+        ("--purge", "--before", "0s", "--model", "other"),
+        ("img_a", "--purge", "--before", "0s"),
+        ("--purge", "--before", "0s", "--since", "1h"),
+        ("--before", "0s"),
+        ("--purge", "--before", "soon"),
+        ("--limit", "0"),
+        ("--limit=-1",),
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_forgotten_by_mistake(data: Path, arguments: tuple[str, ...]) -> None:
+    """Options that do not go together, or mean nothing, are told with status 2, and every job is still there."""
+    ran = darkroom(data, "jobs", *arguments)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "error: " in ran.stderr
+    assert len(told(data, "jobs")["data"]) == 3
+
+
+def test_ages_beyond_all_time(data: Path) -> None:
+    """An age from before the epoch means everything there is."""
+    assert printed(data, "costs", "--since", "99999999w")[-1][0] == "all"
+    assert len(told(data, "jobs", "--since", "99999999w")["data"]) == 3
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("jobs", "--purge", "--before", "1d"), ("costs",)])
 def test_no_ledger(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Where there is no ledger a sentence says so, the status is 2, and nothing is created."""
     ran = darkroom(tmp_path / "none", *arguments)
