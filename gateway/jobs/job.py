@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -233,7 +234,10 @@ class Jobs:
                     raise StillGoing(await self._so_far(id))
                 if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
                     return job.task.result()
-            row = await self.ledger.read(id)
+            # While it cannot be read nothing is known of it, least of all that nothing was bought.
+            row: JobRow | None = None
+            with contextlib.suppress(LedgerDown):
+                row = await self.ledger.read(id)
             if row is not None and row.ended:
                 return await self.load(row)
             if _now() >= until:
