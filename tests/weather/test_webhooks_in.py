@@ -17,7 +17,7 @@ from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi
 from tests.simulators.replicate import Simulator
 from tests.weather.faults import says
-from tests.weather.hooked import PUBLIC, around, ask, caller
+from tests.weather.hooked import PUBLIC, around, ask, caller, ended
 from tests.weather.test_failover import LARGE, of
 from tests.weather.world import World, world
 
@@ -37,12 +37,19 @@ def hooked(name: str, **environ: str) -> Iterator[World]:
         yield there
 
 
+class _Every(set[str]):
+    """A set of all there is."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
 def blind(there: World) -> None:
     """Let no list of the provider's show which job is which."""
     if "replicate" in there.sims:
         of(there, Simulator).lag_s = 3600.0
     else:
-        of(there, FalAi).faults.always("list", Fault(status=403))
+        of(there, FalAi).history.withheld = _Every()
 
 
 def silence(there: World) -> None:
@@ -65,7 +72,7 @@ def received(there: World) -> Callable[..., float]:
 
 
 @pytest.mark.parametrize("fault", LOST)
-@pytest.mark.parametrize("name", ["replicate"])
+@pytest.mark.parametrize("name", ["replicate", "fal"])
 def test_a_lost_answer_is_found_again(name: str, fault: str) -> None:
     """A submit whose answer was lost, and that no list shows, is known by its webhook: the caller has its picture."""
     with hooked(name, **PATIENT) as there:
@@ -87,6 +94,32 @@ def test_without_a_webhook_it_is_not(name: str) -> None:
         answer = there.edit()
         assert (answer.status, answer.code) == (504, "upstream_outcome_unknown")
         assert there.taken(name) == 1
+
+
+def test_one_that_comes_too_late_is_a_picture_all_the_same() -> None:
+    """After the caller was told that the outcome is unknown, a webhook has the picture fetched: a repeat is given it.
+
+    That the same webhook comes again, and once more when all is over, changes nothing.
+    """
+    with hooked("fal", **PATIENT) as there, caller(there.url) as client:
+        fal = of(there, FalAi)
+        blind(there)
+        silence(there)
+        fal.faults.script("submit", LOST["cut"])
+        key = {"idempotency-key": "cup-1"}
+        first = ask(client, headers=key)
+        assert first.json()["error"]["code"] == "upstream_outcome_unknown"
+        [job] = fal.books.taken
+        address, headers, body = _told(fal, job)
+        for _ in range(2):
+            assert httpx.post(address, content=body, headers=headers).json() == {"ok": True}
+        found = ended(client, first.headers["x-darkroom-job"])
+        assert (found["status"], found["error"]) == ("completed", None)
+        again = ask(client, headers=key)
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+        assert httpx.post(address, content=body, headers=headers).json() == {"ok": True}
+        assert ended(client, first.headers["x-darkroom-job"]) == found
+        assert (fal.books.taken, fal.books.billed) == ([job], 1)
 
 
 def _told(fal: FalAi, job: str) -> tuple[str, dict[str, str], bytes]:
