@@ -290,7 +290,8 @@ def _finished(progress: _Progress, wanted: int) -> Finished:
     if not progress.served:
         if progress.cancelled:
             raise JobCancelled(progress.attempts)
-        if progress.halt is not None:
+        # What became of the other calls tells more than that one could not begin: something may have been bought.
+        if isinstance(progress.halt, Superseded) or (progress.halt is not None and not progress.causes):
             raise progress.halt
         raise AllFailed(progress.causes, progress.attempts)
     last = progress.served[-1]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.database.engine import insert_new
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.processes import Processes
@@ -310,11 +311,7 @@ class Ledger:
 
     def _insert_unless_there(self, connection: Connection, order: Order, caller: str | None) -> bool:
         """Insert a keyed job; two processes that do so at once are told apart by the unique index."""
-        if connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert as insert_or
-        else:
-            from sqlalchemy.dialects.postgresql import insert as insert_or  # type: ignore[assignment]
-        new = insert_or(JOBS).values(self._new(order, caller)).on_conflict_do_nothing()
+        new = insert_new(connection, JOBS).values(self._new(order, caller))
         # Postgres' driver does not count what was inserted.
         return connection.execute(new.returning(JOBS.c.id)).first() is not None
 

@@ -10,8 +10,9 @@ from gateway.api.failures import failed, no_route
 from gateway.jobs.execute import Finished
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
+from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.making import verify
-from gateway.jobs.records import AllFailed
+from gateway.jobs.records import AllFailed, AttemptRow
 from gateway.routing.select import Choice, Excluded
 from gateway.telemetry import metrics
 from normalization.values import Header, Image, Size
@@ -167,6 +168,27 @@ async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int)
     assert counted == bought
     assert outcomes == ["unknown", "ok"][: 1 + bought]
     assert len(second.jobs) == bought
+
+
+class _Full(Journal):
+    """A book that takes the first call and no other."""
+
+    async def sending(self, attempt: AttemptRow) -> None:
+        if attempt.number:
+            raise LedgerDown("full")
+
+
+async def test_what_may_be_bought_counts_before_what_could_not_begin(imaging: Imaging) -> None:
+    """Of two calls one is lost and one could not be written down: that is no job of which nothing was bought."""
+    sim = provider("sim")
+    sim.lost = Unknown("lost")
+    deadline = asyncio.get_running_loop().time() + 30
+
+    with pytest.raises(AllFailed) as caught:
+        await executing(imaging, sim).run("img_1", candidates(["sim"], n=2), deadline, _Full())
+
+    assert [type(cause) for cause in caught.value.causes] == [Unknown]
+    assert caught.value.to_json()["billed"] is True
 
 
 async def test_a_fault_of_ours(imaging: Imaging) -> None:
