@@ -43,9 +43,9 @@ docs: $(VENV)/.dev  ## write the generated pages
 
 lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
-		--group build --extra postgres pyproject.toml -o requirements.lock
+		--group build --extra postgres --extra redis pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
-		--group build --group dev --extra postgres pyproject.toml -o requirements-dev.lock -c requirements.lock
+		--group build --group dev --extra postgres --extra redis pyproject.toml -o requirements-dev.lock -c requirements.lock
 
 clean:  ## remove everything that the targets made
 	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
