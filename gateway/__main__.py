@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return route.route(args.url, args.picture, args.fields)
         if args.command in ("jobs", "costs"):
             return _history(args)
+        if args.command == "keys":
+            return _keys(args)
         from gateway import check
 
         return check.check(quiet=args.quiet, markdown=args.markdown)
@@ -71,6 +73,20 @@ def _history(args: argparse.Namespace) -> int:
     return history.jobs(wanted, limit=args.limit, as_json=args.json)
 
 
+def _keys(args: argparse.Namespace) -> int:
+    from gateway import register
+
+    match args.action:
+        case "create":
+            return register.create(args, as_json=args.json)
+        case "list":
+            return register.show_all(as_json=args.json)
+        case "show":
+            return register.show(args.id, as_json=args.json)
+        case _:
+            return register.revoke(args.id, as_json=args.json)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="darkroom", description="An OpenAI-compatible gateway for image editing.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -98,10 +114,28 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("--before", type=_age, metavar="AGE", help="with --purge, such as 30d")
     costs = commands.add_parser("costs", help="what it cost")
     costs.add_argument("--by", choices=("provider", "model", "key", "day"), default="provider")
+    keys = commands.add_parser("keys", help="who may call, how often and for how much")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a key, and print it: it is shown this once")
+    create.add_argument("--name", required=True, help="whose it is, for the lists")
+    create.add_argument("--budget", metavar="USD/PERIOD", help="such as 25/month, 2.50/day, 10/week, or 100 for good")
+    create.add_argument("--rpm", type=_count, metavar="N", help="requests a minute")
+    create.add_argument("--concurrency", type=_count, metavar="N", help="jobs at once")
+    create.add_argument("--models", type=_names, metavar="A,B", help="the only models it may use")
+    create.add_argument("--providers", type=_names, metavar="A,B", help="the only providers its requests may go to")
+    create.add_argument("--expires", type=_moment, metavar="WHEN", help="such as 30d, or 2027-01-31")
+    create.add_argument("--admin", action="store_true", help="may see all jobs, read /metrics and make keys")
+    whole = actions.add_parser("list", help="every key, without the keys themselves")
+    one = actions.add_parser("show", help="one key, and what it has spent")
+    revoke = actions.add_parser("revoke", help="take no more calls with a key")
+    for action in (one, revoke):
+        action.add_argument("id", metavar="ID", help="such as key_0123456789abcdef")
+    for action in (create, whole, one, revoke):
+        action.add_argument("--json", action="store_true", help="for scripts")
     for command in (jobs, costs):
         command.add_argument("--since", type=_age, metavar="AGE", help="such as 90s, 30m, 24h, 7d")
         command.add_argument("--json", action="store_true", help="for scripts")
-    for command in (serve, check, jobs, costs):
+    for command in (serve, check, jobs, costs, create, whole, one, revoke):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")
     return parser
 
@@ -111,6 +145,27 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 100000")
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _moment(text: str) -> float:
+    """A time to come, in seconds since the epoch, from an age or a date."""
+    import time
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return time.time() + _age(text)
+        except argparse.ArgumentTypeError:
+            message = f"{text!r} is no time: expected one such as 30d, 2027-01-31 or 2027-01-31T12:00:00Z"
+            raise argparse.ArgumentTypeError(message) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _age(text: str) -> float:

@@ -18,8 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from gateway import adapters
+from gateway.access.doors import Doors
 from gateway.access.keys import Keys
-from gateway.api import edits, files, health, hooks, image_jobs, models, requests
+from gateway.access.rates import Rates
+from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_http_exception
@@ -62,8 +64,11 @@ def create() -> ASGIApp:
 
 
 def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
-    """The application for a config. Nothing is opened before its lifespan begins."""
-    keys = Keys(environ.get("DARKROOM_API_KEYS"))
+    """The application for a config. Nothing is opened before its lifespan begins.
+
+    Raises UnreadableKey.
+    """
+    keys = Keys.of(environ)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,6 +82,10 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
         app.add_api_route(f"{prefix}/images/jobs", image_jobs.list_jobs, methods=["GET"])
         app.add_api_route(f"{prefix}/images/jobs/{{id}}", image_jobs.read_job, methods=["GET"])
         app.add_api_route(f"{prefix}/images/jobs/{{id}}/cancel", image_jobs.cancel_job, methods=["POST"])
+        app.add_api_route(f"{prefix}/keys", key_list.create_key, methods=["POST"])
+        app.add_api_route(f"{prefix}/keys", key_list.list_keys, methods=["GET"])
+        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.read_key, methods=["GET"])
+        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.revoke_key, methods=["DELETE"])
         app.add_api_route(f"{prefix}/webhooks/secret", hooks.read_secret, methods=["GET"])
         app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
         app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])
@@ -91,7 +100,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app.add_api_route("/readyz", health.readyz, methods=["GET"])
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    return Edge(app, keys=keys)
+    return Edge(app, doors=lambda: app.state.darkroom.doors)
 
 
 @asynccontextmanager
@@ -120,6 +129,9 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
         stored = Files(open_store(settings.files_url, data), ttl=timedelta(seconds=settings.files_ttl_s))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
+        rates = Rates(settings.limits_url)
+        stack.push_async_callback(rates.aclose)
+        doors = Doors(keys, ledger.database, rates, remember_s=settings.keys_remembered_s)
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = Learning()
         executor = Executor(
@@ -153,7 +165,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         gc.freeze()
         yield State(
             config=config,
-            keys=keys,
+            doors=doors,
             providers=providers,
             imaging=imaging,
             files=stored,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import signal
@@ -14,7 +15,8 @@ from types import FrameType
 
 import uvicorn
 
-from gateway.access.keys import Keys
+from gateway.access.keys import Keys, UnreadableKey
+from gateway.access.register import any_at_all
 from gateway.config import SHIPPED, load
 from gateway.mistakes import ConfigError, Mistake
 from gateway.names import EMBEDDED
@@ -27,9 +29,15 @@ _KEEP_ALIVE_S = 75
 def serve(host: str, port: int, workers: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
-    _check_exposure(host)
     # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
-    prepare_ledger(config.gateway, Path(os.environ.get("DARKROOM_DATA", ".darkroom"))).dispose()
+    engine = prepare_ledger(config.gateway, Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
+    with engine.begin() as connection:
+        registered = any_at_all(connection)
+    engine.dispose()
+    if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
+        expected = "the extra `redis`: pip install 'darkroom[redis]'"
+        raise ConfigError([Mistake("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
+    _check_exposure(host, has_keys=registered or bool(_keys()))
     # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _leave)
@@ -67,9 +75,16 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _check_exposure(host: str) -> None:
+def _keys() -> Keys:
+    try:
+        return Keys.of(os.environ)
+    except UnreadableKey as error:
+        raise ConfigError([Mistake("environment", "", str(error), "keys, separated by commas or lines")]) from None
+
+
+def _check_exposure(host: str, *, has_keys: bool) -> None:
     """Without keys, only this machine may reach the server."""
-    if Keys(os.environ.get("DARKROOM_API_KEYS")):
+    if has_keys:
         return
     try:
         addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
@@ -79,8 +94,9 @@ def _check_exposure(host: str) -> None:
         raise ConfigError(
             [
                 Mistake(
-                    "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys in "
-                    "DARKROOM_API_KEYS: without keys, whoever can reach the server could use it",
+                    "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
+                    "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
+                    "could use it",
                 )
             ]
         )  # fmt: skip

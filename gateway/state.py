@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.access.keys import Keys
+from gateway.access.doors import Doors
 from gateway.config import Config
 from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
@@ -26,7 +26,7 @@ class State:
     """The parts of a running gateway."""
 
     config: Config
-    keys: Keys
+    doors: Doors
     providers: Mapping[str, Provider]
     imaging: Imaging
     files: Files

@@ -18,13 +18,14 @@ OURS = {
     "gateway": {"gateway", "providers", "normalization"},
     "gateway.routing": {"gateway.routing", "providers.base", "normalization"},
     "gateway.telemetry": {"gateway.telemetry"},
-    "gateway.access": {"gateway.access", "gateway.telemetry"},
+    "gateway.access": {"gateway.access", "gateway.database", "gateway.telemetry"},
     "gateway.database": {"gateway.database", "gateway.telemetry", "gateway.mistakes"},
     "gateway.webhooks": {
         "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.guard",
     },
     "gateway.jobs": {
-        "gateway.jobs", "gateway.database", "gateway.routing", "gateway.telemetry", "providers.base", "normalization",
+        "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry", "providers.base",
+        "normalization",
     },
 }  # fmt: skip
 WORLD = {
@@ -35,7 +36,7 @@ WORLD = {
     "gateway.webhooks": {"httpx", "sqlalchemy"},
     "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
     "gateway.routing": set(),
-    "gateway.access": set(),
+    "gateway.access": {"limits", "redis", "sqlalchemy"},
     "gateway.telemetry": {"prometheus_client"},
 }
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from gateway.access.grant import Grant
 from gateway.api import dry_run, failures, reply
 from gateway.api.caller import Caller, Gone
 from gateway.api.delivery import Delivery, deliver, incomplete
@@ -15,7 +16,7 @@ from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.image_jobs import accepted
-from gateway.api.placing import order_of, origin_of, read_repeat
+from gateway.api.placing import grant_of, order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
@@ -40,10 +41,11 @@ async def edit(request: Request) -> Response:
     form = await _form(request, settings)
     dry = is_dry_run(request.query_params)
     routing = request.headers.get("x-darkroom-routing")
-    asked = await read_request(form, state.config, state.imaging, routing=routing, dry=dry)
+    grant = grant_of(request)
+    asked = await read_request(form, state.config, state.imaging, grant=grant, routing=routing, dry=dry)
     metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
     request.scope["darkroom.model"] = asked.model.id
-    choice = _choice(asked, state)
+    choice = _allowed(_choice(asked, state), grant)
     fitting = _within_limits(asked, choice, settings)
     _check_webhook(asked, state)
     if dry:
@@ -51,7 +53,7 @@ async def edit(request: Request) -> Response:
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
     order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
-    placed = await _place(state, order, fitting.candidates, repeat.retry)
+    placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
     if placed is None:
         if not choice.candidates:
             raise failures.no_route(asked.model, choice)
@@ -112,6 +114,16 @@ def _choice(asked: Asked, state: State) -> Choice:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
 
 
+def _allowed(choice: Choice, grant: Grant) -> Choice:
+    """Without the routes to providers that the key may not reach. Raises ApiError where it may reach none of them."""
+    kept = [candidate for candidate in choice.candidates if grant.may_reach(candidate.route.provider)]
+    if choice.candidates and not kept:
+        names = ", ".join(sorted(grant.providers or ()))
+        message = f"No route of this model is at a provider that this key may use: {names}."
+        raise ApiError(403, message, param="model", code="provider_not_allowed")
+    return Choice(candidates=kept, excluded=choice.excluded)
+
+
 def _check_webhook(asked: Asked, state: State) -> None:
     if asked.webhook_url is None:
         return
@@ -121,10 +133,14 @@ def _check_webhook(asked: Asked, state: State) -> None:
         raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
 
 
-async def _place(state: State, order: Order, candidates: Sequence[Candidate], retry: int) -> Placed | None:
+async def _place(
+    state: State, grant: Grant, order: Order, candidates: Sequence[Candidate], retry: int
+) -> Placed | None:
     """The call's job. A call that repeats another has its job also where no route would serve it now; else None."""
     try:
         if candidates:
+            if order.idempotency_key is None and retry == 0:
+                await state.doors.afford(grant, order.estimate)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
     except failures.UNPLACED as error:

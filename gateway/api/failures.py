@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from gateway.access.grant import AtCapacity, Exceeded, OverBudget
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
 from gateway.jobs.execute import Finished
@@ -26,8 +27,8 @@ from providers.base import (
 )
 
 # What a job may not begin for, and what it may end with: `told` knows what to say of each.
-UNPLACED = (Leaving, LedgerDown, KeyReused)
-UNDONE = (AllFailed, StillGoing, Cancelled, Interrupted, ResultGone, NotCancellable, LedgerDown, Leaving)
+UNPLACED = (Leaving, LedgerDown, KeyReused, Exceeded)
+UNDONE = (AllFailed, StillGoing, Cancelled, Interrupted, ResultGone, NotCancellable, LedgerDown, Leaving, Exceeded)
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
@@ -93,6 +94,12 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
         case NotCancellable():
             message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
             return _final(400, message, "not_cancellable")
+        case OverBudget():
+            # A client that repeats the call by itself would only be told the same.
+            headers = {"x-should-retry": "false"}
+            return ApiError(429, str(error), type="insufficient_quota", code="insufficient_quota", headers=headers)
+        case AtCapacity():
+            return _retryable(429, str(error), "rate_limit_exceeded", 1)
         case KeyReused():
             message = "This Idempotency-Key was used for another request: use a new key, or send the same request."
             return ApiError(422, message, code="idempotency_key_reuse")
@@ -104,6 +111,13 @@ def unreadable() -> ApiError:
     """The ledger does not say at the moment what it knows."""
     message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
     return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+
+
+def too_many(limit: str, after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
+    """A key's limit is reached: nothing was done, and the call will be taken later."""
+    found = _retryable(429, f"This key may make {limit}: try again later.", "rate_limit_exceeded", after_s)
+    found.headers = {**found.headers, **(headers or {})}
+    return found
 
 
 def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:

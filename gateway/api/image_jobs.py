@@ -14,7 +14,7 @@ from gateway.api.errors import invalid
 from gateway.api.job_body import Addresses, described, error_in_list, whole
 from gateway.api.job_events import follow, found, no_such_job, wait_for_end
 from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, word_of
-from gateway.api.placing import caller_of, prefers_async
+from gateway.api.placing import grant_of, prefers_async
 from gateway.api.reply import Pieces
 from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.placed import Placed
@@ -72,7 +72,7 @@ async def list_jobs(request: Request) -> Response:
     state: State = request.app.state.darkroom
     query = request.query_params
     at = Addresses.of(request, state)
-    wanted = Filter(scope=caller_of(request) or None, model=word_of(query, "model"), state=state_of(query))
+    wanted = Filter(scope=grant_of(request).scope, model=word_of(query, "model"), state=state_of(query))
     try:
         page = await state.reports.page(wanted, after=after_of(query), limit=limit_of(query))
     except NoSuchCursor:
@@ -97,9 +97,8 @@ async def _own(request: Request, state: State) -> JobRow:
     """The job that an address names, where it is the caller's. Raises ApiError 404."""
     job = request.path_params["id"]
     row = await _read(state, job) if is_id(job) else None
-    own = caller_of(request)
-    # Without keys, everybody here is the operator.
-    if row is None or (own and row.order.key != own):
+    scope = grant_of(request).scope
+    if row is None or (scope is not None and row.order.key != scope):
         raise no_such_job()
     return row
 

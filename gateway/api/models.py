@@ -8,7 +8,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.request import unknown_model
+from gateway.api.placing import grant_of
+from gateway.api.request import model_not_allowed, unknown_model
 from gateway.config import Config
 from gateway.state import State
 from normalization.model import Model
@@ -18,13 +19,15 @@ from providers.base import Readiness
 
 
 async def list_models(request: Request) -> Response:
-    """Every model, then every alias."""
+    """Every model that the key may use, then every alias."""
     state: State = request.app.state.darkroom
     config = state.config
-    data = [describe(model, state) for model in config.models.values()]
+    grant = grant_of(request)
+    data = [describe(model, state) for model in config.models.values() if grant.may_use(model.id)]
     data += [
         {**describe(config.models[alias.model], state), "id": name, "alias_of": alias.model}
         for name, alias in config.aliases.items()
+        if grant.may_use(alias.model)
     ]
     return JSONResponse({"object": "list", "data": data})
 
@@ -36,6 +39,8 @@ async def read_model(request: Request) -> Response:
     model, alias = state.config.resolve(name)
     if model is None:
         raise unknown_model(name, state.config)
+    if not (grant := grant_of(request)).may_use(model.id):
+        raise model_not_allowed(name, grant)
     if request.query_params.get("schema", "").lower() in ("true", "1"):
         return JSONResponse(schema(model, state.config))
     found = describe(model, state)

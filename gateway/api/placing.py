@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from gateway.access.grant import Grant
 from gateway.api.body import off_loop
 from gateway.api.delivery import Delivery
 from gateway.api.errors import ApiError
@@ -62,10 +63,15 @@ def fingerprint(form: Form, more: Sequence[str]) -> str:
     return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
 
 
+def grant_of(request: Request) -> Grant:
+    """What the key of a request may; the operator's grant where the server has no keys."""
+    found: Grant = request.scope["darkroom.grant"]
+    return found
+
+
 def caller_of(request: Request) -> str:
     """The id of the API key that a request came with; "" where the server has none."""
-    found: str = request.scope.get("darkroom.key", "")
-    return found
+    return grant_of(request).id
 
 
 def prefers_async(request: Request) -> bool:
@@ -115,6 +121,7 @@ def order_of(
         deadline_at=now + deadline_s,
         webhook_url=asked.webhook_url,
         webhook_events=asked.webhook_events,
+        allowance=grant_of(request).allowance,
     )
 
 

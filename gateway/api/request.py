@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from gateway.access.grant import OPERATOR, Grant
 from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
@@ -41,9 +42,15 @@ class Asked:
 
 
 async def read_request(
-    form: Form, config: Config, imaging: Imaging, *, routing: str | None = None, dry: bool = False
+    form: Form,
+    config: Config,
+    imaging: Imaging,
+    *,
+    grant: Grant = OPERATOR,
+    routing: str | None = None,
+    dry: bool = False,
 ) -> Asked:
-    """Give every field and file its meaning. `routing` is the header X-Darkroom-Routing.
+    """Give every field and file its meaning. `routing` is the header X-Darkroom-Routing, `grant` what the key may use.
 
     A `dry` request may say `width` and `height` instead of carrying a picture. Raises ApiError with the field that is
     wrong.
@@ -53,6 +60,8 @@ async def read_request(
     except NestingError as error:
         raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
     name, provider, model, default_format = _model(fields.pop("model", None), config)
+    if not grant.may_use(model.id):
+        raise model_not_allowed(name, grant)
     background = _background(fields)
     try:
         params, extra = _params(fields, model, typed=form.typed)
@@ -104,6 +113,12 @@ def unknown_model(name: str, config: Config) -> ApiError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"The models are: {', '.join(config.models)}."
     return ApiError(404, f"The model '{name[:80]}' does not exist. {hint}", param="model", code="model_not_found")
+
+
+def model_not_allowed(name: str, grant: Grant) -> ApiError:
+    """The 403 for a model that the key may not use, with those that it may."""
+    message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(grant.models or ()))}."
+    return ApiError(403, message, param="model", code="model_not_allowed")
 
 
 def _model(value: Value, config: Config) -> tuple[str, str | None, Model, ResponseFormat]:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.api import failures
 from gateway.api.errors import ApiError, invalid
 from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, time_of, word_of
-from gateway.api.placing import caller_of
+from gateway.api.placing import grant_of
 from gateway.api.request_body import described, summed, with_parameters
 from gateway.jobs.files import StoreFailed
 from gateway.jobs.ledger import LedgerDown
@@ -63,9 +63,10 @@ async def forget_payload(request: Request) -> Response:
 
 def _filter(request: Request) -> Filter:
     query = request.query_params
-    # A key sees what is its own: another one's requests are not there for it. Without keys, everybody is the operator.
+    # A key sees what is its own: another one's requests are not there for it. The admin, and whoever calls from this
+    # machine while there are no keys, sees all.
     return Filter(
-        scope=caller_of(request) or None,
+        scope=grant_of(request).scope,
         key=word_of(query, "key"),
         model=word_of(query, "model"),
         provider=word_of(query, "provider"),
@@ -82,7 +83,7 @@ async def _own(request: Request) -> Told:
         told = await state.reports.one(job) if is_id(job) else None
     except LedgerDown:
         raise failures.unreadable() from None
-    own = caller_of(request)
-    if told is None or (own and told.job.order.key != own):
+    scope = grant_of(request).scope
+    if told is None or (scope is not None and told.job.order.key != scope):
         raise ApiError(404, "There is no such request, or not any more.", param="id", code="request_not_found")
     return told

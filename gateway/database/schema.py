@@ -75,10 +75,14 @@ JOBS = _table(
     _json("error"),
     _text("webhook_url", null=True),
     _json("webhook_events"),
+    # What the key's budget holds for it, and the period that holds it; NULL until something is sent for it.
+    Column("charged", BigInteger, nullable=True),
+    _text("charged_to", null=True),
     Index("jobs_by_idempotency_key", "key", "idempotency_key", unique=True),
     Index("jobs_by_fingerprint", "fingerprint", "created_at"),
     Index("jobs_by_time", "created_at", "id"),
     Index("jobs_by_state", "state", "owner"),
+    Index("jobs_by_key", "key", "created_at"),
 )
 
 ATTEMPTS = _table(
@@ -143,3 +147,31 @@ DELIVERIES = _table(
 
 # What signs webhooks, drawn once where the operator has set nothing.
 SECRETS = _table("secrets", _text("name", primary_key=True), _text("value"))
+
+# The keys that callers have: never deleted, so that what they did can be told apart for ever.
+KEYS = _table(
+    "keys",
+    _text("id", primary_key=True),
+    _text("name"),
+    # SHA-256 of the key, in hexadecimal digits.
+    _text("digest"),
+    Column("admin", Boolean, nullable=False),
+    _json("models"),
+    _json("providers"),
+    Column("rpm", Integer, nullable=True),
+    Column("concurrency", Integer, nullable=True),
+    Column("budget", BigInteger, nullable=True),
+    # day, week, month or total.
+    _text("budget_every", null=True),
+    _time("created_at", null=False),
+    _time("expires_at"),
+    _time("revoked_at"),
+)
+
+# What keys with a budget have spent in each period: what jobs cost, and what is held for those that go on.
+SPENDING = _table(
+    "spending",
+    _text("key", primary_key=True),
+    _text("period", primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+)

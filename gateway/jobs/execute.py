@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
+from gateway.access.grant import Exceeded
 from gateway.jobs.call import Calls, Cancelled
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
@@ -109,7 +110,8 @@ class Executor:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
 
         `deadline` is of the event loop's clock. Raises AllFailed when there is not one picture, Cancelled where it was
-        cancelled before, LedgerDown where nothing could be written down and so nothing was bought.
+        cancelled before, LedgerDown where nothing could be written down and so nothing was bought, Exceeded where the
+        caller's key may not have it.
         """
         progress = _Progress()
         if len(candidates[0].plan.calls) > 1:
@@ -217,7 +219,7 @@ class Executor:
             error = exc
         except Cancelled as exc:
             error, cancelled, progress.cancelled = exc.error, True, True
-        except (LedgerDown, Superseded) as exc:
+        except (LedgerDown, Superseded, Exceeded) as exc:
             # Nothing left: there is no attempt to speak of, and nothing more may be begun.
             progress.halt = exc
             raise _Ended from exc

@@ -15,8 +15,18 @@ from gateway.jobs.book import Address, Book
 from gateway.jobs.execute import Executor, Finished, Served
 from gateway.jobs.ledger import End, Ledger, LedgerDown, Superseded
 from gateway.jobs.outbox import messages
-from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, Rules, StillGoing, error_of
-from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, Interrupted, JobRow, Json, Order
+from gateway.jobs.placed import (
+    NOTHING_BOUGHT,
+    Leaving,
+    NotCancellable,
+    Placed,
+    ResultGone,
+    Rules,
+    StillGoing,
+    error_of,
+    error_to_json,
+)
+from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
@@ -166,9 +176,8 @@ class Jobs:
             cost = sum(attempt.cost for attempt in cancelled.attempts)
             await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
             raise
-        except (LedgerDown, Interrupted) as error:
-            kind = "interrupted" if isinstance(error, Interrupted) else "unrecorded"
-            await self._write_end(job, "failed", 0, error={"kind": kind, "billed": False})
+        except NOTHING_BOUGHT as error:
+            await self._write_end(job, "failed", 0, error=error_to_json(error))
             raise
         except asyncio.CancelledError:
             # The process ends. Another one goes on with what it may.
@@ -224,7 +233,7 @@ class Jobs:
         """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
 
         `until` is of the event loop's clock. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
-        LedgerDown), StillGoing at `until`, and ResultGone.
+        LedgerDown, Exceeded), StillGoing at `until`, and ResultGone.
         """
         pause = _FIRST_LOOK_S
         while True:

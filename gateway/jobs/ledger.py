@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.access.charging import charge, settle
 from gateway.database.engine import insert_new
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
@@ -114,13 +115,24 @@ class Ledger:
     async def sending(self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow]) -> None:
         """Write down that a request is about to leave that may buy something, before it does.
 
-        `ended` are attempts before it whose end is not written yet. Raises Superseded, LedgerDown.
+        `ended` are attempts before it whose end is not written yet. Raises Superseded, LedgerDown, and Exceeded
+        where the key may not have it made: then nothing is written, and nothing may be sent.
         """
 
         def write(connection: Connection) -> None:
             self._own(connection, order, state="in_progress")
             for old in ended:
                 _save(connection, old)
+            if order.allowance is not None:
+                charge(
+                    connection,
+                    order.id,
+                    order.key,
+                    order.allowance,
+                    whole=max(order.estimate, attempt.estimate),
+                    attempt=attempt.estimate,
+                    now=self._clock(),
+                )
             connection.execute(insert(ATTEMPTS).values(attempt_values(attempt)))
 
         await self.database.write(write)
@@ -170,6 +182,7 @@ class Ledger:
                 "progress": 1.0 if end.state == "completed" else JOBS.c.progress,
             }
             connection.execute(update(JOBS).where(JOBS.c.id == order.id).values(values))
+            settle(connection, order.id, end.cost)
             if end.deliveries:
                 connection.execute(insert(DELIVERIES), list(end.deliveries))
 

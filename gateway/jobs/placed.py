@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.access.grant import AtCapacity, Exceeded, OverBudget
 from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.records import AllFailed, Attempt, Interrupted, JobRow
+from gateway.jobs.records import AllFailed, Attempt, Interrupted, JobRow, Json
 
 
 class Leaving(Exception):
@@ -51,11 +52,29 @@ class Rules:
     search_again_s: float = 60.0
 
 
+NOTHING_BOUGHT = (LedgerDown, Interrupted, Exceeded)
+"""What a job ends with that never had a provider."""
+
+
+def error_to_json(error: LedgerDown | Interrupted | Exceeded) -> Json:
+    """One of these as JSON, for the ledger."""
+    if isinstance(error, Exceeded):
+        kind = "at_capacity" if isinstance(error, AtCapacity) else "over_budget"
+        return {"kind": kind, "billed": False, "message": str(error)}
+    return {"kind": "interrupted" if isinstance(error, Interrupted) else "unrecorded", "billed": False}
+
+
 def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
     """What a job that failed is to raise."""
     error = row.error or {}
-    if error.get("kind") == "failed":
-        return AllFailed.from_json(error, told)
-    if error.get("kind") == "unrecorded":
-        return LedgerDown("the ledger was down")
-    return Interrupted()
+    match error.get("kind"):
+        case "failed":
+            return AllFailed.from_json(error, told)
+        case "unrecorded":
+            return LedgerDown("the ledger was down")
+        case "over_budget":
+            return OverBudget(error["message"])
+        case "at_capacity":
+            return AtCapacity(error["message"])
+        case _:
+            return Interrupted()

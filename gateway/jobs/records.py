@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
 
+from gateway.access.grant import Allowance
 from normalization.values import Header, Image, Resize, Size, Step, Transcode
 from providers.base import Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
 
@@ -22,8 +23,8 @@ ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 class Order:
     """A job as it was asked for. Times are in seconds since the epoch, `estimate` is in micro-dollars.
 
-    `key` is the id of the caller's API key. `params` are the parameters without pictures, `delivery` how the answer is
-    to be given: both are the front door's, and only kept here.
+    `key` is the id of the caller's API key, `allowance` what the ledger holds it to. `params` are the parameters
+    without pictures, `delivery` how the answer is to be given: both are the front door's, and only kept here.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Order:
     request_id: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
 """API keys from the environment."""
 
+from pathlib import Path
+
 import pytest
 
-from gateway.access.keys import Keys
+from gateway.access.keys import Keys, UnreadableKey, presented
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,9 @@ from gateway.access.keys import Keys
 )
 def test_admits(headers: dict[str, str], admitted: bool) -> None:
     """A key is taken as a bearer in any case, or as api-key; nothing else is."""
-    assert (Keys(" first ,second,").admits(headers) is not None) is admitted
+    key = presented(headers)
+
+    assert (key is not None and Keys(" first ,second,").find(key) is not None) is admitted
 
 
 @pytest.mark.parametrize("text", [None, "", " , "])
@@ -33,11 +37,41 @@ def test_no_keys(text: str | None) -> None:
     keys = Keys(text)
 
     assert not keys
-    assert not keys.admits({"authorization": "Bearer "})
+    assert presented({"authorization": "Bearer "}) is None
 
 
 def test_keys_are_not_kept() -> None:
     """The keys themselves are not in memory where a repr or a dump of the object would show them."""
-    keys = Keys("a-very-secret-key")
+    keys = Keys("a-very-secret-key", "an-admins-key")
 
-    assert "a-very-secret-key" not in repr(vars(keys))
+    assert "secret" not in repr(vars(keys))
+    assert "an-admins" not in repr(vars(keys))
+
+
+def test_the_admin() -> None:
+    """The admin's key opens as the admin, the others do not, and each has an id of its own that stays the same."""
+    keys = Keys("one,two", "boss")
+    one, two, boss = (keys.find(key) for key in ("one", "two", "boss"))
+
+    assert one is not None
+    assert two is not None
+    assert boss is not None
+    assert (one.admin, two.admin, boss.admin) == (False, False, True)
+    assert len({one.id, two.id, boss.id}) == 3
+    assert keys.find("one") == Keys("one").find("one")
+
+
+def test_keys_from_files(tmp_path: Path) -> None:
+    """A secret's file holds one key a line; it must be there, not be empty, and not stand beside the variable."""
+    path = tmp_path / "keys"
+    path.write_text("first\nsecond\n")
+    keys = Keys.of({"DARKROOM_API_KEYS_FILE": str(path)})
+    assert keys.find("first")
+    assert keys.find("second")
+    with pytest.raises(UnreadableKey, match="both set"):
+        Keys.of({"DARKROOM_API_KEYS_FILE": str(path), "DARKROOM_API_KEYS": "third"})
+    path.write_text("\n")
+    with pytest.raises(UnreadableKey, match="is empty"):
+        Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(path)})
+    with pytest.raises(UnreadableKey, match="cannot be read"):
+        Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(tmp_path / "none")})

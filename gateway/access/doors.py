@@ -1,0 +1,124 @@
+"""Who comes in: the keys of the environment and of the register, looked up and remembered for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.access import register
+from gateway.access.charging import check
+from gateway.access.grant import Grant
+from gateway.access.keys import Keys, presented
+from gateway.access.rates import Rates
+from gateway.access.secret import digest, id_of
+from gateway.database.writer import Database
+
+# So many looked-up ids are remembered, also of keys that are none: whoever tries keys costs no more memory than this.
+_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    grant: Grant | None
+    until: float
+
+
+class Doors:
+    """Tells whose a request is. `clock` is the wall's, in seconds.
+
+    What the register says of a key is remembered for `remember_s` seconds: a key that was revoked elsewhere is refused
+    here so much later at most.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        database: Database,
+        rates: Rates,
+        *,
+        remember_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.rates = rates
+        self._keys = keys
+        self._database = database
+        self._remember_s = remember_s
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._looking: dict[str, asyncio.Task[Grant | None]] = {}
+        self._open_until = 0.0
+        self._closed = bool(keys)
+
+    async def closed(self) -> bool:
+        """Whether a key is needed: there is one, or there has ever been one. Raises LedgerDown."""
+        if not self._closed and self._clock() >= self._open_until:
+            # Keys are never deleted: a server whose last one was revoked does not open its doors.
+            self._closed = await self._database.read(register.any_at_all)
+            self._open_until = self._clock() + self._remember_s
+        return self._closed
+
+    async def admit(self, headers: Mapping[str, str]) -> Grant | None:
+        """The grant of the key that a request carries; None where it is none that is good. Raises LedgerDown."""
+        key = presented(headers)
+        if key is None:
+            return None
+        found = self._keys.find(key)
+        if found is None and (name := id_of(key)) is not None:
+            found = await self._find(name)
+        return found if found is not None and found.opens(digest(key), self._clock()) else None
+
+    async def afford(self, grant: Grant, micros: int) -> None:
+        """Raise OverBudget where a key's budget does not reach for so many micro-dollars by now. Raises LedgerDown.
+
+        This spares the work for what would be refused. What decides is the charge that is written before a submit.
+        """
+        if (budget := grant.budget) is None or micros <= 0:
+            return
+        now = self._clock()
+        period = budget.period(now).name
+        spent = await self._database.read(lambda connection: register.spent_in(connection, grant.id, period))
+        check(budget, spent, micros, now)
+
+    async def add(self, grant: Grant) -> None:
+        """Enter a new key. Raises LedgerDown."""
+        await self._database.write(lambda connection: register.add(connection, grant))
+        self._closed = True
+        self._known.pop(grant.id, None)
+
+    async def revoke(self, key: str) -> bool:
+        """Revoke a key; false where there is none with this id. Raises LedgerDown."""
+        now = self._clock()
+        found = await self._database.write(lambda connection: register.revoke(connection, key, now))
+        self._known.pop(key, None)
+        return found
+
+    async def one(self, key: str) -> tuple[Grant, int] | None:
+        """A key of the register, and what it has spent in its budget's period. Raises LedgerDown."""
+        now = self._clock()
+        return await self._database.read(lambda connection: register.told(connection, key, now))
+
+    async def all(self) -> list[tuple[Grant, int]]:
+        """Every key of the register, the newest first, with what it has spent. Raises LedgerDown."""
+        now = self._clock()
+        return await self._database.read(lambda connection: register.all_told(connection, now))
+
+    async def _find(self, name: str) -> Grant | None:
+        known = self._known.get(name)
+        if known is not None and self._clock() < known.until:
+            return known.grant
+        # Of many calls at once with one key, one asks.
+        task = self._looking.get(name)
+        if task is None:
+            task = self._looking[name] = asyncio.create_task(self._look(name))
+            task.add_done_callback(lambda _: self._looking.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _look(self, name: str) -> Grant | None:
+        began = self._clock()
+        grant = await self._database.read(lambda connection: register.find(connection, name))
+        while len(self._known) >= _MOST:
+            del self._known[next(iter(self._known))]
+        self._known[name] = _Known(grant, began + self._remember_s)
+        return grant

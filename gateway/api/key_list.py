@@ -1,0 +1,199 @@
+"""`/v1/keys`: the register of keys, for the admin."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.access.budget import Budget
+from gateway.access.grant import Grant
+from gateway.access.secret import digest, draw
+from gateway.api import failures
+from gateway.api.body import FormLimits, feed
+from gateway.api.errors import ApiError, invalid
+from gateway.api.listing import is_id, listed
+from gateway.config import Config
+from gateway.database.writer import LedgerDown
+from gateway.routing.pricing import MICROS
+from gateway.state import State
+
+_LIMITS = FormLimits(max_body_bytes=64 << 10)
+_NO_STORE = {"cache-control": "no-store"}
+
+
+class NewKey(BaseModel):
+    """What a key is made from. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    admin: bool = False
+    models: list[str] | None = None
+    providers: list[str] | None = None
+    rpm: int | None = Field(None, ge=1, le=1_000_000)
+    concurrency: int | None = Field(None, ge=1, le=100_000)
+    budget: str | None = None
+    expires_at: float | None = None
+
+
+async def create_key(request: Request) -> Response:
+    """Make a key; this answer alone has it."""
+    state: State = request.app.state.darkroom
+    try:
+        asked = NewKey.model_validate(await _document(request))
+        grant, key = make(asked, state.config, time.time())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])[:80]
+        raise invalid(name or None, f"Invalid '{name}': {first['msg']}.") from None
+    except Unmade as error:
+        raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
+    try:
+        await state.doors.add(grant)
+    except LedgerDown:
+        raise failures.unreadable() from None
+    return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
+
+
+async def list_keys(request: Request) -> Response:
+    """Every key, the newest first, with what it has spent in its budget's period."""
+    state: State = request.app.state.darkroom
+    try:
+        found = await state.doors.all()
+    except LedgerDown:
+        raise failures.unreadable() from None
+    return JSONResponse(listed([described(grant, spent) for grant, spent in found], more=False))
+
+
+async def read_key(request: Request) -> Response:
+    """One key."""
+    return JSONResponse(described(*await _one(request)))
+
+
+async def revoke_key(request: Request) -> Response:
+    """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
+    state: State = request.app.state.darkroom
+    grant, _ = await _one(request)
+    try:
+        await state.doors.revoke(grant.id)
+    except LedgerDown:
+        raise failures.unreadable() from None
+    return JSONResponse(described(*await _one(request)))
+
+
+class Unmade(Exception):
+    """A key cannot be made so. `field` is what is wrong, the message what is expected."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def make(asked: NewKey, config: Config, now: float) -> tuple[Grant, str]:
+    """A new grant, and its key. Raises Unmade."""
+    budget = None
+    if asked.budget is not None:
+        try:
+            budget = Budget.parse(asked.budget)
+        except ValueError as error:
+            raise Unmade("budget", str(error)) from None
+    if asked.expires_at is not None and asked.expires_at <= now:
+        raise Unmade("expires_at", "it lies in the past")
+    number, key = draw()
+    grant = Grant(
+        id=number,
+        name=asked.name,
+        admin=asked.admin,
+        models=_models(asked.models, config),
+        providers=_providers(asked.providers, config),
+        rpm=asked.rpm,
+        concurrency=asked.concurrency,
+        budget=budget,
+        created_at=now,
+        expires_at=asked.expires_at,
+        digest=digest(key),
+    )
+    return grant, key
+
+
+def described(grant: Grant, spent: int) -> dict[str, Any]:
+    """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
+    return {
+        "id": grant.id,
+        "object": "key",
+        "name": grant.name,
+        "created_at": grant.created_at,
+        "expires_at": grant.expires_at,
+        "revoked_at": grant.revoked_at,
+        "admin": grant.admin,
+        "models": None if grant.models is None else sorted(grant.models),
+        "providers": None if grant.providers is None else sorted(grant.providers),
+        "rpm": grant.rpm,
+        "concurrency": grant.concurrency,
+        "budget": None if grant.budget is None else _budget(grant.budget, spent),
+    }
+
+
+def _budget(budget: Budget, spent: int) -> dict[str, Any]:
+    now = datetime.now(UTC).timestamp()
+    return {
+        "limit": budget.limit / MICROS,
+        "every": budget.every,
+        "spent": spent / MICROS,
+        "left": max(0, budget.limit - spent) / MICROS,
+        "currency": "USD",
+        "until": budget.period(now).end,
+    }
+
+
+def _models(names: list[str] | None, config: Config) -> frozenset[str] | None:
+    if names is None:
+        return None
+    found = {name: config.resolve(name)[0] for name in names}
+    if not names or None in found.values():
+        unknown = next((name for name, model in found.items() if model is None), "")
+        raise Unmade("models", f"there is no model '{unknown[:80]}'; the models are {', '.join(config.models)}")
+    return frozenset(model.id for model in found.values() if model is not None)
+
+
+def _providers(names: list[str] | None, config: Config) -> frozenset[str] | None:
+    if names is None:
+        return None
+    known = type(config.providers).model_fields
+    unknown = next((name for name in names if name not in known), None)
+    if not names or unknown is not None:
+        raise Unmade(
+            "providers", f"there is no provider '{(unknown or '')[:80]}'; the providers are {', '.join(known)}"
+        )
+    return frozenset(names)
+
+
+async def _one(request: Request) -> tuple[Grant, int]:
+    state: State = request.app.state.darkroom
+    key = request.path_params["id"]
+    try:
+        found = await state.doors.one(key) if is_id(key) else None
+    except LedgerDown:
+        raise failures.unreadable() from None
+    if found is None:
+        raise ApiError(404, "There is no such key.", param="id", code="key_not_found")
+    return found
+
+
+async def _document(request: Request) -> Any:
+    length = request.headers.get("content-length", "")
+    body = bytearray()
+    try:
+        known = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+        await feed(request.stream(), known, _LIMITS, body.extend)
+        return json.loads(body)
+    except ClientDisconnect:
+        raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
+    except (ValueError, RecursionError):
+        raise invalid(None, "The request body cannot be read as JSON.", "invalid_json") from None

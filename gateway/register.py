@@ -1,0 +1,170 @@
+"""`darkroom keys`: the register of keys, read and written directly, with or without a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.access import register
+from gateway.access.grant import Grant
+from gateway.api.key_list import NewKey, Unmade, described, make
+from gateway.api.listing import listed
+from gateway.config import SHIPPED, Config, load
+from gateway.database.reader import opened
+from gateway.opening import prepare_ledger
+from gateway.routing.pricing import MICROS
+from gateway.tables import columns
+
+_HEAD = ("id", "name", "state", "budget", "spent USD", "rpm", "jobs at once", "may use")
+
+
+def create(args: argparse.Namespace, *, as_json: bool) -> int:
+    """Make a key and print it, alone on its line. Raises ConfigError for the ledger's."""
+    config = _config()
+    names = ("name", "admin", "models", "providers", "rpm", "concurrency", "budget")
+    try:
+        asked = NewKey(**{name: getattr(args, name) for name in names}, expires_at=args.expires)
+        grant, key = make(asked, config, time.time())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        return _misused(str(first["loc"][0]), str(first["msg"]))
+    except Unmade as error:
+        return _misused(error.field, str(error))
+    # The first key may be made before the first start: this makes the ledger where there is none.
+    engine = prepare_ledger(config.gateway, _data())
+    with engine.begin() as connection:
+        register.add(connection, grant)
+    engine.dispose()
+    if as_json:
+        _print_json({**described(grant, 0), "key": key})
+        return 0
+    print(f"{grant.id} ({grant.name}): {', '.join(_limits(grant))}. This is the key, shown this once:", file=sys.stderr)
+    print(key)
+    return 0
+
+
+def show_all(*, as_json: bool) -> int:
+    """Print every key, without the keys themselves. Raises ConfigError."""
+    with opened(_config().gateway.ledger_url, _data()) as engine, engine.begin() as connection:
+        found = register.all_told(connection, time.time())
+    if as_json:
+        _print_json(listed([described(grant, spent) for grant, spent in found], more=False))
+    elif not found:
+        print("no keys: make one with `darkroom keys create --name …`")
+    else:
+        print("\n".join(columns([_HEAD, *(_row(grant, spent) for grant, spent in found)], right=(4, 5, 6))))
+    return 0
+
+
+def show(key: str, *, as_json: bool) -> int:
+    """Print one key. Raises ConfigError."""
+    with opened(_config().gateway.ledger_url, _data()) as engine, engine.begin() as connection:
+        found = register.told(connection, key, time.time())
+    if found is None:
+        return _unknown(key)
+    if as_json:
+        _print_json(described(*found))
+    else:
+        print("\n".join(columns(list(_facts(*found)))))
+    return 0
+
+
+def revoke(key: str, *, as_json: bool) -> int:
+    """Revoke a key: servers take no call with it any more, within seconds. Raises ConfigError."""
+    now = time.time()
+    with opened(_config().gateway.ledger_url, _data(), writes=True) as engine, engine.begin() as connection:
+        found = register.told(connection, key, now) if register.revoke(connection, key, now) else None
+    if found is None:
+        return _unknown(key)
+    if as_json:
+        _print_json(described(*found))
+    else:
+        print(f"{key} ({found[0].name}): revoked")
+    return 0
+
+
+def _config() -> Config:
+    return load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+
+
+def _data() -> Path:
+    return Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
+
+
+def _misused(field: str, expected: str) -> int:
+    option = "--expires" if field == "expires_at" else f"--{field}"
+    print(f"darkroom: {option} cannot be used: {expected}", file=sys.stderr)
+    return 2
+
+
+def _unknown(key: str) -> int:
+    print(f"darkroom: there is no key {key!r}", file=sys.stderr)
+    return 1
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _row(grant: Grant, spent: int) -> tuple[str, ...]:
+    return (
+        grant.id,
+        grant.name,
+        _state(grant),
+        str(grant.budget or "-"),
+        f"{spent / MICROS:.4f}" if grant.budget else "-",
+        str(grant.rpm or "-"),
+        str(grant.concurrency or "-"),
+        _reach(grant),
+    )
+
+
+def _facts(grant: Grant, spent: int) -> Iterator[tuple[str, str]]:
+    yield "key", grant.id
+    yield "name", grant.name
+    yield "state", _state(grant)
+    yield "made", _when(grant.created_at)
+    if grant.expires_at is not None:
+        yield "expires", _when(grant.expires_at)
+    if grant.budget is not None:
+        yield "budget", str(grant.budget)
+        left = max(0, grant.budget.limit - spent)
+        yield "spent", f"{spent / MICROS:.6f} USD, with what is held for jobs that go on; {left / MICROS:.6f} left"
+        if (until := grant.budget.period(time.time()).until) is not None:
+            yield "anew at", until
+    yield "requests", f"{grant.rpm} a minute" if grant.rpm else "as many as come"
+    yield "jobs", f"{grant.concurrency} at once" if grant.concurrency else "as many as come"
+    yield "may use", _reach(grant)
+
+
+def _limits(grant: Grant) -> list[str]:
+    """A grant's limits in words."""
+    found = [f"budget {grant.budget}"] if grant.budget else []
+    found += [f"{grant.rpm} requests a minute"] if grant.rpm else []
+    found += [f"{grant.concurrency} jobs at once"] if grant.concurrency else []
+    found += [f"until {_when(grant.expires_at)}"] if grant.expires_at else []
+    return [*found, _reach(grant)]
+
+
+def _reach(grant: Grant) -> str:
+    names = [*sorted(grant.models or ()), *(f"at {name}" for name in sorted(grant.providers or ()))]
+    return ("admin, " if grant.admin else "") + (", ".join(names) or "every model")
+
+
+def _state(grant: Grant) -> str:
+    if grant.revoked_at is not None:
+        return "revoked"
+    return "expired" if grant.expires_at is not None and grant.expires_at <= time.time() else "good"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
