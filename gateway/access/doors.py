@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from gateway.access import register
 from gateway.access.charging import check
-from gateway.access.grant import Grant
+from gateway.access.grant import Grant, OverBudget
 from gateway.access.keys import Keys, presented
 from gateway.access.rates import Rates
 from gateway.access.secret import digest, id_of
 from gateway.database.writer import Database
+from gateway.telemetry import metrics
 
 # So many looked-up ids are remembered, also of keys that are none: whoever tries keys costs no more memory than this.
 _MOST = 4096
@@ -79,7 +80,11 @@ class Doors:
         now = self._clock()
         period = budget.period(now).name
         spent = await self._database.read(lambda connection: register.spent_in(connection, grant.id, period))
-        check(budget, spent, micros, now)
+        try:
+            check(budget, spent, micros, now)
+        except OverBudget:
+            metrics.REFUSED.labels("budget").inc()
+            raise
 
     async def add(self, grant: Grant) -> None:
         """Enter a new key. Raises LedgerDown."""

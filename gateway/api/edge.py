@@ -89,9 +89,11 @@ class Edge:
         if grant.rpm is not None:
             rate = await rates.take(grant.id, grant.rpm)
             if not rate.allowed:
+                metrics.REFUSED.labels("rate").inc()
                 raise failures.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
             send = _adding(send, rate.headers())
         if grant.concurrency is not None and not rates.enter(grant.id, grant.concurrency):
+            metrics.REFUSED.labels("concurrency").inc()
             raise failures.too_many(f"{grant.concurrency} requests at once", 1)
         try:
             await self._app(scope, receive, send)

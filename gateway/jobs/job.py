@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.access.grant import AtCapacity, Exceeded
 from gateway.jobs.bells import Bells
 from gateway.jobs.book import Address, Book
 from gateway.jobs.execute import Executor, Finished, Served
@@ -177,6 +178,8 @@ class Jobs:
             await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
             raise
         except NOTHING_BOUGHT as error:
+            if isinstance(error, Exceeded):
+                metrics.REFUSED.labels("concurrency" if isinstance(error, AtCapacity) else "budget").inc()
             await self._write_end(job, "failed", 0, error=error_to_json(error))
             raise
         except asyncio.CancelledError:

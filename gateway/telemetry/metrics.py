@@ -66,6 +66,7 @@ RESUMED = Counter("darkroom_resumed_total", "Jobs that went on after the process
 LEFT = Counter("darkroom_callers_left_total", "Callers that left before their answer.", ["job"])
 HEARD = Counter("darkroom_webhooks_received_total", "Webhooks from providers.", ["provider", "outcome"])
 TOLD = Counter("darkroom_webhooks_sent_total", "Tries to tell a caller by webhook.", ["outcome"])
+REFUSED = Counter("darkroom_refused_total", "Calls beyond what their key may, by what they were beyond.", ["reason"])
 LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_LAG)
 
 

@@ -133,9 +133,10 @@ class World:
         files = {name: (None, str(value)) for name, value in given.items()}
         return httpx.post(f"{self.url}/openai/v1/images/edits?dry_run=true", files=files).json()
 
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of all samples of this name that have these labels."""
-        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+    def metric(self, name: str, *, key: str = "none", **labels: str) -> float:
+        """The sum of all samples of this name that have these labels. `key` is the admin's, where there are keys."""
+        answer = httpx.get(f"{self.url}/metrics", headers={"authorization": f"Bearer {key}"})
+        families = text_string_to_metric_families(answer.text)
         return sum(
             sample.value
             for family in families
