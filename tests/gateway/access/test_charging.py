@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from gateway.access import register
 from gateway.access.budget import Budget
+from gateway.access.charging import charge
 from gateway.access.grant import Allowance, AtCapacity, Grant, OverBudget
 from gateway.jobs.ledger import End, Ledger
 from gateway.jobs.records import AttemptRow, Order
@@ -197,3 +200,33 @@ async def test_jobs_at_once(shop: Shop) -> None:
         await shop.send(shop.order(concurrency=2, budget=False))
     await shop.end(jobs[1], 0, at=1)
     await shop.send(shop.order(concurrency=2, budget=False), at=1)
+
+
+async def test_who_charges_the_same_key_waits(server: Postgres, tmp_path: Path) -> None:
+    """Two machines that look at the last of a budget in the same moment: the second one sees what the first one took."""
+    url = server.fresh("waiting")
+    async with ledger(tmp_path, url, lease_s=30) as one, ledger(tmp_path, url, lease_s=30) as two:
+        shop = Shop((one, two))
+        await one.database.write(lambda connection: register.add(connection, Grant(id=KEY, digest=b"x")))
+        await shop.send(shop.order(wanted=9))
+        first = shop.order()
+        await one.accept(first)
+        looked, go = threading.Event(), threading.Event()
+
+        def hold(connection: Connection) -> None:
+            """Take the last of it, and keep the transaction open."""
+            assert first.allowance is not None
+            charge(connection, first.id, KEY, first.allowance, whole=PRICE, attempt=PRICE, now=time.time())
+            looked.set()
+            go.wait(20)
+
+        holding = asyncio.create_task(one.database.write(hold))
+        await asyncio.to_thread(looked.wait, 20)
+        second = asyncio.create_task(shop.send(shop.order(), at=1))
+        done, _ = await asyncio.wait({second}, timeout=0.5)
+        assert not done
+        go.set()
+        await holding
+        with pytest.raises(OverBudget):
+            await second
+        assert await shop.spent() == 10 * PRICE
