@@ -203,7 +203,7 @@ async def test_jobs_at_once(shop: Shop) -> None:
 
 
 async def test_who_charges_the_same_key_waits(server: Postgres, tmp_path: Path) -> None:
-    """Two machines that look at the last of a budget in the same moment: the second one sees what the first one took."""
+    """Two machines look at the last of a budget in the same moment: the second one sees what the first one took."""
     url = server.fresh("waiting")
     async with ledger(tmp_path, url, lease_s=30) as one, ledger(tmp_path, url, lease_s=30) as two:
         shop = Shop((one, two))
