@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.mistakes import ConfigError
+from gateway.names import NONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +83,8 @@ def _keys(args: argparse.Namespace) -> int:
             return register.create(args, as_json=args.json)
         case "list":
             return register.show_all(as_json=args.json)
+        case "change":
+            return register.change(args, as_json=args.json)
         case "show":
             return register.show(args.id, as_json=args.json)
         case _:
@@ -118,24 +122,30 @@ def _parser() -> argparse.ArgumentParser:
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a key, and print it: it is shown this once")
     create.add_argument("--name", required=True, help="whose it is, for the lists")
-    create.add_argument("--budget", metavar="USD/PERIOD", help="such as 25/month, 2.50/day, 10/week, or 100 for good")
-    create.add_argument("--rpm", type=_count, metavar="N", help="requests a minute")
-    create.add_argument("--concurrency", type=_count, metavar="N", help="jobs at once")
-    create.add_argument("--models", type=_names, metavar="A,B", help="the only models it may use")
-    create.add_argument("--providers", type=_names, metavar="A,B", help="the only providers its requests may go to")
-    create.add_argument("--expires", type=_moment, metavar="WHEN", help="such as 30d, or 2027-01-31")
     create.add_argument("--admin", action="store_true", help="may see all jobs, read /metrics and make keys")
+    change = actions.add_parser(
+        "change", help="change what a key may: what is not named stays, none takes a limit away"
+    )
+    for action in (create, change):
+        action.add_argument(
+            "--budget", type=_or_none(str), metavar="USD/PERIOD", help="25/month, 2.50/day, 100 for good"
+        )
+        action.add_argument("--rpm", type=_or_none(_count), metavar="N", help="requests a minute")
+        action.add_argument("--concurrency", type=_or_none(_count), metavar="N", help="jobs at once")
+        action.add_argument("--models", type=_or_none(_names), metavar="A,B", help="the only models it may use")
+        action.add_argument("--providers", type=_or_none(_names), metavar="A,B", help="the only providers it may reach")
+        action.add_argument("--expires", type=_or_none(_moment), metavar="WHEN", help="such as 30d, or 2027-01-31")
     whole = actions.add_parser("list", help="every key, without the keys themselves")
     one = actions.add_parser("show", help="one key, and what it has spent")
     revoke = actions.add_parser("revoke", help="take no more calls with a key")
-    for action in (one, revoke):
+    for action in (change, one, revoke):
         action.add_argument("id", metavar="ID", help="such as key_0123456789abcdef")
-    for action in (create, whole, one, revoke):
+    for action in (create, change, whole, one, revoke):
         action.add_argument("--json", action="store_true", help="for scripts")
     for command in (jobs, costs):
         command.add_argument("--since", type=_age, metavar="AGE", help="such as 90s, 30m, 24h, 7d")
         command.add_argument("--json", action="store_true", help="for scripts")
-    for command in (serve, check, jobs, costs, create, whole, one, revoke):
+    for command in (serve, check, jobs, costs, create, change, whole, one, revoke):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")
     return parser
 
@@ -145,6 +155,15 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 100000")
     return int(text)
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same, or nothing for the word none. What was not given at all is argparse's own None: this is told apart."""
+
+    def wrapped(text: str) -> Any:
+        return NONE if text == "none" else read(text)
+
+    return wrapped
 
 
 def _names(text: str) -> list[str]:

@@ -86,6 +86,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
         app.add_api_route(f"{prefix}/keys", key_list.list_keys, methods=["GET"])
         app.add_api_route(f"{prefix}/keys/{{id}}", key_list.read_key, methods=["GET"])
         app.add_api_route(f"{prefix}/keys/{{id}}", key_list.revoke_key, methods=["DELETE"])
+        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.change_key, methods=["PATCH"])
         app.add_api_route(f"{prefix}/webhooks/secret", hooks.read_secret, methods=["GET"])
         app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
         app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])

@@ -2,3 +2,6 @@
 
 EMBEDDED = "DARKROOM_EMBEDDED_WORKER"
 """Environment variable, set by `darkroom serve` for its own processes: the address of the worker that it runs."""
+
+NONE = "none"
+"""For an option of `darkroom keys`: take this limit away."""

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from gateway.access import register
 from gateway.access.grant import Grant
-from gateway.api.key_list import NewKey, Unmade, described, make
+from gateway.api.key_list import NewKey, Rights, Unmade, changed, described, make
 from gateway.api.listing import listed
 from gateway.config import SHIPPED, Config, load
 from gateway.database.reader import opened
+from gateway.names import NONE
 from gateway.opening import prepare_ledger
 from gateway.routing.pricing import MICROS
 from gateway.tables import columns
@@ -30,15 +31,11 @@ _HEAD = ("id", "name", "state", "budget", "spent USD", "rpm", "jobs at once", "m
 def create(args: argparse.Namespace, *, as_json: bool) -> int:
     """Make a key and print it, alone on its line. Raises ConfigError for the ledger's."""
     config = _config()
-    names = ("name", "admin", "models", "providers", "rpm", "concurrency", "budget")
     try:
-        asked = NewKey(**{name: getattr(args, name) for name in names}, expires_at=args.expires)
+        asked = NewKey(name=args.name, admin=args.admin, **_rights(args))
         grant, key = make(asked, config, time.time())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        return _misused(str(first["loc"][0]), str(first["msg"]))
-    except Unmade as error:
-        return _misused(error.field, str(error))
+    except (ValidationError, Unmade) as error:
+        return _misused(error)
     # The first key may be made before the first start: this makes the ledger where there is none.
     engine = prepare_ledger(config.gateway, _data())
     with engine.begin() as connection:
@@ -50,6 +47,20 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
     print(f"{grant.id} ({grant.name}): {', '.join(_limits(grant))}. This is the key, shown this once:", file=sys.stderr)
     print(key)
     return 0
+
+
+def change(args: argparse.Namespace, *, as_json: bool) -> int:
+    """Change what a key may, and print it. Raises ConfigError for the ledger's."""
+    config, now = _config(), time.time()
+    with opened(config.gateway.ledger_url, _data(), writes=True) as engine, engine.begin() as connection:
+        grant = register.find(connection, args.id)
+        if grant is None:
+            return _unknown(args.id)
+        try:
+            register.change(connection, changed(grant, Rights(**_rights(args)), config, now))
+        except (ValidationError, Unmade) as error:
+            return _misused(error)
+    return show(args.id, as_json=as_json)
 
 
 def show_all(*, as_json: bool) -> int:
@@ -100,7 +111,19 @@ def _data() -> Path:
     return Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
 
 
-def _misused(field: str, expected: str) -> int:
+def _rights(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options name: what was not given is not among it, what was given as none is None."""
+    options = {"budget": args.budget, "rpm": args.rpm, "concurrency": args.concurrency, "models": args.models}
+    options |= {"providers": args.providers, "expires_at": args.expires}
+    return {name: None if value == NONE else value for name, value in options.items() if value is not None}
+
+
+def _misused(error: ValidationError | Unmade) -> int:
+    if isinstance(error, Unmade):
+        field, expected = error.field, str(error)
+    else:
+        first = error.errors(include_url=False)[0]
+        field, expected = str(first["loc"][0]), str(first["msg"])
     option = "--expires" if field == "expires_at" else f"--{field}"
     print(f"darkroom: {option} cannot be used: {expected}", file=sys.stderr)
     return 2

@@ -86,12 +86,13 @@ def _bought(connection: Connection, job: str) -> int:
 
 
 def _begin(connection: Connection, key: str, period: str, start: float, end: float | None) -> None:
-    """Open a period's account, with what was spent in it while the key had no budget."""
+    """Open a period's account, with what was spent in it while the key had no budget, or another one."""
     there = select(SPENDING.c.spent).where(SPENDING.c.key == key, SPENDING.c.period == period)
     if connection.execute(there).first() is not None:
         return
     in_it = [JOBS.c.key == key, JOBS.c.created_at >= start, *([JOBS.c.created_at < end] if end is not None else [])]
-    before = connection.execute(select(func.sum(JOBS.c.cost)).where(*in_it)).scalar() or 0
+    costs = case((JOBS.c.ended_at.is_not(None), JOBS.c.cost), else_=func.coalesce(JOBS.c.charged, 0))
+    before = connection.execute(select(func.sum(costs)).where(*in_it)).scalar() or 0
     connection.execute(insert_new(connection, SPENDING).values(key=key, period=period, spent=int(before)))
 
 

@@ -92,6 +92,11 @@ class Doors:
         self._closed = True
         self._known.pop(grant.id, None)
 
+    async def change(self, grant: Grant) -> None:
+        """Write down what a key may from now on. Raises LedgerDown."""
+        await self._database.write(lambda connection: register.change(connection, grant))
+        self._known.pop(grant.id, None)
+
     async def revoke(self, key: str) -> bool:
         """Revoke a key; false where there is none with this id. Raises LedgerDown."""
         now = self._clock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from gateway.access.budget import Budget
 from gateway.access.grant import Grant
@@ -47,6 +47,31 @@ def every(connection: Connection) -> list[Grant]:
 def any_at_all(connection: Connection) -> bool:
     """Whether there has ever been a key."""
     return connection.execute(select(KEYS.c.id).limit(1)).first() is not None
+
+
+def change(connection: Connection, grant: Grant) -> None:
+    """Write down what a key may from now on. Its name, its id and the key itself stay."""
+    old = find(connection, grant.id)
+    connection.execute(
+        update(KEYS)
+        .where(KEYS.c.id == grant.id)
+        .values(
+            models=_listed(grant.models),
+            providers=_listed(grant.providers),
+            rpm=grant.rpm,
+            concurrency=grant.concurrency,
+            budget=grant.budget.limit if grant.budget else None,
+            budget_every=grant.budget.every if grant.budget else None,
+            expires_at=grant.expires_at,
+        )
+    )
+    if old is not None and _every(old) != _every(grant):
+        # Accounts of other periods know nothing of what is spent meanwhile: they are counted anew from the jobs.
+        connection.execute(delete(SPENDING).where(SPENDING.c.key == grant.id))
+
+
+def _every(grant: Grant) -> str | None:
+    return grant.budget.every if grant.budget else None
 
 
 def revoke(connection: Connection, key: str, at: float) -> bool:

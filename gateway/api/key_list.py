@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +30,11 @@ _LIMITS = FormLimits(max_body_bytes=64 << 10)
 _NO_STORE = {"cache-control": "no-store"}
 
 
-class NewKey(BaseModel):
-    """What a key is made from. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
+class Rights(BaseModel):
+    """What a key may. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
-    admin: bool = False
     models: list[str] | None = None
     providers: list[str] | None = None
     rpm: int | None = Field(None, ge=1, le=1_000_000)
@@ -42,22 +43,20 @@ class NewKey(BaseModel):
     expires_at: float | None = None
 
 
+class NewKey(Rights):
+    """What a key is made from."""
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    admin: bool = False
+
+
 async def create_key(request: Request) -> Response:
     """Make a key; this answer alone has it."""
     state: State = request.app.state.darkroom
-    try:
-        asked = NewKey.model_validate(await _document(request))
-        grant, key = make(asked, state.config, time.time())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])[:80]
-        raise invalid(name or None, f"Invalid '{name}': {first['msg']}.") from None
-    except Unmade as error:
-        raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
-    try:
+    document = await _document(request)
+    with _told():
+        grant, key = make(NewKey.model_validate(document), state.config, time.time())
         await state.doors.add(grant)
-    except LedgerDown:
-        raise failures.unreadable() from None
     return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
 
 
@@ -76,14 +75,22 @@ async def read_key(request: Request) -> Response:
     return JSONResponse(described(*await _one(request)))
 
 
+async def change_key(request: Request) -> Response:
+    """Change what a key may, as far as the body names it; null takes a limit away."""
+    state: State = request.app.state.darkroom
+    document = await _document(request)
+    grant, _ = await _one(request)
+    with _told():
+        await state.doors.change(changed(grant, Rights.model_validate(document), state.config, time.time()))
+    return JSONResponse(described(*await _one(request)))
+
+
 async def revoke_key(request: Request) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
     state: State = request.app.state.darkroom
     grant, _ = await _one(request)
-    try:
+    with _told():
         await state.doors.revoke(grant.id)
-    except LedgerDown:
-        raise failures.unreadable() from None
     return JSONResponse(described(*await _one(request)))
 
 
@@ -97,29 +104,28 @@ class Unmade(Exception):
 
 def make(asked: NewKey, config: Config, now: float) -> tuple[Grant, str]:
     """A new grant, and its key. Raises Unmade."""
-    budget = None
+    number, key = draw()
+    grant = Grant(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
+    return changed(grant, asked, config, now), key
+
+
+def changed(grant: Grant, asked: Rights, config: Config, now: float) -> Grant:
+    """A grant with the rights that are named. Raises Unmade."""
+    rights: dict[str, Any] = {
+        name: getattr(asked, name) for name in asked.model_fields_set & Rights.model_fields.keys()
+    }
     if asked.budget is not None:
         try:
-            budget = Budget.parse(asked.budget)
+            rights["budget"] = Budget.parse(asked.budget)
         except ValueError as error:
             raise Unmade("budget", str(error)) from None
     if asked.expires_at is not None and asked.expires_at <= now:
         raise Unmade("expires_at", "it lies in the past")
-    number, key = draw()
-    grant = Grant(
-        id=number,
-        name=asked.name,
-        admin=asked.admin,
-        models=_models(asked.models, config),
-        providers=_providers(asked.providers, config),
-        rpm=asked.rpm,
-        concurrency=asked.concurrency,
-        budget=budget,
-        created_at=now,
-        expires_at=asked.expires_at,
-        digest=digest(key),
-    )
-    return grant, key
+    if asked.models is not None:
+        rights["models"] = _models(asked.models, config)
+    if asked.providers is not None:
+        rights["providers"] = _providers(asked.providers, config)
+    return replace(grant, **rights)
 
 
 def described(grant: Grant, spent: int) -> dict[str, Any]:
@@ -152,9 +158,7 @@ def _budget(budget: Budget, spent: int) -> dict[str, Any]:
     }
 
 
-def _models(names: list[str] | None, config: Config) -> frozenset[str] | None:
-    if names is None:
-        return None
+def _models(names: list[str], config: Config) -> frozenset[str]:
     found = {name: config.resolve(name)[0] for name in names}
     if not names or None in found.values():
         unknown = next((name for name, model in found.items() if model is None), "")
@@ -162,9 +166,7 @@ def _models(names: list[str] | None, config: Config) -> frozenset[str] | None:
     return frozenset(model.id for model in found.values() if model is not None)
 
 
-def _providers(names: list[str] | None, config: Config) -> frozenset[str] | None:
-    if names is None:
-        return None
+def _providers(names: list[str], config: Config) -> frozenset[str]:
     known = type(config.providers).model_fields
     unknown = next((name for name in names if name not in known), None)
     if not names or unknown is not None:
@@ -172,6 +174,21 @@ def _providers(names: list[str] | None, config: Config) -> frozenset[str] | None
             "providers", f"there is no provider '{(unknown or '')[:80]}'; the providers are {', '.join(known)}"
         )
     return frozenset(names)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the caller what is wrong with what was asked."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])[:80]
+        raise invalid(name or None, f"Invalid '{name}': {first['msg']}.") from None
+    except Unmade as error:
+        raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
+    except LedgerDown:
+        raise failures.unreadable() from None
 
 
 async def _one(request: Request) -> tuple[Grant, int]:

@@ -225,6 +225,29 @@ def test_a_budget(guarded: Guarded) -> None:
     assert guarded.world.metric("darkroom_refused_total", key=ADMIN, reason="budget") >= 1
 
 
+def test_what_a_key_may_is_changed(guarded: Guarded) -> None:
+    """A larger budget holds from the next call on, with what was spent; what is not named stays."""
+    key = guarded.make(budget=f"{PRICE}/month", rpm=100)
+    path = f"/keys/{guarded.id_of(key)}"
+    with guarded.bearing(key) as client:
+        assert ask(client, routing=APIFRAME).status_code == 200
+        assert code_of(ask(client, routing=APIFRAME)) == "insufficient_quota"
+        found = guarded.admin.patch(path, json={"budget": f"{2 * PRICE}/month"}).json()
+        assert (found["budget"]["limit"], found["budget"]["spent"], found["rpm"]) == (2 * PRICE, PRICE, 100)
+        assert ask(client, routing=APIFRAME).status_code == 200
+        # Another period is another account: what was had in it is counted from the jobs.
+        assert guarded.admin.patch(path, json={"budget": f"{3 * PRICE}/day", "rpm": None}).json()["rpm"] is None
+        answer = ask(client, routing=APIFRAME)
+        assert answer.status_code == 200
+        assert "x-ratelimit-limit-requests" not in answer.headers
+        assert guarded.spent(key) == pytest.approx(3 * PRICE)
+        assert code_of(ask(client, routing=APIFRAME)) == "insufficient_quota"
+        assert guarded.admin.patch(path, json={"budget": None}).json()["budget"] is None
+        assert ask(client, routing=APIFRAME).status_code == 200
+        assert guarded.admin.patch(path, json={"name": "other"}).status_code == 400
+        assert guarded.admin.patch("/keys/key_none", json={}).status_code == 404
+
+
 def test_a_budget_that_does_not_reach_for_all(guarded: Guarded) -> None:
     """Of four pictures that are one too many none is bought, in the background either."""
     with guarded.bearing(guarded.make(budget=f"{3 * PRICE}")) as client:
@@ -311,6 +334,9 @@ def test_a_key_that_the_command_made(guarded: Guarded) -> None:
         shown = command("show", guarded.id_of(key)).stdout
         assert "from the shell" in shown
         assert "$1.00/day" in shown
+        assert command("change", guarded.id_of(key), "--rpm", "none", "--concurrency", "3").returncode == 0
+        found = guarded.admin.get(f"/keys/{guarded.id_of(key)}").json()
+        assert (found["rpm"], found["concurrency"], found["budget"]["limit"]) == (None, 3, 1.0)
         assert command("revoke", guarded.id_of(key)).returncode == 0
         until(lambda: ask(client).status_code == 401, "it is refused", 5)
     assert key not in command("list").stdout
