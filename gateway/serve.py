@@ -27,6 +27,8 @@ from gateway.settings import GatewaySettings
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
+# More than any number of connections that a process here can serve.
+_FILES = 65_536
 
 
 def serve(host: str, port: int, workers: int) -> int:
@@ -83,9 +85,11 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
 
 
 def _raise_files() -> None:
-    """Let each process have as many open files as it may: a connection is one, and the usual 1024 are soon gone."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """Let each process have as many open files as it may need: a connection is one, and the usual 1024 are soon gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
