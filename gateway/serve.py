@@ -85,7 +85,7 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
 
 
 def _raise_files() -> None:
-    """Let each process have as many open files as it may need: a connection is one, and the usual 1024 are soon gone."""
+    """Let each process have as many open files as it may need: a connection is one, and 1024 are soon gone."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
