@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from gateway import adapters
 from gateway.access.doors import Doors
 from gateway.access.keys import Keys
+from gateway.access.load import Load
 from gateway.access.rates import Rates
 from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
 from gateway.api.edge import Edge
@@ -27,6 +28,7 @@ from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_http_exception
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
+from gateway.isolation.decoders import Bounds, Decoders
 from gateway.jobs.book import Address
 from gateway.jobs.call import Calls
 from gateway.jobs.execute import Executor
@@ -40,6 +42,7 @@ from gateway.opening import open_ledger
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
+from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
@@ -54,6 +57,8 @@ VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
 _KEEPALIVE_S = 4.0
+# A decoder by itself, and what it needs for a pixel: before, after, and the steps between.
+_DECODER_BYTES, _DECODER_PIXEL_BYTES = 512 << 20, 24
 
 
 def create() -> ASGIApp:
@@ -118,7 +123,9 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         )
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
+            max_waiting=settings.max_waiting_pixels,
             limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
+            decoders=Decoders(_bounds(settings)) if settings.image_isolation == "process" else None,
         )
         stack.callback(imaging.close)
         providers = adapters.build(
@@ -167,6 +174,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         yield State(
             config=config,
             doors=doors,
+            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=settings.max_jobs, jobs=lambda: jobs.count),
             providers=providers,
             imaging=imaging,
             files=stored,
@@ -177,6 +185,12 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             breakers=breakers,
             learning=learning,
         )
+
+
+def _bounds(settings: GatewaySettings) -> Bounds:
+    """A decoder's bounds: it may hold its largest picture several times over, as samples and as files."""
+    most = max(settings.max_input_pixels, settings.max_output_pixels)
+    return Bounds(timeout_s=settings.image_timeout_s, memory_bytes=_DECODER_BYTES + _DECODER_PIXEL_BYTES * most)
 
 
 def _rules(config: Config) -> Rules:

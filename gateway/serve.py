@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -21,9 +24,13 @@ from gateway.config import SHIPPED, load
 from gateway.mistakes import ConfigError, Mistake
 from gateway.names import EMBEDDED
 from gateway.opening import prepare_ledger
+from gateway.protocol import Patience, PatientProtocol
+from gateway.settings import GatewaySettings
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
+# More than any number of connections that a process here can serve.
+_FILES = 65_536
 
 
 def serve(host: str, port: int, workers: int) -> int:
@@ -51,6 +58,7 @@ def serve(host: str, port: int, workers: int) -> int:
             worker.start()
             stack.callback(worker.stop, config.gateway.grace_s)
             os.environ[EMBEDDED] = worker.url
+        _raise_files()
         _greet(host, port)
         uvicorn.run(
             "gateway.app:create",
@@ -59,6 +67,8 @@ def serve(host: str, port: int, workers: int) -> int:
             port=port,
             workers=workers,
             lifespan="on",
+            http=protocol(config.gateway),
+            ws="none",
             access_log=False,
             log_config=None,
             server_header=False,
@@ -66,6 +76,28 @@ def serve(host: str, port: int, workers: int) -> int:
             timeout_graceful_shutdown=int(config.gateway.grace_s),
         )
     return 0
+
+
+def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
+    """What uvicorn is given as `http`, for this process and for those that it starts."""
+    patience = Patience(
+        header_timeout_s=settings.header_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        max_header_bytes=settings.max_header_bytes,
+        max_headers=settings.max_headers,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+    )
+    # It is only ever called, and unlike a class made here it can be handed to a process.
+    return cast("type[PatientProtocol]", partial(PatientProtocol, patience=patience))
+
+
+def _raise_files() -> None:
+    """Let each process have as many open files as it may need: a connection is one, and 1024 are soon gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.access.doors import Doors
+from gateway.access.load import Load
 from gateway.config import Config
 from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
@@ -27,6 +28,7 @@ class State:
 
     config: Config
     doors: Doors
+    load: Load
     providers: Mapping[str, Provider]
     imaging: Imaging
     files: Files

@@ -36,6 +36,11 @@ _BLACK_LEVEL = 2
 warnings.simplefilter("error", Pillow.DecompressionBombWarning)
 
 
+def load_codecs() -> None:
+    """Load every decoder and encoder now, where that cannot wait for the first picture."""
+    Pillow.init()
+
+
 def prepare(image: Image) -> Image:
     """The picture as every provider reads it alike: upright, 8-bit sRGB, without metadata, as png, jpeg or webp.
 

@@ -24,9 +24,12 @@ OURS = {
         "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.guard",
     },
     "gateway.jobs": {
-        "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry", "providers.base",
-        "normalization",
+        "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry",
+        "gateway.isolation", "providers.base", "normalization",
     },
+    "gateway.isolation": {"gateway.isolation", "gateway.telemetry", "normalization"},
+    # The child: what it imports, a hostile picture may get to see.
+    "gateway.isolation.child": {"gateway.isolation.wire", "gateway.isolation.sandbox", "normalization"},
 }  # fmt: skip
 WORLD = {
     "normalization": {"pydantic", "PIL"},
@@ -35,6 +38,7 @@ WORLD = {
     "gateway.database": {"sqlalchemy", "alembic"},
     "gateway.webhooks": {"httpx", "sqlalchemy"},
     "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
+    "gateway.isolation": set(),
     "gateway.routing": set(),
     "gateway.access": {"limits", "redis", "sqlalchemy"},
     "gateway.telemetry": {"prometheus_client"},

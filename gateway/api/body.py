@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from gateway.api.errors import ApiError, invalid, too_large
+from gateway.telemetry import metrics
 from normalization.nesting import excerpt
 
 P = ParamSpec("P")
@@ -15,6 +16,9 @@ T = TypeVar("T")
 
 SLICE_BYTES = 64 << 10
 """The most that is parsed at once: what a server hands over as one chunk, and a millisecond's work."""
+
+# Over how long a sender's speed is averaged.
+_WINDOW_S = 8.0
 
 INLINE_BYTES = 256 << 10
 """Work on more than this goes to a thread: at its slowest it takes a few milliseconds for as much."""
@@ -48,6 +52,7 @@ class FormLimits:
 
     `max_file_bytes` is for one picture or other file, as the file is and not as it was encoded; `max_text_bytes` for
     one text, and in JSON for all that is not a long text; `max_header_bytes` for one header line of a part.
+    `min_bytes_per_s` is what a sender has to send on average while it is waited for, 0 for no floor.
     """
 
     max_body_bytes: int = 128 << 20
@@ -56,6 +61,33 @@ class FormLimits:
     max_files: int = 32
     max_parts: int = 256
     max_header_bytes: int = 4096
+    min_bytes_per_s: int = 0
+
+
+class _Pace:
+    """The floor under a sender's speed, over windows of `_WINDOW_S` that we spent waiting for it and for nothing else.
+
+    The first window is a grace too: a connection takes its time to get going.
+    """
+
+    def __init__(self, floor: int) -> None:
+        self._floor = floor
+        self._waited = 0.0
+        self._came = 0
+
+    @property
+    def left_s(self) -> float | None:
+        """How long the next bytes may take: what came fast buys as much as one more window. None without a floor."""
+        if not self._floor:
+            return None
+        return max(_WINDOW_S, min(self._came / self._floor, 2 * _WINDOW_S)) - self._waited
+
+    def came(self, size: int, waited_s: float) -> None:
+        """Bytes came, after a while."""
+        if self._waited >= _WINDOW_S:
+            self._waited, self._came = 0.0, 0
+        self._waited += waited_s
+        self._came += size
 
 
 async def feed(
@@ -65,7 +97,7 @@ async def feed(
     if content_length is not None and content_length > limits.max_body_bytes:
         raise _too_large(limits)
     size = 0
-    async for chunk in chunks:
+    async for chunk in _paced(chunks, limits.min_bytes_per_s):
         size += len(chunk)
         if size > limits.max_body_bytes:
             raise _too_large(limits)
@@ -75,6 +107,25 @@ async def feed(
         for start in range(0, len(chunk), SLICE_BYTES):
             write(chunk[start : start + SLICE_BYTES])
             await asyncio.sleep(0)
+
+
+async def _paced(chunks: AsyncIterator[bytes], floor: int) -> AsyncIterator[bytes]:
+    """The chunks as they come. Raises ApiError 408 for a sender that is slower than the floor."""
+    pace = _Pace(floor)
+    now = asyncio.get_running_loop().time
+    while True:
+        began = now()
+        try:
+            async with asyncio.timeout(pace.left_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            metrics.CUT.labels("body").inc()
+            message = f"The request's body came at less than {floor} bytes per second."
+            raise ApiError(408, message, code="request_timeout") from None
+        if chunk is None:
+            return
+        pace.came(len(chunk), now() - began)
+        yield chunk
 
 
 async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.access.grant import Grant
+from gateway.access.load import Hold, Overloaded
 from gateway.api import dry_run, failures, reply
 from gateway.api.caller import Caller, Gone
 from gateway.api.delivery import Delivery, deliver, incomplete
@@ -20,6 +21,7 @@ from gateway.api.placing import grant_of, order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_request
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
+from gateway.jobs.imaging import Busy
 from gateway.jobs.placed import Placed
 from gateway.jobs.records import Order
 from gateway.routing.select import Candidate, Choice, Excluded, choose
@@ -37,8 +39,20 @@ _END_S = 30.0
 async def edit(request: Request) -> Response:
     """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
+    length = announced(request)
+    if length is not None and length > state.config.gateway.max_body_bytes:
+        length = None  # it will be refused for that, and not because of others
+    try:
+        with state.load.admit(length) as hold:
+            return await _edit(request, state, hold)
+    except (Overloaded, Busy) as error:
+        raise failures.overloaded(error.limit) from None
+
+
+async def _edit(request: Request, state: State, hold: Hold) -> Response:
     settings = state.config.gateway
-    form = await _form(request, settings)
+    form = await _form(request, settings, hold)
+    state.load.check_jobs()
     dry = is_dry_run(request.query_params)
     routing = request.headers.get("x-darkroom-routing")
     grant = grant_of(request)
@@ -58,6 +72,7 @@ async def edit(request: Request) -> Response:
         if not choice.candidates:
             raise failures.no_route(asked.model, choice)
         raise _output_too_large(asked, choice.candidates, settings)
+    state.jobs.when_over(placed.id, hold.pass_on())
     origin = settings.public_url or origin_of(request)
     if order.mode == "background":
         return await accepted(request, state, order, placed)
@@ -83,15 +98,18 @@ async def edit(request: Request) -> Response:
     return reply.answer(placed, finished, delivered, notes, lambda whole: caller.close(delivered=whole))
 
 
-async def _form(request: Request, settings: GatewaySettings) -> Form:
-    limits = FormLimits(max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_upload_bytes)
-    length = request.headers.get("content-length", "")
+async def _form(request: Request, settings: GatewaySettings, hold: Hold) -> Form:
+    limits = FormLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_file_bytes=settings.max_upload_bytes,
+        min_bytes_per_s=settings.min_upload_bytes_per_s,
+    )
     try:
         async with asyncio.timeout(settings.body_timeout_s):
             return await read_form(
                 request.headers.get("content-type", ""),
-                int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None,
-                request.stream(),
+                announced(request),
+                hold.counted(request.stream()),
                 limits,
             )
     except TimeoutError:
@@ -99,6 +117,12 @@ async def _form(request: Request, settings: GatewaySettings) -> Form:
         raise ApiError(408, message, code="request_timeout") from None
     except ClientDisconnect:
         raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
+
+
+def announced(request: Request) -> int | None:
+    """How many bytes the body has, as its head says; None where it does not."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
 def _choice(asked: Asked, state: State) -> Choice:

@@ -107,6 +107,12 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             raise error
 
 
+def overloaded(limit: str) -> ApiError:
+    """There is no room for the call: nothing was begun. `limit` is what is full."""
+    message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
+    return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
+
+
 def unreadable() -> ApiError:
     """The ledger does not say at the moment what it knows."""
     message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.api import failures
 from gateway.api.body import FormLimits, feed
+from gateway.api.edits import announced
 from gateway.api.errors import ApiError
 from gateway.api.placing import caller_of
 from gateway.state import State
@@ -50,12 +51,10 @@ async def read_secret(request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "")
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_S):
-            known = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
-            await feed(request.stream(), known, _LIMITS, body.extend)
+            await feed(request.stream(), announced(request), _LIMITS, body.extend)
     except TimeoutError:
         raise ApiError(408, f"The body did not arrive within {_BODY_S:g} seconds.", code="request_timeout") from None
     except ClientDisconnect:

@@ -219,6 +219,18 @@ class Jobs:
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
 
+    @property
+    def count(self) -> int:
+        """How many jobs go on in this process."""
+        return len(self._live)
+
+    def when_over(self, id: str, call: Callable[[], None]) -> None:  # noqa: A002 - a job's id
+        """Call once this process has no such job any more: at once where it has none."""
+        if (job := self._live.get(id)) is None:
+            call()
+        else:
+            job.task.add_done_callback(lambda task: call())
+
     def going(self) -> list[Job]:
         """The jobs that go on in this process."""
         return list(self._live.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.settings.kinds import PublicUrl, Seconds
+from gateway.settings.kinds import Count, PublicUrl, Seconds, Whole
 from normalization.rules import Frozen
 
 
@@ -11,3 +11,9 @@ class HttpSettings(Frozen):
 
     public_url: PublicUrl | None = None
     keep_alive_s: Seconds = 10
+    header_timeout_s: Seconds = 10
+    send_timeout_s: Seconds = 60
+    max_header_bytes: Count = 64 * 2**10
+    max_headers: Count = 100
+    max_connections: Count = 2000
+    max_connections_per_address: Whole = 0

@@ -12,6 +12,7 @@ ResponseFormat = Literal["url", "b64_json", "both"]
 OnDisconnect = Literal["finish", "cancel"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+Whole = Annotated[int, Field(ge=0)]
 
 
 def _origin(text: str) -> str:

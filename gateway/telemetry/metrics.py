@@ -67,6 +67,14 @@ LEFT = Counter("darkroom_callers_left_total", "Callers that left before their an
 HEARD = Counter("darkroom_webhooks_received_total", "Webhooks from providers.", ["provider", "outcome"])
 TOLD = Counter("darkroom_webhooks_sent_total", "Tries to tell a caller by webhook.", ["outcome"])
 REFUSED = Counter("darkroom_refused_total", "Calls beyond what their key may, by what they were beyond.", ["reason"])
+SHED = Counter("darkroom_shed_total", "Calls turned away because the server was full.", ["limit"])
+HELD = Gauge(
+    "darkroom_request_bytes_held", "Bytes of callers' bodies being read or worked on.", multiprocess_mode="livesum"
+)
+CUT = Counter(
+    "darkroom_cut_off_total", "Connections ended because a client was too slow to send or to read.", ["while"]
+)
+DECODERS = Counter("darkroom_decoders_ended_total", "Decoder processes that ended before their time.", ["reason"])
 LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_LAG)
 
 

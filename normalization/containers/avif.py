@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from normalization import icc
-from normalization.containers import bmff
+from normalization.containers import av1, bmff
 from normalization.containers.base import BadImage, Scan, corrupt, truncated
 from normalization.containers.bmff import Box, Extent, Item
 from normalization.values import Header
@@ -16,6 +16,8 @@ _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:a
 _METADATA = frozenset({b"Exif", b"mime", b"uri "})
 # An item type that no reader knows and so every reader passes over.
 _NOTHING = b"skip"
+# Encoders may round a frame's sides up.
+_MARGIN_FACTOR, _MARGIN_PIXELS = 2, 1 << 20
 _TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"moof", b"mfra", b"sidx"})
 # EXIF orientation by the quarter turns of irot (anticlockwise) and then the axis of imir (None: no mirror).
 _ORIENTATION = {
@@ -55,7 +57,22 @@ def scan(data: bytes) -> Scan:
         raise corrupt(NAME, "its picture is nowhere in the file")
     patches = _patches(data, top, parts, items, extents)
     header, profile = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
+    _check_frames(data, items, extents, header)
     return Scan(header=header, icc=profile, parts=_patched(data, end, patches))
+
+
+def _check_frames(data: bytes, items: dict[int, Item], extents: list[Extent], header: Header) -> None:
+    """Raise BadImage where what is coded is far larger than the picture says: a decoder would make room for it."""
+    view = memoryview(data)
+    coded: dict[int, list[memoryview]] = {}
+    for number, start, stop in extents:
+        if number in items and items[number].kind == b"av01":
+            coded.setdefault(number, []).append(view[start:stop])
+    most = _MARGIN_FACTOR * header.width * header.height + _MARGIN_PIXELS
+    for pieces in coded.values():
+        for width, height in av1.frames(pieces[0] if len(pieces) == 1 else b"".join(pieces), NAME):
+            if width * height > most:
+                raise corrupt(NAME, f"it says {header.width}x{header.height}, and holds {width}x{height}")
 
 
 def _top_level(data: bytes) -> tuple[list[Box], int]:

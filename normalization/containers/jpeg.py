@@ -19,6 +19,9 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
+# With the name; the last two bytes are the size of the thumbnail.
+_JFIF_BYTES = 14
+_ADOBE_BYTES = 12
 # Of the application segments a decoder needs these: the colour transform and the profile.
 _KEPT = ((0xE0, b"JFIF\0"), (0xE2, _PROFILE), (0xEE, b"Adobe"))
 # A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
@@ -89,6 +92,15 @@ class _Walk:
             if not any(marker == kept and content[: len(label)] == label for kept, label in _KEPT):
                 self.metadata = True
                 return
+        if marker == 0xE0 and len(content) > _JFIF_BYTES:
+            # Behind its fixed part a JFIF header may carry a thumbnail: the picture as it was before it was edited.
+            self.metadata = True
+            self.parts.append(b"\xff\xe0\x00\x10" + bytes(content[: _JFIF_BYTES - 2]) + b"\0\0")
+            return
+        if marker == 0xEE and len(content) > _ADOBE_BYTES:
+            self.metadata = True
+            self.parts.append(b"\xff\xee\x00\x0e" + bytes(content[:_ADOBE_BYTES]))
+            return
         self.parts += (bytes((0xFF, marker)), self.view[start - 2 : end])
 
     def _take_frame(self, content: memoryview) -> None:

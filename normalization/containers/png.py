@@ -24,6 +24,11 @@ _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _KEPT = (
     _CRITICAL | _COLOUR | {b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT", b"mDCV", b"cLLI"} | {b"acTL", b"fcTL", b"fdAT"}
 )
+_FRAMES = frozenset({b"fcTL", b"fdAT"})
+_LONGEST = {
+    b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"bKGD": 6, b"hIST": 512, b"pHYs": 9, b"sBIT": 4, b"mDCV": 24,
+    b"cLLI": 8,
+}  # fmt: skip
 # Within a hundredth of 1/2.2, which is what programs write for sRGB.
 _GAMMA, _GAMMA_TOLERANCE = 45_455, 460
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
@@ -45,6 +50,11 @@ def scan(data: bytes) -> Scan:
             if not kind[0] & 0x20:
                 raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
             metadata = True
+        elif (kind in _FRAMES and b"acTL" not in first) or len(body) > _LONGEST.get(kind, len(body)):
+            # Readers pass over frames of a picture that does not move, and over more than a chunk can hold: so anything
+            # may be in there.
+            metadata = True
+            continue
         elif kind in first and kind in (b"IHDR", b"PLTE"):
             # Readers differ in which one counts: a second header could hide a far larger picture.
             raise corrupt(NAME, f"it has two {kind.decode()} chunks")

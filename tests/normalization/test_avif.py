@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from normalization import icc
-from normalization.containers import base
+from normalization.containers import av1, base
 from normalization.headers import sniff
 from normalization.strip import strip
 from tests.normalization import pictures
-from tests.normalization.pictures import SECRET, feature, opened, plain, refusal, taken
+from tests.normalization.pictures import SECRET, encoded, feature, opened, plain, refusal, taken
 
 COLOUR_ITEM, EXIF_ITEM = 1, 2
 
@@ -175,3 +177,24 @@ def test_metadata_over_something_else(place: str) -> None:
     data[entries + 20 : entries + 28] = claimed[place]
 
     assert "overlap" in refusal(lambda: sniff(bytes(data))).message
+
+
+def test_a_frame_larger_than_the_picture_says() -> None:
+    """Decoders make room for what is coded and scale it down afterwards: it is refused before that."""
+    bomb = bytearray(encoded(Image.new("RGB", (4000, 3000)), "avif", speed=10))
+    at = bomb.find(b"ispe") + 8
+    bomb[at : at + 8] = struct.pack(">II", 64, 48)
+
+    found = refusal(lambda: sniff(bytes(bomb)))
+    assert found.code == "corrupt_image"
+    assert "4000x3000" in found.message
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 100}, {"subsampling": "4:4:4"}, {"range": "limited"}])
+@pytest.mark.parametrize("size", [(1, 1), (17, 9), (640, 480), (1023, 2049)])
+def test_the_size_of_the_frames(options: dict[str, Any], size: tuple[int, int]) -> None:
+    """It is read as the encoder wrote it."""
+    data = encoded(Image.new("RGBA", size, (1, 2, 3, 4)), "avif", **options)
+    mdat = data.find(b"mdat") + 4
+
+    assert set(av1.frames(data[mdat:], "AVIF")) == {size}

@@ -16,7 +16,7 @@ import uvicorn
 from PIL import Image as Pillow
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 Op: TypeAlias = Literal["submit", "job", "poll", "result", "download", "upload", "cancel", "list"]
@@ -129,13 +129,38 @@ class Served:
     origin: str
 
 
+_listeners: list[list[bytes]] = []
+
+
+@contextmanager
+def overheard() -> Iterator[list[bytes]]:
+    """The bodies of all requests that any simulator answers until the block ends."""
+    heard: list[bytes] = []
+    _listeners.append(heard)
+    try:
+        yield heard
+    finally:
+        _listeners.remove(heard)
+
+
 @contextmanager
 def serve(app: ASGIApp, **settings: Any) -> Iterator[Served]:
     """Run an ASGI app on a free port of the loopback, in a thread. `settings` go to uvicorn: `ssl_certfile` for one."""
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["server"] = server
-        await app(scope, receive, send)
+        whole: list[bytes] = []
+
+        async def receiving() -> Message:
+            message = await receive()
+            whole.append(message.get("body", b""))
+            return message
+
+        try:
+            await app(scope, receiving, send)
+        finally:
+            for heard in _listeners:
+                heard.append(b"".join(whole))
 
     listening = socket.create_server(("127.0.0.1", 0))
     settings = {"lifespan": "off", "log_config": None, "ws": "none", **settings}

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from gateway.app import build
 from gateway.config import SHIPPED, load
+from gateway.serve import protocol
 from tests.simulators import apiframe, fal, replicate, segmind
 from tests.simulators.common import Served, serve, tiny
 
@@ -202,8 +203,15 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
     listening = socket.create_server(("127.0.0.1", 0))
     origin = f"127.0.0.1:{listening.getsockname()[1]}"
     environ = {name: text.replace(SELF, origin) for name, text in environ.items()}
-    app = build(load(config, environ), environ)
-    settings = uvicorn.Config(app, lifespan="on", log_config=None, ws="none", timeout_graceful_shutdown=2)
+    loaded = load(config, environ)
+    settings = uvicorn.Config(
+        build(loaded, environ),
+        http=protocol(loaded.gateway),
+        lifespan="on",
+        log_config=None,
+        ws="none",
+        timeout_graceful_shutdown=2,
+    )
     server = _Gateway(settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()

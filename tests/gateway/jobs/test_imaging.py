@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.jobs.imaging import Imaging, Limits
+from gateway.jobs.imaging import Busy, Imaging, Limits
+from normalization.headers import sniff
+from normalization.values import Transcode
+from tests.normalization.pictures import encoded, noise, taken
 
 
 @pytest.fixture
@@ -90,3 +93,24 @@ async def test_leaving_gives_back(imaging: Imaging) -> None:
     await asyncio.sleep(0.01)
 
     assert imaging._free == 100
+
+
+async def test_too_many_wait() -> None:
+    """A caller's picture is turned away where too many pixels wait already; a provider's picture waits all the same."""
+    gif, png = taken(encoded(noise(10, 10), "gif")), encoded(noise(10, 10), "png")
+    limits = Limits(max_pixels=10**6, max_side=10**3)
+    imaging = Imaging(max_pixels=100, max_waiting=200, limits=limits)
+    work = Work(imaging)
+    work.begin("running", 100)
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(imaging.prepare(gif)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(Busy):
+        await imaging.prepare(gif)
+    paid = asyncio.create_task(imaging.finish(png, sniff(png), [Transcode(format="jpeg")]))
+    await work.end("running")
+    assert [(await one).format for one in waiting] == ["png", "png"]
+    assert (await paid)[0].format == "jpeg"
+    assert (await imaging.prepare(gif)).format == "png"
+    imaging.close()

@@ -1,0 +1,1 @@
+"""Pictures of strangers decoded in processes that hold nothing worth having."""

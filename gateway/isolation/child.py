@@ -1,0 +1,50 @@
+"""A decoder: takes pictures from its standard input, a socket, one after the other, until that ends."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+from gateway.isolation import wire
+from gateway.isolation.sandbox import confine
+from normalization import images
+from normalization.headers import BadImage
+from normalization.values import Header, Image
+
+
+def main() -> None:
+    """Work until the gateway closes the link. The arguments are the gateway's process id, and the bounds."""
+    parent, memory_bytes, cpu_s, most = (int(text) for text in sys.argv[1:5])
+    link = socket.socket(fileno=0)
+    # All that is ever loaded is loaded now, while there are files to be opened.
+    images.load_codecs()
+    confine(parent=parent, memory_bytes=memory_bytes, cpu_s=cpu_s)
+    while True:
+        try:
+            head, data = wire.read(link, most)
+        except (wire.Broken, ConnectionError):
+            return
+        try:
+            answer, made = _done(head, data)
+        except BadImage as error:
+            answer, made = {"code": error.code, "message": error.message}, b""
+        except MemoryError:
+            answer, made = {"starved": True}, b""
+        wire.write(link, answer, made)
+        if "starved" in answer:
+            return
+        del data, made
+
+
+def _done(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The answer to one message: `same` where the picture stays as it is. Raises BadImage and MemoryError."""
+    header = Header(**head["header"])
+    notes: tuple[str, ...] = ()
+    if head["do"] == "prepare":
+        image = images.prepare(Image(data=data, header=header))
+    else:
+        image, notes = images.finish(data, header, wire.to_steps(head["steps"]))
+    if image.data is data:
+        return {"same": True, "notes": notes}, b""
+    return {"same": False, "notes": notes}, image.data

@@ -1,0 +1,70 @@
+"""What a decoder gives up before it sees its first picture, as far as Linux lets an ordinary process do that."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+# Landlock's calls have the same numbers on every architecture.
+_CREATE_RULESET, _RESTRICT_SELF, _GET_VERSION = 444, 446, 1
+# What is forbidden, and by which version at the earliest: all with files; TCP sockets; signals to others and abstract
+# sockets.
+_FORBIDDEN = ((1, (1 << 13) - 1), (4, 3), (6, 3))
+# The link, and a few for what the interpreter itself opens.
+_FILES = 16
+
+
+def confine(*, parent: int, memory_bytes: int, cpu_s: int) -> None:
+    """Give up memory beyond a bound, processor time, files and privileges; and die with the process `parent`.
+
+    Where the kernel has Landlock, no file can be opened from here on, the gateway's own in /proc included; in later
+    versions no TCP connection made, and no other process sent a signal. Nothing keeps other system calls away: that is
+    the container's part.
+    """
+    limits = {
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: _FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, most in limits.items():
+        _, hard = resource.getrlimit(kind)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (value, value))
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+            if libc.prctl(option, int(value), 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), f"prctl {option}")
+        _close_files(libc)
+    if os.getppid() != parent:
+        sys.exit(1)  # it ended before it could have been told
+
+
+def landlock() -> int:
+    """The version of the kernel's Landlock; below 1 where it has none."""
+    if sys.platform != "linux":
+        return 0
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
+    return int(syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint(_GET_VERSION)))
+
+
+def _close_files(libc: ctypes.CDLL) -> None:
+    """Forbid to open whatever there is, where the kernel can."""
+    syscall = libc.syscall
+    syscall.restype = ctypes.c_long
+    if (version := landlock()) < 1:
+        return  # an older kernel, or one where it is switched off
+    rights = [bits for since, bits in _FORBIDDEN if version >= since]
+    attributes = (ctypes.c_uint64 * len(rights))(*rights)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    ruleset = syscall(ctypes.c_long(_CREATE_RULESET), attributes, size, ctypes.c_uint(0))
+    if ruleset < 0 or syscall(ctypes.c_long(_RESTRICT_SELF), ctypes.c_int(ruleset), ctypes.c_uint(0)) != 0:
+        raise OSError(ctypes.get_errno(), "landlock")
+    os.close(ruleset)
