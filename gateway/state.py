@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.access.keys import Keys
+from gateway.api.addresses import Fetching
 from gateway.config import Config
 from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
@@ -18,7 +19,6 @@ from gateway.routing.select import Condition
 from gateway.webhooks.secret import Secrets
 from normalization.model import Model
 from providers.base import Provider
-from providers.guard import Guard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class State:
     jobs: Jobs
     reports: Reports
     secrets: Secrets
-    guard: Guard
+    fetching: Fetching
     breakers: Breakers
     learning: Learning
 

@@ -9,14 +9,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.api import dry_run, failures, reply
-from gateway.api.caller import Caller, Gone
+from gateway.api.caller import Caller, Gone, unless_gone
 from gateway.api.delivery import Delivery, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.image_jobs import accepted
 from gateway.api.placing import order_of, origin_of, read_repeat
-from gateway.api.request import Asked, read_request
+from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
 from gateway.jobs.placed import Placed
@@ -39,23 +39,34 @@ async def edit(request: Request) -> Response:
     settings = state.config.gateway
     form = await _form(request, settings)
     dry = is_dry_run(request.query_params)
-    routing = request.headers.get("x-darkroom-routing")
-    asked = await read_request(form, state.config, state.imaging, routing=routing, dry=dry)
-    metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
+    asked = read_fields(form, state.config, routing=request.headers.get("x-darkroom-routing"), dry=dry)
     request.scope["darkroom.model"] = asked.model.id
-    choice = _choice(asked, state)
-    fitting = _within_limits(asked, choice, settings)
     _check_webhook(asked, state)
-    if dry:
-        return dry_run.answer(asked, fitting)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
-    order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
-    placed = await _place(state, order, fitting.candidates, repeat.retry)
+    order = order_of(request, asked, repeat, (), deadline_s, keep=False)
+    placed: Placed | None = None
+    if form.addressed:
+        state.fetching.check(form)
+        # A call that repeats another has its job without its pictures: they may be gone from where they were.
+        placed = None if dry else await _place(state, order, (), repeat.retry)
     if placed is None:
-        if not choice.candidates:
-            raise failures.no_route(asked.model, choice)
-        raise _output_too_large(asked, choice.candidates, settings)
+        try:
+            form = await _fetched(request, state, form)
+        except Gone:
+            return Response(status_code=499)
+        asked = await read_pictures(asked, form, state.imaging)
+        metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
+        choice = _choice(asked, state)
+        fitting = _within_limits(asked, choice, settings)
+        if dry:
+            return dry_run.answer(asked, fitting)
+        order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
+        placed = await _place(state, order, fitting.candidates, repeat.retry)
+        if placed is None:
+            if not choice.candidates:
+                raise failures.no_route(asked.model, choice)
+            raise _output_too_large(asked, choice.candidates, settings)
     origin = settings.public_url or origin_of(request)
     if order.mode == "background":
         return await accepted(request, state, order, placed)
@@ -99,6 +110,13 @@ async def _form(request: Request, settings: GatewaySettings) -> Form:
         raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
 
 
+async def _fetched(request: Request, state: State, form: Form) -> Form:
+    """The form with its pictures in it. Raises ApiError, and Gone where the caller leaves meanwhile."""
+    if not form.addressed:
+        return form
+    return await unless_gone(request, state.fetching.fetched(form))
+
+
 def _choice(asked: Asked, state: State) -> Choice:
     try:
         return choose(
@@ -116,7 +134,7 @@ def _check_webhook(asked: Asked, state: State) -> None:
     if asked.webhook_url is None:
         return
     try:
-        state.guard.check(asked.webhook_url)
+        state.fetching.guard.check(asked.webhook_url)
     except Forbidden as reason:
         raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
 
