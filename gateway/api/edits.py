@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.api import dry_run, failures, reply
 from gateway.api.caller import Caller, Gone, unless_gone
-from gateway.api.delivery import Delivery, deliver, incomplete
+from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
@@ -67,7 +67,7 @@ async def edit(request: Request) -> Response:
             if not choice.candidates:
                 raise failures.no_route(asked.model, choice)
             raise _output_too_large(asked, choice.candidates, settings)
-    origin = settings.public_url or origin_of(request)
+    links = Links.of(state, settings.public_url or origin_of(request))
     if order.mode == "background":
         return await accepted(request, state, order, placed)
     caller = Caller(request, state.jobs, placed)
@@ -75,14 +75,14 @@ async def edit(request: Request) -> Response:
     delivery = Delivery.of(asked)
     if asked.stream:
         return Events(
-            _events(state, caller, placed, delivery, until, origin),
+            _events(state, caller, placed, delivery, until, links),
             keep_alive=settings.keep_alive_s,
             headers=reply.job_headers(placed),
             gone=lambda: caller.gone,
             closed=lambda delivered: caller.close(delivered=delivered),
         )
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except BaseException as error:
         caller.close(delivered=isinstance(error, ApiError))
         if isinstance(error, Gone):
@@ -150,23 +150,23 @@ async def _place(state: State, order: Order, candidates: Sequence[Candidate], re
 
 
 async def _result(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
 ) -> tuple[Finished, list[reply.Delivered], list[str]]:
     """Wait for the job and bring its pictures into the asked form. Raises ApiError, and Gone."""
     try:
         finished = await caller.wait(until)
     except failures.UNDONE as error:
         raise failures.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
-    if (missing := incomplete(delivery, finished, origin)) is not None:
+    if (missing := await incomplete(delivery, finished, links)) is not None:
         raise missing
-    return finished, *await deliver(delivery, finished, origin)
+    return finished, *await deliver(delivery, finished, links)
 
 
 async def _events(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
 ) -> AsyncIterator[Sequence[bytes]]:
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except Gone:
         return
     reply.count(placed, finished, delivered)

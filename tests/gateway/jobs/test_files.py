@@ -53,6 +53,51 @@ async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
     task.cancel()
 
 
+async def test_a_store_that_is_away_is_not_a_file_that_is_gone(opened: Opened, tmp_path: Path) -> None:
+    """Only a file that is missing is told as one."""
+    files = opened(60)
+    name = await files.put(PICTURE)
+    kept = {"file": name, "format": "webp", "width": 2, "height": 2}
+    (tmp_path / "files" / name).unlink()
+    assert await files.load(kept) is None
+    (tmp_path / "files").rmdir()
+    (tmp_path / "files").write_text("no folder any more")
+
+    with pytest.raises(StoreFailed):
+        await files.get(name)
+    with pytest.raises(StoreFailed):
+        await files.load(kept)
+
+
+async def test_a_file_is_on_the_disk_before_it_is_told(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes and its name are brought to the disk: the ledger will say after a power failure that it is there."""
+    synced: list[str] = []
+    really = os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    name = await opened(60).put(PICTURE)
+
+    assert synced == [str(tmp_path / "files" / name), str(tmp_path / "files")]
+
+
+async def test_the_sweep_leaves_alone_what_is_not_ours(opened: Opened, tmp_path: Path) -> None:
+    """A folder may be shared: files of others do not go with ours."""
+    files = opened(60)
+    theirs = tmp_path / "files" / "notes.txt"
+    theirs.write_text("keep this")
+    hour_ago = time.time() - 3600
+    os.utime(theirs, (hour_ago, hour_ago))
+
+    assert await files.sweep() == 0
+    assert theirs.exists()
+
+
 async def test_expiry(opened: Opened, tmp_path: Path) -> None:
     """A file that has outlived its time is not served, even before the sweep deletes it; younger ones stay."""
     files = opened(60)
