@@ -65,7 +65,6 @@ async def test_round_trip(bucket: str, tmp_path: Path) -> None:
     assert found is not None
     assert (found.data, found.media_type) == (PICTURE.data, "image/webp")
     assert f"/{name}" in await shown(f"{bucket}?list-type=2&prefix=results/")
-    assert not [*tmp_path.glob("*")]
     kept = {"file": name, "format": "webp", "width": 2, "height": 2}
     assert await files(tmp_path).delete(name)
     assert await files(tmp_path).get(name) is None
