@@ -163,7 +163,7 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
         folder = data / "files"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return LocalStore(folder)
-    if url.partition("://")[0].lower() in ("file", "memory"):
+    if url.startswith("file:"):
         return from_url(url)
     return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRIES_S)})
 

@@ -238,6 +238,7 @@ def test_environment(folder: Path) -> None:
         ("DARKROOM_PROVIDERS__LOCAL__WORKERS", '["x"', ["local.workers", "[\"x\""]),
         ("DARKROOM_GATWAY__DEADLINE_S", "9", ["the section gatway", "one of gateway"]),
         ("DARKROOM_MODELS__CLARITY__DOC", "9", ["the model clarity", "clarity-upscaler"]),
+        ("DARKROOM_GATEWAY__FILES_URL", "bucket/prefix", ["gateway.files_url", "s3://bucket/prefix"]),
         ("DARKROOM_GATEWAY__URL_PORTS", "[0]", ["gateway.url_ports", "0"]),
         ("DARKROOM_GATEWAY__URL_HOSTS_ALLOW", '["https://example.org"]', ["gateway.url_hosts_allow", "*.example.org"]),
         ("DARKROOM_GATEWAY__URL_HOSTS_DENY", '["a.*.example.org"]', ["gateway.url_hosts_deny", "*.example.org"]),
