@@ -164,7 +164,7 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return LocalStore(folder)
     if url.startswith("file:"):
-        return from_url(url)
+        return from_url(url, mkdir=True)
     return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRIES_S)})
 
 

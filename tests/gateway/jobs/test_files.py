@@ -39,6 +39,15 @@ async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
     assert (tmp_path / "files").stat().st_mode & 0o077 == 0
 
 
+async def test_a_folder_elsewhere(tmp_path: Path) -> None:
+    """A folder of the operator's choice is made where it is not there, and used like our own."""
+    files = Files(open_store(f"{(tmp_path / 'a folder').as_uri()}/below", tmp_path), ttl=timedelta(seconds=60))
+    name = await files.put(PICTURE)
+
+    assert await files.get(name) is not None
+    assert (tmp_path / "a folder" / "below" / name).stat().st_size == len(PICTURE.data)
+
+
 async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
     """A store that cannot take a picture says so in one way, whatever is wrong with it; the sweep survives it."""
     files = opened(60)
