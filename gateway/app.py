@@ -22,7 +22,7 @@ from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
 from gateway.access.rates import Rates
-from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
+from gateway.api import addresses, edits, files, health, hooks, image_jobs, key_list, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_http_exception
@@ -118,9 +118,11 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         guard = Guard(allow=frozenset(settings.url_allow))
         client = await stack.enter_async_context(http.client())
         downloads = await stack.enter_async_context(downloads_client(guard))
+        strangers = _strangers(settings)
         callers = await stack.enter_async_context(
-            strangers_client(guard, accept="*/*", max_connections=AT_ONCE, keepalive_s=_KEEPALIVE_S)
+            strangers_client(strangers, accept="*/*", max_connections=AT_ONCE, keepalive_s=_KEEPALIVE_S)
         )
+        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.AT_ONCE))
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
@@ -154,7 +156,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         reports = Reports(ledger.database)
         secrets = await open_secrets(ledger.database, settings.webhook_secret)
         jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
-        postman = Postman(ledger.database, callers, guard, secrets, posted=ledger.posted)
+        postman = Postman(ledger.database, callers, strangers, secrets, posted=ledger.posted)
         # It ends after the jobs: their callers are told as well.
         stack.push_async_callback(_stop, asyncio.create_task(_guard("postman", postman.run())))
         keeper = Keeper(jobs, lease_s=settings.lease_s)
@@ -181,7 +183,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             jobs=jobs,
             reports=reports,
             secrets=secrets,
-            guard=guard,
+            fetching=addresses.Fetching(client=pictures, guard=strangers, settings=settings),
             breakers=breakers,
             learning=learning,
         )
@@ -191,6 +193,18 @@ def _bounds(settings: GatewaySettings) -> Bounds:
     """A decoder's bounds: it may hold its largest picture several times over, as samples and as files."""
     most = max(settings.max_input_pixels, settings.max_output_pixels)
     return Bounds(timeout_s=settings.image_timeout_s, memory_bytes=_DECODER_BYTES + _DECODER_PIXEL_BYTES * most)
+
+
+def _strangers(settings: GatewaySettings) -> Guard:
+    """The rules for addresses that callers name."""
+    return Guard(
+        allow=frozenset(settings.url_allow),
+        http=settings.url_http,
+        ports=frozenset(settings.url_ports),
+        hosts=frozenset(settings.url_hosts_allow),
+        denied=frozenset(settings.url_hosts_deny),
+        discreet=True,
+    )
 
 
 def _rules(config: Config) -> Rules:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gateway.access.doors import Doors
 from gateway.access.load import Load
+from gateway.api.addresses import Fetching
 from gateway.config import Config
 from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
@@ -19,7 +20,6 @@ from gateway.routing.select import Condition
 from gateway.webhooks.secret import Secrets
 from normalization.model import Model
 from providers.base import Provider
-from providers.guard import Guard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class State:
     jobs: Jobs
     reports: Reports
     secrets: Secrets
-    guard: Guard
+    fetching: Fetching
     breakers: Breakers
     learning: Learning
 

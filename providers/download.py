@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import unquote_to_bytes
 
@@ -15,7 +16,7 @@ from providers.base import Expired, Undecodable, Unfinished
 from providers.guard import Forbidden, Guard
 from providers.http import Transport, Unanswered, polling
 from providers.polling import jitter
-from providers.wire import read_body
+from providers.wire import TooLarge, read_capped
 
 _HOPS = 3
 # A result that breaks off, or comes empty, is fetched again so often before there is a longer pause.
@@ -94,6 +95,8 @@ async def download(
             return await _persist(client, url, guard, cap, fresh)
     except Forbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
+    except TooLarge as exc:
+        raise Undecodable(f"the answer {exc}") from exc
     except TimeoutError:
         if limit.expired():
             raise Expired("the deadline passed while the result was fetched") from None
@@ -106,7 +109,7 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
     failures = 0
     while True:
         try:
-            return await _fetch(client, url, guard, cap)
+            return await fetch(client, url, guard=guard, cap=cap)
         except Gone as exc:
             if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
@@ -118,14 +121,20 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
             failures += 1
 
 
-async def _fetch(client: httpx.AsyncClient, url: str, guard: Guard, cap: int) -> bytes:
-    """Fetch once, redirects included. Raises Unanswered for what another attempt may mend."""
+async def fetch(
+    client: httpx.AsyncClient, url: str, *, guard: Guard, cap: int, took: Callable[[int], object] | None = None
+) -> bytes:
+    """Fetch once, redirects included: at most `cap` bytes. `client` is one of `strangers_client`, with this guard.
+
+    `took` hears of each piece that arrives, in bytes, before it is kept. Raises Forbidden, TooLarge, Gone, Unanswered
+    for what another attempt may mend, and Undecodable for what none will.
+    """
     here = guard.check(url)
     for _ in range(_HOPS + 1):
         with polling("delivery"):
             async with client.stream("GET", here) as response:
                 if response.status_code == 200:
-                    if body := await read_body(response, cap):
+                    if body := await read_capped(response, cap, took):
                         return body
                     raise Unanswered("the result was empty")
         if response.status_code not in _REDIRECTS:

@@ -6,6 +6,7 @@ a name that answers differently the second time (DNS rebinding) gains nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ _DENIED = tuple(
     for network in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-        "224.0.0.0/4", "240.0.0.0/4", "::/96", "64:ff9b:1::/48", "2001::/32", "2001:db8::/32", "fc00::/7", "fe80::/10",
-        "fec0::/10", "ff00::/8", "fd00:ec2::254/128",
+        "224.0.0.0/4", "240.0.0.0/4", "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2001::/32", "2001:db8::/32",
+        "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "fd00:ec2::254/128",
     )
 )  # fmt: skip
 _NAT64 = ip_network("64:ff9b::/96")
@@ -34,6 +35,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-
 # What the C library and browsers take for an IPv4 address: 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
+_LONGEST = 8192
 
 
 class Forbidden(Exception):
@@ -63,9 +65,19 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The rules for addresses of strangers. `allow` are origins as `host:port` that are exempt from all of them."""
+    """The rules for addresses of strangers. `allow` are origins as `host:port` that are exempt from all of them.
+
+    `http` lets that scheme too, `ports` are those of both. Where `hosts` has any, only these are fetched, and in no
+    case those in `denied`: names, or `*.example.org` for all below one. `discreet` refuses a name that leads nowhere
+    like one that leads into our network, so that nobody can ask through us which names that has.
+    """
 
     allow: frozenset[str] = frozenset()
+    http: bool = False
+    ports: frozenset[int] = frozenset({443})
+    hosts: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
+    discreet: bool = False
 
     def exempt(self, host: str, port: int) -> bool:
         """Say whether the operator allows this origin. An IPv6 address is written with or without brackets."""
@@ -75,9 +87,11 @@ class Guard:
     def check(self, address: str) -> httpx.URL:
         """Return the address, parsed, where its text allows to fetch it. What its name resolves to is checked later.
 
-        Raises Forbidden for anything but https on port 443 (an exempt origin has either scheme and its own port), for
-        a name and password in it, and for an IP address that is not public, in whatever spelling.
+        Raises Forbidden for another scheme, port or host than these rules let (an exempt origin has either scheme and
+        its own port), for a name and password in it, and for an IP address that is not public, in whatever spelling.
         """
+        if len(address) > _LONGEST:
+            raise Forbidden(f"the address is longer than {_LONGEST} characters")
         try:
             url = httpx.URL(address)
             # httpx reads it only now, and raises for what is not IDNA.
@@ -88,12 +102,16 @@ class Guard:
             raise Forbidden(f"the scheme {url.scheme[:16]!r} is not fetched")
         if url.userinfo:
             raise Forbidden("an address with a user name is not fetched")
-        port = url.port or _PORTS[url.scheme]
+        port = _PORTS[url.scheme] if url.port is None else url.port
         if self.exempt(host, port):
             return url
-        if url.scheme != "https" or port != 443:
-            raise Forbidden(f"{url.scheme}://{_shown(host)}:{port} is not https on port 443")
+        if (url.scheme != "https" and not self.http) or port not in self.ports:
+            ports = ", ".join(map(str, sorted(self.ports)))
+            wanted = f"{'http or https' if self.http else 'https'} on port {ports}"
+            raise Forbidden(f"{url.scheme}://{_shown(host)}:{port} is not {wanted}")
         self.check_host(host)
+        if _among(self.denied, host) or (self.hosts and not _among(self.hosts, host)):
+            raise Forbidden(f"{_shown(host)} is not among the hosts that this server may call")
         return url
 
     def check_host(self, host: str) -> None:
@@ -109,6 +127,16 @@ class Guard:
     def resolver(self) -> AbstractResolver:
         """Return a resolver for aiohttp's connector that gives public addresses only. The connector closes it."""
         return _Resolver(self, aiohttp.ThreadedResolver())
+
+
+def _among(patterns: frozenset[str], host: str) -> bool:
+    """Whether a host is one of these, or below one that begins with `*.`; the names' final dot does not matter."""
+    bare = host.strip("[]").rstrip(".").lower()
+    with contextlib.suppress(ValueError):
+        bare = ip_address(bare).compressed
+    _, *parents = bare.split(".")
+    above = {f"*.{'.'.join(parents[at:])}" for at in range(len(parents))}
+    return not patterns.isdisjoint({bare, *above})
 
 
 def _shown(host: str) -> str:
@@ -128,8 +156,13 @@ class _Resolver(AbstractResolver):
         if self._guard.exempt(host, port):
             return await self._inner.resolve(host, port, family)
         self._guard.check_host(host)
-        found = await self._inner.resolve(host, port, family)
-        if not all(public(result["host"]) for result in found):
+        try:
+            found = await self._inner.resolve(host, port, family)
+        except OSError:
+            if not self._guard.discreet:
+                raise
+            found = []
+        if (self._guard.discreet and not found) or not all(public(result["host"]) for result in found):
             raise Forbidden(f"{_shown(host)} does not lead to a public address")
         return found
 

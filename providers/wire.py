@@ -11,7 +11,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, cast
@@ -118,16 +118,30 @@ def _encode(payload: Mapping[str, Value]) -> Body:
     return Body(tuple(pieces))
 
 
+class TooLarge(Exception):
+    """More bytes than are taken."""
+
+
 async def read_body(response: httpx.Response, cap: int) -> bytes:
     """Read a streamed answer of at most `cap` bytes (after decompression). Raises Undecodable above that."""
+    try:
+        return await read_capped(response, cap)
+    except TooLarge as exc:
+        raise Undecodable(f"the answer {exc}") from exc
+
+
+async def read_capped(response: httpx.Response, cap: int, took: Callable[[int], object] | None = None) -> bytes:
+    """Do the work of `read_body`, and raise TooLarge. `took` hears of each piece, in bytes, before it is kept."""
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > cap:
-        raise Undecodable(f"the answer is larger than {cap} bytes")
+        raise TooLarge(f"is larger than {cap} bytes")
     # A BytesIO gives its bytes away without copying them, which joining a list would.
     buffer = io.BytesIO()
     async for chunk in response.aiter_bytes():
         if buffer.tell() + len(chunk) > cap:
-            raise Undecodable(f"the answer is larger than {cap} bytes")
+            raise TooLarge(f"is larger than {cap} bytes")
+        if took is not None:
+            took(len(chunk))
         buffer.write(chunk)
     return buffer.getvalue()
 

@@ -30,6 +30,11 @@ class Hold:
             self._bytes += len(chunk)
             yield chunk
 
+    def add(self, size: int) -> None:
+        """Count bytes that were fetched at the caller's word. Raises Overloaded where there is no room for them."""
+        self._load.take(size, self._bytes)
+        self._bytes += size
+
     def pass_on(self) -> Callable[[], None]:
         """Let go of the bytes without giving them back: whoever has them now calls what this returns, once."""
         size, self._bytes = self._bytes, 0

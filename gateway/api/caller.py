@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from gateway.jobs.execute import Finished
 from gateway.jobs.job import Jobs
 from gateway.jobs.placed import Placed, StillGoing
+
+T = TypeVar("T")
 
 
 class Gone(Exception):
@@ -63,3 +67,18 @@ async def disconnected(request: Request) -> None:
     """Return once the connection ends. What a body there is has been read before, or is of no interest."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do work before a job is placed; it is cancelled once the caller leaves. Raises what it raises, and Gone."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Gone
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +12,11 @@ from gateway.api import failures, reply
 from gateway.api.errors import ApiError
 from gateway.api.request import Asked
 from gateway.jobs.execute import Finished
-from gateway.settings import ResponseFormat
+from gateway.jobs.files import Files, StoreFailed
+from gateway.settings import GatewaySettings, ResponseFormat
+from gateway.state import State
+from gateway.telemetry.logs import event
+from gateway.webhooks.secret import Secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +59,46 @@ class Delivery:
         return form == "url" or (form == "both" and (not self.stream or self.explicit))
 
 
-async def deliver(delivery: Delivery, finished: Finished, origin: str) -> tuple[list[reply.Delivered], list[str]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Makes the addresses of files, below `origin` or in the bucket itself, as one caller is given them."""
+
+    files: Files
+    secrets: Secrets
+    settings: GatewaySettings
+    origin: str
+
+    @classmethod
+    def of(cls, state: State, origin: str) -> Links:
+        """For a caller who uses this origin."""
+        return cls(files=state.files, secrets=state.secrets, settings=state.config.gateway, origin=origin)
+
+    async def to(self, name: str | None) -> str | None:
+        """A file's address, for the rest of its time; None where there is no such file, or it cannot be signed for."""
+        if name is None:
+            return None
+        if not (self.settings.files_signed or self.settings.files_presigned):
+            return f"{self.origin}/files/{name}"
+        try:
+            expires = await self.files.expires(name)
+            if expires is None:
+                return None
+            if self.settings.files_presigned:
+                return await self.files.presigned(name, expires)
+        except StoreFailed as error:
+            event("files.sign_failed", logging.ERROR, error=str(error))
+            return None
+        # To the next whole second: what the file is served for counts all the same.
+        until = math.ceil(expires.timestamp())
+        return f"{self.origin}/files/{name}?expires={until}&signature={self.secrets.file(name, until)}"
+
+
+async def deliver(delivery: Delivery, finished: Finished, links: Links) -> tuple[list[reply.Delivered], list[str]]:
     """The pictures in the asked form, with notes on what could not be had."""
     delivered: list[reply.Delivered] = []
     notes: list[str] = []
     for picture in finished.pictures:
-        url = f"{origin}/files/{picture.file}" if delivery.wants_url and picture.file else None
+        url = await links.to(picture.file) if delivery.wants_url else None
         if delivery.wants_url and url is None:
             notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
         as_base64 = delivery.stream or url is None or delivery.response_format != "url"
@@ -66,9 +106,9 @@ async def deliver(delivery: Delivery, finished: Finished, origin: str) -> tuple[
     return delivered, notes
 
 
-def incomplete(delivery: Delivery, finished: Finished, origin: str) -> ApiError | None:
+async def incomplete(delivery: Delivery, finished: Finished, links: Links) -> ApiError | None:
     """The error for fewer pictures than the caller insists on, with the addresses of those that were paid for."""
     if not (finished.partial and delivery.require_all):
         return None
-    urls = [f"{origin}/files/{picture.file}" for picture in finished.pictures if picture.file]
-    return failures.incomplete(finished, urls)
+    urls = [await links.to(picture.file) for picture in finished.pictures]
+    return failures.incomplete(finished, [url for url in urls if url is not None])

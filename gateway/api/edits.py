@@ -11,14 +11,14 @@ from starlette.responses import Response
 from gateway.access.grant import Grant
 from gateway.access.load import Hold, Overloaded
 from gateway.api import dry_run, failures, reply
-from gateway.api.caller import Caller, Gone
-from gateway.api.delivery import Delivery, deliver, incomplete
+from gateway.api.caller import Caller, Gone, unless_gone
+from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.image_jobs import accepted
 from gateway.api.placing import grant_of, order_of, origin_of, read_repeat
-from gateway.api.request import Asked, read_request
+from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
 from gateway.jobs.imaging import Busy
@@ -54,26 +54,38 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     form = await _form(request, settings, hold)
     state.load.check_jobs()
     dry = is_dry_run(request.query_params)
-    routing = request.headers.get("x-darkroom-routing")
     grant = grant_of(request)
-    asked = await read_request(form, state.config, state.imaging, grant=grant, routing=routing, dry=dry)
-    metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
+    routing = request.headers.get("x-darkroom-routing")
+    asked = read_fields(form, state.config, grant=grant, routing=routing, dry=dry)
     request.scope["darkroom.model"] = asked.model.id
-    choice = _allowed(_choice(asked, state), grant)
-    fitting = _within_limits(asked, choice, settings)
     _check_webhook(asked, state)
-    if dry:
-        return dry_run.answer(asked, fitting)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
-    order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
-    placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
+    order = order_of(request, asked, repeat, (), deadline_s, keep=False)
+    placed: Placed | None = None
+    if form.addressed:
+        state.fetching.check(form)
+        # A call that repeats another has its job without its pictures: they may be gone from where they were.
+        placed = None if dry else await _place(state, grant, order, (), repeat.retry)
     if placed is None:
-        if not choice.candidates:
-            raise failures.no_route(asked.model, choice)
-        raise _output_too_large(asked, choice.candidates, settings)
+        try:
+            form = await _fetched(request, state, form, hold)
+        except Gone:
+            return Response(status_code=499)
+        asked = await read_pictures(asked, form, state.imaging)
+        metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
+        choice = _allowed(_choice(asked, state), grant)
+        fitting = _within_limits(asked, choice, settings)
+        if dry:
+            return dry_run.answer(asked, fitting)
+        order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
+        placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
+        if placed is None:
+            if not choice.candidates:
+                raise failures.no_route(asked.model, choice)
+            raise _output_too_large(asked, choice.candidates, settings)
     state.jobs.when_over(placed.id, hold.pass_on())
-    origin = settings.public_url or origin_of(request)
+    links = Links.of(state, settings.public_url or origin_of(request))
     if order.mode == "background":
         return await accepted(request, state, order, placed)
     caller = Caller(request, state.jobs, placed)
@@ -81,14 +93,14 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     delivery = Delivery.of(asked)
     if asked.stream:
         return Events(
-            _events(state, caller, placed, delivery, until, origin),
+            _events(state, caller, placed, delivery, until, links),
             keep_alive=settings.keep_alive_s,
             headers=reply.job_headers(placed),
             gone=lambda: caller.gone,
             closed=lambda delivered: caller.close(delivered=delivered),
         )
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except BaseException as error:
         caller.close(delivered=isinstance(error, ApiError))
         if isinstance(error, Gone):
@@ -125,6 +137,16 @@ def announced(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
+async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Form:
+    """The form with its pictures in it. Raises ApiError, Overloaded, and Gone where the caller leaves meanwhile."""
+    if not form.addressed:
+        return form
+    sent = sum(len(file.data) for file in form.files)
+    whole = await unless_gone(request, state.fetching.fetched(form))
+    hold.add(sum(len(file.data) for file in whole.files) - sent)
+    return whole
+
+
 def _choice(asked: Asked, state: State) -> Choice:
     try:
         return choose(
@@ -152,7 +174,7 @@ def _check_webhook(asked: Asked, state: State) -> None:
     if asked.webhook_url is None:
         return
     try:
-        state.guard.check(asked.webhook_url)
+        state.fetching.guard.check(asked.webhook_url)
     except Forbidden as reason:
         raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
 
@@ -172,23 +194,23 @@ async def _place(
 
 
 async def _result(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
 ) -> tuple[Finished, list[reply.Delivered], list[str]]:
     """Wait for the job and bring its pictures into the asked form. Raises ApiError, and Gone."""
     try:
         finished = await caller.wait(until)
     except failures.UNDONE as error:
         raise failures.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
-    if (missing := incomplete(delivery, finished, origin)) is not None:
+    if (missing := await incomplete(delivery, finished, links)) is not None:
         raise missing
-    return finished, *await deliver(delivery, finished, origin)
+    return finished, *await deliver(delivery, finished, links)
 
 
 async def _events(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, origin: str
+    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
 ) -> AsyncIterator[Sequence[bytes]]:
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, origin)
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except Gone:
         return
     reply.count(placed, finished, delivered)

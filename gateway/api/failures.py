@@ -9,6 +9,7 @@ from gateway.access.grant import AtCapacity, Exceeded, OverBudget
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
 from gateway.jobs.execute import Finished
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.ledger import KeyReused, LedgerDown
 from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.jobs.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
@@ -28,7 +29,18 @@ from providers.base import (
 
 # What a job may not begin for, and what it may end with: `told` knows what to say of each.
 UNPLACED = (Leaving, LedgerDown, KeyReused, Exceeded)
-UNDONE = (AllFailed, StillGoing, Cancelled, Interrupted, ResultGone, NotCancellable, LedgerDown, Leaving, Exceeded)
+UNDONE = (
+    AllFailed,
+    StillGoing,
+    Cancelled,
+    Interrupted,
+    ResultGone,
+    NotCancellable,
+    LedgerDown,
+    Leaving,
+    Exceeded,
+    StoreFailed,
+)
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
@@ -91,6 +103,9 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
         case ResultGone():
             message = "The job was done, and its pictures have been deleted since: their time to live is over."
             return _final(410, message, "result_expired")
+        case StoreFailed():
+            message = "The picture is made and kept, and cannot be read at the moment: ask for it again."
+            return _retryable(503, message, "files_unavailable", _DEFAULT_RETRY_AFTER_S)
         case NotCancellable():
             message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
             return _final(400, message, "not_cancellable")

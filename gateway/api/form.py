@@ -31,13 +31,19 @@ class Form:
     fields: tuple[tuple[str, Value], ...] = ()
     typed: bool = False
 
+    @property
+    def addressed(self) -> bool:
+        """Whether a picture is still to be fetched."""
+        return any(file.address is not None and not file.data for file in self.files)
+
 
 async def read_form(
     content_type: str, content_length: int | None, chunks: AsyncIterator[bytes], limits: FormLimits
 ) -> Form:
     """Read a whole body.
 
-    `image`, `image[]`, `image[N]`, `images`, `image_url` and `mask` likewise may be files, data URLs or bare base64.
+    `image`, `image[]`, `image[N]`, `images`, `image_url` and `mask` likewise may be files, data URLs, bare base64 or
+    addresses; nothing is fetched here.
     Raises ApiError: 413 as soon as a limit is passed, 415 for a type that is not taken, 400 for everything that cannot
     be read, a body that was cut short included. It takes less memory than twice the body (three times for JSON whose
     slashes are escaped).
@@ -82,8 +88,7 @@ async def _file(part: Part, limits: FormLimits) -> FilePart:
         if len(part.data) > limits.max_file_bytes:
             raise file_too_large(part.name, limits)
         return FilePart(name=name, filename=part.filename, data=part.data)
-    data = await off_loop(len(part.data), read_picture, part.data, part.name, limits)
-    return FilePart(name=name, data=data)
+    return await off_loop(len(part.data), read_picture, name, part.data, part.name, limits)
 
 
 def _ordered(files: Sequence[tuple[str, FilePart]]) -> tuple[FilePart, ...]:

@@ -16,6 +16,7 @@ from gateway.api.job_events import follow, found, no_such_job, wait_for_end
 from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, word_of
 from gateway.api.placing import grant_of, prefers_async
 from gateway.api.reply import Pieces
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.placed import Placed
 from gateway.jobs.records import JobRow, Order
@@ -120,3 +121,5 @@ async def _answer(
         return Pieces(await whole(state, row, at), headers, lambda sent: None, status=status)
     except LedgerDown:
         raise failures.unreadable() from None
+    except StoreFailed as error:
+        raise failures.told(error) from error

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.api import failures, reply
-from gateway.api.delivery import Delivery, deliver, incomplete
+from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.errors import ApiError, envelope
 from gateway.api.placing import origin_of
 from gateway.jobs.placed import Placed, ResultGone
@@ -69,7 +69,7 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, obje
 async def whole(state: State, row: JobRow, at: Addresses) -> list[bytes]:
     """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
 
-    Raises LedgerDown.
+    Raises LedgerDown, and StoreFailed where its pictures are there and cannot be had at the moment.
     """
     result: list[bytes] = [b"null"]
     error: Mapping[str, object] | None = None
@@ -83,7 +83,7 @@ async def whole(state: State, row: JobRow, at: Addresses) -> list[bytes]:
 
 
 async def _result(state: State, row: JobRow, at: Addresses) -> list[bytes]:
-    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, and LedgerDown."""
+    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StoreFailed."""
     if row.state != "completed":
         raise failures.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
     placed = Placed(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
@@ -92,7 +92,8 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[bytes]:
         finished = await state.jobs.load(row)
     except ResultGone as error:
         raise failures.told(error) from error
-    if (missing := incomplete(wish, finished, at.origin)) is not None:
+    links = Links.of(state, at.origin)
+    if (missing := await incomplete(wish, finished, links)) is not None:
         raise missing
-    delivered, notes = await deliver(wish, finished, at.origin)
+    delivered, notes = await deliver(wish, finished, links)
     return reply.images_response(placed, finished, delivered, notes)

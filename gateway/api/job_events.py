@@ -13,6 +13,7 @@ from gateway.api.caller import disconnected
 from gateway.api.errors import ApiError
 from gateway.api.job_body import Addresses, whole
 from gateway.api.stream import Events
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.job import Job
 from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.records import JobRow
@@ -56,7 +57,7 @@ async def _events(request: Request, state: State, job: str, at: Addresses) -> As
             # Taken before the ledger is read: what comes after is not missed.
             moved, away = live.moved if live else asyncio.Event(), _away(state, job)
             now, ended = shown, False
-            with contextlib.suppress(LedgerDown):  # it may be back at the next look
+            with contextlib.suppress(LedgerDown, StoreFailed):  # it may be back at the next look
                 row = _fresh(await found(state, job), live)
                 now, ended = [f"event: image.job.{row.state}\ndata: ".encode(), *await whole(state, row, at)], row.ended
             if now != shown:

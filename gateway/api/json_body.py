@@ -49,8 +49,7 @@ def _contents(buffer: io.BytesIO, charset: str | None, limits: FormLimits) -> Co
         for param, text in _pictures(name, value):
             if len(files) == limits.max_files:
                 raise invalid(name, f"The form has too many files: at most {limits.max_files}.", "too_many_files")
-            data = read_picture(document.raw(text), param, limits)
-            files.append((name, FilePart(name=picture[0], data=data)))
+            files.append((name, read_picture(picture[0], document.raw(text), param, limits)))
     return files, fields
 
 
@@ -178,7 +177,7 @@ def _picture(param: str, value: Value) -> tuple[str, str]:
         if isinstance(value, dict) and value.keys() <= {"url", "detail"}:
             value = value.get("url")
     if not isinstance(value, str):
-        message = f"Invalid type for '{param}': expected a data URL or base64 data."
+        message = f"Invalid type for '{param}': expected a data URL, base64 data or an https address."
         raise invalid(param, message, "invalid_type")
     return param, value
 

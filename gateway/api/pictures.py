@@ -12,19 +12,33 @@ from gateway.api.body import FormLimits
 from gateway.api.errors import ApiError, invalid, too_large
 
 _NAME = re.compile(r"(images?|image_url|mask)(?:\[([0-9]{0,4})\])?")
-_ADDRESS = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+_ADDRESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
+# The longest address that is taken: those that are signed have a thousand or two.
+_LONGEST_ADDRESS = 8192
 _HEAD_BYTES = 1024
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a picture is to be fetched. `param` is the name that a complaint about it bears."""
+
+    url: str = field(repr=False)
+    param: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """One file of a form. `name` is `image` or `mask` for every spelling of these, else the field's own name."""
+    """One file of a form. `name` is `image` or `mask` for every spelling of these, else the field's own name.
+
+    With an `address`, `data` is empty until it has been fetched.
+    """
 
     name: str
     filename: str | None = None
-    data: bytes = field(repr=False)
+    data: bytes = field(default=b"", repr=False)
+    address: Address | None = None
 
 
 def picture_name(name: str) -> tuple[str, int | None] | None:
@@ -45,14 +59,20 @@ def file_too_large(param: str, limits: FormLimits) -> ApiError:
     return too_large(message, param=param, code="file_too_large")
 
 
-def read_picture(data: bytes | memoryview, param: str, limits: FormLimits) -> bytes:
-    """The picture in a data URL or bare base64. Raises ApiError naming `param` for anything else."""
+def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLimits) -> FilePart:
+    """The picture in a data URL or bare base64, or the address that it is at.
+
+    Raises ApiError naming `param` for anything else.
+    """
+    if (url := _address(data, param)) is not None:
+        return FilePart(name=name, address=Address(url=url, param=param))
     picture = from_base64(_after_head(data, param))
     if not picture:
-        raise invalid(param, f"Invalid '{param}': expected a file, a data URL or base64 data.", "invalid_base64")
+        message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https address."
+        raise invalid(param, message, "invalid_base64")
     if len(picture) > limits.max_file_bytes:
         raise file_too_large(param, limits)
-    return picture
+    return FilePart(name=name, data=picture)
 
 
 def is_binary(data: bytes) -> bool:
@@ -60,16 +80,24 @@ def is_binary(data: bytes) -> bool:
     return bool(data[:_HEAD_BYTES].translate(None, _PRINTABLE))
 
 
+def _address(data: bytes | memoryview, param: str) -> str | None:
+    """The address that a text is; None for one that is something else."""
+    match = _ADDRESS.match(bytes(data[:_HEAD_BYTES]).lstrip())
+    if match is None:
+        return None
+    if match[1].lower() not in (b"http", b"https"):
+        message = f"Invalid '{param}': a picture is fetched from http addresses only, not from {match[1].decode()}://."
+        raise invalid(param, message, "image_url_unsupported")
+    if len(data) > _LONGEST_ADDRESS:
+        message = f"Invalid '{param}': the address is longer than {_LONGEST_ADDRESS} bytes."
+        raise invalid(param, message, "image_url_refused")
+    return bytes(data).decode(errors="replace").strip()
+
+
 def _after_head(data: bytes | memoryview, param: str) -> memoryview:
     """The base64 part of a text."""
     start = bytes(data[:_HEAD_BYTES])
     head = start.lstrip()
-    if _ADDRESS.match(head):
-        raise invalid(
-            param,
-            f"Invalid '{param}': this server does not fetch addresses. Send the picture as a file or a data URL.",
-            "image_url_unsupported",
-        )
     view = memoryview(data)[len(start) - len(head) :]
     if head[:5].lower() != b"data:":
         return view

@@ -55,10 +55,17 @@ async def read_repeat(request: Request, form: Form) -> Repeat:
 def fingerprint(form: Form, more: Sequence[str]) -> str:
     """SHA-256 over the parsed fields, sorted by name, and over each file: the body itself differs each time.
 
-    `more` is what beside the form makes two calls different ones.
+    A picture that came by address counts as that address, before and after it is fetched: a repeated call has to find
+    its job also when there is something else at the address by now, or nothing any more. Two calls are only taken for
+    one where the caller says so, with a key or as a retry. `more` is what beside the form makes two calls different.
     """
     fields = sorted(form.fields, key=lambda field: field[0])
-    files = [[file.name, hashlib.sha256(file.data).hexdigest()] for file in form.files]
+    files = [
+        [file.name, hashlib.sha256(file.data).hexdigest()]
+        if file.address is None
+        else [file.name, "address", file.address.url]
+        for file in form.files
+    ]
     whole = json.dumps([fields, files, list(more)], separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from gateway.access.grant import OPERATOR, Grant
@@ -21,6 +21,9 @@ from normalization.nesting import NestingError, nest
 from normalization.plan import check
 from normalization.rules import Param
 from normalization.values import Header, Image, ImageRequest, Value
+
+# Where a picture will be, once it has been read.
+_UNREAD = Image(data=b"", header=Header(format="png", width=1, height=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +44,18 @@ class Asked:
     webhook_events: tuple[str, ...] = ()
 
 
-async def read_request(
+def read_fields(
     form: Form,
     config: Config,
-    imaging: Imaging,
     *,
     grant: Grant = OPERATOR,
     routing: str | None = None,
     dry: bool = False,
 ) -> Asked:
-    """Give every field and file its meaning. `routing` is the header X-Darkroom-Routing, `grant` what the key may use.
+    """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
 
-    A `dry` request may say `width` and `height` instead of carrying a picture. Raises ApiError with the field that is
-    wrong.
+    `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width` and
+    `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
     """
     try:
         fields = nest(form.fields)
@@ -66,15 +68,16 @@ async def read_request(
     try:
         params, extra = _params(fields, model, typed=form.typed)
         options = _provider_options(params.pop("provider_options", None), model, config)
-        sent = [file for file in form.files if _base(file.name) == "image"]
-        images = (_stand_in(extra),) if dry and not sent and "width" in extra else await _images(sent, imaging)
-        params.update(await _others(form.files, model, imaging))
+        sent = _images_of(form)
+        described = dry and not sent and "width" in extra
+        others = _others_of(form, model)
         for wanted, param in model.params.items():
-            if param.required and wanted != "image" and wanted not in params and param.default is None:
-                raise Invalid(wanted, f"Missing required parameter: '{wanted}'.", "missing_required_parameter")
+            there = wanted in params or wanted in others or param.default is not None
+            if param.required and not there and (wanted != "image" or not (sent or described)):
+                raise Invalid(wanted, _missing(wanted), "missing_required_parameter")
         request = ImageRequest(
             model=model.id,
-            images=images,
+            images=(_stand_in(extra),) if described else (_UNREAD,) * len(sent),
             params=params,
             extra=extra,
             provider_options=options,
@@ -95,6 +98,19 @@ async def read_request(
         webhook_url=cast("str | None", params.get("webhook_url")),
         webhook_events=tuple(cast("list[str]", params.get("webhook_events") or [])),
     )
+
+
+async def read_pictures(asked: Asked, form: Form, imaging: Imaging) -> Asked:
+    """The request with its pictures, each of which is in the form by now. Raises ApiError with one that is wrong."""
+    sent = _images_of(form)
+    params = dict(asked.request.params)
+    names = ["image"] if len(sent) == 1 else [f"image[{i}]" for i in range(len(sent))]
+    images = [await _image(file, name, imaging) for file, name in zip(sent, names, strict=True)]
+    for name, file in _others_of(form, asked.model).items():
+        params[name] = await _image(file, name, imaging)
+    # What a dry run described stays as it is.
+    request = replace(asked.request, images=tuple(images) or asked.request.images, params=params)
+    return replace(asked, request=request)
 
 
 def _background(fields: dict[str, Value]) -> bool:
@@ -191,14 +207,13 @@ def _provider_options(value: Value, model: Model, config: Config) -> dict[str, M
     }
 
 
-async def _images(files: Sequence[FilePart], imaging: Imaging) -> tuple[Image, ...]:
-    if not files:
-        raise Invalid(
-            "image", "Missing required parameter: 'image'. Send the picture as a file.", "missing_required_parameter"
-        )
-    return tuple(
-        [await _image(file, "image" if len(files) == 1 else f"image[{i}]", imaging) for i, file in enumerate(files)]
-    )
+def _images_of(form: Form) -> list[FilePart]:
+    return [file for file in form.files if _base(file.name) == "image"]
+
+
+def _missing(name: str) -> str:
+    hint = " Send the picture as a file." if name == "image" else ""
+    return f"Missing required parameter: '{name}'.{hint}"
 
 
 def _stand_in(extra: dict[str, Value]) -> Image:
@@ -208,10 +223,10 @@ def _stand_in(extra: dict[str, Value]) -> Image:
     return Image(data=b"", header=Header(format="png", width=width, height=height))
 
 
-async def _others(files: Sequence[FilePart], model: Model, imaging: Imaging) -> dict[str, Value]:
-    """Files that are not the picture itself, such as a mask: only what the model declares."""
-    found: dict[str, Value] = {}
-    for file in files:
+def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
+    """Files that are not the picture itself, such as a mask: only what the model declares. Raises Invalid."""
+    found: dict[str, FilePart] = {}
+    for file in form.files:
         name = _base(file.name)
         if name == "image":
             continue
@@ -220,7 +235,7 @@ async def _others(files: Sequence[FilePart], model: Model, imaging: Imaging) -> 
             raise Invalid(name, f"{model.id} takes no '{name[:40]}' file, only 'image'.", "unknown_parameter")
         if name in found:
             raise Invalid(name, f"'{name}' was sent more than once.", "invalid_value")
-        found[name] = await _image(file, name, imaging)
+        found[name] = file
     return found
 
 

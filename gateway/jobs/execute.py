@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from gateway.access.grant import Exceeded
 from gateway.jobs.call import Calls, Cancelled
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import LedgerDown, Superseded
@@ -30,6 +31,8 @@ from normalization.values import Image, Value
 from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
 
 T = TypeVar("T")
+# Between two tries to read back a picture from a store that is away.
+_STORE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,8 @@ class Executor:
     """Takes candidates in their order and gets the pictures from the first that gives them.
 
     `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what
-    the ledger has of it, None where it is gone. `max_duplicate` is up to how many
-    micro-dollars a picture may be bought again after an unknown outcome; None: never.
+    the ledger has of it, None where it is gone, and raises StoreFailed while that is not known. `max_duplicate` is up
+    to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
     """
 
     calls: Calls
@@ -148,7 +151,7 @@ class Executor:
     async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
         """Take in an attempt that had ended before."""
         progress.attempts.append(attempt.told())
-        pictures = tuple([picture for kept in attempt.files if (picture := await self.load(kept)) is not None])
+        pictures = tuple([picture for kept in attempt.files if (picture := await self._loaded(kept)) is not None])
         if pictures:
             progress.pictures[attempt.number] = pictures
             progress.served.append(attempt)
@@ -156,6 +159,14 @@ class Executor:
             progress.causes.append(attempt.cause())
         else:
             progress.causes.append(Undecodable("the picture was made, and its file is gone"))
+
+    async def _loaded(self, kept: Json) -> Picture | None:
+        """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
+        while True:
+            try:
+                return await self.load(kept)
+            except StoreFailed:
+                await asyncio.sleep(_STORE_S)
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
         """The class decides; what may have been bought is bought again only as far as the operator pays for that."""

@@ -248,7 +248,7 @@ class Jobs:
         """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
 
         `until` is of the event loop's clock. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
-        LedgerDown, Exceeded), StillGoing at `until`, and ResultGone.
+        LedgerDown, Exceeded), StillGoing at `until`, ResultGone, and StoreFailed.
         """
         pause = _FIRST_LOOK_S
         while True:
@@ -293,7 +293,7 @@ class Jobs:
             pause = min(_LAST_LOOK_S, 2 * pause)
 
     async def load(self, row: JobRow) -> Finished:
-        """The result of a job that has ended. Raises what it ended with, and ResultGone."""
+        """The result of a job that has ended. Raises what it ended with, ResultGone, and StoreFailed."""
         told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         if row.state == "cancelled":
             raise Cancelled(told)

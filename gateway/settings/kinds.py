@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import AfterValidator, Field
 
 ResponseFormat = Literal["url", "b64_json", "both"]
@@ -40,6 +42,22 @@ def _host_port(text: str) -> str:
     return text.lower()
 
 
+def _host_pattern(text: str) -> str:
+    name = text.removeprefix("*.").rstrip(".").lower()
+    try:
+        return ip_address(text).compressed
+    except ValueError:
+        pass
+    try:
+        # As it stands in an address: a pattern in other letters would never match.
+        host = httpx.URL(f"https://{name}/").raw_host.decode("ascii")
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        host = ""
+    if not host or any(character in name for character in "/*@?#:[] "):
+        raise ValueError("expected a host, such as images.example.org, or *.example.org for all below that name")
+    return f"*.{host}" if text.startswith("*.") else host
+
+
 def _whsec(text: str) -> str:
     try:
         size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
@@ -51,6 +69,7 @@ def _whsec(text: str) -> str:
 
 
 WebhookSecret = Annotated[str, AfterValidator(_whsec)]
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Origin = Annotated[str, AfterValidator(_origin)]
 PublicUrl = Annotated[str, AfterValidator(_public)]

@@ -1,4 +1,4 @@
-"""What webhooks are signed with: one secret of the server, from which everything else is derived."""
+"""What webhooks and addresses are signed with: one secret of the server, from which everything else is derived."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ class Secrets:
     def is_path(self, provider: str, attempt: str, mac: str) -> bool:
         """Whether an address is one of ours, compared in constant time."""
         return hmac.compare_digest(self._mac(provider, attempt).encode(), mac.encode())
+
+    def file(self, name: str, expires: int) -> str:
+        """The signature of a file's address that is good until then, in seconds since the epoch."""
+        return hmac.new(self.master, f"file:{expires}:{name}".encode(), "sha256").hexdigest()
+
+    def is_file(self, name: str, expires: int, signature: str) -> bool:
+        """Whether a signature is ours, compared in constant time."""
+        return hmac.compare_digest(self.file(name, expires).encode(), signature.encode())
 
     def _mac(self, provider: str, attempt: str) -> str:
         return hmac.new(self.master, f"hook:{provider}:{attempt}".encode(), "sha256").hexdigest()[:_MAC_DIGITS]

@@ -1,5 +1,6 @@
 """The config: what may be said, what the environment changes, and what each mistake is told as."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -237,6 +238,11 @@ def test_environment(folder: Path) -> None:
         ("DARKROOM_PROVIDERS__LOCAL__WORKERS", '["x"', ["local.workers", "[\"x\""]),
         ("DARKROOM_GATWAY__DEADLINE_S", "9", ["the section gatway", "one of gateway"]),
         ("DARKROOM_MODELS__CLARITY__DOC", "9", ["the model clarity", "clarity-upscaler"]),
+        ("DARKROOM_GATEWAY__FILES_URL", "bucket/prefix", ["gateway.files_url", "s3://bucket/prefix"]),
+        ("DARKROOM_GATEWAY__URL_PORTS", "[0]", ["gateway.url_ports", "0"]),
+        ("DARKROOM_GATEWAY__URL_HOSTS_ALLOW", '["https://example.org"]', ["gateway.url_hosts_allow", "*.example.org"]),
+        ("DARKROOM_GATEWAY__URL_HOSTS_DENY", '["a.*.example.org"]', ["gateway.url_hosts_deny", "*.example.org"]),
+        ("DARKROOM_GATEWAY__URL_HOSTS_DENY", '["example.org:443"]', ["gateway.url_hosts_deny", "a host"]),
         ("DARKROOM_GATEWAY__PUBLIC_URL", "images.example.org", ["gateway.public_url", "https://images.example.org"]),
     ],
 )  # fmt: skip
@@ -250,6 +256,23 @@ def test_environment_mistakes(folder: Path, variable: str, value: str, parts: li
     assert f"environment variable {variable}" in message
     for part in parts:
         assert part in message
+
+
+def test_hosts_are_kept_as_they_stand_in_addresses(folder: Path) -> None:
+    """In whatever letters a host is written, it is the one that addresses lead to."""
+    hosts = ["*.Example.ORG", "b\u00fccher.example.", "2001:4860:4860:0::8888", "8.8.8.8"]
+    found = load(folder, {"DARKROOM_GATEWAY__URL_HOSTS_ALLOW": json.dumps(hosts)}).gateway.url_hosts_allow
+
+    assert found == ("*.example.org", "xn--bcher-kva.example", "2001:4860:4860::8888", "8.8.8.8")
+
+
+def test_only_a_bucket_signs_addresses(folder: Path) -> None:
+    """A folder has no addresses of its own: told at the start, not when the first picture is made."""
+    for url in ({}, {"DARKROOM_GATEWAY__FILES_URL": "file:///tmp/pictures"}):
+        with pytest.raises(ConfigError, match=r"files_presigned needs a files_url of a bucket"):
+            load(folder, {"DARKROOM_GATEWAY__FILES_PRESIGNED": "true", **url})
+    both = {"DARKROOM_GATEWAY__FILES_PRESIGNED": "true", "DARKROOM_GATEWAY__FILES_URL": "s3://bucket/a"}
+    assert load(folder, both).gateway.files_presigned
 
 
 def test_a_model_is_a_file(folder: Path) -> None:

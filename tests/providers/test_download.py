@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
@@ -14,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import providers.download as fetching
 from providers.base import Expired, ProviderError, Undecodable, Unfinished
 from providers.download import Gone, _next_hop, download, downloads_client
 from providers.guard import Forbidden, Guard
+from providers.http import Unanswered
 from tests.providers.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, free_port, html, play, serve
 
@@ -274,3 +277,21 @@ def test_every_error_is_of_the_contract_or_gone() -> None:
     """An adapter has two things to catch: what carries a policy, and what another address may mend."""
     assert issubclass(Undecodable, ProviderError)
     assert not issubclass(Gone, ProviderError)
+
+
+async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
+    """Whoever compresses what was asked for plain cannot fill the memory between two looks at the size."""
+    once = gzip.compress(bytes(24 << 20))
+    pieces: list[int] = []
+    with (
+        serve(Response(once, headers={"content-encoding": "gzip"})) as well,
+        serve(Response(gzip.compress(once), headers={"content-encoding": "gzip, gzip"})) as ill,
+    ):
+        guard = Guard(frozenset({well.origin, ill.origin}))
+        async with downloads_client(guard) as client:
+            data = await fetching.fetch(client, well.url, guard=guard, cap=32 << 20, took=pieces.append)
+            assert (len(data), max(pieces) < 2 << 20) == (24 << 20, True)
+            pieces.clear()
+            with pytest.raises(Unanswered, match="DecodingError"):
+                await fetching.fetch(client, ill.url, guard=guard, cap=32 << 20, took=pieces.append)
+            assert pieces == []

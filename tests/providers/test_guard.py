@@ -8,10 +8,11 @@ import socket
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from providers.base import Undecodable
-from providers.download import download, downloads_client
+from providers.download import download, downloads_client, fetch
 from providers.guard import Forbidden, Guard, public
 from tests.simulators.common import serve
 
@@ -48,6 +49,18 @@ FORBIDDEN = [
     "https://[64:ff9b::7f00:1]/a.png",
     "https://[2002:7f00:1::]/a.png",
     "https://[fd00:ec2::254]/a.png",
+    "https://0.0.0.0/a.png",
+    "https://00.0x0.0/a.png",
+    "https://169.254.43518/a.png",
+    "https://0xa9fea9fe/latest/meta-data",
+    "https://2852039166/latest/meta-data",
+    "https://[::ffff:169.254.169.254]/latest/meta-data",
+    "https://[::ffff:0:7f00:1]/a.png",
+    "https://[::127.0.0.1]/a.png",
+    "https://[64:ff9b::a9fe:a9fe]/latest/meta-data",
+    "https://[64:ff9b:1::7f00:1]/a.png",
+    "https://[0:0:0:0:0:0:0:1]/a.png",
+    "https://[fec0::1]/a.png",
     "https://[fe80::1%25eth0]/a.png",
     "https://[::1%25lo]:443/a.png",
     "https://①②⑦.0.0.1/a.png",
@@ -57,6 +70,11 @@ FORBIDDEN = [
     "https://exam\nple.com/a.png",
     "https://-/a.png",
     "https://" + "a" * 300 + "/a.png",
+    "https://example.com/" + "a" * 8192,
+    "https://example.com:0/a.png",
+    "https://example.com:99999/a.png",
+    "https://example.com\t.evil.org/",
+    "gopher://127.0.0.1:6379/_x",
     "https://localhost/a.png",
     "https://LOCALHOST/a.png",
 ]
@@ -102,7 +120,7 @@ def test_which_addresses_are_public() -> None:
 class Names(AbstractResolver):
     """A name server of the test's own, which may say something else each time."""
 
-    answers: list[list[str]]
+    answers: list[list[str] | OSError]
     asked: int
 
     @override
@@ -111,6 +129,8 @@ class Names(AbstractResolver):
     ) -> list[ResolveResult]:
         Names.asked += 1
         found = Names.answers.pop(0)
+        if isinstance(found, OSError):
+            raise found
         return [
             ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
             for address in found
@@ -152,3 +172,97 @@ async def test_a_name_is_allowed_with_its_port_alone(monkeypatch: pytest.MonkeyP
     assert Guard(frozenset({"[::1]:80"})).check("http://[::1]/a").path == "/a"
     with pytest.raises(Forbidden):
         Guard(frozenset({"[::1]:81"})).check("http://[::1]/a")
+
+
+def test_schemes_and_ports_are_the_operators_choice() -> None:
+    """http only where it is let, and only on the ports that are listed; nothing private is public for that."""
+    plain = Guard(http=True, ports=frozenset({80, 443, 8080}))
+    for address in ("http://example.com/a", "https://example.com:8080/a", "http://example.com:8080/a"):
+        assert plain.check(address) == address
+    for address in ("http://example.com:81/a", "http://127.0.0.1/a", "http://[::1]:8080/a", "http://a@example.com/"):
+        with pytest.raises(Forbidden):
+            plain.check(address)
+    with pytest.raises(Forbidden, match=r"http://example\.com:80 is not https on port 443, 8443"):
+        Guard(ports=frozenset({443, 8443})).check("http://example.com/")
+
+
+@pytest.mark.parametrize(
+    ("address", "fetched"),
+    [
+        ("https://example.org/", True),
+        ("https://EXAMPLE.org./a", True),
+        ("https://a.pictures.net/", True),
+        ("https://a.b.pictures.net/", True),
+        ("https://bücher.example/", True),
+        ("https://8.8.8.8/", True),
+        ("https://[2001:4860:4860:0::8888]/", True),
+        ("https://pictures.net/", False),
+        ("https://apictures.net/", False),
+        ("https://www.example.org/", False),
+        ("https://example.org.evil.com/", False),
+        ("https://bad.pictures.net/", False),
+        ("https://bad.pictures.net./", False),
+        ("https://BAD.pictures.net/", False),
+        ("https://x.bad.pictures.net/", True),
+        ("https://8.8.4.4/", False),
+    ],
+)
+def test_hosts_are_the_operators_choice(address: str, fetched: bool) -> None:
+    """Where there are hosts to keep to, no others are fetched; those that are denied never are."""
+    hosts = {"example.org", "*.pictures.net", "xn--bcher-kva.example", "8.8.8.8", "2001:4860:4860::8888"}
+    guard = Guard(hosts=frozenset(hosts), denied=frozenset({"bad.pictures.net"}))
+    if fetched:
+        guard.check(address)
+        return
+    with pytest.raises(Forbidden, match="is not among the hosts"):
+        guard.check(address)
+
+
+def test_what_is_denied_is_denied_in_every_spelling() -> None:
+    """Also without a list to keep to, for all that is below a name, and for an address of IPv6 that is written out."""
+    guard = Guard(denied=frozenset({"*.evil.org", "2001:4860:4860::8888"}))
+    for address in ("https://a.evil.org/", "https://A.b.EVIL.org./", "https://[2001:4860:4860:0:0:0:0:8888]/"):
+        with pytest.raises(Forbidden):
+            guard.check(address)
+    assert guard.check("https://evil.org/").host == "evil.org"
+
+
+@pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], [], OSError("no such name")])
+async def test_a_discreet_guard_does_not_tell_which_names_there_are(
+    monkeypatch: pytest.MonkeyPatch, answer: list[str] | OSError
+) -> None:
+    """A name of our network and one that nobody has are refused in the same words."""
+    monkeypatch.setattr("aiohttp.ThreadedResolver", Names)
+    Names.asked, Names.answers = 0, [answer]
+    guard = Guard(discreet=True)
+    async with downloads_client(guard) as client:
+        with pytest.raises(Forbidden, match=r"^wiki\.corp does not lead to a public address$"):
+            await fetch(client, "https://wiki.corp/", guard=guard, cap=10)
+
+
+async def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public at the check, loopback at the next question: the address that was checked is the one that is connected.
+
+    127.0.0.2 plays the public address here; the same port of 127.0.0.1 is what the name wants to lead to.
+    """
+    monkeypatch.setattr("aiohttp.ThreadedResolver", Names)
+    monkeypatch.setattr("providers.guard.public", lambda address: address == "127.0.0.2")
+    seen: list[str] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+        await Response(b"secret")(scope, receive, send)
+
+    with serve(inner) as there:
+        port = int(there.origin.partition(":")[2])
+        guard = Guard(http=True, ports=frozenset({port}))
+        with serve(Response(b"a picture"), at=("127.0.0.2", port)):
+            async with downloads_client(guard) as client:
+                Names.asked, Names.answers = 0, [["127.0.0.2"], ["127.0.0.1"]]
+                assert await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99) == b"a picture"
+                assert Names.asked == 1
+        async with downloads_client(guard) as client:
+            with pytest.raises(Forbidden, match="public address"):
+                await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99)
+    assert Names.asked == 2
+    assert seen == []

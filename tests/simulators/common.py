@@ -144,8 +144,11 @@ def overheard() -> Iterator[list[bytes]]:
 
 
 @contextmanager
-def serve(app: ASGIApp, **settings: Any) -> Iterator[Served]:
-    """Run an ASGI app on a free port of the loopback, in a thread. `settings` go to uvicorn: `ssl_certfile` for one."""
+def serve(app: ASGIApp, *, at: tuple[str, int] = ("127.0.0.1", 0), **settings: Any) -> Iterator[Served]:
+    """Run an ASGI app on a free port of the loopback, or `at` a given one, in a thread.
+
+    `settings` go to uvicorn: `ssl_certfile` for one.
+    """
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["server"] = server
@@ -162,7 +165,7 @@ def serve(app: ASGIApp, **settings: Any) -> Iterator[Served]:
             for heard in _listeners:
                 heard.append(b"".join(whole))
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(at)
     settings = {"lifespan": "off", "log_config": None, "ws": "none", **settings}
     server = _Server(uvicorn.Config(outer, **settings))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
@@ -171,7 +174,7 @@ def serve(app: ASGIApp, **settings: Any) -> Iterator[Served]:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             thread.join(0.005)
-        origin = f"127.0.0.1:{listening.getsockname()[1]}"
+        origin = f"{at[0]}:{listening.getsockname()[1]}"
         yield Served(url=f"{'https' if 'ssl_certfile' in settings else 'http'}://{origin}", origin=origin)
     finally:
         server.should_exit = True

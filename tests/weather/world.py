@@ -6,7 +6,7 @@ import asyncio
 import base64
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,10 +228,13 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
 
 
 @contextmanager
-def world(*names: str, config: Path = SHIPPED, environ: Mapping[str, str] | None = None) -> Iterator[World]:
+def world(
+    *names: str, config: Path = SHIPPED, environ: Mapping[str, str] | None = None, allow: Iterable[str] = ()
+) -> Iterator[World]:
     """Start the named providers, a canary, and a gateway that knows them.
 
-    `environ` wins over everything; CANARY in it is where the canary listens.
+    `environ` wins over everything; CANARY in it is where the canary listens. `allow` are further origins, `host:port`,
+    that the gateway may call.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
@@ -245,15 +248,15 @@ def world(*names: str, config: Path = SHIPPED, environ: Mapping[str, str] | None
         aimed = {
             name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in (environ or {}).items()
         }
-        settings = {**PATIENCE, **addresses(sims), "DARKROOM_DATA": folder, **aimed}
+        settings = {**PATIENCE, **addresses(sims, allow), "DARKROOM_DATA": folder, **aimed}
         served = stack.enter_context(gateway(config, settings))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)
 
 
-def addresses(sims: Mapping[str, Sim]) -> dict[str, str]:
-    """The environment that points a gateway to simulated providers: keys, addresses, and the delivery origins."""
+def addresses(sims: Mapping[str, Sim], more: Iterable[str] = ()) -> dict[str, str]:
+    """The environment that points a gateway to simulated providers: keys, addresses, and the origins it may call."""
     found: dict[str, str] = {}
-    allow: set[str] = set()
+    allow: set[str] = set(more)
     for name, sim in sims.items():
         variable, key = KEYS[name]
         found[variable] = key

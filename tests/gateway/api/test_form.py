@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.api.errors import ApiError
-from gateway.api.form import Form, FormLimits, read_form
+from gateway.api.form import FilePart, Form, FormLimits, read_form
+from gateway.api.pictures import Address, read_picture
 from tests.gateway.api.bodies import (
     BASE64,
     DATA_URL,
@@ -32,6 +33,8 @@ from tests.gateway.api.bodies import (
     read,
     refused,
 )
+
+JSON = "application/json"
 
 
 @pytest.mark.parametrize(
@@ -52,12 +55,26 @@ def test_pictures_in_text_parts_are_decoded(name: str, text: bytes) -> None:
     assert read(multipart(part(name, text))) == Form(files=(IMAGE,))
 
 
+@pytest.mark.parametrize("name", ["image", "image[]", "image[0]", "images", "image_url", "mask"])
+def test_addresses_are_kept_as_they_are(name: str) -> None:
+    """An address in the place of a picture is read as one, and not fetched by the reader."""
+    url = "HTTPS://example.com/a.png?b=c#d"
+    kind = "mask" if name == "mask" else "image"
+    for form in (read(multipart(part(name, f" {url}\n".encode()))), read(json.dumps({name: url}).encode(), JSON)):
+        assert form.addressed
+        assert form.files == (FilePart(name=kind, address=Address(url=url, param=name)),)
+    form = read(json.dumps({"images": [{"image_url": url}, {"image_url": {"url": url}}]}).encode(), JSON)
+    assert [file.address for file in form.files] == [
+        Address(url=url, param="images[0].image_url"),
+        Address(url=url, param="images[1].image_url"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (b"https://example.com/a.png", "image_url_unsupported"),
-        (b" HTTP://example.com/a.png", "image_url_unsupported"),
         (b"file:///etc/passwd", "image_url_unsupported"),
+        (b"ftp://example.com/a.png", "image_url_unsupported"),
         (b"data:image/png,abc", "invalid_base64"),
         (b"data:image/png;base64", "invalid_base64"),
         (b"data:image/png;base64,", "invalid_base64"),
@@ -67,12 +84,19 @@ def test_pictures_in_text_parts_are_decoded(name: str, text: bytes) -> None:
     ],
 )
 def test_texts_that_are_no_picture_are_refused(text: bytes, code: str) -> None:
-    """An address is never fetched and no text passes for a picture: both are a 400 that names the field."""
+    """No text passes for a picture, and only an http address for where one is: a 400 that names the field."""
     for error in (
         refused(multipart(part("image", text))),
         refused(json.dumps({"image": text.decode()}).encode(), "application/json"),
     ):
         assert (error.status, error.param, error.code) == (400, "image", code)
+
+
+def test_an_address_has_an_end() -> None:
+    """What goes on like an address without end is refused, and never looked at as one."""
+    with pytest.raises(ApiError) as caught:
+        read_picture("image", b"https://example.com/" + b"a" * 8192, "images[3]", FormLimits())
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, "images[3]", "image_url_refused")
 
 
 @pytest.mark.parametrize(

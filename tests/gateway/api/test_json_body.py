@@ -62,7 +62,7 @@ def test_json_in_other_unicode_forms_is_read(encoding: str) -> None:
     [
         (b'{"images": [{"file_id": "f"}]}', "images[0].file_id", "file_id_unsupported"),
         (b'{"mask": {"file_id": "f"}}', "mask.file_id", "file_id_unsupported"),
-        (b'{"images": [{"image_url": "http://x/a.png"}]}', "images[0].image_url", "image_url_unsupported"),
+        (b'{"images": [{"image_url": "ftp://x/a.png"}]}', "images[0].image_url", "image_url_unsupported"),
         (b'{"images": [{"path": "x"}]}', "images[0].path", "unknown_parameter"),
         (b'{"images": [{}]}', "images[0].image_url", "invalid_type"),
         (b'{"images": [4]}', "images[0]", "invalid_type"),

@@ -8,11 +8,12 @@ import pytest
 
 from gateway.api.failures import failed, no_route
 from gateway.jobs.execute import Finished
+from gateway.jobs.files import StoreFailed
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.making import verify
-from gateway.jobs.records import AllFailed, AttemptRow
+from gateway.jobs.records import AllFailed, AttemptRow, Json, Picture
 from gateway.routing.select import Choice, Excluded
 from gateway.telemetry import metrics
 from normalization.values import Header, Image, Size
@@ -29,7 +30,7 @@ from providers.base import (
     Unreached,
     Unusable,
 )
-from tests.gateway.jobs.scripted import MODEL, ROUTE, Scripted, candidates, executing, png, provider
+from tests.gateway.jobs.scripted import MODEL, ROUTE, Scripted, Shelf, candidates, executing, png, provider
 
 ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
 
@@ -282,3 +283,33 @@ async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> N
     assert [attempt.outcome for attempt in finished.attempts] == ["failed", "ok"]
     assert finished.partial
     assert not second.jobs
+
+
+async def test_a_picture_that_is_paid_for_waits_for_the_store(
+    imaging: Imaging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is taken up while nobody can read its files is not told to have lost them."""
+    monkeypatch.setattr("gateway.jobs.execute._STORE_S", 0.01)
+
+    class Away(Shelf):
+        away = 3
+
+        async def load(self, kept: Json) -> Picture | None:
+            Away.away -= 1
+            if Away.away >= 0:
+                raise StoreFailed("away")
+            return await super().load(kept)
+
+    class Rows(Journal):
+        last: AttemptRow
+
+        def ended(self, attempt: AttemptRow) -> None:
+            Rows.last = attempt
+
+    executor = executing(imaging, provider("sim", png()), shelf=Away())
+    deadline = asyncio.get_running_loop().time() + 30
+    first = await executor.run("img_1", candidates(["sim"]), deadline, Rows())
+    again = await executor.take_up([Rows.last], 1, 30, Rows())
+
+    assert [picture.file for picture in again.pictures] == [picture.file for picture in first.pictures]
+    assert Away.away == -1

@@ -39,6 +39,15 @@ async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
     assert (tmp_path / "files").stat().st_mode & 0o077 == 0
 
 
+async def test_a_folder_elsewhere(tmp_path: Path) -> None:
+    """A folder of the operator's choice is made where it is not there, and used like our own."""
+    files = Files(open_store(f"{(tmp_path / 'a folder').as_uri()}/below", tmp_path), ttl=timedelta(seconds=60))
+    name = await files.put(PICTURE)
+
+    assert await files.get(name) is not None
+    assert (tmp_path / "a folder" / "below" / name).stat().st_size == len(PICTURE.data)
+
+
 async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
     """A store that cannot take a picture says so in one way, whatever is wrong with it; the sweep survives it."""
     files = opened(60)
@@ -51,6 +60,51 @@ async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
     await asyncio.sleep(0.05)
     assert not task.done()
     task.cancel()
+
+
+async def test_a_store_that_is_away_is_not_a_file_that_is_gone(opened: Opened, tmp_path: Path) -> None:
+    """Only a file that is missing is told as one."""
+    files = opened(60)
+    name = await files.put(PICTURE)
+    kept = {"file": name, "format": "webp", "width": 2, "height": 2}
+    (tmp_path / "files" / name).unlink()
+    assert await files.load(kept) is None
+    (tmp_path / "files").rmdir()
+    (tmp_path / "files").write_text("no folder any more")
+
+    with pytest.raises(StoreFailed):
+        await files.get(name)
+    with pytest.raises(StoreFailed):
+        await files.load(kept)
+
+
+async def test_a_file_is_on_the_disk_before_it_is_told(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes and its name are brought to the disk: the ledger will say after a power failure that it is there."""
+    synced: list[str] = []
+    really = os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    name = await opened(60).put(PICTURE)
+
+    assert synced == [str(tmp_path / "files" / name), str(tmp_path / "files")]
+
+
+async def test_the_sweep_leaves_alone_what_is_not_ours(opened: Opened, tmp_path: Path) -> None:
+    """A folder may be shared: files of others do not go with ours."""
+    files = opened(60)
+    theirs = tmp_path / "files" / "notes.txt"
+    theirs.write_text("keep this")
+    hour_ago = time.time() - 3600
+    os.utime(theirs, (hour_ago, hour_ago))
+
+    assert await files.sweep() == 0
+    assert theirs.exists()
 
 
 async def test_expiry(opened: Opened, tmp_path: Path) -> None:

@@ -63,3 +63,16 @@ async def test_the_operators_own(tmp_path: Path) -> None:
     async with opened(None, tmp_path) as database:
         configured = "whsec_" + base64.b64encode(b"x" * 32).decode()
         assert (await open_secrets(database, configured)).master == b"x" * 32
+
+
+def test_the_signature_of_a_file_is_of_its_name_and_its_time() -> None:
+    """Nothing of an address can be changed, and another server signs otherwise."""
+    secrets, other = Secrets(bytes(32)), Secrets(bytes(31) + b"x")
+    signature = secrets.file("a.png", 100)
+
+    assert secrets.is_file("a.png", 100, signature)
+    assert not secrets.is_file("b.png", 100, signature)
+    assert not secrets.is_file("a.png", 101, signature)
+    assert not secrets.is_file("a.png", 100, "\u00e9")
+    assert not other.is_file("a.png", 100, signature)
+    assert secrets.file("0:a.png", 10) != secrets.file("a.png", 100)
