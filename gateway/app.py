@@ -22,7 +22,7 @@ from gateway.access.keys import Keys
 from gateway.api import edits, files, health, hooks, image_jobs, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
-from gateway.api.handlers import on_api_error, on_http_exception
+from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
 from gateway.jobs.book import Address
@@ -34,6 +34,7 @@ from gateway.jobs.job import Jobs
 from gateway.jobs.placed import Rules
 from gateway.jobs.reports import Reports
 from gateway.jobs.resume import Keeper
+from gateway.memory import return_what_is_freed
 from gateway.opening import open_ledger
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
@@ -57,6 +58,7 @@ _KEEPALIVE_S = 4.0
 def create() -> ASGIApp:
     """The application, configured by the environment: what the server is given."""
     set_up()
+    return_what_is_freed()
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     return build(config, os.environ)
 
@@ -91,6 +93,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app.add_api_route("/readyz", health.readyz, methods=["GET"])
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_crash)
     return Edge(app, keys=keys)
 
 

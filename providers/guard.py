@@ -88,7 +88,7 @@ class Guard:
             raise Forbidden(f"the scheme {url.scheme[:16]!r} is not fetched")
         if url.userinfo:
             raise Forbidden("an address with a user name is not fetched")
-        port = url.port or _PORTS[url.scheme]
+        port = _PORTS[url.scheme] if url.port is None else url.port
         if self.exempt(host, port):
             return url
         if url.scheme != "https" or port != 443:

@@ -19,13 +19,14 @@ class Hostile:
     """One hostile request and the only right answer.
 
     `message` makes the whole request, head and body; it is made when it is sent, and never kept. `status` and `code`
-    are those of the answer, two codes where both are equally right. `says` has to stand in its message.
+    are those of the answer, two codes where both are equally right,
+    none where any will do. `says` has to stand in its message.
     """
 
     name: str
     message: Callable[[], bytes]
     status: int
-    code: frozenset[str | None]
+    code: frozenset[str | None] | None
     says: str = ""
 
 

@@ -68,28 +68,40 @@ def _pngs() -> Iterator[Row]:
     yield _bad("no IDAT", lambda: _png(_ihdr(8, 8), _END), "no image data")
     yield _bad("no IEND", lambda: _png(_ihdr(8, 8), _PIXELS), _CUT)
     yield _bad("half of the file", lambda: plain("png")[: len(plain("png")) // 2], _CUT)
-    yield _bad("a chunk of 2^31 bytes", lambda: _png(_ihdr(8, 8), struct.pack(">I4s", 2**31, b"IDAT"), bytes(99)), "type")
+    yield _bad(
+        "a chunk of 2^31 bytes", lambda: _png(_ihdr(8, 8), struct.pack(">I4s", 2**31, b"IDAT"), bytes(99)), "type"
+    )
     yield _bad("a chunk of 2^31 - 1 bytes", lambda: _png(_ihdr(8, 8), b"\x7f\xff\xff\xffIDAT", bytes(99)), _CUT)
     yield _bad("a chunk of 2^32 - 1 bytes", lambda: _png(_ihdr(8, 8), b"\xff\xff\xff\xffIDAT", bytes(99)), "type")
     yield _bad("a chunk with a name of control characters", lambda: _png(_ihdr(8, 8), chunk(b"\0\1\r\n"), _END), "type")
-    yield _bad("an unknown critical chunk", lambda: with_chunk(plain("png"), chunk(b"EVIL", b"x")), "unknown chunk EVIL")
+    yield _bad(
+        "an unknown critical chunk", lambda: with_chunk(plain("png"), chunk(b"EVIL", b"x")), "unknown chunk EVIL"
+    )
     yield _bad("two headers", lambda: with_chunk(plain("png"), _ihdr(30000, 30000)), "two IHDR")
     yield _bad("two palettes", lambda: with_chunk(plain("png"), chunk(b"PLTE", bytes(3)) * 2), "two PLTE")
-    yield _bad("a palette picture without palette", lambda: _png(_ihdr(8, 8, 8, 3), _PIXELS, _END), "palette is missing")
+    yield _bad(
+        "a palette picture without palette", lambda: _png(_ihdr(8, 8, 8, 3), _PIXELS, _END), "palette is missing"
+    )
     yield _bad("an IHDR of 12 bytes", lambda: _png(chunk(b"IHDR", bytes(12)), _PIXELS, _END), "wrong length")
     yield _bad("an IHDR of a megabyte", lambda: _png(chunk(b"IHDR", bytes(1 << 20)), _PIXELS, _END), "wrong length")
     yield _bad("three bits a sample", lambda: _png(_ihdr(8, 8, 3), _PIXELS, _END), "does not exist")
     yield _bad("a colour type of 7", lambda: _png(_ihdr(8, 8, 8, 7), _PIXELS, _END), "does not exist")
     yield _bad("another compression", lambda: _png(_ihdr(8, 8, 8, 2, 1), _PIXELS, _END), "does not exist")
     yield _bad("interlaced in a way that is none", lambda: _png(_ihdr(8, 8, 8, 2, 0, 0, 9), _PIXELS, _END), "not exist")
-    yield _bad("a hundred thousand chunks", lambda: _png(_ihdr(8, 8), chunk(b"tEXt") * 100_001, _PIXELS, _END), "divided")
+    yield _bad(
+        "a hundred thousand chunks", lambda: _png(_ihdr(8, 8), chunk(b"tEXt") * 100_001, _PIXELS, _END), "divided"
+    )
     yield _bad("a profile that inflates to 200 MB", _profile_bomb, "colour profile is larger")
     yield _bad("animated", lambda: with_chunk(plain("png"), chunk(b"acTL", bytes(8))), _MOVES)
     yield _bad("animated with 2^32 - 1 frames", lambda: with_chunk(plain("png"), chunk(b"acTL", b"\xff" * 8)), _MOVES)
     yield _bad("16 bits of garbage", lambda: _png(_ihdr(8, 8, 16), chunk(b"IDAT", b"garbage"), _END), _DAMAGED)
     yield _bad("16 bits, far too few", lambda: _png(_ihdr(4000, 4000, 16), _PIXELS, _END), "ends in the middle")
-    yield _bad("turned, without its pixels", lambda: _png(_ihdr(3000, 3000), _turned(), _PIXELS, _END), "ends in the middle")
-    yield _bad("wide colours, without its pixels", lambda: _png(_ihdr(99, 9), _p3(), _PIXELS, _END), "ends in the middle")
+    yield _bad(
+        "turned, without its pixels", lambda: _png(_ihdr(3000, 3000), _turned(), _PIXELS, _END), "ends in the middle"
+    )
+    yield _bad(
+        "wide colours, without its pixels", lambda: _png(_ihdr(99, 9), _p3(), _PIXELS, _END), "ends in the middle"
+    )
     yield _bad("sent as text: line ends changed", lambda: plain("png").replace(b"\r\n", b"\n"), _NONE)
     yield _bad("only the signature", lambda: _PNG, _CUT)
 
@@ -151,7 +163,9 @@ def _jpegs() -> Iterator[Row]:
     yield _bad("hierarchical", lambda: _jpeg(_frame(8, 8, marker=0xC5), _SCAN), "few programs read")
     yield _bad("sixty thousand scans over 49 megapixels", _many_scans, "scans")
     yield _bad("nothing but fill bytes", lambda: b"\xff\xd8" + b"\xff" * 1_000_000, _CUT)
-    yield _bad("no frame, only an EXIF thumbnail", lambda: _jpeg(_segment(0xE1, b"Exif\0\0" + plain("jpeg"))), "no image")
+    yield _bad(
+        "no frame, only an EXIF thumbnail", lambda: _jpeg(_segment(0xE1, b"Exif\0\0" + plain("jpeg"))), "no image"
+    )
 
 
 def _many_scans() -> bytes:
@@ -224,11 +238,15 @@ def _webps() -> Iterator[Row]:
     yield _bad("its header at the end", lambda: _riff(pixels, _vp8x(64, 48)), "not in front")
     yield _bad("a header of three bytes", lambda: _riff(_webp_chunk(b"VP8X", b"\0\0\0"), pixels), "too short")
     yield _bad("a lossy picture of no size", lambda: _riff(_vp8(0, 0)), "no valid beginning")
-    yield _bad("a lossless one of version 7", lambda: _riff(_webp_chunk(b"VP8L", b"\x2f\xff\xff\xff\xff" + bytes(9))), "valid")
+    yield _bad(
+        "a lossless one of version 7", lambda: _riff(_webp_chunk(b"VP8L", b"\x2f\xff\xff\xff\xff" + bytes(9))), "valid"
+    )
     yield _bad("a hundred thousand chunks", lambda: _riff(_webp_chunk(b"junk", b"") * 100_001, pixels), "divided")
     yield _bad("two frames", lambda: _riff(_vp8x(8, 8, 2), _webp_chunk(b"ANMF", bytes(30)) * 2), _MOVES)
     yield _bad("wide colours, broken pixels", lambda: _riff(_vp8x(64, 48, 32), _icc(), _vp8(64, 48)), _DAMAGED)
-    yield _bad("one frame of an animation, broken", lambda: _riff(_vp8x(99, 9, 2), _webp_chunk(b"ANMF", bytes(30))), _DAMAGED)
+    yield _bad(
+        "one frame of an animation, broken", lambda: _riff(_vp8x(99, 9, 2), _webp_chunk(b"ANMF", bytes(30))), _DAMAGED
+    )
 
 
 def _icc() -> bytes:
@@ -275,7 +293,9 @@ def _avifs() -> Iterator[Row]:
     yield _bad("pixels far behind the end", lambda: _meta(_PITM, _IINF, _IPRP, _iloc(1, 2**31)), _CUT)
     yield _bad("four thousand million items", lambda: _meta(_PITM, _IINF, _IPRP, _items_bomb()), "divided")
     yield _bad("65535 pieces in no bytes", lambda: _meta(_PITM, _IINF, _IPRP, _pieces_bomb()), "divided")
-    yield _bad("a picture that is nowhere", lambda: _meta(_box(b"pitm", bytes(4) + b"\0\7"), _IINF, _IPRP, _iloc()), "nowhere")
+    yield _bad(
+        "a picture that is nowhere", lambda: _meta(_box(b"pitm", bytes(4) + b"\0\7"), _IINF, _IPRP, _iloc()), "nowhere"
+    )
     yield _bad("no properties", lambda: _meta(_PITM, _IINF, _box(b"iprp"), _iloc()), "properties are missing")
     yield _bad("2^32 - 1 associations", lambda: _meta(_PITM, _IINF, _ipma_bomb(), _iloc()), "divided")
     yield _bad("a box of 2^63 bytes", lambda: _FTYP + b"\0\0\0\1meta" + b"\x7f" + b"\xff" * 7 + bytes(99), _CUT)
@@ -335,7 +355,11 @@ def _others() -> Iterator[Row]:
     ):  # fmt: skip
         yield _bad(name, functools.partial(encoded, noise(), fmt), word)
     yield _bad("a TIFF whose directory is itself", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a TIFF")
-    yield _bad("a Photoshop document", lambda: b"8BPS\0\1" + bytes(6) + b"\0\3\x7f\xff\xff\xff\x7f\xff\xff\xff\0\x08\0\3", "Photo")
+    yield _bad(
+        "a Photoshop document",
+        lambda: b"8BPS\0\1" + bytes(6) + b"\0\3\x7f\xff\xff\xff\x7f\xff\xff\xff\0\x08\0\3",
+        "Photo",
+    )
     yield _bad("an SVG whose entities multiply", lambda: _ENTITIES, "an SVG")
     yield _bad("an SVG that fetches", lambda: _EXTERNAL, "an SVG")
     yield _bad("an SVG with a script", lambda: b"<svg onload='fetch(\"//a\")'><script>1</script></svg>", "an SVG")
@@ -351,8 +375,14 @@ def _others() -> Iterator[Row]:
     yield _bad("a gzip bomb", lambda: gzip.compress(bytes(50 << 20)), "a gzip")
     yield _bad("a script", lambda: b"#!/bin/sh\nrm -rf /\n", "no picture")
     yield _bad("a program", lambda: b"\x7fELF\2\1\1" + bytes(100), "no picture")
-    yield _bad("an ImageMagick script", lambda: b"push graphic-context\nfill 'url(http://127.0.0.1:00000/)'\n", "no pict")
-    yield _bad("a FITS of 10^18 pixels", lambda: f"{'SIMPLE  =                    T':80}{'NAXIS1  = 1000000000':80}".encode(), "no")
+    yield _bad(
+        "an ImageMagick script", lambda: b"push graphic-context\nfill 'url(http://127.0.0.1:00000/)'\n", "no pict"
+    )
+    yield _bad(
+        "a FITS of 10^18 pixels",
+        lambda: f"{'SIMPLE  =                    T':80}{'NAXIS1  = 1000000000':80}".encode(),
+        "no",
+    )
     yield _bad("a million zeros", lambda: bytes(1_000_000), "no picture")
     yield _bad("nothing", lambda: b"", "empty")
     yield _bad("one byte", lambda: b"\x89", _CUT)

@@ -35,7 +35,7 @@ _ENVIRON: Mapping[str, str] = {
     "DARKROOM_GATEWAY__BREAKER_UNREACHED": "10000",
     "DARKROOM_PROVIDERS__LOCAL__WORKERS": "[]",
 }
-_WORDS_FROM_INSIDE = ("Traceback", "site-packages", ".py", "File \"", "0x7f", *(key for _, key in KEYS.values()))
+_WORDS_FROM_INSIDE = ("Traceback", "site-packages", ".py", 'File "', " at 0x", *(key for _, key in KEYS.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,9 @@ class Target:
 
     def memory(self) -> int:
         """What the process has in memory now, in bytes."""
-        shown = subprocess.run(["ps", "-o", "rss=", "-p", str(self.served.process.pid)], capture_output=True, check=True)
+        shown = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(self.served.process.pid)], capture_output=True, check=True
+        )
         return int(shown.stdout) * 1024
 
     def check(self) -> None:
@@ -114,7 +116,9 @@ def attacked(folder: Path) -> Iterator[Target]:
     """Start it all, make a few good calls, and at the end see that the process ends as it should."""
     with ExitStack() as stack:
         canary = stack.enter_context(Canary().running())
-        sims = {name: stack.enter_context(MAKERS[name]().running()) for name in ALL}
+        sims: dict[str, Sim] = {name: MAKERS[name]() for name in ALL}
+        for sim in sims.values():
+            stack.enter_context(sim.running())
         served = stack.enter_context(serving(folder, environ={**_ENVIRON, **addresses(sims)}))
         target = Target(served=served, sims=sims, canary=canary, start=0)
         for name in (*ALL, *ALL):
