@@ -22,8 +22,9 @@ INNER = (
 SCHEMES = (
     "http://127.0.0.1:00000/", "http://localhost:00000/", "file:///etc/passwd", "ftp://127.0.0.1:00000/a",
     "gopher://127.0.0.1:00000/_GET", "dict://127.0.0.1:00000/", "ldap://127.0.0.1:00000/", "jar:http://127.0.0.1:00000!/a",
-    "unix:///var/run/docker.sock", "//127.0.0.1:00000/", "https://", "https:///a", "https://:00000/", 
-    "https://exa mple.com/",     "https://example.com:0/", "https://example.com:99999/", "https://a\r\nHost: b/", "javascript:alert(1)",
+    "unix:///var/run/docker.sock", "//127.0.0.1:00000/", "https://", "https:///a", "https://:00000/",
+    "https://exa mple.com/", "https://example.com:0/", "https://example.com:99999/", "https://a\r\nHost: b/",
+    "javascript:alert(1)",
 )  # fmt: skip
 
 
