@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE := tests/clients/node
 
-.PHONY: run setup test check format bench demo chaos docs lock clean help
+.PHONY: run setup test check format bench demo chaos fuzz docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ demo: $(VENV)/.dev  ## the gateway before four simulated providers
 
 chaos: $(VENV)/.dev  ## hundreds of calls under faults and kills, and the account of what was bought
 	$(BIN)/python -m tests.chaos
+
+fuzz: $(VENV)/.dev  ## look for inputs that break the readers of strangers' bytes: make fuzz SECONDS=30 (for each)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),30)
 
 docs: $(VENV)/.dev  ## write the generated pages
 	$(BIN)/darkroom check --markdown > docs/models.md

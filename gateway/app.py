@@ -25,7 +25,7 @@ from gateway.access.rates import Rates
 from gateway.api import addresses, edits, files, health, hooks, image_jobs, key_list, models, requests
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
-from gateway.api.handlers import on_api_error, on_http_exception
+from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
 from gateway.isolation.decoders import Bounds, Decoders
@@ -38,6 +38,7 @@ from gateway.jobs.job import Jobs
 from gateway.jobs.placed import Rules
 from gateway.jobs.reports import Reports
 from gateway.jobs.resume import Keeper
+from gateway.memory import return_what_is_freed
 from gateway.opening import open_ledger
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
@@ -64,6 +65,7 @@ _DECODER_BYTES, _DECODER_PIXEL_BYTES = 512 << 20, 24
 def create() -> ASGIApp:
     """The application, configured by the environment: what the server is given."""
     set_up()
+    return_what_is_freed()
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     return build(config, os.environ)
 
@@ -106,6 +108,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app.add_api_route("/readyz", health.readyz, methods=["GET"])
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_crash)
     return Edge(app, doors=lambda: app.state.darkroom.doors)
 
 

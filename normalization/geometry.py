@@ -10,6 +10,7 @@ from typing import cast
 
 from normalization.coerce import Invalid
 from normalization.model import Model
+from normalization.nesting import excerpt
 from normalization.values import Image, ResizeMode, Size, Value
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
@@ -37,7 +38,8 @@ def parse_size(value: Value) -> Size | None:
     if match is None:
         raise Invalid(
             "size",
-            f"Invalid value: '{str(value)[:40]}'. 'size' is 'auto' or width x height in pixels, such as '1024x1024'.",
+            f"Invalid value: '{excerpt(str(value))}'. "
+            "'size' is 'auto' or width x height in pixels, such as '1024x1024'.",
             "invalid_value",
         )
     return Size(width=int(match[1]), height=int(match[2]))

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import httpx
 
-from providers.base import Blocked, Failed, Heard, ProviderError, Throttled, Undecodable, Unknown
+from providers.base import MOST_MICROS, Blocked, Failed, Heard, ProviderError, Throttled, Undecodable, Unknown
 from providers.http import refusal
 from providers.signatures import is_hex_hmac
 from providers.wire import Json, excerpt, read_json
@@ -94,7 +94,7 @@ def cost_of(answer: Json, usd_per_credit: str) -> int | None:
         return None
     with contextlib.suppress(InvalidOperation, ValueError, OverflowError):
         micros = Decimal(str(spent)) * Decimal(usd_per_credit) * 1_000_000
-        return round(micros) if micros >= 0 else None
+        return round(micros) if 0 <= micros < MOST_MICROS else None
     return None
 
 

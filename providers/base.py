@@ -25,6 +25,10 @@ from normalization.values import Value
 
 Health = Literal["neutral", "counts", "cools_down", "parks"]
 
+MOST_MICROS = 10**15
+"""A bill that reaches this, in micro-dollars, is a mistake or an attack: it is not known then. The ledger holds less
+than ten thousand times as much."""
+
 
 class ProviderError(Exception):
     """Something went wrong at a provider.

@@ -15,6 +15,8 @@ _AGAIN = "-again"
 # A webhook without pictures is small; the log in it may be long.
 _WEBHOOK_BYTES = 1_000_000
 _LONGEST_ID = 200
+# Longer than any job; a number of a thousand digits cannot even be a float.
+_LONGEST_S = 1e9
 
 
 async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: int) -> Outcome:
@@ -36,7 +38,7 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     pictures = tuple([await _picture(http, base_url, item, cap) for item in items])
     if not pictures or not all(pictures):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
-    return Outcome(pictures=pictures, seconds=_seconds(dig(answer, "metrics", "predict_time")))
+    return Outcome(pictures=pictures, seconds=seconds(dig(answer, "metrics", "predict_time")))
 
 
 def again(job: str) -> str:
@@ -58,8 +60,11 @@ async def heard(body: bytes) -> Heard | None:
     return Heard(id=job.removesuffix(_AGAIN), progress=share(dig(told, "logs")))
 
 
-def _seconds(value: Json) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+def seconds(value: Json) -> float | None:
+    """Return a run time in seconds, None where it is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LONGEST_S:
+        return None
+    return float(value)
 
 
 async def _picture(http: httpx.AsyncClient, base_url: str, item: Json, cap: int) -> bytes:

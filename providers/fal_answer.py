@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeGuard
 
 import httpx
 
-from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
+from providers.base import MOST_MICROS, Blocked, Expired, Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
 from providers.http import STATUSES, retry_after
 from providers.wire import Json, excerpt
 
@@ -27,6 +27,8 @@ _REQUEST_ID_KEY = re.compile(rb'"request_id"\s*:\s*"([A-Za-z0-9][A-Za-z0-9_-]{7,
 # In front of owner and app; without one of these an endpoint id begins with the owner (fal-client: APP_NAMESPACES).
 _NAMESPACES = frozenset({"workflows", "comfy"})
 _LONGEST_ADDRESS = 2048
+# Longer than any job; a number of a thousand digits cannot even be a float.
+_LONGEST_S = 1e9
 
 # `type` of a model's error and `error_type` of fal's own; what is not here goes by its status.
 _KINDS: Mapping[str, type[ProviderError]] = {
@@ -183,7 +185,7 @@ def _items(answer: Json) -> list[Json]:
 def _line(item: Json) -> str:
     message, kind, loc = at(item, "msg"), at(item, "type"), at(item, "loc")
     text = message if isinstance(message, str) else ""
-    if kind not in _HARMLESS:
+    if not isinstance(kind, str) or kind not in _HARMLESS:
         text = _before_echo(text)
     text = text or (kind if isinstance(kind, str) else "")
     where = ".".join(str(part) for part in loc if part != "body") if isinstance(loc, list) else ""
@@ -217,7 +219,9 @@ def _is_address(value: Json) -> TypeGuard[str]:
 
 def seconds(value: Json) -> float | None:
     """Return a run time in seconds, None where it is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LONGEST_S:
+        return None
+    return float(value)
 
 
 def cost(headers: httpx.Headers, usd_per_unit: str) -> int | None:
@@ -228,6 +232,6 @@ def cost(headers: httpx.Headers, usd_per_unit: str) -> int | None:
     try:
         units = Decimal(headers.get("x-fal-billable-units", ""))
         micros = units * Decimal(usd_per_unit) * 1_000_000 if units else units
-        return int(micros.to_integral_value()) if micros >= 0 else None
+        return int(micros.to_integral_value()) if 0 <= micros < MOST_MICROS else None
     except (InvalidOperation, OverflowError, ValueError):
         return None

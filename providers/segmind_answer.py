@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
+from providers.base import MOST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
 from providers.http import refusal, retry_after
 from providers.wire import Json, excerpt, read_json
 
@@ -120,10 +120,10 @@ def seconds_of(value: object) -> float | None:
 
 
 def micros_of(value: object) -> int | None:
-    """Return a number, or a text that is one, in millionths; None where it is none or less than nothing."""
+    """Return a number, or a text that is one, in millionths; None for what is none, or is no bill."""
     try:
         micros = Decimal(str(value)) * 1_000_000
-        return round(micros) if micros >= 0 else None
+        return round(micros) if 0 <= micros < MOST_MICROS else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
 

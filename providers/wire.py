@@ -34,6 +34,8 @@ _CHUNK_BYTES = 256 * 1024
 _MAX_CUTS = 64
 # The longest `data:<mime>;base64,` that is looked for.
 _MAX_PREFIX = 128
+# A message stands one or two levels in; a thousand are an attack.
+_DEEPEST_MESSAGE = 8
 # After a string that is a key, which is never a picture.
 _COLON = re.compile(rb"\s*:")
 
@@ -247,11 +249,13 @@ def detail(body: bytes) -> str:
     return excerpt(_message(value))
 
 
-def _message(value: object) -> str:
+def _message(value: object, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
+    if depth > _DEEPEST_MESSAGE:
+        return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, map(_message, value[:8])))
+        return "; ".join(filter(None, (_message(item, depth + 1) for item in value[:8])))
     if not isinstance(value, dict):
         return ""
     if isinstance(value.get("msg"), str):
@@ -259,6 +263,6 @@ def _message(value: object) -> str:
         where = ".".join(str(part) for part in loc if part != "body") if isinstance(loc, list) else ""
         return f"{where}: {value['msg']}" if where else value["msg"]
     for key in ("detail", "error", "message", "title"):
-        if found := _message(value.get(key)):
+        if found := _message(value.get(key), depth + 1):
             return found
     return ""

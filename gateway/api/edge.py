@@ -16,7 +16,7 @@ from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
 from gateway.api import failures
 from gateway.api.errors import ApiError
-from gateway.api.handlers import respond
+from gateway.api.handlers import internal, respond
 from gateway.database.writer import LedgerDown
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
@@ -70,7 +70,7 @@ class Edge:
         except Exception:  # noqa: BLE001 - the last resort: whatever it was, the caller gets the envelope
             event("request.crashed", logging.ERROR, request_id=request_id, path=scope["path"], exc_info=True)
             if not started:
-                await respond(_internal())(scope, receive, sending)
+                await respond(internal())(scope, receive, sending)
         finally:
             metrics.IN_FLIGHT.dec()
             self._record(scope, status, time.perf_counter() - began, request_id)
@@ -116,14 +116,13 @@ class Edge:
             message = "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'."
             raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         # Without keys only this machine is served, and a web page open in its browser is a stranger all the same.
-        origin = headers.get("origin")
-        for address in (headers.get("host", ""), urlsplit(origin).netloc if origin else None):
-            if address is not None and urlsplit(f"//{address}").hostname not in _LOOPBACK:
-                message = (
-                    "This server has no API keys and serves its own machine only: set DARKROOM_API_KEYS, or make one "
-                    "with `darkroom keys create`."
-                )
-                raise ApiError(403, message, code="loopback_only")
+        addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
+        if any(_host(address) not in _LOOPBACK for address in addresses):
+            message = (
+                "This server has no API keys and serves its own machine only: set DARKROOM_API_KEYS, or make one with "
+                "`darkroom keys create`."
+            )
+            raise ApiError(403, message, code="loopback_only")
         return OPERATOR
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -160,5 +159,9 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
 
-def _internal() -> ApiError:
-    return ApiError(500, "The server had an error. The log has it under this request's id.", type="server_error")
+def _host(address: str) -> str | None:
+    """The host in an address; None where it has none, or cannot be read."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

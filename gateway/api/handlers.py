@@ -10,6 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.errors import ApiError, envelope
+from normalization.nesting import excerpt
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """The last resort. The framework's own answer would be text."""
+    return respond(internal())
+
+
+def internal() -> ApiError:
+    """An error of ours, of which the caller is told no more than where the operator finds it."""
+    return ApiError(500, "The server had an error. The log has it under this request's id.", type="server_error")
 
 
 def respond(error: ApiError) -> Response:
@@ -27,7 +38,7 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """The framework's: 404 and 405."""
     assert isinstance(error, HTTPException)
-    method, path = request.method[:16], request.url.path[:120]
+    method, path = excerpt(request.method, 16), excerpt(request.scope["path"], 120)
     if error.status_code == 404:
         message = f"Unknown request URL: {method} {path}. The main one is POST /openai/v1/images/edits."
         return respond(ApiError(404, message, code="unknown_url"))

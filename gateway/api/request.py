@@ -17,7 +17,7 @@ from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.model import Model
-from normalization.nesting import NestingError, nest
+from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param
 from normalization.values import Header, Image, ImageRequest, Value
@@ -128,7 +128,9 @@ def unknown_model(name: str, config: Config) -> ApiError:
     known = (*config.models, *config.aliases)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"The models are: {', '.join(config.models)}."
-    return ApiError(404, f"The model '{name[:80]}' does not exist. {hint}", param="model", code="model_not_found")
+    return ApiError(
+        404, f"The model '{excerpt(name, 80)}' does not exist. {hint}", param="model", code="model_not_found"
+    )
 
 
 def model_not_allowed(name: str, grant: Grant) -> ApiError:
@@ -194,7 +196,7 @@ def _provider_options(value: Value, model: Model, config: Config) -> dict[str, M
         if provider not in known:
             raise Invalid(
                 "provider_options",
-                f"'provider_options' names '{provider[:40]}'. Supported providers are: {', '.join(known)}.",
+                f"'provider_options' names '{excerpt(provider)}'. Supported providers are: {', '.join(known)}.",
                 "invalid_value",
             )
     own = {(r.provider, name): param for r in model.routes.values() for name, param in r.params.items()}
@@ -232,7 +234,7 @@ def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
             continue
         param = model.param(name)
         if param is None or param.type != "image":
-            raise Invalid(name, f"{model.id} takes no '{name[:40]}' file, only 'image'.", "unknown_parameter")
+            raise Invalid(name, f"{model.id} takes no '{excerpt(name)}' file, only 'image'.", "unknown_parameter")
         if name in found:
             raise Invalid(name, f"'{name}' was sent more than once.", "invalid_value")
         found[name] = file

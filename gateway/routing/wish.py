@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from normalization.coerce import Invalid, is_absent, loose
+from normalization.nesting import excerpt, parse_json
 from normalization.values import Value
 
 Strategy = Literal["cheapest", "fastest", "balanced", "order"]
@@ -55,7 +55,8 @@ def read_wish(value: Value, known: Collection[str]) -> Wish:
             fields[key] = _switch(raw)
         else:
             raise _invalid(
-                f"there is no key '{key[:40]}'; the keys are order, only, ignore, sort, max_cost and allow_fallbacks"
+                f"there is no key '{excerpt(key)}'; "
+                "the keys are order, only, ignore, sort, max_cost and allow_fallbacks"
             )
     return Wish(**fields)  # type: ignore[arg-type]
 
@@ -65,7 +66,7 @@ def read_header(text: str | None, known: Collection[str]) -> Wish:
     if not text:
         return Wish()
     try:
-        return read_wish(cast("Value", json.loads(text)), known)
+        return read_wish(parse_json(text), known)
     except ValueError as error:
         if isinstance(error, Invalid):
             raise

@@ -16,6 +16,11 @@ SIGNATURE = b"\xff\xd8"
 _SOI, _EOI, _SOS, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Baseline, extended and progressive, Huffman-coded. The others (lossless, hierarchical, arithmetic) no browser reads.
+_COMMON_FRAMES = range(0xC0, 0xC3)
+# A progressive picture has about ten, and a decoder goes over all its pixels once for each: a file of a few kilobytes
+# could keep one busy for minutes.
+_MAX_SCANS = 100
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
@@ -39,7 +44,7 @@ class _Walk:
         self.view = memoryview(data)
         self.parts: list[bytes | memoryview] = [self.view[:2]]
         self.metadata = False
-        self.scanned = False
+        self.scans = 0
         self.frame: tuple[int, int, int] | None = None
         self.exif: memoryview | None = None
         self.profile: list[bytes] = []
@@ -83,7 +88,7 @@ class _Walk:
     def _take(self, marker: int, start: int, end: int) -> None:
         content = self.view[start:end]
         if marker in _FRAMES:
-            self._take_frame(content)
+            self._take_frame(marker, content)
         elif marker in _APPLICATION or marker == _COM:
             if marker == 0xE1 and self.exif is None and content[:6] == _EXIF:
                 self.exif = content
@@ -103,9 +108,15 @@ class _Walk:
             return
         self.parts += (bytes((0xFF, marker)), self.view[start - 2 : end])
 
-    def _take_frame(self, content: memoryview) -> None:
+    def _take_frame(self, marker: int, content: memoryview) -> None:
         if self.frame is not None:
             raise corrupt(NAME, "it has two frame headers")
+        if marker not in _COMMON_FRAMES:
+            raise BadImage(
+                "not_an_image",
+                "This JPEG is lossless, hierarchical or arithmetic-coded, which few programs read. "
+                "Send a baseline or progressive JPEG or a PNG.",
+            )
         precision, height, width, components = struct.unpack_from(">BHHB", content)
         if precision != 8:
             raise BadImage(
@@ -122,7 +133,9 @@ class _Walk:
         """Where entropy-coded data that begins at `at` ends. Raises BadImage where the file ends first."""
         if self.frame is None:
             raise corrupt(NAME, "image data comes before the frame header")
-        self.scanned = True
+        self.scans += 1
+        if self.scans > _MAX_SCANS:
+            raise corrupt(NAME, f"it has more than {_MAX_SCANS} scans")
         return self._find(_MARKER, at)
 
     def _find(self, pattern: re.Pattern[bytes], at: int) -> int:
@@ -142,7 +155,7 @@ def scan(data: bytes) -> Scan:
     """
     walk = _Walk(data)
     walk.run()
-    if walk.frame is None or not walk.scanned:
+    if walk.frame is None or not walk.scans:
         raise corrupt(NAME, "there is no image data in it")
     width, height, components = walk.frame
     profile = _assembled(walk.profile)

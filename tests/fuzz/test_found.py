@@ -1,0 +1,47 @@
+"""What fuzzing found, kept: each input broke its property once."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from providers import apiframe_answer, cog_answer, fal_answer, segmind_answer
+from tests.fuzz.properties import PROPERTIES
+
+FOUND = (
+    ("wire", b'\0{"metrics": {"inference_time": 1' + b"0" * 400 + b"}}"),
+    ("wire", b'\1{"detail": [{"msg": "a", "type": []}]}'),
+    ("wire", b'\1{"detail": {"type": {}}}'),
+)
+
+
+@pytest.mark.parametrize(("name", "data"), FOUND)
+def test_what_was_found_is_mended(name: str, data: bytes) -> None:
+    """It is read, or refused in the way that is declared."""
+    PROPERTIES[name](data)
+
+
+def test_a_bill_that_no_ledger_holds_is_not_known() -> None:
+    """Whichever provider tells it, and however."""
+    assert fal_answer.cost(httpx.Headers({"x-fal-billable-units": "1e300"}), "0.01") is None
+    assert segmind_answer.micros_of("1e300") is None
+    assert apiframe_answer.cost_of({"creditCost": 10**300}, "0.01") is None
+
+
+def test_a_run_time_of_a_thousand_digits_is_none() -> None:
+    """A worker that tells such a time has told nothing."""
+    assert cog_answer.seconds(10**1000) is None
+    assert cog_answer.seconds(1.5) == 1.5
+
+
+@pytest.mark.parametrize(
+    "opening", ["[", '{"detail":', '{"images":', '{"output":', '{"error":', '[{"url":', '{"metrics":']
+)
+def test_answers_of_any_depth(opening: str) -> None:
+    """However deep an answer is, it is read or it is no JSON: no depth lies between the two."""
+    closing = "".join({"[": "]", "{": "}"}[char] for char in reversed(opening) if char in "[{")
+    for depth in (*range(1, 40), *range(40, 1200, 3)):
+        text = opening * depth + json.dumps("https://a/b") + closing * depth
+        PROPERTIES["wire"](b"\1" + text.encode())
