@@ -121,7 +121,11 @@ class Ledger:
             self._own(connection, order, state="in_progress")
             for old in ended:
                 _save(connection, old)
-            connection.execute(insert(ATTEMPTS).values(attempt_values(attempt)))
+            values = attempt_values(attempt)
+            # Sent once more, with another key, after an answer that surely bought nothing.
+            again = update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(sent=values["sent"])
+            if not connection.execute(again).rowcount:
+                connection.execute(insert(ATTEMPTS).values(values))
 
         await self.database.write(write)
 
