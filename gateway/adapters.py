@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypedDict
 
 import httpx
 
 from gateway.config import Config
 from gateway.names import EMBEDDED
+from gateway.provider_keys import keys_of
+from providers.accounts import Accounts
 from providers.apiframe import Apiframe
 from providers.base import Provider
 from providers.cog import Cog
 from providers.fal import Fal
 from providers.guard import Guard
+from providers.keyring import Key
 from providers.polling import Pace
 from providers.replicate import Replicate
 from providers.segmind import Segmind
@@ -30,10 +34,6 @@ class Parts:
     downloads: httpx.AsyncClient
     guard: Guard
     pace: Pace = field(default_factory=Pace)
-
-    def key(self, name: str) -> str | None:
-        """The key in an environment variable; None where it is empty or not set."""
-        return self.environ.get(name, "").strip() or None
 
 
 def build(parts: Parts) -> dict[str, Provider]:
@@ -59,21 +59,22 @@ def _local(parts: Parts) -> Provider:
 
 def _replicate(parts: Parts) -> Provider:
     settings = parts.config.providers.replicate
-    return Replicate(
+    make = partial(
+        Replicate,
         parts.http,
         parts.downloads,
-        key=parts.key(settings.key_env),
         base_url=settings.base_url,
         **_cloud(parts),
     )
+    return _accounts(parts, "replicate", lambda key: make(key=key))
 
 
 def _fal(parts: Parts) -> Provider:
     settings = parts.config.providers.fal
-    return Fal(
+    make = partial(
+        Fal,
         parts.http,
         parts.downloads,
-        key=parts.key(settings.key_env),
         queue_url=settings.queue_url,
         run_url=settings.run_url,
         rest_url=settings.rest_url,
@@ -81,29 +82,40 @@ def _fal(parts: Parts) -> Provider:
         mode=settings.mode,
         **_cloud(parts),
     )
+    return _accounts(parts, "fal", lambda key: make(key=key))
 
 
 def _segmind(parts: Parts) -> Provider:
     settings = parts.config.providers.segmind
-    return Segmind(
+    make = partial(
+        Segmind,
         parts.http,
         parts.downloads,
-        key=parts.key(settings.key_env),
         base_url=settings.base_url,
         upload_url=settings.upload_url,
         **_cloud(parts),
     )
+    return _accounts(parts, "segmind", lambda key: make(key=key))
 
 
 def _apiframe(parts: Parts) -> Provider:
     settings = parts.config.providers.apiframe
-    return Apiframe(
+    make = partial(
+        Apiframe,
         parts.http,
         parts.downloads,
-        key=parts.key(settings.key_env),
         base_url=settings.base_url,
         **_cloud(parts),
     )
+    return _accounts(parts, "apiframe", lambda key: make(key=key))
+
+
+def _accounts(parts: Parts, name: str, make: Callable[[str | None], Provider]) -> Provider:
+    """The provider with all of its keys; off where it has none."""
+    keys = [Key(name, key) for key in keys_of(parts.config.providers, name, parts.environ)]
+    if not keys:
+        return make(None)
+    return Accounts(keys, lambda key: make(key.reveal()), park_s=parts.config.gateway.park_s)
 
 
 class _Cloud(TypedDict):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.config import SHIPPED, Config, load
+from gateway.provider_keys import keys_of
 from normalization.model import Model, Price, Route
 from normalization.rules import Param
 from normalization.table import Cell, cells
@@ -34,8 +35,9 @@ def _text(config: Config) -> Iterator[str]:
     yield f"local: {_workers(config)}"
     for name, settings in config.providers:
         if name != "local":
-            there = bool(os.environ.get(settings.key_env, "").strip())
-            yield f"{name}: {'on' if there else f'off, {settings.key_env} is not set'}"
+            count = len(keys_of(config.providers, name, os.environ))
+            on = "on" if count == 1 else f"on, with {count} keys"
+            yield f"{name}: {on if count else f'off, {settings.key_env} is not set'}"
     for model in config.models.values():
         for route in model.routes.values():
             yield ""

@@ -54,8 +54,8 @@ def read_fields(
 ) -> Asked:
     """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
 
-    `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width` and
-    `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
+    `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width`
+    and `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
     """
     try:
         fields = nest(form.fields)

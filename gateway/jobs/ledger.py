@@ -123,6 +123,11 @@ class Ledger:
             self._own(connection, order, state="in_progress")
             for old in ended:
                 _save(connection, old)
+            values = attempt_values(attempt)
+            # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
+            again = update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(sent=values["sent"])
+            if connection.execute(again).rowcount:
+                return
             if order.allowance is not None:
                 charge(
                     connection,
@@ -133,7 +138,7 @@ class Ledger:
                     attempt=attempt.estimate,
                     now=self._clock(),
                 )
-            connection.execute(insert(ATTEMPTS).values(attempt_values(attempt)))
+            connection.execute(insert(ATTEMPTS).values(values))
 
         await self.database.write(write)
 

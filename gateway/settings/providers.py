@@ -18,10 +18,14 @@ class LocalSettings(Frozen):
 
 
 class ReplicateSettings(Frozen):
-    """`[replicate]`. `key_env` names the environment variable that holds the key; without a key the provider is off."""
+    """`[replicate]`. `key_env` names the environment variable that holds the key, or several, separated by commas.
+
+    `key_file` is a file with a key a line instead; without a key the provider is off.
+    """
 
     base_url: Origin = "https://api.replicate.com"
     key_env: str = "REPLICATE_API_TOKEN"
+    key_file: str = ""
 
 
 class FalSettings(Frozen):
@@ -33,6 +37,7 @@ class FalSettings(Frozen):
     api_url: Origin = "https://api.fal.ai"
     mode: Literal["queue", "run"] = "queue"
     key_env: str = "FAL_KEY"
+    key_file: str = ""
 
 
 class SegmindSettings(Frozen):
@@ -41,6 +46,7 @@ class SegmindSettings(Frozen):
     base_url: Origin = "https://api.segmind.com"
     upload_url: Origin = "https://workflows-api.segmind.com"
     key_env: str = "SEGMIND_API_KEY"
+    key_file: str = ""
 
 
 class ApiframeSettings(Frozen):
@@ -48,6 +54,7 @@ class ApiframeSettings(Frozen):
 
     base_url: Origin = "https://api.apiframe.ai"
     key_env: str = "APIFRAME_API_KEY"
+    key_file: str = ""
 
 
 class ProvidersFile(Frozen):

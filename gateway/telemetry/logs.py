@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.telemetry.redact import redacted
+
 LOGGER = logging.getLogger("darkroom")
 
 
@@ -26,7 +28,7 @@ class JsonLines(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(redacted(line), ensure_ascii=False)
 
 
 def set_up(level: int = logging.INFO) -> None:

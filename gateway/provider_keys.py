@@ -1,0 +1,52 @@
+"""The keys of the clouds: from an environment variable, or from a file such as a container secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.mistakes import ConfigError, Mistake
+from gateway.settings import ProvidersFile
+
+# Far above any list of keys: what is larger is not one.
+_MOST_BYTES = 64 * 1024
+
+
+def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of a cloud, without repetitions; () where it is off. Raises ConfigError.
+
+    The variable may hold several, separated by commas; the file one a line. Both at once is a mistake: which of the
+    two is meant cannot be told, and the wrong one is billed.
+    """
+    settings = getattr(providers, name)
+    given = environ.get(settings.key_env, "")
+    keys = [key.strip() for key in given.split(",")]
+    where, place = f"environment variable {settings.key_env}", ""
+    if settings.key_file:
+        where, place = "providers.toml", f"{name}.key_file"
+        if any(keys):
+            raise _mistake(where, place, f"a file, and {settings.key_env} is set as well", "one of the two")
+        keys = [line.strip() for line in _read(Path(settings.key_file), where, place).splitlines()]
+        if not any(keys):
+            raise _mistake(where, place, f"no key in {settings.key_file}", "a key, or one a line")
+    keys = [key for key in dict.fromkeys(keys) if key]
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise _mistake(where, place, "a key that no header can hold", "printable characters without spaces")
+    return tuple(keys)
+
+
+def _read(path: Path, where: str, place: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise _mistake(where, place, f"more than {_MOST_BYTES} bytes in {path}", "a key, or one a line")
+        return data.decode()
+    except OSError as error:
+        raise _mistake(where, place, f"{path}: {error.strerror}", "a file that can be read") from None
+    except UnicodeDecodeError:
+        raise _mistake(where, place, f"{path}: not text", "a key, or one a line") from None
+
+
+def _mistake(where: str, place: str, found: str, expected: str) -> ConfigError:
+    return ConfigError([Mistake(where, place, found, expected)])

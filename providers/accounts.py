@@ -1,0 +1,158 @@
+"""A provider with several keys, as one adapter for each: the next key is tried where one surely bought nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from typing_extensions import override
+
+from providers.base import (
+    ALONE,
+    Expired,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    Provider,
+    ProviderError,
+    Readiness,
+    Sent,
+    Unknown,
+    Upstream,
+)
+from providers.keyring import Key, Keyring, rotates
+
+# What a handle, and what is written down of a submit, say of the key.
+_ACCOUNT = "account"
+
+
+class _Signed(Link):
+    """The link of a submit, which adds whose key it is sent with to what is written down."""
+
+    def __init__(self, link: Link, account: str) -> None:
+        self._link = link
+        self._account = account
+        self.webhook = link.webhook
+
+    @override
+    async def sending(self, data: Mapping[str, str]) -> None:
+        await self._link.sending({**data, _ACCOUNT: self._account})
+
+    @override
+    async def others(self) -> frozenset[str]:
+        return await self._link.others()
+
+    @override
+    def progress(self, share: float) -> None:
+        self._link.progress(share)
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await self._link.sleep(seconds)
+
+
+class Accounts:
+    """The adapters of one provider, one for each key; `make` builds one.
+
+    A submit goes through the first key in good standing. Where that is refused for the account, or throttled, the next
+    one is tried at once; nothing else is ever repeated. The job remembers its key by an id, so that whoever waits for
+    it, in whatever process, asks the account that has it. A key that is refused is left alone for `park_s` seconds.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        make: Callable[[Key], Provider],
+        *,
+        park_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._adapters = {key.id: make(key) for key in keys}
+        self._first = next(iter(self._adapters.values()))
+        self._ring = Keyring(tuple(self._adapters), park_s=park_s, clock=clock)
+        self.name = self._first.name
+        self.cancels = self._first.cancels
+
+    @property
+    def queue_depth(self) -> int:
+        return sum(adapter.queue_depth for adapter in self._adapters.values())
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        """As the first adapter says: but for their keys they are alike. The breaker knows of refused ones."""
+        return self._first.readiness(upstream)
+
+    async def start(self) -> None:
+        for adapter in self._adapters.values():
+            await adapter.start()
+
+    async def aclose(self) -> None:
+        for adapter in self._adapters.values():
+            await adapter.aclose()
+
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+        """Submit with one key after the other until one is not refused. Raises what the best of them was told."""
+        errors: list[ProviderError] = []
+        for account in self._ring.order():
+            if errors and asyncio.get_running_loop().time() >= job.deadline:
+                break
+            try:
+                return _signed(await self._adapters[account].submit(job, _Signed(link, account)), account)
+            except ProviderError as error:
+                self._ring.heard(account, error)
+                if not rotates(error):
+                    raise
+                errors.append(error)
+        raise self._ring.verdict(errors)
+
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Wait with the job's own key. Where that is configured no more, with the first one, which may be the same
+        account's; what it is told is then no proof, and everything but a result and the deadline is Unknown."""
+        account = handle.data.get(_ACCOUNT, "")
+        adapter = self._adapters.get(account)
+        if adapter is not None or not account:
+            try:
+                return await (adapter or self._first).wait(handle, deadline, link)
+            except ProviderError as error:
+                # A held job is refused only here: no other key is tried for it, but the next submit knows.
+                if adapter is not None and handle.held:
+                    self._ring.heard(account, error)
+                raise
+        try:
+            return await self._first.wait(handle, deadline, link)
+        except Expired:
+            raise
+        except ProviderError as error:
+            raise Unknown(f"{error.message}; {_gone(account)}") from error
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Look with the key that sent it. Raises Unknown where that is configured no more: in another account the job
+        is surely not, and asking there might buy it a second time."""
+        account = sent.data.get(_ACCOUNT, "")
+        adapter = self._adapters.get(account) if account else self._first
+        if adapter is None:
+            raise Unknown(f"{self.name}: the answer to the submit was lost; {_gone(account)}")
+        handle = await adapter.find(sent)
+        return _signed(handle, account) if handle and account else handle
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Read a webhook with each account's secret, and take it where one of them fits."""
+        for adapter in self._adapters.values():
+            if heard := await adapter.hear(headers, body):
+                return heard
+        return None
+
+    async def cancel(self, handle: Handle) -> None:
+        """Cancel with the job's own key; with the first one where that is configured no more."""
+        await self._adapters.get(handle.data.get(_ACCOUNT, ""), self._first).cancel(handle)
+
+
+def _signed(handle: Handle, account: str) -> Handle:
+    return replace(handle, data={**handle.data, _ACCOUNT: account})
+
+
+def _gone(account: str) -> str:
+    return f"it was sent with the key {account}, which is not configured any more"
