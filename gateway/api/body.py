@@ -97,7 +97,7 @@ async def feed(
     if content_length is not None and content_length > limits.max_body_bytes:
         raise _too_large(limits)
     size = 0
-    async for chunk in _paced(chunks, limits.min_bytes_per_s):
+    async for chunk in _paced(chunks, limits.min_bytes_per_s) if limits.min_bytes_per_s else chunks:
         size += len(chunk)
         if size > limits.max_body_bytes:
             raise _too_large(limits)

@@ -78,7 +78,7 @@ def _bodies() -> Iterator[Hostile]:
         "form: four pictures of 49 MB",
         lambda: joined([part("image[]", bytes(49 << 20), "a.png")] * 4),
         400,
-        "invalid_image_file",
+        "too_many_images",
     )
 
 
@@ -218,7 +218,7 @@ def _parts() -> Iterator[Hostile]:
         "part: a picture named with a NUL",
         lambda: joined([part("image\0", tiny(), "a.png")]),
         400,
-        "missing_required_parameter",
+        "unknown_parameter",
     )
 
 
