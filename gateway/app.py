@@ -83,7 +83,9 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
             app.state.darkroom = state
             yield
 
-    app = FastAPI(title="Darkroom", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Darkroom", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     for prefix in ("/openai/v1", "/v1"):
         app.add_api_route(f"{prefix}/images/edits", edits.edit, methods=["POST"])
         app.add_api_route(f"{prefix}/images/jobs", image_jobs.list_jobs, methods=["GET"])

@@ -72,6 +72,9 @@ def serve(host: str, port: int, workers: int) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
+            # Who may say for whom, and over which scheme, a request came. The library trusts this machine by itself.
+            proxy_headers=bool(config.gateway.trusted_proxies),
+            forwarded_allow_ips=list(config.gateway.trusted_proxies),
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(config.gateway.grace_s),
         )

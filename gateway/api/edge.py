@@ -28,6 +28,15 @@ _OPEN = re.compile(r"/(healthz|readyz|files/.*|hooks/.*)?")
 _METERED = re.compile(r"(/openai)?/v1/images/edits")
 # What tells of all keys, or makes them.
 _ADMIN = re.compile(r"/metrics|(/openai)?/v1/keys(/.*)?")
+_FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"})
+# On every answer that does not say otherwise itself: none of ours is a page, and none belongs into a shared cache.
+_HYGIENE: tuple[tuple[str, str], ...] = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
 _NOBODY = Grant(id="")
@@ -58,6 +67,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
                 outgoing = MutableHeaders(scope=message)
+                for name, value in _HYGIENE:
+                    outgoing.setdefault(name, value)
                 outgoing["x-request-id"] = request_id
                 outgoing["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
             await send(message)
@@ -116,8 +127,10 @@ class Edge:
             message = "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'."
             raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         # Without keys only this machine is served, and a web page open in its browser is a stranger all the same.
+        # So is whoever stands behind a proxy on it.
         addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
-        if any(_host(address) not in _LOOPBACK for address in addresses):
+        forwarded = any(name in _FORWARDED for name in headers)
+        if forwarded or any(_host(address) not in _LOOPBACK for address in addresses):
             message = (
                 "This server has no API keys and serves its own machine only: set DARKROOM_API_KEYS, or make one with "
                 "`darkroom keys create`."

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from gateway.settings.kinds import Count, PublicUrl, Seconds, Whole
 from normalization.rules import Frozen
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("expected an address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class HttpSettings(Frozen):
     """The server and its connections."""
 
     public_url: PublicUrl | None = None
+    trusted_proxies: tuple[Network, ...] = ()
     keep_alive_s: Seconds = 10
     header_timeout_s: Seconds = 10
     send_timeout_s: Seconds = 60
