@@ -112,6 +112,17 @@ async def test_what_is_bought_later_is_held_too(shop: Shop) -> None:
     assert await shop.spent() == 5 * PRICE
 
 
+async def test_an_attempt_that_is_sent_again(shop: Shop) -> None:
+    """One that is sent once more, with another of the provider's keys, is held once, and stands there once."""
+    job = shop.order(wanted=10)
+    attempt = await shop.send(job)
+    await shop.ledgers[0].sending(job, replace(attempt, sent={"account": "second"}), ())
+
+    assert await shop.spent() == 10 * PRICE
+    found = await shop.ledgers[0].attempts(job.id)
+    assert [one.sent for one in found] == [{"account": "second"}]
+
+
 async def test_over_the_budget(shop: Shop) -> None:
     """What it does not reach for is not written down as sent, and the message says how much is left, until when."""
     job = shop.order(wanted=8)
