@@ -43,6 +43,16 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_paths_of_the_threat_model_exist() -> None:
+    """What stops an attack, and what shows it, is there."""
+    named = set(
+        re.findall(r"`((?:config|gateway|normalization|providers|tests)/[^`]+)`", (ROOT / "SECURITY.md").read_text())
+    )
+
+    assert len(named) > 40
+    assert not {path for path in named if not (ROOT / path).exists()}
+
+
 def test_every_provider_error_is_in_the_readme() -> None:
     """Each class of the error tree, which carries the policy of the failover, is explained in the README."""
     names = {cls.__name__ for parent in ProviderError.__subclasses__() for cls in (parent, *parent.__subclasses__())}
