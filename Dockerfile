@@ -15,6 +15,7 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/darkroom --create-home dark
 COPY --from=build /opt/darkroom /opt/darkroom
 ENV PATH=/opt/darkroom/bin:$PATH \
     DARKROOM_DATA=/var/lib/darkroom \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001
 VOLUME /var/lib/darkroom

@@ -18,12 +18,13 @@ setup: $(VENV)/.dev  ## everything for working on Darkroom, in .venv
 test: $(VENV)/.dev $(NODE)/node_modules/.done  ## the whole test suite
 	$(BIN)/pytest
 
-check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config
+check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/darkroom check --quiet
+	$(BIN)/python -m tests.audit requirements.lock
 
 format: $(VENV)/.dev  ## rewrite to the house style
 	$(BIN)/ruff format .
