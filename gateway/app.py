@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from gateway import adapters
@@ -55,6 +56,12 @@ from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
 
 VERSION = "0.1.0"
+# What a script may read of an answer's headers.
+_EXPOSED = (
+    *("x-request-id", "retry-after", "x-should-retry", "idempotent-replayed", "location"),
+    *(f"x-darkroom-{name}" for name in ("job", "provider", "model", "cost", "attempts", "degraded")),
+    *(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")),
+)
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
 _KEEPALIVE_S = 4.0
@@ -111,7 +118,8 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_crash)
-    return Edge(app, doors=lambda: app.state.darkroom.doors)
+    edge = Edge(app, doors=lambda: app.state.darkroom.doors)
+    return _shared(edge, config.gateway.cors_origins) if config.gateway.cors_origins else edge
 
 
 @asynccontextmanager
@@ -209,6 +217,18 @@ def _strangers(settings: GatewaySettings) -> Guard:
         hosts=frozenset(settings.url_hosts_allow),
         denied=frozenset(settings.url_hosts_deny),
         discreet=True,
+    )
+
+
+def _shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The application, for scripts of these pages too. Outermost: a preflight has no key, and errors must be readable."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "PATCH", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=_EXPOSED,
+        max_age=600,
     )
 
 

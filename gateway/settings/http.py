@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from gateway.settings.kinds import Count, PublicUrl, Seconds, Whole
+from gateway.settings.kinds import Count, Origin, PublicUrl, Seconds, Whole
 from normalization.rules import Frozen
 
 
@@ -26,6 +26,7 @@ class HttpSettings(Frozen):
 
     public_url: PublicUrl | None = None
     trusted_proxies: tuple[Network, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     keep_alive_s: Seconds = 10
     header_timeout_s: Seconds = 10
     send_timeout_s: Seconds = 60

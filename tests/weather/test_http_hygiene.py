@@ -72,6 +72,42 @@ def test_proxies_are_believed_where_they_are_trusted(tmp_path: Path, trusted: st
     assert answer.json()["data"][0]["url"].startswith(f"{scheme}://")
 
 
+PAGE = "https://studio.example.org"
+ASKS = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,idempotency-key"}
+
+
+def test_no_page_may_call_by_itself() -> None:
+    """Without the setting no answer says anything of it, and a preflight is a call without a key."""
+    with world(environ=KEYS) as started:
+        preflight = httpx.options(f"{started.url}/v1/images/edits", headers={"origin": PAGE, **ASKS})
+        answer = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, "authorization": "Bearer a-key"})
+
+    assert preflight.status_code == 401
+    assert not [name for name in (*preflight.headers, *answer.headers) if name.startswith("access-control-")]
+
+
+def test_pages_that_may_call() -> None:
+    """Theirs are the preflight without a key, the answers and the errors; another page gets nothing."""
+    environ = {**KEYS, "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}
+    with world(environ=environ) as started:
+        url = f"{started.url}/v1/images/edits"
+        preflight = httpx.options(url, headers={"origin": PAGE, **ASKS})
+        refused = httpx.post(url, headers={"origin": PAGE})
+        models = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, "authorization": "Bearer a-key"})
+        stranger = httpx.options(url, headers={"origin": "https://evil.example.org", **ASKS})
+
+    assert preflight.status_code == 200
+    assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    assert (refused.status_code, models.status_code) == (401, 200)
+    for answer in (preflight, refused, models):
+        assert answer.headers["access-control-allow-origin"] == PAGE
+        assert "access-control-allow-credentials" not in answer.headers
+    assert "x-darkroom-job" in models.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in stranger.headers
+    with pytest.raises(ConfigError, match="cors_origins"):
+        load(SHIPPED, {"DARKROOM_GATEWAY__CORS_ORIGINS": '["*"]'})
+
+
 def test_what_is_no_network() -> None:
     """A proxy's name is no address: it is told with the setting."""
     with pytest.raises(ConfigError, match="trusted_proxies"):
