@@ -221,7 +221,7 @@ def _strangers(settings: GatewaySettings) -> Guard:
 
 
 def _shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The application, for scripts of these pages too. Outermost: a preflight has no key, and errors must be readable."""
+    """The application, for scripts of these pages too. Outermost: a preflight has no key, and errors are to be read."""
     return CORSMiddleware(
         app,
         allow_origins=origins,
