@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.config import SHIPPED, Config, load
-from gateway.provider_keys import keys_of
+from gateway.provider_keys import check_keys, keys_of
 from normalization.model import Model, Price, Route
 from normalization.rules import Param
 from normalization.table import Cell, cells
@@ -18,6 +18,7 @@ _HEAD = ("parameter", "type", "range", "default", "rule")
 def check(*, quiet: bool, markdown: bool) -> int:
     """Check the config and print the table. Raises ConfigError."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+    check_keys(config.providers, os.environ)
     if markdown:
         print(page(config), end="")
     elif not quiet:

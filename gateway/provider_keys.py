@@ -35,6 +35,13 @@ def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> 
     return tuple(keys)
 
 
+def check_keys(providers: ProvidersFile, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError where the keys of any cloud cannot be had."""
+    for name, settings in providers:
+        if hasattr(settings, "key_env"):
+            keys_of(providers, name, environ)
+
+
 def _read(path: Path, where: str, place: str) -> str:
     try:
         with path.open("rb") as file:

@@ -25,6 +25,7 @@ from gateway.mistakes import ConfigError, Mistake
 from gateway.names import EMBEDDED
 from gateway.opening import prepare_ledger
 from gateway.protocol import Patience, PatientProtocol
+from gateway.provider_keys import check_keys
 from gateway.settings import GatewaySettings
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
@@ -36,6 +37,7 @@ _FILES = 65_536
 def serve(host: str, port: int, workers: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+    check_keys(config.providers, os.environ)
     # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
     engine = prepare_ledger(config.gateway, Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
     with engine.begin() as connection:

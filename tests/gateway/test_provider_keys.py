@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.config import SHIPPED, ConfigError, load
 from gateway.provider_keys import keys_of
+from tests.clients.running import clean_environ
 
 
 def keys(**environ: str) -> tuple[str, ...]:
@@ -60,3 +63,23 @@ def test_both_at_once(tmp_path: Path) -> None:
         keys(DARKROOM_PROVIDERS__REPLICATE__KEY_FILE=str(path), REPLICATE_API_TOKEN="r8_secret_one")
 
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [("check", "--quiet"), ("serve", "--port", "0")])
+def test_commands_tell_it_before_anything_else(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A file that is not there ends them with a sentence: nothing is served, and no trace is shown."""
+    environ = clean_environ(
+        DARKROOM_PROVIDERS__FAL__KEY_FILE=str(tmp_path / "none"), DARKROOM_DATA=str(tmp_path / "data")
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *command],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "fal.key_file" in done.stderr
+    assert "Traceback" not in done.stderr
