@@ -163,8 +163,8 @@ def _headers() -> Iterator[Hostile]:
     yield hostile(
         "header: x-forwarded-for, and n=0",
         lambda: _wrong("X-Forwarded-For: 127.0.0.1, ::1", "X-Real-Ip: a\xff"),
-        400,
-        "integer_below_min_value",
+        403,
+        "loopback_only",
     )
     yield hostile(
         "upgrade: HTTP/2",
