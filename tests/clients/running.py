@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Protocol
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ports import free_port
 
 START_S = 30.0
 STOP_S = 40.0
@@ -127,12 +128,6 @@ def processes() -> list[Process]:
         Process(pid=int(pid), parent=int(parent), state=state, command=" ".join(command))
         for pid, parent, state, *command in columns
     ]
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = START_S) -> None:

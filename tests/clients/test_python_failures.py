@@ -14,8 +14,9 @@ from openai import APIStatusError, OpenAI
 
 from tests.clients.gpu import as_workers, container, enlarge
 from tests.clients.pictures import coffee, flat
-from tests.clients.running import Serve, Served, free_port
+from tests.clients.running import Serve, Served
 from tests.clients.test_python_errors import check
+from tests.ports import dead_port
 from tests.providers.conftest import FakeCog, after, answer, data_uri, hold
 
 PNG = flat(20, 10)
@@ -225,7 +226,7 @@ def test_at_capacity(strained: Served, cog: FakeCog) -> None:
 
 def test_unreachable(serve: Serve) -> None:
     """A worker that nobody answers for is a 503 that may be repeated."""
-    workers = f'["http://127.0.0.1:{free_port()}"]'
+    workers = f'["http://127.0.0.1:{dead_port()}"]'
     served = serve(ready=503, DARKROOM_PROVIDERS__LOCAL__WORKERS=workers, DARKROOM_GATEWAY__DEADLINE_S="5")
     with (
         OpenAI(base_url=served.base_url, api_key="none", max_retries=0) as client,

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.clients.running import clean_environ, free_port, until
+from tests.clients.running import clean_environ, until
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

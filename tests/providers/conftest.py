@@ -225,8 +225,3 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def cog() -> AsyncIterator[FakeCog]:
     async with served(FakeCog()) as fake:
         yield fake
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])

@@ -34,9 +34,10 @@ from providers.base import (
 from providers.download import downloads_client
 from providers.guard import Guard
 from providers.polling import Pace
+from tests.ports import dead_port
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY
-from tests.simulators.common import Fault, free_port, html, size, tiny
+from tests.simulators.common import Fault, html, size, tiny
 
 CLARITY = Upstream(
     model="clarity-upscale", options={"params": "clarityUpscaleParams", "usd_per_credit": simulator.USD_PER_CREDIT}
@@ -338,7 +339,7 @@ async def test_a_key_that_comes_with_another_body_is_a_job_that_may_run(
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://{host}"])
 async def test_what_never_left_is_unreached(settings: dict[str, Any], sim: simulator.Apiframe, address: str) -> None:
     """Nobody listens, no such name, no TLS there: for the upload as for the submit."""
-    url = address.format(port=free_port(), host=sim.url.removeprefix("http://"))
+    url = address.format(port=dead_port(), host=sim.url.removeprefix("http://"))
     for image in (PICTURE, "https://example.com/a.png"):
         with pytest.raises(Unreached):
             await Apiframe(**{**settings, "base_url": url}).submit(job(image=image))

@@ -27,6 +27,7 @@ from providers.base import (
     Upstream,
 )
 from providers.cog import Cog
+from tests.ports import dead_port
 from tests.providers.conftest import (
     PNG,
     FakeCog,
@@ -36,7 +37,6 @@ from tests.providers.conftest import (
     cut,
     cut_within,
     data_uri,
-    free_port,
     hold,
     served,
     succeeded,
@@ -324,7 +324,7 @@ async def test_a_job_of_an_earlier_life_is_cancelled_and_failed(local: Cog, cog:
 
 async def test_a_stored_handle_leads_only_to_a_configured_worker(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """An address in the ledger is not an instruction to call it."""
-    local = Cog(client, workers=[f"http://127.0.0.1:{free_port()}"])
+    local = Cog(client, workers=[f"http://127.0.0.1:{dead_port()}"])
     await local.cancel(Handle(provider="local", id="old", data={"worker": cog.url}))
     assert cog.cancelled == []
 

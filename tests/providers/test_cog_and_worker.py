@@ -16,7 +16,8 @@ import pytest
 from normalization.values import Header, Image, Value
 from providers.base import Job, Outcome, Readiness, Rejected, Upstream
 from providers.cog import Cog
-from tests.providers.conftest import free_port, until
+from tests.ports import free_port
+from tests.providers.conftest import until
 
 UPSTREAM = Upstream(model="lanczos-bp", options={"inputs": ["image", "scale"]})
 COFFEE = Path(__file__).parent.parent / "data" / "coffee.png"

@@ -13,13 +13,13 @@ from providers.base import Job, Readiness, Throttled, Unreached, Upstream
 from providers.cog import Cog
 from providers.cog_pool import Pool
 from providers.cog_state import WorkerState
+from tests.ports import dead_port
 from tests.providers.conftest import (
     PNG,
     FakeCog,
     after,
     answer,
     data_uri,
-    free_port,
     hold,
     served,
     succeeded,
@@ -57,7 +57,7 @@ async def test_no_worker_is_off(client: httpx.AsyncClient) -> None:
 
 async def test_a_dead_port_is_down(client: httpx.AsyncClient) -> None:
     """A worker that refuses connections is named, and no job waits for it."""
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{dead_port()}"
     local = Cog(client, workers=[url])
     await local.start()
     await until(lambda: local.describe()[0].status == "UNREACHABLE")

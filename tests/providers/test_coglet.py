@@ -17,7 +17,8 @@ import pytest
 from normalization.values import Header, Image, Value
 from providers.base import Expired, Failed, Job, Outcome, Readiness, Rejected, Upstream
 from providers.cog import Cog
-from tests.providers.conftest import PNG, data_uri, free_port, until
+from tests.ports import free_port
+from tests.providers.conftest import PNG, data_uri, until
 from tests.providers.links import Told, letterbox
 
 UPSTREAM = Upstream(model="echo", options={"inputs": ["image", "seconds"]})

@@ -20,8 +20,9 @@ from providers.base import Expired, ProviderError, Undecodable, Unfinished
 from providers.download import Gone, _next_hop, download, downloads_client
 from providers.guard import Forbidden, Guard
 from providers.http import Unanswered
+from tests.ports import dead_port
 from tests.providers.test_guard import FORBIDDEN
-from tests.simulators.common import Fault, Faults, free_port, html, play, serve
+from tests.simulators.common import Fault, Faults, html, play, serve
 
 PICTURE = bytes(range(256)) * 40
 
@@ -202,7 +203,7 @@ async def test_another_refusal_ends_it_at_once(client: httpx.AsyncClient, delive
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_host_that_is_not_there(scheme: str) -> None:
     """Refused connections and failed handshakes are tried again, then left for later, without the address's secrets."""
-    port = free_port()
+    port = dead_port()
     guard = Guard(frozenset({f"127.0.0.1:{port}"}))
     deadline = asyncio.get_running_loop().time() + 5
     url = f"{scheme}://127.0.0.1:{port}/a?signature=secret"

@@ -15,9 +15,10 @@ from providers.fal import Fal
 from providers.fal_answer import addresses, cost, pictures, reason
 from providers.polling import Pace
 from providers.wire import Json
+from tests.ports import dead_port
 from tests.providers.conftest import data_uri
 from tests.providers.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, run, soon
-from tests.simulators.common import Fault, free_port, size, tiny
+from tests.simulators.common import Fault, size, tiny
 from tests.simulators.fal import KEY, FalAi
 from tests.simulators.fal_models import Shape
 
@@ -293,7 +294,7 @@ async def test_a_result_above_the_cap_is_not_read(sim: FalAi) -> None:
 async def test_a_queue_that_is_not_there(sim: FalAi) -> None:
     """Connection refused, no such name, no TLS: nothing was sent, so the next route is free."""
     for url in (
-        f"http://127.0.0.1:{free_port()}",
+        f"http://127.0.0.1:{dead_port()}",
         "http://no-such-host.invalid",
         sim.queue_url.replace("http", "https"),
     ):

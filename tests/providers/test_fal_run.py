@@ -20,9 +20,10 @@ from providers.base import (
     Unusable,
 )
 from providers.fal import Fal
+from tests.ports import dead_port
 from tests.providers.conftest import data_uri, until
 from tests.providers.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, run, soon
-from tests.simulators.common import Fault, free_port, html, size, tiny
+from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.fal import KEY, FalAi
 
 
@@ -109,7 +110,7 @@ async def test_bad_input_is_rejected(fal: Fal) -> None:
 
 async def test_no_connection_is_unreached(sim: FalAi) -> None:
     """Nothing was sent."""
-    async with adapter(sim, mode="run", run_url=f"http://127.0.0.1:{free_port()}") as fal:
+    async with adapter(sim, mode="run", run_url=f"http://127.0.0.1:{dead_port()}") as fal:
         with pytest.raises(Unreached):
             await run(fal)
 

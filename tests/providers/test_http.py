@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.http import ERRORS, Unanswered, client, polling, refusal, retry_after, submitting
 from providers.wire import json_body, read_body
-from tests.providers.conftest import FakeCog, free_port, hold, until
+from tests.ports import dead_port
+from tests.providers.conftest import FakeCog, hold, until
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -107,7 +108,7 @@ def test_a_new_kind_of_an_old_exception_takes_the_nearest_meaning() -> None:
 
 async def test_a_dead_port_was_never_reached(client: httpx.AsyncClient) -> None:
     """A refused connection leaves the money where it is."""
-    url = f"http://127.0.0.1:{free_port()}/"
+    url = f"http://127.0.0.1:{dead_port()}/"
     with pytest.raises(Unreached):
         await submit(client, url)
     with pytest.raises(Unanswered) as polled, polling("fal"):
@@ -272,7 +273,7 @@ async def test_no_cookie_is_kept_and_no_redirect_followed(client: httpx.AsyncCli
 async def test_the_environment_names_no_proxy(monkeypatch: pytest.MonkeyPatch, cog: FakeCog) -> None:
     """Whoever can set a variable must not get to read the keys."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{dead_port()}")
     async with client() as http:
         assert (await http.get(f"{cog.url}/health-check")).status_code == 200
 

@@ -20,8 +20,9 @@ from providers.base import (
     Unusable,
 )
 from providers.replicate import Replicate
+from tests.ports import dead_port
 from tests.providers.replicate_setup import IMAGE, adapter, job, run
-from tests.simulators.common import Fault, free_port, html, size, tiny
+from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.replicate import Simulator
 
 
@@ -148,7 +149,7 @@ async def test_a_lost_job_is_not_taken_for_another(provider: Replicate, sim: Sim
 
 async def test_a_submit_that_is_refused_a_connection_was_not_sent(sim: Simulator) -> None:
     """Nobody listens: the next route may be tried at once."""
-    async with adapter(sim, base_url=f"http://127.0.0.1:{free_port()}") as away:
+    async with adapter(sim, base_url=f"http://127.0.0.1:{dead_port()}") as away:
         with pytest.raises(Unreached):
             await away.submit(job())
 

@@ -37,8 +37,9 @@ from providers.download import downloads_client
 from providers.guard import Guard
 from providers.polling import Pace
 from providers.segmind import Segmind
+from tests.ports import dead_port
 from tests.simulators import segmind as simulator
-from tests.simulators.common import Fault, free_port, html, serve, size, tiny
+from tests.simulators.common import Fault, html, serve, size, tiny
 from tests.simulators.segmind import KEY
 
 CLARITY = Upstream(model="clarity-upscaler")
@@ -351,7 +352,7 @@ async def test_a_lost_answer_is_unknown_and_not_asked_for_twice(
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://{host}"])
 async def test_what_never_left_is_unreached(settings: dict[str, Any], sim: simulator.Segmind, address: str) -> None:
     """Nobody listens, no such name, no TLS there: for the upload as for the submit."""
-    url = address.format(port=free_port(), host=sim.url.removeprefix("http://"))
+    url = address.format(port=dead_port(), host=sim.url.removeprefix("http://"))
     for setting in ("base_url", "upload_url"):
         with pytest.raises(Unreached):
             await Segmind(**{**settings, setting: url}).submit(job())

@@ -182,12 +182,6 @@ def serve(app: ASGIApp, *, at: tuple[str, int] = ("127.0.0.1", 0), **settings: A
         listening.close()
 
 
-def free_port() -> int:
-    """A port where nobody listens: connections are refused."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
 def hang_up(request: Request) -> None:
     """Break the connection of this request, without a word."""
     server: uvicorn.Server = request.state.server

@@ -9,8 +9,9 @@ from email.utils import formatdate
 from threading import Thread
 
 from tests.clients.running import until
+from tests.ports import dead_port
 from tests.simulators.apiframe import Apiframe
-from tests.simulators.common import Fault, Op, free_port, html
+from tests.simulators.common import Fault, Op, html
 from tests.simulators.fal import FalAi
 from tests.simulators.segmind import Segmind
 from tests.weather.faults import (
@@ -163,7 +164,7 @@ def rows() -> Iterator[Row]:
 def _unreached() -> Iterator[Row]:
     """What surely never left: the address is wrong, each in its own way."""
     for victim, names in _URLS.items():
-        nobody = f"http://127.0.0.1:{free_port()}"
+        nobody = f"http://127.0.0.1:{dead_port()}"
         # The canary speaks no TLS.
         for what, url in (
             ("connect refused", nobody), ("DNS failure", "http://nobody.invalid"), ("TLS failure", f"https://{CANARY}"),

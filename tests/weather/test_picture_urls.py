@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.simulators.common import free_port, serve, tiny
+from tests.ports import dead_port
+from tests.simulators.common import serve, tiny
 from tests.weather.hooked import caller
 from tests.weather.world import Canary, World, world
 
@@ -206,7 +207,7 @@ def test_a_few_hops_are_followed(there: Place) -> None:
 
 def test_nobody_listening_is_told(there: Place) -> None:
     """An address of the operator's own at which nobody listens."""
-    with place(URL_ALLOW=json.dumps([f"127.0.0.1:{(port := free_port())}"])) as other:
+    with place(URL_ALLOW=json.dumps([f"127.0.0.1:{(port := dead_port())}"])) as other:
         found = error(other.ask(image=f"http://127.0.0.1:{port}/{SECRET}"))
     assert found["code"] == "image_url_unreachable"
 
@@ -268,7 +269,7 @@ INNER = ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "0.0.0.0", "
 def test_nothing_inside_is_ever_called() -> None:
     """With every port and scheme let, addresses of this machine get the same answer, whoever listens there or not."""
     with Canary().running() as canary, ExitStack() as stack:
-        port, silent = int(canary.url.rpartition(":")[2]), free_port()
+        port, silent = int(canary.url.rpartition(":")[2]), dead_port()
         there = stack.enter_context(place(URL_HTTP="true", URL_PORTS=json.dumps([80, 443, port, silent])))
         for host in INNER:
             answers = []

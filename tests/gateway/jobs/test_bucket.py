@@ -15,7 +15,7 @@ from obstore.store import from_url
 
 from gateway.jobs.files import Files, StoreFailed, open_store
 from normalization.values import Header, Image
-from tests.simulators.common import free_port
+from tests.ports import dead_port
 
 PICTURE = Image(data=b"the bytes of a picture", header=Header(format="webp", width=2, height=2))
 GONE = "A" * 32 + ".png"
@@ -107,7 +107,7 @@ async def test_presigned_addresses(bucket: str, tmp_path: Path) -> None:
 async def test_a_bucket_that_is_away_is_not_a_file_that_is_gone(tmp_path: Path) -> None:
     """Every question says that there is no answer, and soon enough for whoever waits."""
     with pytest.MonkeyPatch.context() as environment:
-        lead_to(environment, f"http://127.0.0.1:{free_port()}")
+        lead_to(environment, f"http://127.0.0.1:{dead_port()}")
         away = files(tmp_path)
         for question in (away.put(PICTURE), away.get(GONE), away.expires(GONE), away.load({"file": GONE})):
             with pytest.raises(StoreFailed):
