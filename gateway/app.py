@@ -27,6 +27,7 @@ from gateway.api import addresses, edits, files, health, hooks, image_jobs, key_
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_crash, on_http_exception
+from gateway.api.openapi import document
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
 from gateway.isolation.decoders import Bounds, Decoders
@@ -118,6 +119,8 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_crash)
+    described = document(config, VERSION)
+    app.openapi = lambda: described  # type: ignore[method-assign]
     edge = Edge(app, doors=lambda: app.state.darkroom.doors)
     return _shared(edge, config.gateway.cors_origins) if config.gateway.cors_origins else edge
 

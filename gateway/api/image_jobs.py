@@ -23,7 +23,7 @@ from gateway.jobs.records import JobRow, Order
 from gateway.jobs.reports import Filter, NoSuchCursor
 from gateway.state import State
 
-_LONGEST_WAIT_S = 120
+LONGEST_WAIT_S = 120
 _CANCEL_S = 20.0
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
@@ -89,8 +89,8 @@ async def list_jobs(request: Request) -> Response:
 
 def _wait(query: Mapping[str, str]) -> float:
     text = query.get("wait", "0")
-    if not _NUMBER.fullmatch(text) or float(text) > _LONGEST_WAIT_S:
-        raise invalid("wait", f"Invalid 'wait': expected a number of seconds up to {_LONGEST_WAIT_S}.")
+    if not _NUMBER.fullmatch(text) or float(text) > LONGEST_WAIT_S:
+        raise invalid("wait", f"Invalid 'wait': expected a number of seconds up to {LONGEST_WAIT_S}.")
     return float(text)
 
 

@@ -11,7 +11,9 @@ from gateway.api.errors import invalid
 from gateway.jobs.records import STATES
 
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
+LONGEST_PAGE = 100
+_ID = re.compile(ID_PATTERN)
 _LONGEST = 256
 
 
@@ -23,8 +25,8 @@ def listed(data: Sequence[Mapping[str, Any]], *, more: bool) -> dict[str, Any]:
 def limit_of(query: Mapping[str, str]) -> int:
     """How many entries a page has. Raises ApiError 400."""
     text = query.get("limit", "20")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 100:
-        raise invalid("limit", "Invalid 'limit': expected a number from 1 to 100.")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LONGEST_PAGE:
+        raise invalid("limit", f"Invalid 'limit': expected a number from 1 to {LONGEST_PAGE}.")
     return int(text)
 
 

@@ -88,17 +88,16 @@ def schema(model: Model, config: Config) -> dict[str, Any]:
     properties: dict[str, Any] = {"model": {"type": "string", "const": model.id}}
     for cell in cells(model):
         note = f" Only on {' and '.join(model.routes_with(cell.name))}." if cell.only_here else ""
-        properties.setdefault(cell.name, _property(cell.param, note))
+        properties.setdefault(cell.name, property_of(cell.param, note))
     required = [name for name, param in model.params.items() if param.required]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": model.id,
         "description": model.doc,
         "type": "object",
-        "properties": properties,
+        "properties": {**properties, **dict.fromkeys(sorted(config.denied), False)},
         "required": required,
         "additionalProperties": {"description": "Undeclared fields pass to the provider's input as they are."},
-        "not": {"anyOf": [{"required": [name]} for name in sorted(config.denied)]},
     }
 
 
@@ -106,19 +105,20 @@ def _param(param: Param) -> dict[str, Any]:
     return param.model_dump(exclude_none=True)
 
 
-def _property(param: Param, note: str) -> dict[str, Any]:
+def property_of(param: Param, note: str = "") -> dict[str, Any]:
+    """JSON Schema of one parameter; `note` is added to what is said of it."""
     found: dict[str, Any] = {"description": param.doc + note}
     if param.type == "image":
         return {**found, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}
     if param.type != "enum":
         found["type"] = param.type
     if param.choices is not None:
-        found["enum"] = list(param.choices)
+        words = {"enum": list(param.choices)}
+        found |= {"items": words} if param.type == "array" else words
     low, high = ("minLength", "maxLength") if param.type == "string" else ("minimum", "maximum")
-    if param.min is not None:
-        found[low] = param.min
-    if param.max is not None:
-        found[high] = param.max
+    for name, bound in ((low, param.min), (high, param.max)):
+        if bound is not None:
+            found[name] = int(bound) if bound.is_integer() else bound
     if param.default is not None:
         found["default"] = param.default
     return found
