@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gateway import adapters
@@ -23,11 +27,12 @@ from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
 from gateway.access.rates import Rates
-from gateway.api import addresses, edits, files, health, hooks, image_jobs, key_list, models, requests
+from gateway.api import addresses
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.api.openapi import document
+from gateway.api.routes import Endpoint, route, routes
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
 from gateway.isolation.decoders import Bounds, Decoders
@@ -86,41 +91,17 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
     keys = Keys.of(environ)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with running(config, environ, keys) as state:
             app.state.darkroom = state
             yield
 
-    app = FastAPI(
-        title="Darkroom", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    app = Starlette(
+        routes=[*routes(), route("/openapi.json", {"GET": _document(config)})],
+        exception_handlers={ApiError: on_api_error, HTTPException: on_http_exception, Exception: on_crash},
+        lifespan=lifespan,
     )
-    for prefix in ("/openai/v1", "/v1"):
-        app.add_api_route(f"{prefix}/images/edits", edits.edit, methods=["POST"])
-        app.add_api_route(f"{prefix}/images/jobs", image_jobs.list_jobs, methods=["GET"])
-        app.add_api_route(f"{prefix}/images/jobs/{{id}}", image_jobs.read_job, methods=["GET"])
-        app.add_api_route(f"{prefix}/images/jobs/{{id}}/cancel", image_jobs.cancel_job, methods=["POST"])
-        app.add_api_route(f"{prefix}/keys", key_list.create_key, methods=["POST"])
-        app.add_api_route(f"{prefix}/keys", key_list.list_keys, methods=["GET"])
-        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.read_key, methods=["GET"])
-        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.revoke_key, methods=["DELETE"])
-        app.add_api_route(f"{prefix}/keys/{{id}}", key_list.change_key, methods=["PATCH"])
-        app.add_api_route(f"{prefix}/webhooks/secret", hooks.read_secret, methods=["GET"])
-        app.add_api_route(f"{prefix}/models", models.list_models, methods=["GET"])
-        app.add_api_route(f"{prefix}/models/{{id:path}}", models.read_model, methods=["GET"])
-    app.add_api_route("/v1/requests", requests.list_requests, methods=["GET"])
-    app.add_api_route("/v1/requests/{id}", requests.read_request, methods=["GET"])
-    app.add_api_route("/v1/requests/{id}/payload", requests.forget_payload, methods=["DELETE"])
-    app.add_api_route("/hooks/{provider}/{attempt}/{mac}", hooks.hear, methods=["POST"])
-    app.add_api_route("/files/{name}", files.read_file, methods=["GET"])
-    app.add_api_route("/files/{name}", files.read_file, methods=["HEAD"], include_in_schema=False)
-    app.add_api_route("/metrics", health.expose_metrics, methods=["GET"])
-    app.add_api_route("/healthz", health.healthz, methods=["GET"])
-    app.add_api_route("/readyz", health.readyz, methods=["GET"])
-    app.add_exception_handler(ApiError, on_api_error)
-    app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(Exception, on_crash)
-    described = document(config, VERSION)
-    app.openapi = lambda: described  # type: ignore[method-assign]
+    app.router.redirect_slashes = False
     edge = Edge(app, doors=lambda: app.state.darkroom.doors)
     return _shared(edge, config.gateway.cors_origins) if config.gateway.cors_origins else edge
 
@@ -203,6 +184,19 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             breakers=breakers,
             learning=learning,
         )
+
+
+def _document(config: Config) -> Endpoint:
+    """Answers with the OpenAPI document, which is made when it is first asked for."""
+
+    @cache
+    def body() -> bytes:
+        return json.dumps(document(config, VERSION), ensure_ascii=False).encode()
+
+    async def read_document(request: Request) -> Response:
+        return Response(body(), media_type="application/json")
+
+    return read_document
 
 
 def _bounds(settings: GatewaySettings) -> Bounds:

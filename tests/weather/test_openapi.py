@@ -16,6 +16,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from gateway.api.openapi.codes import CODES
+from gateway.api.routes import ALONE, PREFIXES, UNDER_BOTH
 from tests.weather.world import ALL, World, world
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,16 +57,12 @@ def test_it_is_an_openapi_document(document: dict[str, Any]) -> None:
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:
     """Each route with each of its methods, and nothing that is not there."""
-    routes = re.findall(
-        r'"((?:\{prefix\})?/[^"]*)", [a-z_.]+, methods=\["([A-Z]+)"\]', (ROOT / "gateway" / "app.py").read_text()
-    )
     served = {
-        (
-            path.replace("{prefix}", prefix).replace("{{id", "{id").replace("}}", "}").replace(":path", ""),
-            method.lower(),
-        )
-        for path, method in routes
-        for prefix in ("/openai/v1", "/v1")
+        (prefix + path.replace(":path", ""), method.lower())
+        for prefixes, table in ((PREFIXES, UNDER_BOTH), (("",), {**ALONE, "/openapi.json": {"GET": None}}))
+        for prefix in prefixes
+        for path, methods in table.items()
+        for method in methods
     }
 
     assert len(served) > 30

@@ -60,7 +60,8 @@ def document(config: Config, version: str) -> dict[str, Any]:
         "info": {
             "title": "Darkroom",
             "version": version,
-            "description": "OpenAI's `/images/edits` over many image providers. Both prefixes are the same.",
+            "description": "OpenAI's `/images/edits` over many image providers. Both prefixes are the same. "
+            "HEAD is answered wherever GET is.",
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.api.openapi import queries
-from gateway.api.openapi.shapes import Schema, ref
+from gateway.api.openapi.shapes import ANYTHING, Schema, ref
 from gateway.telemetry.metrics import CONTENT_TYPE
 from normalization.values import MEDIA_TYPES
 
@@ -246,23 +246,20 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=(403, 404),
     ),
     Operation(
-        id="probeFile",
-        method="head",
-        path="/files/{name}",
-        twice=False,
-        open=True,
-        doc="Whether a result picture is there.",
-        parameters=queries.FILE,
-        good={200: Good(doc="It is there.")},
-        errors=(403, 404),
-    ),
-    Operation(
         id="readMetrics",
         method="get",
         path="/metrics",
         twice=False,
         doc="All metrics in Prometheus' text format. Takes the admin's key.",
         good={200: Good(doc="The metrics.", content={CONTENT_TYPE: {"type": "string"}})},
+    ),
+    Operation(
+        id="readDocument",
+        method="get",
+        path="/openapi.json",
+        twice=False,
+        doc="This document.",
+        good={200: Good(doc="The document.", content={"application/json": ANYTHING})},
     ),
     Operation(
         id="readHealth",
