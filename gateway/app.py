@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import cache
@@ -17,7 +17,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -28,8 +27,10 @@ from gateway.access.keys import Keys
 from gateway.access.load import Load
 from gateway.access.rates import Rates
 from gateway.api import addresses
+from gateway.api.cors import Cors
 from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
+from gateway.api.gate import Gate
 from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.api.openapi import document
 from gateway.api.routes import Endpoint, route, routes
@@ -62,12 +63,6 @@ from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
 
 VERSION = "0.1.0"
-# What a script may read of an answer's headers.
-_EXPOSED = (
-    *("x-request-id", "retry-after", "x-should-retry", "idempotent-replayed", "location"),
-    *(f"x-darkroom-{name}" for name in ("job", "provider", "model", "cost", "attempts", "degraded")),
-    *(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")),
-)
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
 _KEEPALIVE_S = 4.0
@@ -96,14 +91,19 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
             app.state.darkroom = state
             yield
 
+    settings = config.gateway
+    table = routes(metrics=settings.metrics_port is None)
+    documents = [route("/openapi.json", {"GET": _document(config)})] if settings.docs else []
     app = Starlette(
-        routes=[*routes(), route("/openapi.json", {"GET": _document(config)})],
+        routes=[*table, *documents],
         exception_handlers={ApiError: on_api_error, HTTPException: on_http_exception, Exception: on_crash},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    edge = Edge(app, doors=lambda: app.state.darkroom.doors)
-    return _shared(edge, config.gateway.cors_origins) if config.gateway.cors_origins else edge
+    inner: ASGIApp = Gate(app, doors=lambda: app.state.darkroom.doors, hosts=settings.allowed_hosts)
+    if settings.cors_origins:
+        inner = Cors(inner, settings.cors_origins)
+    return Edge(inner, settings)
 
 
 @asynccontextmanager
@@ -214,18 +214,6 @@ def _strangers(settings: GatewaySettings) -> Guard:
         hosts=frozenset(settings.url_hosts_allow),
         denied=frozenset(settings.url_hosts_deny),
         discreet=True,
-    )
-
-
-def _shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The application, for scripts of these pages too. Outermost: a preflight has no key, and errors are to be read."""
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST", "PATCH", "DELETE"),
-        allow_headers=("*",),
-        expose_headers=_EXPOSED,
-        max_age=600,
     )
 
 

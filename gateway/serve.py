@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+from prometheus_client import start_http_server
 
 from gateway.access.keys import Keys, UnreadableKey
 from gateway.access.register import any_at_all
@@ -27,6 +29,7 @@ from gateway.opening import prepare_ledger
 from gateway.protocol import Patience, PatientProtocol
 from gateway.provider_keys import check_keys
 from gateway.settings import GatewaySettings
+from gateway.telemetry import metrics
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
@@ -60,6 +63,8 @@ def serve(host: str, port: int, workers: int) -> int:
             worker.start()
             stack.callback(worker.stop, config.gateway.grace_s)
             os.environ[EMBEDDED] = worker.url
+        if config.gateway.metrics_port is not None:
+            stack.callback(_expose_metrics(config.gateway.metrics_host, config.gateway.metrics_port))
         _raise_files()
         _greet(host, port)
         uvicorn.run(
@@ -74,9 +79,8 @@ def serve(host: str, port: int, workers: int) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
-            # Who may say for whom, and over which scheme, a request came. The library trusts this machine by itself.
-            proxy_headers=bool(config.gateway.trusted_proxies),
-            forwarded_allow_ips=list(config.gateway.trusted_proxies),
+            # Whom a request came from is for `trusted_proxies` to say: the library trusts this machine by itself.
+            proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(config.gateway.grace_s),
         )
@@ -95,6 +99,22 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
     )
     # It is only ever called, and unlike a class made here it can be handed to a process.
     return cast("type[PatientProtocol]", partial(PatientProtocol, patience=patience))
+
+
+def _expose_metrics(host: str, port: int) -> Callable[[], None]:
+    """Serve the metrics of all processes on a port of their own, from a thread of this one; returns what ends that."""
+    try:
+        server, thread = start_http_server(port, host, registry=metrics.collected())
+    except OSError as error:
+        where = f"{host}:{port}"
+        raise ConfigError([Mistake("gateway.toml", "gateway.metrics_port", where, f"a free port ({error})")]) from None
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
 
 
 def _raise_files() -> None:

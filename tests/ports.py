@@ -1,5 +1,6 @@
 """Ports of the loopback: one for a server that is about to start, and one at which nobody ever listens."""
 
+import atexit
 import itertools
 import os
 import socket
@@ -10,8 +11,6 @@ _FIRST, _LAST = 20_000, 32_000
 _ports = itertools.cycle(range(_FIRST, _LAST))
 for _ in range(os.getpid() * 97 % (_LAST - _FIRST)):
     next(_ports)
-
-_held: list[socket.socket] = []
 
 
 def free_port() -> int:
@@ -29,5 +28,5 @@ def dead_port() -> int:
     """A port that refuses connections for as long as this process lives: it is bound, and nobody listens."""
     held = socket.socket()
     held.bind(("127.0.0.1", 0))
-    _held.append(held)
+    atexit.register(held.close)
     return int(held.getsockname()[1])

@@ -38,13 +38,14 @@ ALONE: Mapping[str, Mapping[str, Endpoint]] = {
 }
 
 
-def routes() -> Iterator[Route]:
-    """All of them. HEAD is answered wherever GET is."""
+def routes(*, metrics: bool = True) -> Iterator[Route]:
+    """All of them, with the metrics where they have no port of their own. HEAD is answered wherever GET is."""
     for prefix in PREFIXES:
         for path, methods in UNDER_BOTH.items():
             yield route(prefix + path, methods)
     for path, methods in ALONE.items():
-        yield route(path, methods)
+        if metrics or path != "/metrics":
+            yield route(path, methods)
 
 
 def route(path: str, methods: Mapping[str, Endpoint]) -> Route:

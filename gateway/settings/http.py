@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from gateway.settings.kinds import Count, Origin, PublicUrl, Seconds, Whole
+from gateway.settings.kinds import Count, HostPattern, Origin, Port, PublicUrl, Seconds, Whole
 from normalization.rules import Frozen
 
 
@@ -26,7 +26,12 @@ class HttpSettings(Frozen):
 
     public_url: PublicUrl | None = None
     trusted_proxies: tuple[Network, ...] = ()
+    allowed_hosts: tuple[HostPattern, ...] = ()
     cors_origins: tuple[Origin, ...] = ()
+    hsts_s: Whole = 0
+    docs: bool = True
+    metrics_port: Port | None = None
+    metrics_host: str = "127.0.0.1"
     keep_alive_s: Seconds = 10
     header_timeout_s: Seconds = 10
     send_timeout_s: Seconds = 60

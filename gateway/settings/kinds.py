@@ -15,6 +15,7 @@ OnDisconnect = Literal["finish", "cancel"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Whole = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 def _origin(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from prometheus_client import (
+    REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -80,11 +81,16 @@ LAG = Histogram("darkroom_event_loop_lag_seconds", "How late the event loop wake
 
 def expose() -> bytes:
     """All metrics in Prometheus' text format: of every process when the server runs in several."""
+    return generate_latest(collected())
+
+
+def collected() -> CollectorRegistry:
+    """What there is to expose: of every process when the server runs in several."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest()
+        return REGISTRY
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return registry
 
 
 def forget_process() -> None:

@@ -104,6 +104,10 @@ def test_pages_that_may_call() -> None:
         assert "access-control-allow-credentials" not in answer.headers
     assert "x-darkroom-job" in models.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in stranger.headers
+    assert (stranger.status_code, stranger.json()["error"]["code"]) == (403, "origin_not_allowed")
+    for answer in (preflight, stranger):  # as everywhere
+        assert answer.headers["x-request-id"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
     with pytest.raises(ConfigError, match="cors_origins"):
         load(SHIPPED, {"DARKROOM_GATEWAY__CORS_ORIGINS": '["*"]'})
 
@@ -112,3 +116,68 @@ def test_what_is_no_network() -> None:
     """A proxy's name is no address: it is told with the setting."""
     with pytest.raises(ConfigError, match="trusted_proxies"):
         load(SHIPPED, {"DARKROOM_GATEWAY__TRUSTED_PROXIES": '["proxy.example.org"]'})
+
+
+ADMIN = {"authorization": "Bearer a-key"}
+
+
+def test_hosts_that_are_answered_for() -> None:
+    """By name, below a name, on any port; a probe comes by an address, and is answered all the same."""
+    hosts = '["images.example.org", "*.internal.example.org", "::1"]'
+    with world(environ={**KEYS, "DARKROOM_GATEWAY__ALLOWED_HOSTS": hosts}) as started:
+
+        def asked(host: str, path: str = "/v1/models") -> httpx.Response:
+            return httpx.get(f"{started.url}{path}", headers={**ADMIN, "host": host})
+
+        own = [
+            "images.example.org",
+            "IMAGES.example.org:8443",
+            "a.internal.example.org",
+            "images.example.org.",
+            "[::1]:8000",
+        ]
+        others = ["evil.example.org", "internal.example.org", "images.example.org.evil.example", "127.0.0.1", "[", ""]
+        for host in own:
+            assert asked(host).status_code == 200, host
+        for host in others:
+            refused = asked(host)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (421, "host_not_allowed"), host
+        assert asked("127.0.0.1", "/healthz").status_code == 200
+        assert asked("127.0.0.1", "/files/none.png").status_code == 421
+
+
+def test_addresses_have_the_host_that_a_trusted_proxy_names(tmp_path: Path) -> None:
+    """Only where it is trusted; otherwise a caller could have a picture's address lead elsewhere."""
+    for trusted, origin in (("[]", None), ('["127.0.0.1"]', "https://images.example.org")):
+        with serving(tmp_path, environ={**KEYS, "DARKROOM_GATEWAY__TRUSTED_PROXIES": trusted}) as served:
+            answer = httpx.post(
+                f"{served.base_url}/images/edits",
+                data={"model": "lanczos-bp", "prompt": "a cup"},
+                files={"image": ("in.png", tiny())},
+                headers={**ADMIN, "x-forwarded-proto": "https", "x-forwarded-host": "images.example.org"},
+                timeout=60,
+            )
+
+        assert answer.json()["data"][0]["url"].startswith(f"{origin or served.root}/files/")
+
+
+def test_browsers_are_told_to_come_by_https() -> None:
+    """On what came by https, and on nothing else: on the rest it would be ignored, or a lie."""
+    environ = {**KEYS, "DARKROOM_GATEWAY__TRUSTED_PROXIES": '["127.0.0.1"]', "DARKROOM_GATEWAY__HSTS_S": "31536000"}
+    with world(environ=environ) as started:
+        plain = httpx.get(f"{started.url}/healthz")
+        secure = httpx.get(f"{started.url}/healthz", headers={"x-forwarded-proto": "https"})
+        refused = httpx.get(f"{started.url}/v1/models", headers={"x-forwarded-proto": "https"})
+
+    assert "strict-transport-security" not in plain.headers
+    assert refused.status_code == 401
+    for answer in (secure, refused):
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_the_document_can_be_taken_away() -> None:
+    """As an address that does not exist."""
+    with world(environ={**KEYS, "DARKROOM_GATEWAY__DOCS": "false"}) as started:
+        answer = httpx.get(f"{started.url}/openapi.json", headers=ADMIN)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")

@@ -210,6 +210,7 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
         lifespan="on",
         log_config=None,
         ws="none",
+        proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
     server = _Gateway(settings)

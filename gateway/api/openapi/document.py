@@ -52,6 +52,8 @@ def document(config: Config, version: str) -> dict[str, Any]:
     """OpenAPI 3.1, with the models and limits of a config."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
+        if operation.path == "/metrics" and config.gateway.metrics_port is not None:
+            continue
         for prefix, suffix in _PREFIXES.items() if operation.twice else [("", "")]:
             paths.setdefault(prefix + operation.path, {})[operation.method] = _operation(operation, suffix)
     return {

@@ -11,8 +11,8 @@ from gateway.api.openapi.shapes import ANYTHING, Schema, ref
 from gateway.telemetry.metrics import CONTENT_TYPE
 from normalization.values import MEDIA_TYPES
 
-# What any request may be answered with: the head of it is wrong, nobody or the wrong one asks, the server fails.
-ALWAYS = (400, 408, 431, 500, 503)
+# What any request may be answered with: its head is wrong, or meant for another server; or this one fails.
+ALWAYS = (400, 408, 421, 431, 500, 503)
 GUARDED = (401, 403)
 
 
