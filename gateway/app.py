@@ -52,6 +52,7 @@ from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
 from gateway.settings import GatewaySettings
+from gateway.settings.kinds import revealed
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
@@ -136,7 +137,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
         stored = Files(open_store(settings.files_url, data), ttl=timedelta(seconds=settings.files_ttl_s))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
-        rates = Rates(settings.limits_url)
+        rates = Rates(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
         doors = Doors(keys, ledger.database, rates, remember_s=settings.keys_remembered_s)
         breakers = Breakers(settings.breaker(), time.monotonic)
@@ -151,7 +152,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         reports = Reports(ledger.database)
-        secrets = await open_secrets(ledger.database, settings.webhook_secret)
+        secrets = await open_secrets(ledger.database, revealed(settings.webhook_secret))
         jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
         postman = Postman(ledger.database, callers, strangers, secrets, posted=ledger.posted)
         # It ends after the jobs: their callers are told as well.

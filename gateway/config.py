@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gateway.mistakes import ConfigError, Mistake, explain
 from gateway.overrides import Override, overlay
+from gateway.secret_files import fill
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
 from normalization.convert import CONVERTERS
 from normalization.emulate import EMULATIONS
@@ -61,6 +62,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     }
     sections, names = tuple(documents), tuple(documents["models"])
     changed = overlay(documents, environ)
+    _fill_secrets(documents, folder / "gateway.toml", changed)
     mistakes = _strays(changed, sections, names)
     gateway = _validate(GatewayFile, documents["gateway"], folder / "gateway.toml", changed, ("gateway",), mistakes)
     providers = _validate(
@@ -90,6 +92,21 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         denied=standard.denied,
         models=models,
     )
+
+
+def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str, ...], Override]) -> None:
+    names = [name for name in GatewaySettings.model_fields if f"{name}_file" in GatewaySettings.model_fields]
+    places = {f"{name}_file": ("gateway", "gateway", f"{name}_file") for name in names}
+    where = {
+        key: f"environment variable {changed[place].variable}" if place in changed else str(path)
+        for key, place in places.items()
+    }
+    table = documents["gateway"].get("gateway")
+    if isinstance(table, dict):
+        for name in fill(table, names, where):
+            # A wrong one is blamed on the variable that named its file.
+            if (place := places[f"{name}_file"]) in changed:
+                changed["gateway", "gateway", name] = changed[place]
 
 
 def _strays(

@@ -17,6 +17,7 @@ from gateway.database.reader import opened
 from gateway.jobs.reports import Filter, Page, Told, forget_some, read_one, read_page
 from gateway.jobs.sums import By, Spent, spent
 from gateway.routing.pricing import MICROS
+from gateway.settings.kinds import revealed
 from gateway.tables import columns
 
 _HEAD = ("id", "created (UTC)", "state", "model", "provider", "seconds", "cost USD")
@@ -81,7 +82,7 @@ def costs(by: By, since: float | None, *, as_json: bool) -> int:
 def _ledger(*, writes: bool = False) -> Any:
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
-    return opened(config.gateway.ledger_url, data, writes=writes)
+    return opened(revealed(config.gateway.ledger_url), data, writes=writes)
 
 
 def _print_json(value: Any) -> None:

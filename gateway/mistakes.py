@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from gateway.overrides import Override
 
@@ -52,11 +52,28 @@ def explain(
         mistake = Mistake(
             f"environment variable {override.variable}" if override else where,
             key,
-            _found(item),
+            _HIDDEN if _is_secret(schema, path) else _found(item),
             _expected(item, schema, path),
         )
         found.setdefault((mistake.where, key), mistake)
     return list(found.values())
+
+
+_HIDDEN = "a value that is not shown"
+
+
+def _is_secret(schema: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether a place of the schema is a secret, whose value stays out of what is told of it."""
+    owners = [schema]
+    for part in path[:-1]:
+        inner = [m for o in owners if part in o.model_fields for m in _models(o.model_fields[part].annotation)]
+        owners = inner or owners
+    fields = [owner.model_fields[path[-1]] for owner in owners if path and path[-1] in owner.model_fields]
+    return any(_holds_secret(field.annotation) for field in fields)
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(_holds_secret(argument) for argument in typing.get_args(annotation))
 
 
 # pydantic puts the branch of a union into the location: it is no key of the reader's file.

@@ -18,12 +18,13 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.processes import Processes
 from gateway.mistakes import ConfigError, Mistake
 from gateway.settings import GatewaySettings
+from gateway.settings.kinds import revealed
 
 
 def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
     """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
     try:
-        writer = open_engine(settings.ledger_url, data, writes=True)
+        writer = open_engine(revealed(settings.ledger_url), data, writes=True)
         migrate(writer)
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
@@ -43,7 +44,7 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
 async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
     """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
     writer = await asyncio.to_thread(prepare_ledger, settings, data)
-    reader = open_engine(settings.ledger_url, data, writes=False)
+    reader = open_engine(revealed(settings.ledger_url), data, writes=False)
     database = Database(writer, reader)
     locks = data / "processes" if is_embedded(writer) else None
     processes = Processes(database, lease_s=settings.lease_s, folder=locks)

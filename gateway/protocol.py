@@ -13,6 +13,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.errors import ApiError, envelope
+from gateway.target import settle_host
 from gateway.telemetry import metrics
 
 # What is still coming in when its answer is out is thrown away for so long, as nginx does: a connection that is closed
@@ -130,6 +131,10 @@ class PatientProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        try:
+            settle_host(self.url, self.parser.get_http_version(), self.headers)
+        except ApiError as error:
+            self._stop(error)
         super().on_headers_complete()
 
     @override

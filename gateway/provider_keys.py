@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.mistakes import ConfigError, Mistake
+from gateway.secret_files import read_secret
 from gateway.settings import ProvidersFile
 
-# Far above any list of keys: what is larger is not one.
-_MOST_BYTES = 64 * 1024
+_WANTED = "a key, or one a line"
 
 
 def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -26,9 +26,9 @@ def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> 
         where, place = "providers.toml", f"{name}.key_file"
         if any(keys):
             raise _mistake(where, place, f"a file, and {settings.key_env} is set as well", "one of the two")
-        keys = [line.strip() for line in _read(Path(settings.key_file), where, place).splitlines()]
+        keys = [line.strip() for line in read_secret(Path(settings.key_file), where, place, _WANTED).splitlines()]
         if not any(keys):
-            raise _mistake(where, place, f"no key in {settings.key_file}", "a key, or one a line")
+            raise _mistake(where, place, f"no key in {settings.key_file}", _WANTED)
     keys = [key for key in dict.fromkeys(keys) if key]
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise _mistake(where, place, "a key that no header can hold", "printable characters without spaces")
@@ -40,19 +40,6 @@ def check_keys(providers: ProvidersFile, environ: Mapping[str, str]) -> None:
     for name, settings in providers:
         if hasattr(settings, "key_env"):
             keys_of(providers, name, environ)
-
-
-def _read(path: Path, where: str, place: str) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise _mistake(where, place, f"more than {_MOST_BYTES} bytes in {path}", "a key, or one a line")
-        return data.decode()
-    except OSError as error:
-        raise _mistake(where, place, f"{path}: {error.strerror}", "a file that can be read") from None
-    except UnicodeDecodeError:
-        raise _mistake(where, place, f"{path}: not text", "a key, or one a line") from None
 
 
 def _mistake(where: str, place: str, found: str, expected: str) -> ConfigError:

@@ -23,6 +23,7 @@ from gateway.database.reader import opened
 from gateway.names import NONE
 from gateway.opening import prepare_ledger
 from gateway.routing.pricing import MICROS
+from gateway.settings.kinds import revealed
 from gateway.tables import columns
 
 _HEAD = ("id", "name", "state", "budget", "spent USD", "rpm", "jobs at once", "may use")
@@ -52,7 +53,7 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
 def change(args: argparse.Namespace, *, as_json: bool) -> int:
     """Change what a key may, and print it. Raises ConfigError for the ledger's."""
     config, now = _config(), time.time()
-    with opened(config.gateway.ledger_url, _data(), writes=True) as engine, engine.begin() as connection:
+    with opened(revealed(config.gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
         grant = register.find(connection, args.id)
         if grant is None:
             return _unknown(args.id)
@@ -65,7 +66,7 @@ def change(args: argparse.Namespace, *, as_json: bool) -> int:
 
 def show_all(*, as_json: bool) -> int:
     """Print every key, without the keys themselves. Raises ConfigError."""
-    with opened(_config().gateway.ledger_url, _data()) as engine, engine.begin() as connection:
+    with opened(revealed(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
         found = register.all_told(connection, time.time())
     if as_json:
         _print_json(listed([described(grant, spent) for grant, spent in found], more=False))
@@ -78,7 +79,7 @@ def show_all(*, as_json: bool) -> int:
 
 def show(key: str, *, as_json: bool) -> int:
     """Print one key. Raises ConfigError."""
-    with opened(_config().gateway.ledger_url, _data()) as engine, engine.begin() as connection:
+    with opened(revealed(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
         found = register.told(connection, key, time.time())
     if found is None:
         return _unknown(key)
@@ -92,7 +93,7 @@ def show(key: str, *, as_json: bool) -> int:
 def revoke(key: str, *, as_json: bool) -> int:
     """Revoke a key: servers take no call with it any more, within seconds. Raises ConfigError."""
     now = time.time()
-    with opened(_config().gateway.ledger_url, _data(), writes=True) as engine, engine.begin() as connection:
+    with opened(revealed(_config().gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
         found = register.told(connection, key, now) if register.revoke(connection, key, now) else None
     if found is None:
         return _unknown(key)

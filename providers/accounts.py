@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from typing_extensions import override
@@ -72,6 +73,7 @@ class Accounts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._adapters = {key.id: make(key) for key in keys}
+        self._keys = keys
         self._first = next(iter(self._adapters.values()))
         self._ring = Keyring(tuple(self._adapters), park_s=park_s, clock=clock)
         self.name = self._first.name
@@ -100,7 +102,8 @@ class Accounts:
             if errors and asyncio.get_running_loop().time() >= job.deadline:
                 break
             try:
-                return _signed(await self._adapters[account].submit(job, _Signed(link, account)), account)
+                with self._hidden():
+                    return _signed(await self._adapters[account].submit(job, _Signed(link, account)), account)
             except ProviderError as error:
                 self._ring.heard(account, error)
                 if not rotates(error):
@@ -115,14 +118,16 @@ class Accounts:
         adapter = self._adapters.get(account)
         if adapter is not None or not account:
             try:
-                return await (adapter or self._first).wait(handle, deadline, link)
+                with self._hidden():
+                    return await (adapter or self._first).wait(handle, deadline, link)
             except ProviderError as error:
                 # A held job is refused only here: no other key is tried for it, but the next submit knows.
                 if adapter is not None and handle.held:
                     self._ring.heard(account, error)
                 raise
         try:
-            return await self._first.wait(handle, deadline, link)
+            with self._hidden():
+                return await self._first.wait(handle, deadline, link)
         except Expired:
             raise
         except ProviderError as error:
@@ -135,7 +140,8 @@ class Accounts:
         adapter = self._adapters.get(account) if account else self._first
         if adapter is None:
             raise Unknown(f"{self.name}: the answer to the submit was lost; {_gone(account)}")
-        handle = await adapter.find(sent)
+        with self._hidden():
+            handle = await adapter.find(sent)
         return _signed(handle, account) if handle and account else handle
 
     async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
@@ -147,7 +153,17 @@ class Accounts:
 
     async def cancel(self, handle: Handle) -> None:
         """Cancel with the job's own key; with the first one where that is configured no more."""
-        await self._adapters.get(handle.data.get(_ACCOUNT, ""), self._first).cancel(handle)
+        with self._hidden():
+            await self._adapters.get(handle.data.get(_ACCOUNT, ""), self._first).cancel(handle)
+
+    @contextmanager
+    def _hidden(self) -> Iterator[None]:
+        """Keep the keys out of what an error says: a provider may say back what it was sent."""
+        try:
+            yield
+        except ProviderError as error:
+            error.hide(part for key in self._keys for part in (key.reveal(), *key.reveal().split(":")))
+            raise
 
 
 def _signed(handle: Handle, account: str) -> Handle:

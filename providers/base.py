@@ -16,7 +16,8 @@ ProviderError
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal, Protocol
@@ -59,6 +60,34 @@ class ProviderError(Exception):
         self.cost = cost
         if unbilled or cost is not None:
             self.billed = bool(cost)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Take texts out of the message: a provider may say back what it was sent."""
+        hidden = self.message
+        for secret in secrets:
+            hidden = without(hidden, secret)
+        if hidden != self.message:
+            self.message, self.args = hidden, (hidden,)
+
+
+# Where a text is longer, so much of its beginning is looked for: a message may hold no more of it.
+_HEAD = 24
+# Shorter texts are words of any sentence.
+_LEAST = 8
+
+
+def without(text: str, secret: str) -> str:
+    """The text with an ellipsis wherever the secret, or as much of its beginning as a message would show, stands."""
+    secret = " ".join(secret.split())
+    if len(secret) < _LEAST:
+        return text
+    at = text.find(secret[:_HEAD])
+    while at >= 0:
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(secret, text[at:], strict=False))
+        end = at + sum(1 for _ in alike)
+        text = f"{text[:at]}…{text[end:]}"
+        at = text.find(secret[:_HEAD], at + 1)
+    return text
 
 
 class Rejected(ProviderError):

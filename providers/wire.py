@@ -137,15 +137,16 @@ async def read_capped(response: httpx.Response, cap: int, took: Callable[[int], 
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > cap:
         raise TooLarge(f"is larger than {cap} bytes")
-    # A BytesIO gives its bytes away without copying them, which joining a list would.
-    buffer = io.BytesIO()
-    async for chunk in response.aiter_bytes():
-        if buffer.tell() + len(chunk) > cap:
-            raise TooLarge(f"is larger than {cap} bytes")
-        if took is not None:
-            took(len(chunk))
-        buffer.write(chunk)
-    return buffer.getvalue()
+    # A BytesIO gives its bytes away without copying them, which joining a list would. It is closed, so that an error
+    # that is kept for a while, with its frames, does not keep the bytes.
+    with io.BytesIO() as buffer:
+        async for chunk in response.aiter_bytes():
+            if buffer.tell() + len(chunk) > cap:
+                raise TooLarge(f"is larger than {cap} bytes")
+            if took is not None:
+                took(len(chunk))
+            buffer.write(chunk)
+        return buffer.getvalue()
 
 
 async def read_json(body: bytes) -> Json:
@@ -224,6 +225,7 @@ def _decoded(text: str) -> Json:
 _DATA_URI = re.compile(r"data:[\w.+/-]*[;,][^\s\"'<>]*")
 _QUERY = re.compile(r"(https?://[^\s?\"'<>]*)\?[^\s\"'<>]*")
 # Keys, tokens and pictures without their prefix; no word of a sentence is this long.
+_KEY = re.compile(r"\b(?:(?:Bearer|Key|Token)\s+(?=\S*[0-9])[^\s\"'<>,;]{6,}|(?:r8_|SG_|sk-|afk_|whsec_)[\w+/=-]{6,})")
 _BLOB = re.compile(r"[\w+/=:-]{40,}")
 
 
@@ -231,7 +233,7 @@ def excerpt(text: str, limit: int = 200) -> str:
     """Return what may be shown of a foreign message: printable, one line, `limit` characters, no picture, no key."""
     # The expressions only ever see a beginning: a message may be a megabyte of anything.
     text = text[: limit * 20]
-    text = _BLOB.sub("…", _QUERY.sub(r"\1?…", _DATA_URI.sub("data:…", text)))
+    text = _BLOB.sub("…", _KEY.sub("…", _QUERY.sub(r"\1?…", _DATA_URI.sub("data:…", text))))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -5,7 +5,7 @@ Kubernetes' own schemas come with the validator. There is none of Compose offlin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from gateway.config import SHIPPED, load
+from gateway.settings.kinds import revealed
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
@@ -38,9 +39,12 @@ def compose() -> Any:
     return document(DEPLOY / "compose.yaml")
 
 
-def settings(found: Mapping[str, str]) -> Iterator[str]:
-    """The names that are not among those that are read by themselves."""
-    yield from (name for name in found if name not in OWN)
+def settings(found: Mapping[str, str], secrets: Path) -> dict[str, str]:
+    """The variables that are settings, the files of the secrets being in another folder."""
+    here = {name: value for name, value in found.items() if name not in OWN}
+    return {
+        name: str(secrets / Path(value).name) if name.endswith("_URL_FILE") else value for name, value in here.items()
+    }
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -62,13 +66,16 @@ def test_all_manifests_are_applied() -> None:
     assert sorted(manifest("kustomization")["resources"]) == [path.name for path in MANIFESTS]
 
 
-def test_settings_exist(compose: Any) -> None:
+def test_settings_exist(compose: Any, tmp_path: Path) -> None:
     """The shipped config takes each variable: a name that nobody knows is a mistake there."""
+    ledger = manifest("secret")["stringData"]["ledger_url"]
+    (tmp_path / "ledger_url").write_text(f"{ledger}\n")
     for environ in (compose["services"]["gateway"]["environment"], manifest("configmap")["data"]):
         assert all(name.startswith("DARKROOM_") for name in environ)
-        config = load(SHIPPED, {name: environ[name] for name in settings(environ)})
+        config = load(SHIPPED, settings(environ, tmp_path))
         assert config.gateway.image_isolation == "process"
-        assert config.gateway.limits_url == "redis://redis:6379/0"
+        assert revealed(config.gateway.limits_url) == "redis://redis:6379/0"
+        assert revealed(config.gateway.ledger_url) == ledger
         assert config.providers.replicate.key_file
     with pytest.raises(Exception, match="trusted_proxy"):
         load(SHIPPED, {"DARKROOM_GATEWAY__TRUSTED_PROXY": "[]"})
@@ -122,7 +129,7 @@ def test_secrets_are_files(compose: Any) -> None:
             assert not variable.endswith(("_KEY", "_TOKEN", "_PASSWORD")), variable
             assert "@" not in str(value)
     keys = {item["key"] for item in manifest("deployment")["spec"]["template"]["spec"]["volumes"][2]["secret"]["items"]}
-    assert keys < manifest("secret")["stringData"].keys()
+    assert keys == manifest("secret")["stringData"].keys()
 
 
 def test_no_way_to_the_metadata() -> None:

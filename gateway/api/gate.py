@@ -123,8 +123,9 @@ def _adding(send: Send, headers: Mapping[str, str]) -> Send:
 
 
 def _host(address: str) -> str | None:
-    """The host in an address; None where it has none, or cannot be read."""
+    """The host in an address; None where it has none, cannot be read, or comes behind a user's name."""
     try:
-        return urlsplit(address).hostname
+        parts = urlsplit(address)
+        return None if "@" in parts.netloc else parts.hostname
     except ValueError:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,7 +44,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         message = f"Unknown request URL: {method} {path}. The main one is POST /openai/v1/images/edits."
         return respond(ApiError(404, message, code="unknown_url"))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or ""
+        allowed = ", ".join(sorted(Headers(error.headers).get("allow", "").split(", ")))
         message = f"{method} is not allowed on {path}: use {allowed}."
         return respond(ApiError(405, message, code="method_not_allowed", headers={"allow": allowed}))
     phrase = HTTPStatus(error.status_code).phrase

@@ -80,12 +80,14 @@ def _sqlite(path: Path, *, writes: bool) -> Engine:
     def connected(connection: sqlite3.Connection, record: Any) -> None:
         # The driver's own idea of when a transaction begins is too late; the listener below says it.
         connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        _switch_to_wal(connection)
         for pragma in (
-            "journal_mode=WAL",
             # NORMAL may lose the last commits with the power: these are about money.
             "synchronous=FULL",
-            f"busy_timeout={_BUSY_MS}",
             "foreign_keys=ON",
+            # What is deleted, a prompt for one, is overwritten.
+            "secure_delete=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -94,6 +96,19 @@ def _sqlite(path: Path, *, writes: bool) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Have the file written ahead. SQLite does not wait for others who switch a new file in the same instant."""
+    end = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _not_taken() -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.jobs.journal import CallLink, Journal, Stopped
@@ -51,6 +51,19 @@ class Calls:
         Cancelling it cancels the job upstream, unless the journal is leaving: then it stays for another process.
         Raises ProviderError, Cancelled, LedgerDown and Superseded.
         """
+        try:
+            return await self._make(attempt, payload, deadline, journal)
+        except ProviderError as error:
+            error.hide(_texts(dict(payload)))
+            raise
+        except Cancelled as stopped:
+            if stopped.error is not None:
+                stopped.error.hide(_texts(dict(payload)))
+            raise
+
+    async def _make(
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal
+    ) -> Outcome:
         provider = self.providers[attempt.provider]
         limit = min(deadline, _now() + self.attempt_timeout)
         job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit)
@@ -176,6 +189,19 @@ async def _insist(provider: Provider, handle: Handle, limit: float, link: CallLi
                 raise
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _texts(value: Value) -> Iterator[str]:
+    """What a payload says in sentences or addresses: a provider's message may hold it, the log and the ledger not."""
+    if isinstance(value, str):
+        if " " in value or "://" in value:
+            yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _now() -> float:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, SecretStr
 
 from gateway.settings.kinds import Seconds
 from normalization.rules import Frozen
 
 
-def _redis(text: str) -> str:
-    if not text.startswith(("redis://", "rediss://", "redis+unix://")):
+def _redis(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("redis://", "rediss://", "redis+unix://")):
         raise ValueError("expected an address such as redis://redis:6379/0")
-    return text
+    return secret
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 
 
 class AccessSettings(Frozen):
-    """Keys and their limits."""
+    """Keys and their limits. A `…_file` has the secret of that name in it, instead."""
 
-    limits_url: RedisUrl | None = Field(None, repr=False)
+    limits_url: RedisUrl | None = None
+    limits_url_file: str = ""
     keys_remembered_s: Seconds = 2

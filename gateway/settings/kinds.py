@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
 ResponseFormat = Literal["url", "b64_json", "both"]
 OnDisconnect = Literal["finish", "cancel"]
@@ -59,18 +59,24 @@ def _host_pattern(text: str) -> str:
     return f"*.{host}" if text.startswith("*.") else host
 
 
-def _whsec(text: str) -> str:
+def _whsec(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
     try:
         size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
     except ValueError:
         size = 0
     if not text.startswith("whsec_") or not 24 <= size <= 64:
         raise ValueError("expected whsec_ and 24 to 64 bytes in base64, as: whsec_$(openssl rand -base64 32)")
-    return text
+    return secret
 
 
-WebhookSecret = Annotated[str, AfterValidator(_whsec)]
+WebhookSecret = Annotated[SecretStr, AfterValidator(_whsec)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Origin = Annotated[str, AfterValidator(_origin)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """What a secret setting says, for the one who uses it: everywhere else it shows itself as stars."""
+    return None if secret is None else secret.get_secret_value()

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from gateway.settings.kinds import Seconds, WebhookSecret
 from normalization.rules import Frozen
 
 
+def _database(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite://")):
+        raise ValueError("expected an address such as postgresql://user:password@host/database")
+    return secret
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+
+
 class LedgerSettings(Frozen):
-    """The ledger."""
+    """The ledger. A `…_file` has the secret of that name in it, instead."""
 
     idempotency_ttl_s: Seconds = 86_400
     join_window_s: Seconds = 900
     lease_s: Annotated[float, Field(ge=1)] = 15
-    ledger_url: str | None = Field(None, repr=False)
+    ledger_url: DatabaseUrl | None = None
+    ledger_url_file: str = ""
     ledger_ttl_s: Seconds = 90 * 86_400
     parameters_ttl_s: Seconds = 90 * 86_400
     keep_parameters: bool = True
-    webhook_secret: WebhookSecret | None = Field(None, repr=False)
+    webhook_secret: WebhookSecret | None = None
+    webhook_secret_file: str = ""

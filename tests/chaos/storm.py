@@ -60,9 +60,9 @@ class Storm(Faults):
         self._ends = tuple(Fault(kind="job", word=word) for word in ENDS[provider])
 
     @override
-    def next(self, op: Op) -> Fault | None:
+    def next(self, op: Op, headers: Mapping[str, str] | None = None) -> Fault | None:
         self.asked[op] += 1
-        scripted = super().next(op)
+        scripted = super().next(op, headers)
         if scripted is not None or self._random.random() >= self.share:
             return scripted
         self.met += 1

@@ -149,13 +149,23 @@ def _wait_until_ready(process: subprocess.Popen[bytes], root: str, status: int, 
     until(ready, f"/readyz answers {status}\n{log.read_text()}")
 
 
+def _left(below: set[int]) -> list[Process]:
+    """Those of some processes that are still there a second later: a helper of the library's ends after its parent."""
+    deadline = time.monotonic() + 1
+    while left := [line for line in processes() if line.pid in below and line.state[0] != "Z"]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return left
+
+
 def _stop(served: Served) -> None:
     below = {line.pid for line in served.descendants()}
     served.process.send_signal(signal.SIGTERM)
     try:
         code = served.process.wait(STOP_S)
     finally:
-        left = [line for line in processes() if line.pid in below and line.state[0] != "Z"]
+        left = _left(below)
         for line in left:
             os.kill(line.pid, signal.SIGKILL)
     log = served.log.read_text()

@@ -170,7 +170,7 @@ def test_wrong_method(client: OpenAI, path: str) -> None:
         call(path, cast_to=object)
 
     check(caught.value, 405, "method_not_allowed", None)
-    assert caught.value.response.headers["allow"] == ("GET" if path == "/models" else "POST")
+    assert caught.value.response.headers["allow"] == ("GET, HEAD" if path == "/models" else "POST")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "image/png", "application/x-www-form-urlencoded", ""])

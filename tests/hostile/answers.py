@@ -49,7 +49,7 @@ def _delivered(name: str, body: Callable[[], bytes], **headers: str) -> Spoilt:
 def _pictures() -> Iterator[Spoilt]:
     yield _delivered("a profile that inflates to 200 MB", _profile_bomb)
     yield _delivered(
-        "a gzip bomb under a picture's name", lambda: gzip.compress(bytes(40 << 20)), content_encoding="gzip"
+        "a gzip bomb under a picture's name", lambda: gzip.compress(bytes(300 << 20)), content_encoding="gzip"
     )
     yield _delivered("a gzip bomb as itself", lambda: gzip.compress(bytes(30 << 20)))
     yield _delivered("a compression that nobody knows", tiny, content_encoding="zstd-9")

@@ -29,6 +29,9 @@ def _paths() -> Iterator[Hostile]:
         "/openai/v1/../../etc/passwd",
         "/openai/v1/images/edits/",
         "//openai/v1/images/edits",
+        "//v1/models",
+        "//evil.example/v1/models",
+        "/v1//images/edits",
         "/v1/requests/../../etc/passwd",
         "/v1/requests/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
         "/metrics/../healthz",
@@ -135,6 +138,8 @@ def _headers() -> Iterator[Hostile]:
     )
     yield hostile("host: a stranger's", _host("evil.example"), 403, "loopback_only")
     yield hostile("host: rebound", _host("127.0.0.1.evil.example:80"), 403, "loopback_only")
+    for target in ("http://evil.example/v1/models", "http://evil.example@127.0.0.1/v1/models", "ws://[::2]/v1/models"):
+        yield hostile(f"target: {target}", _get(target), 403, "loopback_only")
     yield hostile("host: nothing", _host(""), 403, "loopback_only")
     yield hostile("host: brackets", _host("[::1"), 403, "loopback_only")
     yield hostile("host: a user before it", _host("127.0.0.1@evil.example"), 403, "loopback_only")

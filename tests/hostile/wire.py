@@ -116,6 +116,10 @@ def _broken() -> Iterator[Hostile]:
         ("a space in the path", b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         ("a path of Latin-1", b"GET /\xe4 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         ("an empty path", b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ("a target without a host", b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ("no host", b"GET /healthz HTTP/1.1\r\n\r\n"),
+        ("two hosts", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"),
+        ("a request's id over two lines", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\r\n b\r\n\r\n"),
     ):
         yield hostile(f"http: {name}", functools.partial(bytes, message), 400, _NOT_HTTP)
     yield hostile(

@@ -12,7 +12,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -143,11 +143,11 @@ class Apiframe:
         self.books.requests.append((request.method, request.url.path))
         headers = dict(request.headers)
         self.seen.append(Seen(method=request.method, path=request.url.path, headers=headers, body=body))
-        return await play(request, self.faults.next(op), carry_out)
+        return await play(request, self.faults.next(op, request.headers), carry_out)
 
     async def _upload(self, request: Request) -> Response:
         async def carry_out() -> Response:
-            if refused := _locked(request):
+            if refused := _locked(request, self.faults.keys):
                 return refused
             async with request.form() as form:
                 file = form.get("file")
@@ -172,7 +172,7 @@ class Apiframe:
 
     async def _upscale(self, request: Request) -> Response:
         async def carry_out() -> Response:
-            if refused := _locked(request):
+            if refused := _locked(request, self.faults.keys):
                 return refused
             try:
                 body = json.loads(await request.body())
@@ -230,7 +230,7 @@ class Apiframe:
 
     async def _job(self, request: Request) -> Response:
         async def carry_out() -> Response:
-            if refused := _locked(request):
+            if refused := _locked(request, self.faults.keys):
                 return refused
             name = request.path_params["id"]
             if not _UUID.fullmatch(name):
@@ -360,11 +360,11 @@ def signed(key: str, form: Literal["raw", "hex"], body: bytes) -> dict[str, str]
     return {"x-webhook-signature": f"sha256={made.hexdigest()}"}
 
 
-def _locked(request: Request) -> Response | None:
+def _locked(request: Request, others: Container[str]) -> Response | None:
     given = request.headers.get("x-api-key")
     if given is None:
         return _error(401, "API key is required")
-    return None if given == KEY else _error(401, "Invalid API key")
+    return None if given == KEY or given in others else _error(401, "Invalid API key")
 
 
 def _accepted(name: str, state: str) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import socket
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 Op: TypeAlias = Literal["submit", "job", "poll", "result", "download", "upload", "cancel", "list"]
-Kind: TypeAlias = Literal["answer", "hang", "cut", "cut_within", "drip", "truncate", "endless", "job"]
+Kind: TypeAlias = Literal["answer", "hang", "cut", "cut_within", "drip", "truncate", "endless", "job", "echo"]
 
 _FOREVER_S = 3600.0
 
@@ -33,6 +33,7 @@ class Fault:
     breaks the connection before the answer and `cut_within` in the middle of it, `drip` sends one byte each `seconds`,
     `truncate` sends half of the body as if it were whole, `endless` never stops. With `after` the request is carried
     out before its answer goes wrong: a submit is taken. `job` is what becomes of a job, in `word`: the simulator's own.
+    `echo` answers `status` with what it was sent, first the `word`: "headers" or "body".
     """
 
     kind: Kind = "answer"
@@ -56,6 +57,10 @@ class Faults:
     def __init__(self) -> None:
         self._next: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
+        self.keys: dict[str, Fault] = {}
+        """Keys that a submit is not taken with, each with what it meets; for all else they are good."""
+        self.refused: Counter[str] = Counter()
+        """How many submits came with each of them."""
 
     def script(self, op: Op, *faults: Fault | None) -> None:
         """Let the next requests of this kind go wrong like this, one after another; None goes well."""
@@ -69,8 +74,13 @@ class Faults:
         self._next.clear()
         self._always.clear()
 
-    def next(self, op: Op) -> Fault | None:
-        """Return what goes wrong with the request that is here now."""
+    def next(self, op: Op, headers: Mapping[str, str] | None = None) -> Fault | None:
+        """Return what goes wrong with the request that is here now, in its turn, or for the key in its headers."""
+        given = f"{headers.get('authorization', '')} {headers.get('x-api-key', '')}" if headers else ""
+        for key, fault in self.keys.items() if op == "submit" else ():
+            if key in given:
+                self.refused[key] += 1
+                return fault
         waiting = self._next[op]
         return waiting.popleft() if waiting else self._always.get(op)
 
@@ -204,6 +214,8 @@ async def play(request: Request, fault: Fault | None, carry_out: Callable[[], Aw
         await asyncio.sleep(_FOREVER_S)
     if fault.kind == "answer":
         return _answer(fault)
+    if fault.kind == "echo":
+        return _echo(request, await request.body(), fault)
     if fault.kind == "endless":
         return StreamingResponse(_endless(), media_type="image/png")
     body = bytes(good.body)
@@ -219,6 +231,16 @@ def _answer(fault: Fault) -> Response:
     if isinstance(fault.body, bytes | str):
         return Response(fault.body, fault.status, headers)
     return JSONResponse(fault.body, fault.status, headers)
+
+
+def _echo(request: Request, body: bytes, fault: Fault) -> Response:
+    keys = {name: value for name, value in request.headers.items() if name in ("authorization", "x-api-key")}
+    headers, sent = f"we got {keys} at {request.url}", f"we got {body[:4000].decode(errors='replace')}"
+    said = f"{headers}, {sent}" if fault.word == "headers" else f"{sent}, {headers}"
+    document = {"detail": said, "error": said, "message": said, "title": said, "errors": [said], "status": "FAILED"}
+    return JSONResponse(
+        document, fault.status, {**{f"x-echo-{name}": text for name, text in keys.items()}, **fault.headers}
+    )
 
 
 async def _half(request: Request, body: bytes) -> AsyncIterator[bytes]:

@@ -62,7 +62,7 @@ class Desk:
             own["x-fal-request-id"] = response.headers.get("x-fal-request-id", str(uuid.uuid4()))
             return response
 
-        fault = self.faults.next(op)
+        fault = self.faults.next(op, request.headers)
         response = await play(request, fault, noted)
         if host != "media" and (fault is None or fault.kind != "answer"):
             response.headers.update(own)

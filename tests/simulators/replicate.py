@@ -139,7 +139,9 @@ class Simulator:
             self._requests.append((request.method, request.url.path))
             if op == "submit":
                 self.headers.append(dict(request.headers))
-            response = await play(request, self.faults.next(op), lambda: self._authorised(request, handler))
+            response = await play(
+                request, self.faults.next(op, request.headers), lambda: self._authorised(request, handler)
+            )
             response.headers["ratelimit-remaining"] = "599" if op == "submit" else "2999"
             response.headers["ratelimit-reset"] = "1"
             response.headers["date"] = formatdate(time.time() + self.clock_s, usegmt=True)

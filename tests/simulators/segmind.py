@@ -177,7 +177,7 @@ class Segmind:
         self.books.requests.append((request.method, request.url.path))
         headers = dict(request.headers)
         self.seen.append(Seen(method=request.method, path=request.url.path, headers=headers, body=body))
-        return await play(request, self.faults.next(op), carry_out)
+        return await play(request, self.faults.next(op, request.headers), carry_out)
 
     async def _v2(self, request: Request) -> Response:
         async def carry_out() -> Response:
@@ -387,7 +387,7 @@ class Segmind:
         given = request.headers.get("x-api-key")
         if given is None:
             return JSONResponse(_NO_KEY, 401)
-        return None if given == KEY else JSONResponse(_BAD_KEY, 401)
+        return None if given == KEY or given in self.faults.keys else JSONResponse(_BAD_KEY, 401)
 
     def _limited(self) -> Response | None:
         minute = int(time.time() // 60)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from gateway.config import SHIPPED, load
 from gateway.jobs.execute import Executor
 from gateway.jobs.job import Jobs
@@ -20,7 +22,7 @@ from providers.base import Upstream
 @asynccontextmanager
 async def ledger(folder: Path, url: str | None = None, **settings: Any) -> AsyncIterator[Ledger]:
     """One process's ledger, in a folder or at an address."""
-    changed = {"lease_s": 1.0, **settings, "ledger_url": url}
+    changed = {"lease_s": 1.0, **settings, "ledger_url": None if url is None else SecretStr(url)}
     async with open_ledger(load(SHIPPED, {}).gateway.model_copy(update=changed), folder) as opened:
         yield opened
 
