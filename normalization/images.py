@@ -63,11 +63,10 @@ def finish(data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, t
     Bytes that are right already stay as they are, but for their metadata; otherwise they are decoded once and encoded
     once. Raises BadImage where they cannot be decoded or the result is too large for the format.
     """
-    transcode = next((step for step in reversed(steps) if isinstance(step, Transcode)), Transcode(format=header.format))
-    resizes = [step for step in steps if isinstance(step, Resize)]
+    transcode, resizes = _wanted(header, steps)
     opaque = transcode.opaque or transcode.format in _OPAQUE
     black = _blackness(data, header)
-    if _is_right(header, transcode.format, resizes) and not (opaque and header.alpha):
+    if _may_stay(header, transcode, resizes):
         return strip(Image(data=data, header=header)), (*black, *_unused_quality(transcode))
     notes = [*black, *_losses_of_decoding(header)]
     picture = _decoded(scan(data))
@@ -82,6 +81,23 @@ def finish(data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, t
     return _encoded(picture, transcode.format, transcode.quality), tuple(notes)
 
 
+def is_finished(data: bytes, header: Header, steps: Sequence[Step]) -> bool:
+    """Whether `finish` would give these very bytes back, with nothing to say of them: it costs next to nothing then."""
+    transcode, resizes = _wanted(header, steps)
+    plain = not header.metadata and transcode.quality is None and not _may_be_black(data, header)
+    return plain and _may_stay(header, transcode, resizes)
+
+
+def _wanted(header: Header, steps: Sequence[Step]) -> tuple[Transcode, list[Resize]]:
+    last = next((step for step in reversed(steps) if isinstance(step, Transcode)), Transcode(format=header.format))
+    return last, [step for step in steps if isinstance(step, Resize)]
+
+
+def _may_stay(header: Header, transcode: Transcode, resizes: Iterable[Resize]) -> bool:
+    opaque = transcode.opaque or transcode.format in _OPAQUE
+    return _is_right(header, transcode.format, resizes) and not (opaque and header.alpha)
+
+
 def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool:
     """Whether the bytes need no decoding for their format, size, position and colours."""
     return (
@@ -94,12 +110,16 @@ def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool
 
 def _blackness(data: bytes, header: Header) -> tuple[str, ...]:
     """What to say of a picture that is black all over. Providers blank what their filters refuse, and call it done."""
-    if len(data) > header.width * header.height * _FLAT_BYTES_PER_PIXEL:
+    if not _may_be_black(data, header):
         return ()
     grey = _decoded(scan(data)).convert("L")
     if grey.histogram()[_BLACK_LEVEL + 1 :] != [0] * (255 - _BLACK_LEVEL):
         return ()
     return ("The picture is black all over: the provider's safety filter may have blanked it.",)
+
+
+def _may_be_black(data: bytes, header: Header) -> bool:
+    return len(data) <= header.width * header.height * _FLAT_BYTES_PER_PIXEL
 
 
 def _decoded(found: Scan) -> Pillow.Image:

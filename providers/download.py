@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
@@ -14,7 +13,7 @@ import pybase64
 
 from providers.base import Expired, Undecodable, Unfinished
 from providers.guard import Forbidden, Guard
-from providers.http import Transport, Unanswered, polling
+from providers.http import READ_BYTES, Client, Transport, Unanswered, polling
 from providers.polling import jitter
 from providers.wire import TooLarge, read_capped
 
@@ -64,15 +63,14 @@ def strangers_client(
             resolver=guard.resolver(),
             keepalive_timeout=keepalive_s,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=READ_BYTES, trust_env=False
+        )
 
-    return httpx.AsyncClient(
-        transport=Transport(verify=tls, trust_env=False, client=session),
+    return Client(
+        Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S, pool=None),
         headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": accept},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        follow_redirects=False,
-        trust_env=False,
     )
 
 

@@ -286,6 +286,8 @@ class Fal:
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")
         result = Result(answer=answer, headers=response.headers, run_s=None)
+        # They hold what was sent, of which nobody has need any more.
+        del body, response, raw
         try:
             return await self._results.outcome(result, usd, deadline)
         except Gone as exc:

@@ -21,6 +21,7 @@ class Held:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
 
     def start(self, job: str, work: Coroutine[None, None, Outcome]) -> None:
         """Begin the work of a job."""
@@ -63,15 +64,22 @@ class Held:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for expiry in self._expiries.values():
+            expiry.cancel()
         self._tasks.clear()
+        self._expiries.clear()
 
     def _keep(self, job: str, task: asyncio.Task[Outcome]) -> None:
         """Keep an ended job for a while, for a `wait` that comes late."""
         if not task.cancelled():
             # Nobody may ever ask; asyncio calls that an error nobody saw.
             task.exception()
-        asyncio.get_running_loop().call_later(_KEEP_S, self._forget, job, task)
+        if self._tasks.get(job) is task:
+            self._expiries[job] = asyncio.get_running_loop().call_later(_KEEP_S, self._forget, job, task)
 
     def _forget(self, job: str, task: asyncio.Task[Outcome]) -> None:
         if self._tasks.get(job) is task:
             del self._tasks[job]
+            # Its timer would keep the pictures in memory until it runs out.
+            if (expiry := self._expiries.pop(job, None)) is not None:
+                expiry.cancel()

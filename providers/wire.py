@@ -6,7 +6,6 @@ pieces of encoded JSON, and cut out of an answer before it is decoded.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -22,6 +21,7 @@ import pybase64
 
 from normalization.values import Image, Value
 from providers.base import Rejected, Undecodable
+from providers.gather import Gathered
 
 # JSON as it came, with decoded data URIs as leaves.
 Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | None"
@@ -137,16 +137,18 @@ async def read_capped(response: httpx.Response, cap: int, took: Callable[[int], 
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > cap:
         raise TooLarge(f"is larger than {cap} bytes")
-    # A BytesIO gives its bytes away without copying them, which joining a list would. It is closed, so that an error
-    # that is kept for a while, with its frames, does not keep the bytes.
-    with io.BytesIO() as buffer:
+    gathered = Gathered()
+    try:
         async for chunk in response.aiter_bytes():
-            if buffer.tell() + len(chunk) > cap:
+            if gathered.size + len(chunk) > cap:
                 raise TooLarge(f"is larger than {cap} bytes")
             if took is not None:
                 took(len(chunk))
-            buffer.write(chunk)
-        return buffer.getvalue()
+            gathered.add(chunk)
+    except BaseException:
+        gathered.clear()
+        raise
+    return gathered.bytes()
 
 
 async def read_json(body: bytes) -> Json:

@@ -24,6 +24,7 @@ _REDIS_S = 0.5
 # How long a Redis that failed is left alone: each try costs a caller the time above.
 _REST_S = 5.0
 _CONNECTIONS = 16
+_EXPIRE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,15 @@ class Rate:
         return max(1, math.ceil(self.reset_s))
 
 
+class _Memory(MemoryStorage):
+    """The library's own, which throws away what has expired once a second, and not from a new thread every 10 ms."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "timer":
+            value.interval, value.daemon = _EXPIRE_S, True
+        super().__setattr__(name, value)
+
+
 class Rates:
     """Counts calls over a moving minute: in memory, or in a Redis that all processes share.
 
@@ -56,7 +66,7 @@ class Rates:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        self._own = MovingWindowRateLimiter(MemoryStorage())
+        self._own = MovingWindowRateLimiter(_Memory())
         self._pool = _pool(url) if url is not None else None
         self._shared = _limiter(self._pool) if self._pool is not None else None
         self._rests_until = 0.0

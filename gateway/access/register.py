@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from gateway.access.budget import Budget
 from gateway.access.grant import Grant
 from gateway.database.schema import KEYS, SPENDING
+
+_SPENT = select(SPENDING.c.spent).where(SPENDING.c.key == bindparam("of_key"), SPENDING.c.period == bindparam("of"))
 
 
 def add(connection: Connection, grant: Grant) -> None:
@@ -80,10 +82,13 @@ def revoke(connection: Connection, key: str, at: float) -> bool:
     return bool(connection.execute(there).rowcount) or find(connection, key) is not None
 
 
-def spent_in(connection: Connection, key: str, period: str) -> int:
-    """What a key has spent in a period, by the period's name, with what is held for jobs that go on: micro-dollars."""
-    row = select(SPENDING.c.spent).where(SPENDING.c.key == key, SPENDING.c.period == period)
-    return int(connection.execute(row).scalar() or 0)
+def spent_in(connection: Connection, key: str, period: str) -> int | None:
+    """What a key has spent in a period, by the period's name, with what is held for jobs that go on: micro-dollars.
+
+    None where the period has no account yet.
+    """
+    found: int | None = connection.execute(_SPENT, {"of_key": key, "of": period}).scalar()
+    return found
 
 
 def told(connection: Connection, key: str, now: float) -> tuple[Grant, int] | None:
@@ -98,7 +103,7 @@ def all_told(connection: Connection, now: float) -> list[tuple[Grant, int]]:
 
 
 def _spent_now(connection: Connection, grant: Grant, now: float) -> int:
-    return spent_in(connection, grant.id, grant.budget.period(now).name) if grant.budget else 0
+    return (spent_in(connection, grant.id, grant.budget.period(now).name) or 0) if grant.budget else 0
 
 
 def _listed(names: frozenset[str] | None) -> Sequence[str] | None:

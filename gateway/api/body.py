@@ -76,10 +76,8 @@ class _Pace:
         self._came = 0
 
     @property
-    def left_s(self) -> float | None:
-        """How long the next bytes may take: what came fast buys as much as one more window. None without a floor."""
-        if not self._floor:
-            return None
+    def left_s(self) -> float:
+        """How long the next bytes may take: what came fast buys as much as one more window."""
         return max(_WINDOW_S, min(self._came / self._floor, 2 * _WINDOW_S)) - self._waited
 
     def came(self, size: int, waited_s: float) -> None:
@@ -113,19 +111,23 @@ async def _paced(chunks: AsyncIterator[bytes], floor: int) -> AsyncIterator[byte
     """The chunks as they come. Raises ApiError 408 for a sender that is slower than the floor."""
     pace = _Pace(floor)
     now = asyncio.get_running_loop().time
-    while True:
-        began = now()
-        try:
-            async with asyncio.timeout(pace.left_s):
+    try:
+        # One timeout, moved on: a new one for each chunk costs more than reading it.
+        async with asyncio.timeout(None) as limit:
+            while True:
+                began = now()
+                limit.reschedule(began + pace.left_s)
                 chunk = await anext(chunks, None)
-        except TimeoutError:
-            metrics.CUT.labels("body").inc()
-            message = f"The request's body came at less than {floor} bytes per second."
-            raise ApiError(408, message, code="request_timeout") from None
-        if chunk is None:
-            return
-        pace.came(len(chunk), now() - began)
-        yield chunk
+                # What is done with it is not waiting for the sender.
+                limit.reschedule(None)
+                if chunk is None:
+                    return
+                pace.came(len(chunk), now() - began)
+                yield chunk
+    except TimeoutError:
+        metrics.CUT.labels("body").inc()
+        message = f"The request's body came at less than {floor} bytes per second."
+        raise ApiError(408, message, code="request_timeout") from None
 
 
 async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,7 +50,48 @@ async def edit(request: Request) -> Response:
         raise failures.overloaded(error.limit) from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What is left of a request once its job goes on. What was sent is the job's, which lets go of it when it can."""
+
+    placed: Placed
+    order: Order
+    delivery: Delivery
+    stream: bool
+    deadline_s: float
+
+
 async def _edit(request: Request, state: State, hold: Hold) -> Response:
+    begun = await _begin(request, state, hold)
+    if isinstance(begun, Response):
+        return begun
+    placed, delivery = begun.placed, begun.delivery
+    links = Links.of(state, state.config.gateway.public_url or origin_of(request))
+    if begun.order.mode == "background":
+        return await accepted(request, state, begun.order, placed)
+    caller = Caller(request, state.jobs, placed)
+    until = asyncio.get_running_loop().time() + begun.deadline_s + _END_S
+    if begun.stream:
+        return Events(
+            _events(state, caller, placed, delivery, until, links),
+            keep_alive=state.config.gateway.keep_alive_s,
+            headers=reply.job_headers(placed),
+            gone=lambda: caller.gone,
+            closed=lambda delivered: caller.close(delivered=delivered),
+        )
+    try:
+        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
+    except BaseException as error:
+        caller.close(delivered=isinstance(error, ApiError))
+        if isinstance(error, Gone):
+            return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
+        raise
+    reply.count(placed, finished, delivered)
+    return reply.answer(placed, finished, delivered, notes, lambda whole: caller.close(delivered=whole))
+
+
+async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Response:
+    """Read a request and have its job begun, or found; or answer it at once. Raises ApiError, Overloaded and Busy."""
     settings = state.config.gateway
     form = await _form(request, settings, hold)
     state.load.check_jobs()
@@ -85,29 +127,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
                 raise failures.no_route(asked.model, choice)
             raise _output_too_large(asked, choice.candidates, settings)
     state.jobs.when_over(placed.id, hold.pass_on())
-    links = Links.of(state, settings.public_url or origin_of(request))
-    if order.mode == "background":
-        return await accepted(request, state, order, placed)
-    caller = Caller(request, state.jobs, placed)
-    until = asyncio.get_running_loop().time() + deadline_s + _END_S
-    delivery = Delivery.of(asked)
-    if asked.stream:
-        return Events(
-            _events(state, caller, placed, delivery, until, links),
-            keep_alive=settings.keep_alive_s,
-            headers=reply.job_headers(placed),
-            gone=lambda: caller.gone,
-            closed=lambda delivered: caller.close(delivered=delivered),
-        )
-    try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
-    except BaseException as error:
-        caller.close(delivered=isinstance(error, ApiError))
-        if isinstance(error, Gone):
-            return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
-        raise
-    reply.count(placed, finished, delivered)
-    return reply.answer(placed, finished, delivered, notes, lambda whole: caller.close(delivered=whole))
+    return _Begun(placed=placed, order=order, delivery=Delivery.of(asked), stream=asked.stream, deadline_s=deadline_s)
 
 
 async def _form(request: Request, settings: GatewaySettings, hold: Hold) -> Form:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import io
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from gateway.api.body import FormLimits, feed, off_loop
 from gateway.api.errors import ApiError, invalid
 from gateway.api.pictures import encoded_room, file_too_large, from_base64, picture_name
 from normalization.nesting import excerpt
+from providers.gather import Gathered
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf'[;\s]+({_WORD})\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;"]*))\s*', re.DOTALL)
@@ -112,8 +112,7 @@ class _Reader:
         self._headers: dict[str, str] = {}
         self._heading = _Heading("text", "", None, "", "")
         self._room = 0
-        # BytesIO hands its buffer over as bytes without a copy, so that a picture is written once and never again.
-        self._data = io.BytesIO()
+        self._data = Gathered()
 
     def begin(self) -> None:
         self._begun += 1
@@ -136,7 +135,7 @@ class _Reader:
 
     def headers_finished(self) -> None:
         self._heading = heading = _heading(self._headers)
-        self._data = io.BytesIO()
+        self._data = Gathered()
         if heading.kind == "text":
             self._room = self._limits.max_text_bytes
             return
@@ -151,11 +150,10 @@ class _Reader:
         self._room -= end - start
         if self._room < 0:
             raise _over(self._heading, self._limits)
-        self._data.write(memoryview(data)[start:end])
+        self._data.add(memoryview(data)[start:end])
 
     def end(self) -> None:
-        self.parts.append((self._heading, self._data.getvalue()))
-        self._data = io.BytesIO()
+        self.parts.append((self._heading, self._data.bytes()))
 
     def finish(self) -> None:
         self.finished = True

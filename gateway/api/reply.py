@@ -22,8 +22,8 @@ from normalization.values import Image
 
 # The formats of OpenAI's own enum: typed clients fail on another word, so the key is left out for avif.
 _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
-# Encoding a larger picture takes long enough to be worth a thread.
-_INLINE_BYTES = 256 * 1024
+# Encoding a larger picture takes half a millisecond or more, which is worth a thread.
+_INLINE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

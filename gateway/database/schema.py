@@ -79,10 +79,11 @@ JOBS = _table(
     Column("charged", BigInteger, nullable=True),
     _text("charged_to", null=True),
     Index("jobs_by_idempotency_key", "key", "idempotency_key", unique=True),
-    Index("jobs_by_fingerprint", "fingerprint", "created_at"),
+    Index("jobs_by_fingerprint", "key", "fingerprint", "created_at"),
     Index("jobs_by_time", "created_at", "id"),
     Index("jobs_by_state", "state", "owner"),
     Index("jobs_by_key", "key", "created_at"),
+    Index("jobs_by_key_and_state", "key", "state"),
 )
 
 ATTEMPTS = _table(

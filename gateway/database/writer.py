@@ -28,6 +28,8 @@ T = TypeVar("T")
 Operation: TypeAlias = Callable[[Connection], T]
 
 _BATCH = 64
+# How long what nobody waits for may wait for something that somebody does, to share its commit.
+_LAZY_S = 0.02
 # How often one write is tried that lost against another process: a deadlock, a serialization failure.
 _TRIES = 3
 _RETRY_S = 0.5
@@ -48,13 +50,6 @@ class _Write:
     answer: asyncio.Future[Any] | None
     loop: asyncio.AbstractEventLoop | None
     began: float
-
-    def settle(self, result: object, error: BaseException | None) -> None:
-        """Wake whoever waits, on their own loop."""
-        if self.answer is None or self.loop is None:
-            return
-        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-            self.loop.call_soon_threadsafe(_wake, self.answer, result, error)
 
 
 class Database:
@@ -119,8 +114,10 @@ class Database:
             with contextlib.suppress(queue.Empty):
                 # While something is owed nobody may come, and it is tried again all the same.
                 batch.append(self._take(_RETRY_S if self._owed else None))
+                lazy_until = time.monotonic() + _LAZY_S
                 while len(batch) < _BATCH:
-                    batch.append(self._take(0))
+                    lazy = all(write is not None and write.answer is None for write in batch)
+                    batch.append(self._take(max(0.0, lazy_until - time.monotonic()) if lazy else 0))
             ended = None in batch
             self._safely([write for write in batch if write is not None])
         limit = time.monotonic() + _FLUSH_S
@@ -136,8 +133,7 @@ class Database:
             self._commit(batch)
         except Exception as error:  # noqa: BLE001 - a fault of ours; whoever waits hears of it
             event("ledger.crashed", logging.ERROR, exc_info=True)
-            for write in batch:
-                write.settle(None, LedgerDown(type(error).__name__))
+            _settle([(write, None, LedgerDown(type(error).__name__)) for write in batch])
 
     def _take(self, timeout: float | None) -> _Write | None:
         return self._queue.get_nowait() if timeout == 0 else self._queue.get(timeout=timeout)
@@ -155,22 +151,31 @@ class Database:
 
     def _together(self, whole: Sequence[_Write]) -> bool:
         """Commit all; false where nothing was. An operation that fails by itself is taken back by itself."""
-        results: list[tuple[object, BaseException | None]] = []
         try:
-            with self._writer.begin() as connection:
-                for write in whole:
-                    try:
-                        with connection.begin_nested():
-                            results.append((write.run(connection), None))
-                    except DBAPIError:
-                        raise
-                    except Exception as refused:  # noqa: BLE001 - it belongs to whoever asked for this write
-                        results.append((None, refused))
+            # Savepoints cost as much as many an operation, and are seldom needed: without them, and if need be again.
+            results = self._results(whole, apart=False) or self._results(whole, apart=True)
         except (*_DOWN, DBAPIError):
             return False
-        for write, (result, error) in zip(whole, results, strict=True):
-            self._done(write, result, error)
+        self._done([(write, result, error) for write, (result, error) in zip(whole, results, strict=True)])
         return True
+
+    def _results(self, whole: Sequence[_Write], *, apart: bool) -> list[tuple[object, BaseException | None]]:
+        """Run all in one transaction. One that fails by itself is taken back where they are `apart`; else all are, and
+        nothing is returned."""
+        results: list[tuple[object, BaseException | None]] = []
+        with self._writer.connect() as connection, connection.begin() as transaction:
+            for write in whole:
+                try:
+                    with connection.begin_nested() if apart else contextlib.nullcontext():
+                        results.append((write.run(connection), None))
+                except DBAPIError:
+                    raise
+                except Exception as refused:  # noqa: BLE001 - it belongs to whoever asked for this write
+                    if not apart:
+                        transaction.rollback()
+                        return []
+                    results.append((None, refused))
+        return results
 
     def _alone(self, write: _Write) -> None:
         if self._owed and write.answer is None:
@@ -186,9 +191,9 @@ class Database:
                 self._refused(write, error)
                 return
             except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this write
-                self._done(write, None, error)
+                self._done([(write, None, error)])
                 return
-            self._done(write, result, None)
+            self._done([(write, result, None)])
             return
 
     def _refused(self, write: _Write, error: BaseException) -> None:
@@ -198,24 +203,38 @@ class Database:
         if write.answer is None:
             self._owed.append(write)
         else:
-            write.settle(None, LedgerDown(type(error).__name__))
+            _settle([(write, None, LedgerDown(type(error).__name__))])
 
-    def _done(self, write: _Write, result: object, error: BaseException | None) -> None:
+    def _done(self, done: Sequence[tuple[_Write, object, BaseException | None]]) -> None:
         self._failing = False
-        metrics.LEDGER_SECONDS.observe(time.perf_counter() - write.began)
-        if error is not None and write.answer is None:
-            # Nobody hears of it, and trying it again would change nothing.
-            event("ledger.refused", logging.ERROR, error=type(error).__name__, message=str(error)[:200])
-        write.settle(result, error)
+        now = time.perf_counter()
+        for write, _, error in done:
+            metrics.LEDGER_SECONDS.observe(now - write.began)
+            if error is not None and write.answer is None:
+                # Nobody hears of it, and trying it again would change nothing.
+                event("ledger.refused", logging.ERROR, error=type(error).__name__, message=str(error)[:200])
+        _settle(done)
 
 
-def _wake(answer: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(result)
+def _settle(done: Sequence[tuple[_Write, object, BaseException | None]]) -> None:
+    """Wake whoever waits, on their own loops, each of which is woken once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], object, BaseException | None]]] = {}
+    for write, result, error in done:
+        if write.answer is not None and write.loop is not None:
+            by_loop.setdefault(write.loop, []).append((write.answer, result, error))
+    for loop, answers in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+            loop.call_soon_threadsafe(_wake, answers)
+
+
+def _wake(answers: Sequence[tuple[asyncio.Future[Any], object, BaseException | None]]) -> None:
+    for answer, result, error in answers:
+        if answer.done():
+            continue
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -51,11 +51,17 @@ class Book(Journal):
         self._overdue = overdue
         self._shares: dict[int, float] = {}
 
+    def close(self) -> None:
+        """Tell nobody of anything any more. Without this the job, its book and its pictures hold each other."""
+        self._moved = self._overdue = _nothing
+
     @override
     async def sending(self, attempt: AttemptRow) -> None:
         ended, self.pending = self.pending, []
+        # Whoever has a key, or does not wait, was written down as the job was taken.
+        accepted = self._order.idempotency_key is not None or self._order.mode == "background"
         try:
-            await self._ledger.sending(self._order, attempt, ended)
+            await self._ledger.sending(self._order, attempt, ended, first=not (self.sent or accepted))
         except BaseException:
             self.pending = [*ended, *self.pending]
             raise
@@ -67,7 +73,11 @@ class Book(Journal):
     async def submitted(self, attempt: str, handle: Handle) -> None:
         self.sent = True
         self.going[attempt] = handle.provider
-        await self._ledger.submitted(attempt, handle, time.time())
+        if handle.held:
+            # Its name is ours, and nobody but this process can go on with it: there is nothing to wait for.
+            self._ledger.held(attempt, handle, time.time())
+        else:
+            await self._ledger.submitted(attempt, handle, time.time())
 
     @override
     def ended(self, attempt: AttemptRow) -> None:
@@ -117,3 +127,7 @@ class Book(Journal):
                 if (found := await self._ledger.attempt(attempt)) is not None and found.heard is not None:
                     return found.heard
         return None
+
+
+def _nothing() -> None:
+    pass

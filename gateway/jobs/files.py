@@ -56,8 +56,7 @@ class Files:
         notes = {"Content-Type": image.media_type, "Cache-Control": "private"}
         try:
             if isinstance(self._store, LocalStore):
-                await obstore.put_async(self._store, name, image.data)
-                await asyncio.to_thread(_settle, Path(self._store.prefix or "/"), name)
+                await asyncio.to_thread(_put, self._store, name, image.data)
             else:
                 await obstore.put_async(self._store, name, image.data, attributes=notes)
         except (BaseError, OSError) as error:
@@ -168,8 +167,10 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
     return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRIES_S)})
 
 
-def _settle(folder: Path, name: str) -> None:
-    """Bring a file, and its name, to the disk: what the ledger says of it has to be true after a power failure."""
+def _put(store: LocalStore, name: str, data: bytes) -> None:
+    """Write a file and bring it, with its name, to the disk: what the ledger says has to outlast a power failure."""
+    obstore.put(store, name, data)
+    folder = Path(store.prefix or "/")
     for path in (folder / name, folder):
         handle = os.open(path, os.O_RDONLY)
         try:

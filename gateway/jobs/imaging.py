@@ -80,6 +80,8 @@ class Imaging:
 
     async def finish(self, data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, tuple[str, ...]]:
         """Bring a provider's picture to what the caller asked for. Raises BadImage."""
+        if images.is_finished(data, header, steps):
+            return Image(data=data, header=header), ()
         pixels = header.width * header.height
         pixels += sum(step.size.pixels for step in steps if isinstance(step, Resize))
         async with self._budget(pixels):

@@ -216,6 +216,7 @@ class Jobs:
         self._live.pop(job.order.id, None)
         metrics.JOBS.dec()
         job.move()
+        job.book.close()
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
 

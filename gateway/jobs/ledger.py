@@ -19,12 +19,23 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.access.charging import charge, settle
-from gateway.database.engine import insert_new
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.processes import Processes
 from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json
 from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
+from gateway.jobs.statements import (
+    ATTEMPT,
+    END_OWN_JOB,
+    JOB,
+    JOB_IS_THERE,
+    NEW_ATTEMPT,
+    NEW_JOB,
+    SET_ATTEMPT,
+    SET_AWAITED_JOB,
+    SET_OWN_JOB,
+    unless_there,
+)
 from providers.base import Handle
 
 __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
@@ -112,33 +123,27 @@ class Ledger:
         """
         return await self.database.write(lambda connection: self._match(connection, order, retry))
 
-    async def sending(self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow]) -> None:
+    async def sending(
+        self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
+    ) -> None:
         """Write down that a request is about to leave that may buy something, before it does.
 
-        `ended` are attempts before it whose end is not written yet. Raises Superseded, LedgerDown, and Exceeded
-        where the key may not have it made: then nothing is written, and nothing may be sent.
+        `ended` are attempts before it whose end is not written yet; `first` says that nothing of the job seems to be
+        written so far. Raises Superseded, LedgerDown, and Exceeded where the key may not have it made: then nothing is
+        written, and nothing may be sent.
         """
 
         def write(connection: Connection) -> None:
-            self._own(connection, order, state="in_progress")
+            self._own(connection, order, new=first)
             for old in ended:
                 _save(connection, old)
             values = attempt_values(attempt)
-            # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
-            again = update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(sent=values["sent"])
-            if connection.execute(again).rowcount:
-                return
-            if order.allowance is not None:
-                charge(
-                    connection,
-                    order.id,
-                    order.key,
-                    order.allowance,
-                    whole=max(order.estimate, attempt.estimate),
-                    attempt=attempt.estimate,
-                    now=self._clock(),
-                )
-            connection.execute(insert(ATTEMPTS).values(values))
+            if connection.execute(unless_there(connection, ATTEMPTS), values).first() is None:
+                # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
+                connection.execute(SET_ATTEMPT, {"this": attempt.id, "sent": values["sent"]})
+            elif order.allowance is not None:
+                whole = max(order.estimate, attempt.estimate)
+                charge(connection, order.id, order.key, order.allowance, whole=whole, now=self._clock())
 
         await self.database.write(write)
 
@@ -147,22 +152,20 @@ class Ledger:
 
         Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
         """
-        kept = handle_to_json(handle)
-        values = {"state": "submitted", "handle": kept, "upstream_id": handle.id, "submitted_at": at}
-
-        def write(connection: Connection) -> None:
-            connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt).values(values))
-
         try:
-            await self._surely(write)
+            await self._surely(_submitted(attempt, handle, at))
         except IntegrityError as error:
             raise Claimed from error
+
+    def held(self, attempt: str, handle: Handle, at: float) -> None:
+        """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
+        self.database.later(_submitted(attempt, handle, at))
 
     def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""
 
         def write(connection: Connection) -> None:
-            self._own(connection, order, state="in_progress")
+            self._own(connection, order)
             for attempt in attempts:
                 _save(connection, attempt)
 
@@ -173,21 +176,28 @@ class Ledger:
         be) and Superseded."""
         at = self._clock()
 
+        values = {
+            "this": order.id,
+            "by": self.process,
+            "state": end.state,
+            "cost": end.cost,
+            "result": end.result,
+            "error": end.error,
+            "ended_at": at,
+            "owner": None,
+            "reached": 1.0 if end.state == "completed" else None,
+        }
+
         def write(connection: Connection) -> None:
-            self._own(connection, order, state="in_progress")
+            held = connection.execute(END_OWN_JOB, values).first()
+            if held is None:
+                # It ended before anything was written of it, or is another process's by now.
+                self._own(connection, order)
+                held = connection.execute(END_OWN_JOB, values).one()
             for attempt in attempts:
                 _save(connection, attempt)
-            values = {
-                "state": end.state,
-                "cost": end.cost,
-                "result": end.result,
-                "error": end.error,
-                "ended_at": at,
-                "owner": None,
-                "progress": 1.0 if end.state == "completed" else JOBS.c.progress,
-            }
-            connection.execute(update(JOBS).where(JOBS.c.id == order.id).values(values))
-            settle(connection, order.id, end.cost)
+            if held.charged_to is not None:
+                settle(connection, order.id, order.key, held.charged, held.charged_to, end.cost)
             if end.deliveries:
                 connection.execute(insert(DELIVERIES), list(end.deliveries))
 
@@ -199,8 +209,8 @@ class Ledger:
         """Write down how much of a job is done; nobody waits for it."""
 
         def write(connection: Connection) -> None:
-            mine = and_(JOBS.c.id == job, JOBS.c.owner == self.process)
-            if connection.execute(update(JOBS).where(mine).values(progress=share)).rowcount and deliveries:
+            values = {"this": job, "by": self.process, "progress": share}
+            if connection.execute(SET_OWN_JOB, values).rowcount and deliveries:
                 connection.execute(insert(DELIVERIES), list(deliveries))
 
         self.database.later(write)
@@ -209,16 +219,15 @@ class Ledger:
 
     def left(self, job: str, *, delivered: bool) -> None:
         """Write down that the caller who waited here is gone, with the whole answer or without it."""
-        values: Json = {"caller": None}
+        values: Json = {"this": job, "by": self.process, "caller": None}
         if delivered:
             values["delivered_at"] = self._clock()
-        mine = and_(JOBS.c.id == job, JOBS.c.caller == self.process)
-        self.database.later(lambda connection: connection.execute(update(JOBS).where(mine).values(values)))
+        self.database.later(lambda connection: connection.execute(SET_AWAITED_JOB, values))
 
     def release(self, job: str) -> None:
         """Let another process take a job at once."""
-        mine = and_(JOBS.c.id == job, JOBS.c.owner == self.process)
-        self.database.later(lambda connection: connection.execute(update(JOBS).where(mine).values(owner=None)))
+        values = {"this": job, "by": self.process, "owner": None}
+        self.database.later(lambda connection: connection.execute(SET_OWN_JOB, values))
 
     async def heard(self, attempt: str, name: str | None) -> AttemptRow | None:
         """Keep the provider's id of a job, as a webhook told it; the attempt, None where there is none. LedgerDown."""
@@ -252,7 +261,7 @@ class Ledger:
         """A job by its id. Raises LedgerDown."""
 
         def find(connection: Connection) -> JobRow | None:
-            row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
+            row = connection.execute(JOB, {"this": job}).first()
             return job_of(row) if row else None
 
         return await self.database.read(find)
@@ -305,16 +314,17 @@ class Ledger:
         # A background job's caller is gone as soon as it is accepted.
         caller = None if order.mode == "background" else self.process
         if order.idempotency_key is None:
-            connection.execute(insert(JOBS).values(self._new(order, caller)))
+            connection.execute(NEW_JOB, self._new(order, caller))
             return None
         same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
-        if self._insert_unless_there(connection, order, caller):
+        # Two processes that do so at once are told apart by the unique index.
+        if connection.execute(unless_there(connection, JOBS), self._new(order, caller)).first() is not None:
             return None
         found = job_of(connection.execute(select(JOBS).where(same).with_for_update()).one())
         if self._may_run_again(found, order):
             retired = update(JOBS).where(JOBS.c.id == found.order.id)
             connection.execute(retired.values(idempotency_key=None))
-            connection.execute(insert(JOBS).values(self._new(order, caller)))
+            connection.execute(NEW_JOB, self._new(order, caller))
             return None
         if caller is not None:
             connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
@@ -327,14 +337,8 @@ class Ledger:
             raise KeyReused
         return old or found.spent_nothing
 
-    def _insert_unless_there(self, connection: Connection, order: Order, caller: str | None) -> bool:
-        """Insert a keyed job; two processes that do so at once are told apart by the unique index."""
-        new = insert_new(connection, JOBS).values(self._new(order, caller))
-        # Postgres' driver does not count what was inserted.
-        return connection.execute(new.returning(JOBS.c.id)).first() is not None
-
-    def _new(self, order: Order, caller: str | None) -> Json:
-        return job_values(order, state="queued", owner=self.process, caller=caller)
+    def _new(self, order: Order, caller: str | None, state: str = "queued") -> Json:
+        return job_values(order, state=state, owner=self.process, caller=caller)
 
     def _match(self, connection: Connection, order: Order, retry: int) -> Matches:
         alike = (
@@ -342,7 +346,8 @@ class Ledger:
             .where(
                 JOBS.c.key == order.key,
                 JOBS.c.fingerprint == order.fingerprint,
-                JOBS.c.idempotency_key.is_(None),
+                # So written that no index of keys is taken for it, in which most jobs are alike.
+                func.coalesce(JOBS.c.idempotency_key, "") == "",
                 JOBS.c.created_at > self._clock() - self._join_window_s,
             )
             # First what nobody has had yet, then what has been asked for as often as this caller has asked.
@@ -363,15 +368,20 @@ class Ledger:
             return Matches(joined=found)
         return Matches(waiting=frozenset(waiting))
 
-    def _own(self, connection: Connection, order: Order, *, state: str) -> None:
-        """Make sure that the job is there and this process's. Raises Superseded."""
-        mine = update(JOBS).where(JOBS.c.id == order.id, JOBS.c.owner == self.process)
-        if connection.execute(mine.values(state=state)).rowcount:
-            return
-        if connection.execute(select(JOBS.c.id).where(JOBS.c.id == order.id)).first() is not None:
-            raise Superseded
+    def _own(self, connection: Connection, order: Order, *, new: bool = False) -> None:
+        """Make sure that the job is there, this process's and going on. Raises Superseded.
+
+        With `new` it is inserted without a look whether it is there, if it can be.
+        """
         caller = None if order.mode == "background" else self.process
-        connection.execute(insert(JOBS).values({**self._new(order, caller), "state": state}))
+        values = self._new(order, caller, "in_progress")
+        if new and connection.execute(unless_there(connection, JOBS), values).first() is not None:
+            return
+        if connection.execute(SET_OWN_JOB, {"this": order.id, "by": self.process, "state": "in_progress"}).rowcount:
+            return
+        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
+            raise Superseded
+        connection.execute(NEW_JOB, values)
 
     async def _surely(self, operation: Callable[[Connection], None]) -> None:
         """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""
@@ -382,8 +392,23 @@ class Ledger:
             raise
 
 
+def _submitted(attempt: str, handle: Handle, at: float) -> Callable[[Connection], None]:
+    values = {
+        "this": attempt,
+        "state": "submitted",
+        "handle": handle_to_json(handle),
+        "upstream_id": handle.id,
+        "submitted_at": at,
+    }
+
+    def write(connection: Connection) -> None:
+        connection.execute(SET_ATTEMPT, values)
+
+    return write
+
+
 def _attempt(connection: Connection, attempt: str) -> AttemptRow | None:
-    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt)).first()
+    row = connection.execute(ATTEMPT, {"this": attempt}).first()
     return attempt_of(row) if row else None
 
 
@@ -398,5 +423,5 @@ def _save(connection: Connection, attempt: AttemptRow) -> None:
     }
     if attempt.state == "ended":
         kept["sent"] = None
-    if not connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(kept)).rowcount:
-        connection.execute(insert(ATTEMPTS).values(values))
+    if not connection.execute(SET_ATTEMPT, {"this": attempt.id, **kept}).rowcount:
+        connection.execute(NEW_ATTEMPT, values)

@@ -57,6 +57,9 @@ class Excluded:
     throttled: bool = False
 
 
+_DRAW = random.Random()  # noqa: S311 - no secret
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The candidates in the order they are to be tried, and the rest."""
@@ -87,7 +90,7 @@ def choose(
             candidates.append(found)
         else:
             excluded.append(found)
-    ordered = _order(candidates, wish, wish.sort or strategy, draw or random.Random())  # noqa: S311 - no secret
+    ordered = _order(candidates, wish, wish.sort or strategy, draw or _DRAW)
     if not wish.allow_fallbacks:
         unused = [Excluded(route=c.route, reason="is a fallback, and allow_fallbacks=false") for c in ordered[1:]]
         ordered, excluded = ordered[:1], [*excluded, *unused]

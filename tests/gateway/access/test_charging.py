@@ -65,7 +65,7 @@ class Shop:
     async def spent(self) -> int:
         """What the key has spent in this month."""
         name = self.budget.period(time.time()).name
-        return await self.ledgers[1].database.read(lambda connection: register.spent_in(connection, KEY, name))
+        return await self.ledgers[1].database.read(lambda connection: register.spent_in(connection, KEY, name) or 0)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -227,7 +227,7 @@ async def test_who_charges_the_same_key_waits(server: Postgres, tmp_path: Path) 
         def hold(connection: Connection) -> None:
             """Take the last of it, and keep the transaction open."""
             assert first.allowance is not None
-            charge(connection, first.id, KEY, first.allowance, whole=PRICE, attempt=PRICE, now=time.time())
+            charge(connection, first.id, KEY, first.allowance, whole=PRICE, now=time.time())
             looked.set()
             go.wait(20)
 
