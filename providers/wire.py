@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ import pybase64
 from normalization.values import Image, Value
 from providers.base import Rejected, Undecodable
 from providers.gather import Gathered
+from providers.ids import token_hex
 
 # JSON as it came, with decoded data URIs as leaves.
 Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | None"
@@ -101,7 +101,7 @@ def _images(value: Value) -> Iterator[Image]:
 def _encode(payload: Mapping[str, Value]) -> Body:
     images: list[Image] = []
     # Drawn anew each time, so that no text of a caller can hold it.
-    mark = secrets.token_hex(16)
+    mark = token_hex(16)
 
     def leaf(value: object) -> str:
         if isinstance(value, Image):
@@ -163,9 +163,12 @@ def parse_json(body: bytes) -> Json:
 
     A data URI that is not valid base64 stays a string: what must be a picture is for the caller to say.
     """
-    mark = secrets.token_hex(16)
-    rest, pictures = _cut(body, mark)
+    mark = token_hex(16)
     try:
+        if b"data:" not in body and b"\\u" not in body:
+            plain: Json = json.loads(body)
+            return plain
+        rest, pictures = _cut(body, mark)
         value: Json = json.loads(rest)
         return _restore(value, mark, pictures)
     except (ValueError, RecursionError) as exc:

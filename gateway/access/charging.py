@@ -6,7 +6,7 @@ process or in several, none is sent that the budget does not reach for.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 
 from gateway.access.budget import Budget
 from gateway.access.grant import Allowance, AtCapacity, OverBudget
@@ -23,7 +23,8 @@ _HELD = select(JOBS.c.charged, JOBS.c.charged_to).where(JOBS.c.id == bindparam("
 _HOLD = update(JOBS).where(JOBS.c.id == bindparam("this"))
 _GOING = select(func.count()).where(
     JOBS.c.key == bindparam("of_key"),
-    JOBS.c.state.in_(_OPEN),
+    # Its words stand in it: a list would be written into the statement at each call.
+    JOBS.c.state.in_([literal_column(f"'{state}'") for state in _OPEN]),
     JOBS.c.charged.is_not(None),
     JOBS.c.id != bindparam("but"),
 )

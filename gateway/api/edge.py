@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,6 +14,7 @@ from gateway.api.handlers import internal, respond
 from gateway.settings.http import HttpSettings
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
+from providers.ids import token_hex
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # On every answer that does not say otherwise itself: none of ours is a page, and none belongs into a shared cache.
@@ -92,4 +92,4 @@ class Edge:
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{token_hex(12)}"

@@ -18,7 +18,7 @@ from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.image_jobs import accepted
-from gateway.api.placing import grant_of, order_of, origin_of, read_repeat
+from gateway.api.placing import grant_of, mode_of, order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
@@ -103,11 +103,12 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     _check_webhook(asked, state)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
-    order = order_of(request, asked, repeat, (), deadline_s, keep=False)
+    mode_of(request, asked)  # what it refuses is told before any picture is looked at
     placed: Placed | None = None
     if form.addressed:
         state.fetching.check(form)
         # A call that repeats another has its job without its pictures: they may be gone from where they were.
+        order = order_of(request, asked, repeat, (), deadline_s, keep=False)
         placed = None if dry else await _place(state, grant, order, (), repeat.retry)
     if placed is None:
         try:

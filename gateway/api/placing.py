@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gateway.api.keeping import kept
 from gateway.api.request import Asked
 from gateway.jobs.records import Mode, Order
 from gateway.routing.select import Candidate
+from providers.ids import token_hex
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _COUNT = re.compile(r"[0-9]{1,4}")
@@ -116,7 +116,7 @@ def order_of(
     now = time.time()
     plan = candidates[0].plan if candidates else None
     return Order(
-        id=f"img_{secrets.token_hex(12)}",
+        id=f"img_{token_hex(12)}",
         key=caller_of(request),
         idempotency_key=repeat.idempotency_key,
         fingerprint=repeat.fingerprint,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Value
 from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
+from providers.ids import token_hex
 
 T = TypeVar("T")
 # Between two tries to read back a picture from a store that is away.
@@ -321,7 +321,7 @@ def _finished(progress: _Progress, wanted: int) -> Finished:
 def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
     route, plan = candidate.route, candidate.plan
     return AttemptRow(
-        id=f"dr-{secrets.token_hex(12)}",
+        id=f"dr-{token_hex(12)}",
         job=job,
         number=number,
         provider=route.provider,

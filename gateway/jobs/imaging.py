@@ -14,12 +14,10 @@ from typing import TypeVar
 from gateway.isolation.decoders import Decoders
 from gateway.telemetry import metrics
 from normalization import images
-from normalization.headers import BadImage, Limits, check, sniff
+from normalization.headers import BadImage, Limits, check, is_quick, sniff
 from normalization.values import Header, Image, Resize, Step
 
 T = TypeVar("T")
-# Below this, looking at a picture's structure costs less than a change of thread.
-_INLINE_BYTES = 64 * 1024
 
 
 class Busy(Exception):
@@ -57,7 +55,8 @@ class Imaging:
 
     async def inspect(self, data: bytes) -> Image:
         """Read a picture's header and check its structure and size. Raises BadImage."""
-        if len(data) <= _INLINE_BYTES:
+        if is_quick(data):
+            # A change of thread costs more.
             return _inspect(data, self._limits)
         return await self._run(_inspect, data, self._limits)
 

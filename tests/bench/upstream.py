@@ -49,6 +49,8 @@ class Upstream:
         status, kind = 200, b"application/json"
         if path.startswith("/files/"):
             body, kind = self._picture, b"image/png"
+        elif path == "/v1/files":
+            status, body = 201, json.dumps({"urls": {"get": f"{self._root}/files/in.png"}}).encode()
         elif path.startswith("/v1/predictions"):
             status, body = self._replicate(scope["method"], path, b"".join(pieces))
         elif path.startswith("/predictions/"):

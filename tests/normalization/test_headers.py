@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from normalization.containers import base
 from normalization.exif import orientation
-from normalization.headers import BadImage, Limits, check, sniff
+from normalization.headers import BadImage, Limits, check, is_quick, sniff
 from normalization.values import Header
 from tests.normalization import pictures
-from tests.normalization.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, refusal
+from tests.normalization.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, raw_png, refusal
 
 CUT = ("truncated_image", "corrupt_image")
 PLAIN = {fmt: Header(format=fmt, width=64, height=48) for fmt in ALL}  # type: ignore[arg-type]
@@ -328,3 +328,18 @@ def _with_checksums(data: bytes) -> bytes:
         out += chunk(data[at + 4 : at + 8], data[at + 8 : at + 8 + length])
         at += 12 + length
     return out + data[at:]
+
+
+def test_what_is_read_in_a_moment() -> None:
+    """A PNG of many chunks is not, nor is a large file of another format: those are read beside the event loop."""
+    large = encoded(noise(420, 420), "png", compress_level=0)
+    many = raw_png((4, 4), 8, 2, b"", b"".join(chunk(b"IDAT", bytes(600)) for _ in range(120)))
+
+    assert len(large) > 500_000
+    assert is_quick(large)
+    assert is_quick(large[:-500_000])
+    assert len(many) > 70_000
+    assert not is_quick(many)
+    assert not is_quick(encoded(noise(420, 420), "bmp"))
+    assert not is_quick(large + bytes(1 << 20))
+    assert is_quick(b"")

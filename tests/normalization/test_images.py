@@ -248,3 +248,32 @@ def test_a_blanked_picture_is_named(fmt: str, target: Format) -> None:
     ):
         _, notes = pictures.done(data, Transcode(format=target))
         assert any("black all over" in note for note in notes) is told
+
+
+STEPS = (
+    Transcode(format="png"),
+    Transcode(format="jpeg"),
+    Transcode(format="webp", quality=80),
+    Transcode(format="gif"),
+    Transcode(format="png", opaque=True),
+    Resize(size=Size(width=48, height=32)),
+    Resize(size=Size(width=24, height=16)),
+)
+
+
+@pytest.mark.parametrize("name", READABLE)
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_finished_already(name: str, step: Resize | Transcode) -> None:
+    """`is_finished` says beforehand what `finish` would find: the very bytes, and nothing to tell."""
+    data = feature(name)
+    header = sniff(data)
+    given, notes = finish(data, header, [step])
+
+    assert images.is_finished(data, header, [step]) == (given.data is data and not notes)
+
+
+def test_a_black_picture_is_not_finished() -> None:
+    """It has to be looked at: a provider's filter may have blanked it."""
+    data = encoded(Image.new("RGB", (400, 300)), "png")
+
+    assert not images.is_finished(data, sniff(data), [Transcode(format="png")])

@@ -1,6 +1,7 @@
 """Jobs from their beginning to their end: joined, left, cancelled, handed over, taken up; over a real database."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from gateway.jobs.execute import Finished
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.job import Jobs
 from gateway.jobs.ledger import KeyReused, Ledger, LedgerDown
@@ -593,3 +595,19 @@ async def test_deleted_files_are_told(world: World) -> None:
     with pytest.raises(ResultGone):
         await jobs.wait(again.id, soon())
     assert len(sim.jobs) == 1
+
+
+async def test_no_picture_is_held_in_a_circle(world: World) -> None:
+    """Once a job has ended and its caller has the pictures nothing holds them: no collector has to find them first."""
+    gc.collect()
+    gc.disable()
+    try:
+        jobs = await world.process(provider("one", png()))
+        finished = await jobs.wait((await jobs.place(order(), candidates(["one"]))).id, soon())
+        assert sum(isinstance(one, Finished) for one in gc.get_objects()) == 1
+        del finished
+        await asyncio.sleep(0.05)
+
+        assert not any(isinstance(one, Finished) for one in gc.get_objects())
+    finally:
+        gc.enable()
