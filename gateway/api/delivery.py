@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.api import failures, reply
@@ -17,6 +17,7 @@ from gateway.settings import GatewaySettings, ResponseFormat
 from gateway.state import State
 from gateway.telemetry.logs import event
 from gateway.webhooks.secret import Secrets
+from normalization.values import fields_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Delivery:
 
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it."""
-        return asdict(self)
+        return fields_of(self)
 
     @property
     def wants_url(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pybase64
@@ -18,7 +18,7 @@ from gateway.jobs.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.settings import ResponseFormat
 from gateway.telemetry import metrics
-from normalization.values import Image
+from normalization.values import Image, fields_of
 
 # The formats of OpenAI's own enum: typed clients fail on another word, so the key is left out for avif.
 _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
@@ -154,7 +154,7 @@ def metadata(placed: Placed, finished: Finished, notes: Sequence[str]) -> dict[s
 
 def describe_attempts(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """Attempts as JSON; the cost in US dollars."""
-    return [{**asdict(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
+    return [{**fields_of(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
 
 
 def count(placed: Placed, finished: Finished, delivered: Sequence[Delivered]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
-from normalization.values import Header, Image, Resize, Size, Step, Transcode
+from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
 from providers.base import Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -58,7 +58,7 @@ class Making:
     def to_json(self) -> Json:
         """As JSON."""
         return {
-            "output": asdict(self.output) if self.output else None,
+            "output": fields_of(self.output) if self.output else None,
             "finish": [{"step": type(step).__name__, **asdict(step)} for step in self.finish],
             "pictures_per_call": self.pictures_per_call,
             "notes": list(self.notes),
@@ -93,7 +93,7 @@ class Picture:
 
     def to_json(self) -> Json:
         """As JSON: everything but the bytes."""
-        return {"file": self.file, "bytes": len(self.image.data), **asdict(self.image.header)}
+        return {"file": self.file, "bytes": len(self.image.data), **fields_of(self.image.header)}
 
 
 def header_of(kept: Json) -> Header:

@@ -7,9 +7,11 @@ import logging
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.telemetry.logs import JsonLines
-from gateway.telemetry.redact import redact
+from gateway.telemetry.redact import _RULES, _SIGNS, redact
 
 SECRET = "QWxhZGRpbjpvcGVu"
 
@@ -58,3 +60,13 @@ def test_message_fields_and_trace() -> None:
     assert SECRET not in line
     assert json.loads(line)["count"] == 3
     assert "ValueError" in json.loads(line)["trace"]
+
+
+@pytest.mark.parametrize("number", range(len(_RULES)))
+@given(st.data())
+def test_whatever_a_rule_finds_has_a_sign(number: int, data: st.DataObject) -> None:
+    """Texts without any are not looked at by the rules."""
+    pattern, _ = _RULES[number]
+    text = data.draw(st.from_regex(pattern))
+
+    assert _SIGNS.search(text)
