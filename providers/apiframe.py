@@ -120,9 +120,9 @@ class Apiframe:
         if not isinstance(params, str):
             raise Rejected(f"{NAME}: {_NO_PARAMS}")
         given = {key: await self._uploaded(value) for key, value in job.payload.items()}
-        body = await json_body({"model": job.upstream.model, params: given, **self._reporting(link)})
+        body = json_body({"model": job.upstream.model, params: given, **self._reporting(link)})
         data = {
-            "body": b"".join(body.pieces).decode(),
+            "body": body.whole().decode(),
             "pace": pace_key(NAME, job.upstream.model, job.payload),
         }
         sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)

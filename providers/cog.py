@@ -228,7 +228,7 @@ class Cog:
 
     async def _predict(self, worker: Worker, run: Run) -> Outcome:
         """Run the job at a worker. Raises _NoPlace where it was not taken, and ProviderError."""
-        body = await json_body({"input": dict(run.job.payload), **run.webhook_at(worker)})
+        body = json_body({"input": dict(run.job.payload), **run.webhook_at(worker)})
         timeout = httpx.Timeout(_MOST_RUN_S, connect=5.0, pool=5.0)
         url = f"{worker.url}/predictions/{quote(run.id, safe='')}"
         with submitting(NAME):

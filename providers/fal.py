@@ -155,7 +155,7 @@ class Fal:
         payload = job.payload
         if encoded_size(payload) > self._data_uri_bytes:
             payload = await self._placed(job)
-        body = await json_body(payload)
+        body = json_body(payload)
         model = quote(job.upstream.model.strip("/"), safe="/")
         price = job.upstream.options.get("usd_per_unit")
         usd = str(price) if isinstance(price, int | float | str) else ""

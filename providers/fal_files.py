@@ -62,7 +62,7 @@ class Storage:
 
     async def _upload(self, image: Image) -> str:
         now = asyncio.get_running_loop().time()
-        body = await json_body({"file_name": f"picture.{image.format}", "content_type": image.media_type})
+        body = json_body({"file_name": f"picture.{image.format}", "content_type": image.media_type})
         url = f"{self.rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
         response, raw = await self.api.post(url, body, {}, until=now + self.timeout_s, cap=_ANSWER_BYTES)
         answer = await loose_json(raw)

@@ -132,7 +132,7 @@ class Replicate:
         """
         payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
         path, envelope = _request(job.upstream, payload, self._webhook(link))
-        body = await json_body(envelope)
+        body = json_body(envelope)
         _left(job)
         data = {
             "input": written(payload),

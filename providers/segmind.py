@@ -135,7 +135,7 @@ class Segmind:
 
         Raises Unknown where the answer was lost, Unreached where a picture could not be uploaded.
         """
-        body = await json_body(await self._uploaded(job.payload))
+        body = json_body(await self._uploaded(job.payload))
         model = quote(job.upstream.model, safe="")
         # By nothing could a lost job be known again.
         await link.sending({})
@@ -183,7 +183,7 @@ class Segmind:
         images: list[Value] = list(images_in(dict(payload)))
         if not images or encoded_size(payload) <= self._data_uri_bytes:
             return payload
-        answer = await self._upload(await json_body({"data_urls": images}))
+        answer = await self._upload(json_body({"data_urls": images}))
         # The client reads `file_urls`, the docs show `urls`.
         found = [at(answer, key) for key in ("file_urls", "urls")]
         addresses = next((value for value in found if isinstance(value, list) and len(value) == len(images)), [])

@@ -49,6 +49,9 @@ class Upstream:
         status, kind = 200, b"application/json"
         if path.startswith("/files/"):
             body, kind = self._picture, b"image/png"
+        elif path == "/storage/upload/initiate":
+            where = f"{self._root}/files/in.png"
+            body = json.dumps({"upload_url": where, "file_url": where}).encode()
         elif path == "/v1/files":
             status, body = 201, json.dumps({"urls": {"get": f"{self._root}/files/in.png"}}).encode()
         elif path.startswith("/v1/predictions"):

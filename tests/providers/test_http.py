@@ -63,7 +63,7 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def submit(http: httpx.AsyncClient, url: str, method: str = "POST") -> bytes:
-    body = await json_body({"prompt": "x"})
+    body = json_body({"prompt": "x"})
     timeout = httpx.Timeout(0.2, connect=2)
     with submitting("fal"):
         async with http.stream(method, url, content=body, headers=body.headers, timeout=timeout) as response:

@@ -50,7 +50,7 @@ payloads = st.dictionaries(
 @given(payloads)
 async def test_a_body_is_the_json_of_its_payload(payload: dict[str, Value]) -> None:
     """Whatever lies around the pictures, the bytes are what the slow way would write."""
-    body = await json_body(payload)
+    body = json_body(payload)
     sent = b"".join([chunk async for chunk in body])
     assert json.loads(sent) == plainly(payload)
     assert body.headers == {"content-type": "application/json", "content-length": str(len(sent))}
@@ -59,7 +59,7 @@ async def test_a_body_is_the_json_of_its_payload(payload: dict[str, Value]) -> N
 async def test_a_large_body_is_sent_in_pieces_and_again() -> None:
     """A picture above the size that is encoded on the event loop arrives whole, a second time too."""
     data = os.urandom(3_000_000)
-    body = await json_body({"image": picture(data), "images": [picture(b"a"), picture(data)]})
+    body = json_body({"image": picture(data), "images": [picture(b"a"), picture(data)]})
     for _ in range(2):
         chunks = [bytes(chunk) async for chunk in body]
         assert max(map(len, chunks)) <= 256 * 1024
@@ -77,7 +77,7 @@ async def test_the_size_is_known_before_the_encoding() -> None:
 async def test_what_json_cannot_say_is_rejected(value: float) -> None:
     """A number that JSON does not have is the caller's mistake, not a broken gateway."""
     with pytest.raises(Rejected):
-        await json_body({"scale": value})
+        json_body({"scale": value})
 
 
 def slowly(body: bytes) -> object:
