@@ -7,7 +7,6 @@ pieces of encoded JSON, and cut out of an answer before it is decoded.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,14 +21,13 @@ from normalization.values import Image, Value
 from providers.base import Rejected, Undecodable
 from providers.gather import Gathered
 from providers.ids import token_hex
+from providers.pieces import Piece, chunks, length
 
 # JSON as it came, with decoded data URIs as leaves.
 Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | None"
 
 # Below this, a hop to a thread costs more than the work.
 _INLINE_BYTES = 1_000_000
-# What one write hands to the socket: large enough to be few, small enough that the transport need not copy the rest.
-_CHUNK_BYTES = 256 * 1024
 # An answer has a few pictures; one that opens more data URIs than this is left to the ordinary decoder.
 _MAX_CUTS = 64
 # The longest `data:<mime>;base64,` that is looked for.
@@ -44,16 +42,15 @@ _COLON = re.compile(rb"\s*:")
 class Body:
     """A request's JSON body, to be sent more than once if need be. httpx takes it as `content=`.
 
-    Its pictures are encoded as they are sent, a little at a time: a request that waits for its turn, or for its answer,
-    holds no second copy of them.
+    Its pictures are encoded as they are sent.
     """
 
-    pieces: tuple[bytes | Image, ...] = field(repr=False)
+    pieces: tuple[Piece, ...] = field(repr=False)
 
     @property
     def length(self) -> int:
         """Length in bytes."""
-        return sum(_base64_size(piece) if isinstance(piece, Image) else len(piece) for piece in self.pieces)
+        return length(self.pieces)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -62,27 +59,11 @@ class Body:
 
     def whole(self) -> bytes:
         """All of it at once: for small ones."""
-        return b"".join(_chunks(self.pieces))
+        return b"".join(chunks(self.pieces))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in _chunks(self.pieces):
+        for chunk in chunks(self.pieces):
             yield chunk
-
-
-def _chunks(pieces: tuple[bytes | Image, ...]) -> Iterator[bytes]:
-    for piece in pieces:
-        data = piece.data if isinstance(piece, Image) else piece
-        # Whole groups of three bytes, so that the parts of what is encoded can stand side by side.
-        step = _CHUNK_BYTES // 4 * 3 if isinstance(piece, Image) else _CHUNK_BYTES
-        view = memoryview(data)
-        for start in range(0, len(data), step):
-            part = view[start : start + step]
-            # Every transport takes any buffer; a view saves the copy that a slice of bytes would be.
-            yield pybase64.b64encode(part) if isinstance(piece, Image) else cast("bytes", part)
-
-
-def _base64_size(image: Image) -> int:
-    return 4 * math.ceil(len(image.data) / 3)
 
 
 def json_body(payload: Mapping[str, Value]) -> Body:
@@ -105,7 +86,7 @@ def json_body(payload: Mapping[str, Value]) -> Body:
     except (TypeError, ValueError, RecursionError) as exc:
         raise Rejected("the parameters cannot be written as JSON") from exc
     first, *others = text.encode().split(f'"{mark}"'.encode())
-    pieces: list[bytes | Image] = [first]
+    pieces: list[Piece] = [first]
     for image, following in zip(images, others, strict=True):
         pieces[-1] = b"".join([cast("bytes", pieces[-1]), f'"data:{image.media_type};base64,'.encode()])
         pieces += [image, b'"' + following]
@@ -114,7 +95,7 @@ def json_body(payload: Mapping[str, Value]) -> Body:
 
 def encoded_size(payload: Mapping[str, Value]) -> int:
     """Return the bytes that the pictures of `payload` take as base64, without encoding them."""
-    return sum(map(_base64_size, _images(dict(payload))))
+    return length(_images(dict(payload)))
 
 
 def _images(value: Value) -> Iterator[Image]:

@@ -32,6 +32,7 @@ from gateway.telemetry import metrics
 from normalization.coerce import Invalid
 from normalization.values import Size
 from providers.guard import Forbidden
+from providers.pieces import Piece
 
 # What a job is given beyond its deadline to tell how it ended: a cancel is seen through, a paid result is fetched.
 _END_S = 30.0
@@ -229,7 +230,7 @@ async def _result(
 
 async def _events(
     state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
-) -> AsyncIterator[Sequence[bytes]]:
+) -> AsyncIterator[Sequence[Piece]]:
     try:
         finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except Gone:

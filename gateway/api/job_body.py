@@ -17,6 +17,7 @@ from gateway.jobs.placed import Placed, ResultGone
 from gateway.jobs.records import Attempt, JobRow
 from gateway.routing.pricing import MICROS
 from gateway.state import State
+from providers.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,12 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, obje
     return envelope(failures.of(row, attempts))["error"]
 
 
-async def whole(state: State, row: JobRow, at: Addresses) -> list[bytes]:
+async def whole(state: State, row: JobRow, at: Addresses) -> list[Piece]:
     """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
 
     Raises LedgerDown, and StoreFailed where its pictures are there and cannot be had at the moment.
     """
-    result: list[bytes] = [b"null"]
+    result: list[Piece] = [b"null"]
     error: Mapping[str, object] | None = None
     if row.ended:
         try:
@@ -82,7 +83,7 @@ async def whole(state: State, row: JobRow, at: Addresses) -> list[bytes]:
     return [head[:-1], b',"result":', *result, b"}"]
 
 
-async def _result(state: State, row: JobRow, at: Addresses) -> list[bytes]:
+async def _result(state: State, row: JobRow, at: Addresses) -> list[Piece]:
     """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StoreFailed."""
     if row.state != "completed":
         raise failures.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])

@@ -18,6 +18,7 @@ from gateway.jobs.job import Job
 from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.records import JobRow
 from gateway.state import State
+from providers.pieces import Piece
 
 # How often the ledger is asked for a job that another process works on, in seconds.
 _LOOK_S = 1.0
@@ -48,9 +49,9 @@ async def wait_for_end(request: Request, state: State, job: str, seconds: float)
         await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def _events(request: Request, state: State, job: str, at: Addresses) -> AsyncIterator[Sequence[bytes]]:
+async def _events(request: Request, state: State, job: str, at: Addresses) -> AsyncIterator[Sequence[Piece]]:
     gone = asyncio.create_task(disconnected(request))
-    shown: list[bytes] = []
+    shown: list[Piece] = []
     try:
         while not gone.done():
             live = state.jobs.live(job)

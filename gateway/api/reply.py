@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pybase64
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,23 +14,21 @@ from gateway.jobs.execute import Finished
 from gateway.jobs.placed import Placed
 from gateway.jobs.records import Attempt
 from gateway.routing.pricing import MICROS
-from gateway.settings import ResponseFormat
 from gateway.telemetry import metrics
 from normalization.values import Image, fields_of
+from providers.pieces import Piece, chunks, length
 
 # The formats of OpenAI's own enum: typed clients fail on another word, so the key is left out for avif.
 _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
-# Encoding a larger picture takes half a millisecond or more, which is worth a thread.
-_INLINE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """One picture as it is handed out: by address, as base64 (ASCII bytes), or both."""
+    """One picture as it is handed out: by address, `inside` of the answer as base64, or both."""
 
     image: Image
     url: str | None
-    base64: bytes | None
+    inside: bool
 
 
 Closed = Callable[[bool], None]
@@ -40,39 +36,31 @@ Closed = Callable[[bool], None]
 
 
 class Pieces(Response):
-    """A JSON answer sent piece by piece, so that pictures are never joined into one more copy."""
+    """A JSON answer sent piece by piece, its pictures encoded as they are sent, so that there is no second copy."""
 
     def __init__(
-        self, pieces: Sequence[bytes], headers: Mapping[str, str], closed: Closed, *, status: int = 200
+        self, pieces: Sequence[Piece], headers: Mapping[str, str], closed: Closed, *, status: int = 200
     ) -> None:
         super().__init__(status_code=status, headers=dict(headers), media_type="application/json")
         self._pieces = pieces
         self._closed = closed
-        self.headers["content-length"] = str(sum(map(len, pieces)))
+        self.headers["content-length"] = str(length(pieces))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and say whether all of it went out."""
         delivered = False
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for piece in self._pieces[:-1]:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            *before, last = self._pieces
+            for chunk in chunks(before):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
             # What comes after the last piece cannot be told from a caller who hangs up.
             self._closed(True)
             delivered = True
-            await send({"type": "http.response.body", "body": self._pieces[-1]})
+            await send({"type": "http.response.body", "body": last})
         finally:
             if not delivered:
                 self._closed(False)
-
-
-async def encode(image: Image, form: ResponseFormat, url: str | None) -> Delivered:
-    """Put one picture into the form that the caller asked for."""
-    encoded: bytes | None = None
-    if form != "url":
-        small = len(image.data) <= _INLINE_BYTES
-        encoded = pybase64.b64encode(image.data) if small else await asyncio.to_thread(pybase64.b64encode, image.data)
-    return Delivered(image=image, url=url, base64=encoded)
 
 
 def answer(
@@ -84,9 +72,9 @@ def answer(
 
 def images_response(
     placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str]
-) -> list[bytes]:
+) -> list[Piece]:
     """OpenAI's ImagesResponse, in pieces."""
-    pieces = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
+    pieces: list[Piece] = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
     for number, item in enumerate(delivered):
         pieces.append(b"," if number else b"")
         pieces += _item({}, item)
@@ -94,7 +82,7 @@ def images_response(
     return [*pieces, b"],", _open(tail)[1:], b"}"]
 
 
-def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[bytes]:
+def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[Piece]:
     """One `image_edit.completed` event, in pieces."""
     head = {
         "type": "image_edit.completed",
@@ -174,13 +162,13 @@ def _traits(image: Image) -> dict[str, str]:
     return {**traits, "output_format": image.format} if image.format in _OPENAI_FORMATS else traits
 
 
-def _item(head: Mapping[str, Any], item: Delivered) -> list[bytes]:
+def _item(head: Mapping[str, Any], item: Delivered) -> list[Piece]:
     """An object with the picture in it: the base64 is spliced in, for it needs no escaping."""
     fields = {**head, "url": item.url} if item.url is not None else dict(head)
     opening = _open(fields)
-    if item.base64 is None:
+    if not item.inside:
         return [opening, b"}"]
-    return [opening, b',"b64_json":"' if fields else b'"b64_json":"', item.base64, b'"}']
+    return [opening, b',"b64_json":"' if fields else b'"b64_json":"', item.image, b'"}']
 
 
 def _open(fields: Mapping[str, Any]) -> bytes:

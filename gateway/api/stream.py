@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.errors import ApiError, envelope
 from gateway.telemetry.logs import event
+from providers.pieces import Piece, chunks
 
 _COMMENT = b": the picture is being made\n\n"
 
@@ -20,7 +21,7 @@ class Events(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[Sequence[bytes]],
+        events: AsyncIterator[Sequence[Piece]],
         *,
         keep_alive: float,
         headers: Mapping[str, str],
@@ -66,8 +67,8 @@ class Events(Response):
             pieces = following.result()
             if pieces is None:
                 return True
-            for piece in pieces:
-                await send(_body(piece))
+            for chunk in chunks(pieces):
+                await send(_body(chunk))
         return False
 
 
