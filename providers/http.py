@@ -266,8 +266,10 @@ class Client(httpx.AsyncClient):
         self._straight = transport
 
     @override
-    async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
-        """Send a request as it is. What else httpx's own method takes has no effect."""
+    async def send(self, request: httpx.Request, *, stream: bool = False, **more: Any) -> httpx.Response:
+        """Send a request as it is. Raises TypeError where it is to be more than that: `auth`, `follow_redirects`."""
+        if wanted := [name for name, value in more.items() if value and value is not httpx.USE_CLIENT_DEFAULT]:
+            raise TypeError(f"this client does without {', '.join(wanted)}")
         response = await self._straight.handle_async_request(request)
         response.request = request
         if not stream:

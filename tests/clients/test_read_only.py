@@ -12,7 +12,8 @@ from tests.clients.pictures import flat
 from tests.clients.running import COMMAND, serving
 
 # Everything that is mounted becomes read-only, in this process's own view; then the rest is what is to run.
-LOCKED = """
+STILL_OPEN = 90
+LOCKED = f"""
 set -e
 mount --make-rprivate /
 mount --bind "$1" "$1"
@@ -20,7 +21,7 @@ findmnt -rno TARGET | while read -r at; do
     case $at in "$1"|/proc*|/sys*|/dev/pts*) ;; *) mount -o remount,bind,ro "$at" 2>/dev/null || true ;; esac
 done
 for at in / /tmp /var/tmp /dev/shm "$2"; do
-    if [ -d "$at" ] && touch "$at/darkroom-was-here" 2>/dev/null; then echo "$at can be written" >&2; exit 90; fi
+    [ -d "$at" ] && touch "$at/darkroom-was-here" 2>/dev/null && echo "$at can be written" >&2 && exit {STILL_OPEN}
 done
 shift 2
 exec "$@"
@@ -38,6 +39,7 @@ def test_pictures_on_a_read_only_disk(tmp_path: Path, isolation: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
     tried = subprocess.run(in_a_locked_disk(data, tmp_path, "true"), capture_output=True, text=True, check=False)
+    assert tried.returncode != STILL_OPEN, tried.stderr
     if tried.returncode != 0:
         pytest.skip(f"mounting is not permitted here: {tried.stderr.strip()}")
     with (

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -342,3 +343,11 @@ def test_a_provider_has_its_own_meanings() -> None:
     assert isinstance(error, Unusable)
     assert error.message == "segmind: HTTP 406: Insufficient credits"
     assert error.retry_after == 3
+
+
+@pytest.mark.parametrize("more", [{"auth": ("name", "password")}, {"follow_redirects": True}])
+async def test_what_the_client_does_without(more: dict[str, Any]) -> None:
+    """Asking it for that is an error, and not passed over."""
+    async with client() as http:
+        with pytest.raises(TypeError, match="does without"):
+            await http.get("http://127.0.0.1:9/", **more)
