@@ -38,7 +38,9 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     pictures = tuple([await _picture(http, base_url, item, cap) for item in items])
     if not pictures or not all(pictures):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
-    return Outcome(pictures=pictures, seconds=seconds(dig(answer, "metrics", "predict_time")))
+    return Outcome(
+        pictures=pictures, seconds=seconds(dig(answer, "metrics", "predict_time")), executed=_executed(answer)
+    )
 
 
 def again(job: str) -> str:
@@ -65,6 +67,12 @@ def seconds(value: Json) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LONGEST_S:
         return None
     return float(value)
+
+
+def _executed(answer: Json) -> str:
+    """What our own workers say they ran; Cog's tell nothing of it."""
+    model = dig(answer, "model")
+    return excerpt(model.encode("ascii", "replace").decode()) if isinstance(model, str) else ""
 
 
 async def _picture(http: httpx.AsyncClient, base_url: str, item: Json, cap: int) -> bytes:

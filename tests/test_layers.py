@@ -34,7 +34,15 @@ OURS = {
 WORLD = {
     "normalization": {"pydantic", "PIL"},
     "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "nacl", "pybase64", "typing_extensions"},
-    "providers.worker": {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio"},
+    "providers.worker": {
+        "PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio", "prometheus_client",
+    },
+    # A worker starts without them; each engine brings its own.
+    "providers.worker.fetch": {"huggingface_hub"},
+    "providers.worker.engines": {"PIL", "pydantic", "torch", "spandrel", "diffusers", "transformers"},
+    "providers.worker.engines.lanczos_bp": {"PIL"},
+    "providers.worker.engines.pictures": {"PIL"},
+    "providers.worker.engines.base": set(),
     "gateway.database": {"sqlalchemy", "alembic"},
     "gateway.webhooks": {"httpx", "sqlalchemy"},
     "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
@@ -42,7 +50,7 @@ WORLD = {
     "gateway.routing": set(),
     "gateway.access": {"limits", "redis", "sqlalchemy"},
     "gateway.telemetry": {"prometheus_client"},
-}
+}  # fmt: skip
 
 
 def modules() -> Iterator[tuple[str, Path]]:

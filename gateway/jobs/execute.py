@@ -353,6 +353,7 @@ def _ended(
     name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
     return replace(
         attempt,
+        model=(outcome.executed if outcome else "") or attempt.model,
         state="unknown" if unknown else "ended",
         outcome=name,
         cost=actual if actual is not None else attempt.estimate if spent else 0,

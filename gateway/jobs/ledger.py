@@ -412,15 +412,17 @@ def _attempt(connection: Connection, attempt: str) -> AttemptRow | None:
     return attempt_of(row) if row else None
 
 
+# What is known of an attempt only when it has ended.
+_ENDS = ("model", "state", "outcome", "cost", "actual", "ended_at", "message", "notes", "files")
+
+
 def _save(connection: Connection, attempt: AttemptRow) -> None:
     """Write an attempt's end; insert one that ended before anything was sent.
 
     What was sent, and where its job is, stays while the outcome is unknown: it may yet be found.
     """
     values = attempt_values(attempt)
-    kept = {
-        name: values[name] for name in ("state", "outcome", "cost", "actual", "ended_at", "message", "notes", "files")
-    }
+    kept = {name: values[name] for name in _ENDS}
     if attempt.state == "ended":
         kept["sent"] = None
     if not connection.execute(SET_ATTEMPT, {"this": attempt.id, **kept}).rowcount:

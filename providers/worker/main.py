@@ -13,13 +13,15 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
 from providers.worker.engines import SHIPPED, create
-from providers.worker.engines.base import Limits
+from providers.worker.engines.base import Limits, Unusable
 from providers.worker.predictions import Worker
 from providers.worker.server import Api
+from providers.worker.settings import VARIABLE, read
 
 LOGGER = logging.getLogger("worker")
 # Longer than the 4 to 60 s for which clients keep idle connections: they close first, not we under their next job.
@@ -35,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=5000, help="port to listen on; 0 is any (default: %(default)s)")
     parser.add_argument("--fd", type=_count, help="listen on this inherited socket instead")
     parser.add_argument("--parent-fd", type=_count, help="shut down when this inherited pipe is closed")
-    engines = ", ".join(SHIPPED)
     parser.add_argument(
-        "--engine", default="lanczos-bp", help=f"one of {engines}, or module:Class (default: %(default)s)"
+        "--config", type=Path, help=f"the config file (default: {VARIABLE}, or the shipped worker.toml)"
     )
+    engines = ", ".join(SHIPPED)
+    parser.add_argument("--engine", help=f"one of {engines}, or module:Class (default: the config's)")
     parser.add_argument(
-        "--slots", type=_positive, default=_cpus(), help="predictions at a time (default: the CPUs, here %(default)s)"
+        "--slots", type=_positive, help="predictions at a time (default: the config's; or the CPUs, or one a card)"
     )
     parser.add_argument(
         "--grace",
@@ -54,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-output-pixels",
         type=_positive,
-        default=Limits().max_output_pixels,
-        help="pixels of a picture that is made (default: %(default)s)",
+        help=f"pixels of a picture that is made (default: the config's, or {Limits().max_output_pixels})",
     )
     parser.add_argument(
         "--webhooks", action="store_true", help="allow callers to name an address that is told of their prediction"
@@ -64,22 +66,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run a worker until SIGTERM or SIGINT; return its exit status. What is wrong with the command line is 2."""
-    parser = argparse.ArgumentParser(prog="darkroom worker", description="A local worker: Cog's HTTP API.")
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["weights"]:
+        from providers.worker import fetch
+
+        return fetch.run(given[1:])
+    parser = argparse.ArgumentParser(
+        prog="darkroom worker",
+        description="A local worker: Cog's HTTP API.",
+        epilog="What an engine needs in weights, and how to get them: darkroom worker weights --help",
+    )
     add_arguments(parser)
-    return main(parser.parse_args(argv))
+    return main(parser.parse_args(given))
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve with arguments that `add_arguments` declared; return the exit status.
 
     0 after a shutdown in which everything was answered, 1 where it cannot listen or a run had to be left behind, 2
-    where there is no such engine.
+    where there is no such engine, or it cannot be used as it is configured.
     """
     began = time.monotonic()
     _log_to_stderr()
     try:
-        engine = create(args.engine)
-    except ValueError as error:
+        settings = read(args.config)
+        name = args.engine or settings.engine
+        engine = create(name, settings.options(name))
+    except Unusable as error:
         LOGGER.error("%s", error)
         return 2
     try:
@@ -88,7 +101,9 @@ def main(args: argparse.Namespace) -> int:
         where = f"{args.host} port {args.port}" if args.fd is None else f"file descriptor {args.fd}"
         LOGGER.error("cannot listen on %s: %s", where, error.strerror or error)
         return 1
-    worker = Worker(engine, slots=args.slots, limits=Limits(max_output_pixels=args.max_output_pixels))
+    pixels = args.max_output_pixels or settings.max_output_pixels or Limits().max_output_pixels
+    slots = args.slots or settings.slots or engine.slots or _cpus()
+    worker = Worker(engine, slots=slots, limits=Limits(max_output_pixels=pixels))
     api = Api(worker, max_body=args.max_body, allow_webhooks=args.webhooks)
     config = uvicorn.Config(
         api.app,

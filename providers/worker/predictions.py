@@ -16,6 +16,7 @@ import pybase64
 
 from providers.worker.answers import Refusal, around, to_json
 from providers.worker.engines.base import Broken, Engine, Failure, Limits, Stopped, Unfit, Value
+from providers.worker.metrics import Tally
 
 LOGGER = logging.getLogger(__name__)
 
@@ -29,13 +30,15 @@ class End:
     error: str | None = None
     unfit: Unfit | None = None
     seconds: float = 0.0
+    pixels: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Prediction:
-    """One prediction. `shown` is its input without pictures, for answers that echo it."""
+    """One prediction. `shown` is its input without pictures, for answers that echo it; `model` is what runs it."""
 
     id: str
+    model: str
     inputs: Mapping[str, Value] = field(repr=False)
     shown: Mapping[str, object] = field(repr=False)
     logs: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Prediction:
         times = {"created_at": self.created_at, "started_at": self.started_at, "completed_at": self.completed_at}
         body: dict[str, object] = {
             "id": self.id,
+            "model": self.model,
             "status": self.status,
             "logs": "".join(f"{line}\n" for line in self.logs),
             "metrics": {"predict_time": self.end.seconds} if self.end else {},
@@ -113,6 +117,7 @@ class Worker:
         self.slots = slots
         self.taken = 0
         self.setup = Setup()
+        self.tally = Tally()
         self.running: dict[str, Prediction] = {}
         self._limits = limits
         self._broken = False
@@ -137,7 +142,7 @@ class Worker:
             LOGGER.exception("the engine %s could not be loaded", self.engine.name)
             self.setup.end("failed", f"{type(error).__name__}: {error}")
         else:
-            self.setup.end("succeeded", f"{self.engine.name} {self.engine.version} is loaded")
+            self.setup.end("succeeded", f"{self.engine.model} is loaded, version {self.engine.version}")
 
     def take(self) -> None:
         """Take a slot. Raises Refusal: 503 while no work is taken, 409 when all slots are taken."""
@@ -200,6 +205,7 @@ class Worker:
             end = await loop.run_in_executor(self._pool, self._perform, prediction, progress)
         finally:
             prediction.conclude(end)
+            self.tally.count(end.status, end.seconds, end.pixels)
             del self.running[prediction.id]
             self.taken -= 1
 
@@ -211,6 +217,7 @@ class Worker:
             made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
             end.seconds = time.monotonic() - began
             end.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
+            end.pixels = made.pixels
             end.status = "succeeded"
         except Stopped:
             end.status = "canceled"

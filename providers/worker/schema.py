@@ -84,6 +84,7 @@ _RESPONSE = {
     "type": "object",
     "properties": {
         "id": {"type": "string"},
+        "model": {"type": "string"},
         "status": {"type": "string", "enum": ["starting", "processing", "succeeded", "failed", "canceled"]},
         "input": {"type": "object"},
         "output": {"$ref": "#/components/schemas/Output"},

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from providers.worker import body, schema, webhooks
+from providers.worker import body, metrics, schema, webhooks
 from providers.worker.answers import Pieces, Refusal, unprocessable
 from providers.worker.predictions import Prediction, Worker
 
@@ -46,6 +46,7 @@ class Api:
                 Route("/", self.index),
                 Route("/health-check", self.health),
                 Route("/openapi.json", self.openapi),
+                Route("/metrics", self.metrics),
                 Route("/predictions", self.create, methods=["POST"]),
                 Route(one, self.create_once, methods=["PUT"]),
                 Route(f"{one}/cancel", self.cancel, methods=["POST"]),
@@ -69,12 +70,17 @@ class Api:
     async def health(self, request: Request) -> Response:
         worker = self._worker
         slots = {"max": worker.slots, "current": worker.taken}
-        version = {"engine": worker.engine.version}
+        version = {"engine": worker.engine.version, "model": worker.engine.model}
         said = {"status": worker.status, "setup": worker.setup.describe(), "concurrency": slots, "version": version}
         return JSONResponse(said)
 
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(schema.openapi(self._worker.engine, webhooks=self._allow_webhooks))
+
+    async def metrics(self, request: Request) -> Response:
+        worker = self._worker
+        page = await asyncio.to_thread(worker.tally.render, worker.engine, worker.slots, worker.taken)
+        return Response(page, media_type=metrics.CONTENT_TYPE)
 
     async def cancel(self, request: Request) -> Response:
         known = self._worker.cancel(request.path_params["id"])
@@ -135,7 +141,7 @@ class Api:
         if checked.wrong:
             raise Refusal(422, {"detail": checked.wrong})
         shown = {key: value for key, value in given.items() if not isinstance(checked.values.get(key), bytes)}
-        prediction = Prediction(id=name, inputs=checked.values, shown=_plain(shown))
+        prediction = Prediction(id=name, model=self._worker.engine.model, inputs=checked.values, shown=_plain(shown))
         if checked.ignored:
             prediction.logs.append(f"ignored, as {self._worker.engine.name} has no such input: {checked.ignored}")
         return prediction

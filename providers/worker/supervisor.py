@@ -30,7 +30,8 @@ class EmbeddedWorker:
     that dies is started again, after 0.1 s at first and up to 5 s when it keeps dying. It does not outlive this
     process, however that ends: it holds the reading end of a pipe, and nobody but this process holds the other.
 
-    `arguments` are those of `python -m providers.worker`.
+    `arguments` are those of `python -m providers.worker`. The worker's config file is for workers that the user starts,
+    and not read for this one.
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
@@ -121,6 +122,7 @@ class EmbeddedWorker:
                     f"--parent-fd={handed[1]}",
                     # The grace is kept by `stop`.
                     "--grace=600",
+                    f"--config={os.devnull}",
                     *self._arguments,
                 ],
                 pass_fds=handed,

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 _PROMPT = re.compile(rb'"prompt":"([^"]*)"')
-_INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic")
+_INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic", "sd_model")
 
 
 class Upstream:

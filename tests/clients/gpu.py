@@ -16,7 +16,7 @@ from starlette.responses import Response
 from tests.clients.pictures import opened, saved
 from tests.providers.conftest import FakeCog, data_uri, served, succeeded
 
-INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic", "seed")
+INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic", "seed", "sd_model")
 
 
 async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import cast
 
-from providers.worker.engines.base import Engine
+from providers.worker.engines.base import Engine, Unusable
 
-SHIPPED: Mapping[str, str] = {"lanczos-bp": "providers.worker.engines.lanczos_bp:LanczosBP"}
+SHIPPED: Mapping[str, str] = {
+    "lanczos-bp": "providers.worker.engines.lanczos_bp:LanczosBP",
+    "esrgan": "providers.worker.engines.esrgan:Esrgan",
+    "tile-diffusion": "providers.worker.engines.tile_diffusion:TileDiffusion",
+}
 """Imported only when asked for: an engine may stand on libraries that take long to load, or are not installed."""
 
+EXTRAS: Mapping[str, str] = {"esrgan": "torch", "tile-diffusion": "diffusion"}
+"""The extra of the package that brings what an engine stands on."""
 
-def create(name: str) -> Engine:
-    """Make the engine `name`: one of `SHIPPED`, or `module:Class` of any other that is called without arguments.
 
-    Raises ValueError where there is no such engine, and what its module raises while it is imported.
+def create(name: str, options: Mapping[str, object] | None = None) -> Engine:
+    """Make the engine `name`: one of `SHIPPED`, or `module:Class` of any other. It is made with `options` if any.
+
+    Raises Unusable where there is no such engine or it cannot be made, and what its module raises while it is imported.
     """
     module, colon, attribute = SHIPPED.get(name, name).partition(":")
     if not colon:
-        raise ValueError(f"there is no engine {name!r}: take one of {', '.join(SHIPPED)}, or module:Class")
+        raise Unusable(f"there is no engine {name!r}: take one of {', '.join(SHIPPED)}, or module:Class")
     try:
-        made = getattr(importlib.import_module(module), attribute)()
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"the engine {name!r} cannot be made: {error}") from error
-    return cast("Engine", made)
+        kind: object = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise Unusable(_missing(name, error)) from error
+    except AttributeError as error:
+        raise Unusable(f"the engine {name!r} cannot be made: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Engine)):
+        raise Unusable(f"the engine {name!r} cannot be made: it is no subclass of providers.worker.engines.base.Engine")
+    return kind(options)
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> str:
+    if extra := EXTRAS.get(name):
+        return f"the engine {name!r} needs what is not installed ({error}): pip install 'darkroom[{extra}]'"
+    return f"the engine {name!r} cannot be made: {error}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str
 Value: TypeAlias = Scalar | bytes
@@ -32,6 +33,10 @@ class Unfit(Exception):
         super().__init__(message)
         self.field = field
         self.message = message
+
+
+class Unusable(Exception):
+    """The engine cannot be started as it is configured: says what is missing or wrong, and what to do."""
 
 
 class Broken(Exception):
@@ -64,33 +69,64 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a run gave: an encoded picture and its media type."""
+    """What a run gave: an encoded picture, its media type, and its size in pixels where that is worth counting."""
 
     data: bytes = field(repr=False)
     mime: str
+    pixels: int = 0
 
 
-class Engine(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What an engine has taken of a device: its memory in bytes, and how many tiles it runs there at once."""
+
+    name: str
+    total_bytes: int
+    used_bytes: int
+    peak_bytes: int
+    tile_batch: int
+
+
+class Engine(ABC):
     """What a worker runs.
 
     `name` is the title of the OpenAPI document, by which gateways know the model; `inputs` are shown in their order.
+    An engine that needs settings is made with them, as a mapping, and raises Unusable where they will not do.
     """
 
     name: str
     version: str
     inputs: Mapping[str, Field]
 
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
+        if options:
+            raise Unusable(f"the engine {self.name} has no settings, so no {', '.join(sorted(options))}")
+
+    @property
+    def model(self) -> str:
+        """What answers say was run: the engine, and its weights where it has any."""
+        return self.name
+
+    @property
+    def slots(self) -> int | None:
+        """How many predictions at a time suit it; None: as many as there are CPUs."""
+        return None
+
+    def devices(self) -> Sequence[Device]:
+        """Return how it stands with its devices, for a page of metrics. May be called from any thread."""
+        return ()
+
+    @abstractmethod
     def load(self, limits: Limits) -> None:
         """Make ready to run: called once, in a thread, before any run. What it raises is shown as SETUP_FAILED."""
-        ...
 
+    @abstractmethod
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
         """Do the work, with inputs that were checked against `inputs`. Called from as many threads as there are slots.
 
         Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises Failure, Unfit
         and Broken; anything else fails the prediction too, with the exception's own words.
         """
-        ...
 
 
 def stop_if(cancelled: Cancelled) -> None:

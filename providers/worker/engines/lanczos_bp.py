@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image, ImageChops, ImageFilter
 
-from providers.worker.engines.base import Cancelled, Field, Limits, Output, Progress, Unfit, Value, stop_if
+from providers.worker.engines.base import Cancelled, Engine, Field, Limits, Output, Progress, Unfit, Value, stop_if
 from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 
 _LANCZOS = Image.Resampling.LANCZOS
@@ -24,7 +24,7 @@ _ZERO = 128
 _BAND_PIXELS = 1_000_000
 
 
-class LanczosBP:
+class LanczosBP(Engine):
     """The engine `lanczos-bp`, on Pillow alone."""
 
     name = "lanczos-bp"
@@ -54,7 +54,8 @@ class LanczosBP:
         ),
     }
 
-    def __init__(self) -> None:
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
+        super().__init__(options)
         self._limits = Limits()
 
     def load(self, limits: Limits) -> None:

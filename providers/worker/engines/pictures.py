@@ -98,7 +98,8 @@ def encode(picture: Image.Image, output_format: str, profile: bytes | None, canc
     else:
         # Level 6 takes four times as long for a tenth less.
         picture.save(buffer, "PNG", compress_level=1, icc_profile=profile)
-    return Output(data=buffer.getvalue(), mime=f"image/{output_format}")
+    width, height = picture.size
+    return Output(data=buffer.getvalue(), mime=f"image/{output_format}", pixels=width * height)
 
 
 def _orientation(picture: Image.Image) -> int:

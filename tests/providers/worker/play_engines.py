@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from providers.worker.engines.base import Broken, Cancelled, Field, Limits, Output, Progress, Value, stop_if
+from providers.worker.engines.base import Broken, Cancelled, Engine, Field, Limits, Output, Progress, Value, stop_if
 
 
-class Play:
+class Play(Engine):
     """Works for `seconds`, then gives the text back; fails where it is asked to."""
 
     name = "play"

@@ -1,0 +1,115 @@
+"""The settings of the engines that have weights, and what those need. Knows nothing of torch: weights come first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from providers.worker.engines.base import Unusable
+from providers.worker.weights import Need, Source, source
+
+Dtype = Literal["auto", "fp16", "bf16", "fp32"]
+Kind = TypeVar("Kind", bound="Options")
+
+
+class Options(BaseModel):
+    """What all of them have. `weights` is the folder for what was fetched."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    weights: Path
+    devices: list[str] = Field(default=["auto"], min_length=1)
+    slots_per_device: int = Field(default=1, ge=1, le=64)
+    dtype: Dtype = "auto"
+    tile_batch: int = Field(default=8, ge=1, le=64)
+    compile: bool = False
+
+    def needs(self) -> tuple[Need, ...]:
+        """Return the weights that are needed. Raises Unusable for settings that name none."""
+        raise NotImplementedError
+
+
+class EsrganOptions(Options):
+    """The settings of `esrgan`. Sizes in pixels of the input."""
+
+    model: str
+    tile: int = Field(default=512, ge=32, le=8192)
+    overlap: int = Field(default=32, ge=0, le=512)
+    tile_batch: int = Field(default=4, ge=1, le=64)
+
+    def network(self) -> Source:
+        return source("model", self.model, self.weights)
+
+    def needs(self) -> tuple[Need, ...]:
+        return (_one_file("model", self.network()),)
+
+
+class Lora(BaseModel):
+    """A LoRA that is always on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    weight: float = Field(default=1.0, ge=-4, le=4)
+
+
+class TileDiffusionOptions(Options):
+    """The settings of `tile-diffusion`. `overlap` is in latent pixels."""
+
+    base: str
+    controlnet: str
+    vae: str = ""
+    upscaler: str = ""
+    overlap: int = Field(default=8, ge=0, le=64)
+    loras: dict[str, Lora] = {}
+    embeddings: dict[str, str] = {}
+
+    def source(self, role: Literal["base", "controlnet", "vae", "upscaler"]) -> Source | None:
+        """Return where a part comes from; None for one that is not wanted."""
+        text: str = getattr(self, role)
+        return source(role, text, self.weights) if text else None
+
+    def lora(self, name: str) -> Source:
+        return source(f"loras.{name}", self.loras[name].file, self.weights)
+
+    def embedding(self, name: str) -> Source:
+        return source(f"embeddings.{name}", self.embeddings[name], self.weights)
+
+    def needs(self) -> tuple[Need, ...]:
+        base, controlnet = self.source("base"), self.source("controlnet")
+        if base is None or controlnet is None:
+            raise Unusable("base and controlnet name the weights, and cannot be empty")
+        vae, upscaler = self.source("vae"), self.source("upscaler")
+        parts = ("text_encoder", "unet") if vae else ("text_encoder", "unet", "vae")
+        return (
+            Need(role="base", source=base, parts=parts, plain=("scheduler", "tokenizer")),
+            Need(role="controlnet", source=controlnet, parts=("",)),
+            *([Need(role="vae", source=vae, parts=("",))] if vae else []),
+            *([_one_file("upscaler", upscaler)] if upscaler else []),
+            *(_one_file(f"loras.{name}", self.lora(name)) for name in self.loras),
+            *(_one_file(f"embeddings.{name}", self.embedding(name)) for name in self.embeddings),
+        )
+
+
+def options(kind: type[Kind], engine: str, given: Mapping[str, object] | None) -> Kind:
+    """Return an engine's settings. Raises Unusable with the setting's name for what they do not take."""
+    if not given:
+        raise Unusable(f"the config has no section [{engine}], which says where its weights are")
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise Unusable(f"[{engine}] {said}") from None
+
+
+KINDS: Mapping[str, type[Options]] = {"esrgan": EsrganOptions, "tile-diffusion": TileDiffusionOptions}
+"""The engines that have weights, and the kind of their settings."""
+
+
+def _one_file(role: str, found: Source) -> Need:
+    if found.repository and not found.file:
+        raise Unusable(f"{role}: {found.text} is a repository: name one file of it, as owner/name@revision:file")
+    return Need(role=role, source=found)

@@ -1,0 +1,245 @@
+"""The engine `tile-diffusion`: enlarging in the manner of Clarity, with detail that a diffusion model adds."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image, ImageFilter
+
+from providers.worker import weights
+from providers.worker.engines.base import (
+    Cancelled,
+    Device,
+    Engine,
+    Limits,
+    Output,
+    Progress,
+    Unfit,
+    Value,
+    stop_if,
+)
+from providers.worker.engines.cards import Card, Cards, available_memory, device_faults, find
+from providers.worker.engines.diffusion.denoise import Plan, refine
+from providers.worker.engines.diffusion.inputs import INPUTS, Asked, asked, factors
+from providers.worker.engines.diffusion.latents import Coder
+from providers.worker.engines.diffusion.models import Models, fit, load
+from providers.worker.engines.diffusion.prompts import encode as encode_prompts
+from providers.worker.engines.diffusion.prompts import parse
+from providers.worker.engines.network import Network
+from providers.worker.engines.options import TileDiffusionOptions, options
+from providers.worker.engines.pictures import decode, encode, open_picture, upright_size
+from providers.worker.engines.tensors import resized, split_alpha, to_picture, to_tensor, with_alpha
+
+# For each pixel of the output: on the card the latents of a step and what the ControlNet saw, in single precision; in
+# the machine's memory three floats while tiles are joined, whether they are numbers, and the picture a few times.
+_CARD_BYTES = 32
+_BYTES = 40
+_MASK_BLUR = 5
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """What a card holds."""
+
+    models: Models
+    coder: Coder
+    network: Network | None
+
+
+class TileDiffusion(Engine):
+    """A Stable Diffusion with its tile ControlNet, on each of the devices."""
+
+    name = "tile-diffusion"
+    version = "1"
+    inputs = INPUTS
+
+    def __init__(self, options_given: Mapping[str, object] | None = None) -> None:
+        self._options = options(TileDiffusionOptions, self.name, options_given)
+        weights.check(self._options.needs(), self.name)
+        base, controlnet = self._options.source("base"), self._options.source("controlnet")
+        assert base is not None
+        assert controlnet is not None
+        fit(base, controlnet, self._options.source("vae"))
+        self._cards = Cards(find(self._options.devices), self._options.tile_batch)
+        self._loaded: dict[Card, _Loaded] = {}
+        self._limits = Limits()
+
+    @property
+    def model(self) -> str:
+        """The engine and its weights: base, ControlNet, and whatever else shapes the picture."""
+        chosen = self._options
+        sources = [chosen.source("base"), chosen.source("controlnet"), chosen.source("vae"), chosen.source("upscaler")]
+        labels = [found.label for found in sources if found] + [f"lora {name}" for name in chosen.loras]
+        return f"{self.name} ({', '.join(labels)})"
+
+    @property
+    def slots(self) -> int:
+        return len(self._cards.all) * self._options.slots_per_device
+
+    def devices(self) -> Sequence[Device]:
+        return [card.describe() for card in self._cards.all]
+
+    def load(self, limits: Limits) -> None:
+        Image.init()
+        chosen = self._options
+        upscaler = chosen.source("upscaler")
+        for card in self._cards.all:
+            models = load(chosen, card)
+            network = Network(upscaler, card, dtype=chosen.dtype, tile=512, overlap=32) if upscaler else None
+            self._loaded[card] = _Loaded(models, Coder(models), network)
+        self._limits = limits
+        for card in self._cards.all:
+            self._warm_up(card)
+        room = [card.free_bytes() // _CARD_BYTES // chosen.slots_per_device for card in self._cards.all]
+        room.append(available_memory() // _BYTES // self.slots)
+        self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, *room))
+
+    def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
+        wish = asked(inputs)
+        opened = open_picture(wish.image, cancelled)
+        size = self._target(upright_size(opened), wish)
+        mask = _mask(wish, upright_size(opened), progress, cancelled)
+        source = decode(opened, progress)
+        profile = source.info.get("icc_profile")
+        colours, alpha = split_alpha(source)
+        if wish.downscaling and max(source.size) > wish.downscaling_resolution:
+            colours = resized(colours, _longest(source.size, wish.downscaling_resolution))
+        with self._cards.one() as card, torch.inference_mode(), device_faults():
+            made = self._enlarge(card, colours, size, wish, progress, cancelled)
+        if wish.sharpen:
+            made = made.filter(_sharpening(wish.sharpen))
+        if mask is not None:
+            made = Image.composite(source.convert("RGB"), resized(made, source.size), mask)
+        return encode(with_alpha(made, alpha), wish.output_format, profile, cancelled)
+
+    def _target(self, size: tuple[int, int], wish: Asked) -> tuple[int, int]:
+        if wish.downscaling and max(size) > wish.downscaling_resolution:
+            size = _longest(size, wish.downscaling_resolution)
+        width, height = (round(side * wish.scale_factor) for side in size)
+        most = self._limits.max_output_pixels
+        if width * height > most:
+            raise Unfit("scale_factor", f"{width} x {height} pixels are more than the {most} that this worker makes")
+        return width, height
+
+    def _enlarge(
+        self,
+        card: Card,
+        picture: Image.Image,
+        size: tuple[int, int],
+        wish: Asked,
+        progress: Progress,
+        cancelled: Cancelled,
+    ) -> Image.Image:
+        loaded = self._loaded[card]
+        models, coder = loaded.models, loaded.coder
+        seed = wish.seed if wish.seed is not None else secrets.randbelow(2**32)
+        progress(f"{self.model} on {card.name}, to {size[0]} x {size[1]} pixels, seed {seed}")
+        prompts = self._prompts(models, wish, progress)
+        sizes = _sizes(picture.size, size, factors(wish.scale_factor))
+        told = _Told(progress, [math.prod(one) for one in sizes])
+        for number, target in enumerate(sizes):
+            began = time.monotonic()
+            if loaded.network:
+                picture = loaded.network.enlarge(picture, target, lambda line: None, cancelled)
+            picture = resized(picture, target)
+            stop_if(cancelled)
+            tile = (wish.tiling_height, wish.tiling_width)
+            pixels = _padded(to_tensor(picture), tile, models)
+            plan = Plan(
+                scheduler=wish.scheduler,
+                steps=wish.num_inference_steps,
+                strength=wish.strength(number),
+                guidance=wish.dynamic,
+                resemblance=wish.resemblance,
+                seed=(seed + number) % 2**32,
+                tile=tile,
+                overlap=self._options.overlap,
+            )
+            latents = refine(models, coder.encode(pixels, cancelled), pixels, prompts, plan, told.at(number), cancelled)
+            decoded = coder.decode(latents, cancelled)
+            picture = to_picture(decoded[..., : target[1], : target[0]])
+            seconds = time.monotonic() - began
+            progress(f"pass {number + 1} of {len(sizes)}: {target[0]} x {target[1]} pixels in {seconds:.1f} s")
+        return picture
+
+    def _prompts(self, models: Models, wish: Asked, progress: Progress) -> torch.Tensor:
+        negative, positive = parse(wish.negative_prompt), parse(wish.prompt)
+        if named := dict.fromkeys((*positive.loras, *negative.loras)):
+            there = ", ".join(f"{name} at {lora.weight:g}" for name, lora in self._options.loras.items()) or "none"
+            progress(f"LoRAs are not for prompts to choose: {', '.join(named)} was taken out; always on is {there}")
+        return encode_prompts(
+            models.tokenizer, models.text_encoder, (negative, positive), models.vectors, models.card.device
+        )
+
+    def _warm_up(self, card: Card) -> None:
+        """Run once: algorithms are chosen and memory is taken before somebody waits for it."""
+        values: dict[str, Any] = {name: field.default for name, field in INPUTS.items() if field.default is not None}
+        # One whole batch of tiles of the usual size on a card; on a CPU that would be minutes.
+        side = 64 if card.device.type == "cpu" else 2048
+        values |= {"image": b"", "creativity": 1.0, "num_inference_steps": 1, "scheduler": "Euler"}
+        with torch.inference_mode(), device_faults():
+            small = Image.new("RGB", (side, side))
+            self._enlarge(card, small, small.size, asked(values), lambda line: None, lambda: False)
+
+
+class _Told:
+    """Tells how much is done, over all passes: a pass counts by its pixels."""
+
+    def __init__(self, progress: Progress, pixels: Sequence[int]) -> None:
+        self._progress, self._pixels = progress, pixels
+
+    def at(self, number: int) -> Any:
+        def stepped(step: int, steps: int) -> None:
+            done = sum(self._pixels[:number]) + self._pixels[number] * step / steps
+            # The last percent is for decoding and encoding.
+            share = int(99 * done / sum(self._pixels))
+            self._progress(f"progress: {share} % (pass {number + 1} of {len(self._pixels)}, step {step} of {steps})")
+
+        return stepped
+
+
+def _sizes(source: tuple[int, int], target: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:
+    """Return the size after each pass. The last is the target itself, whatever rounding the others had."""
+    factor, sizes = 1.0, []
+    for scale in scales[:-1]:
+        factor *= scale
+        sizes.append((round(source[0] * factor), round(source[1] * factor)))
+    return [*sizes, target]
+
+
+def _padded(pixels: torch.Tensor, tile: tuple[int, int], models: Models) -> torch.Tensor:
+    """Return pixels with their last row and column repeated, up to sizes that the networks can halve as they do."""
+    for dimension, length in ((-2, tile[0]), (-1, tile[1])):
+        side = pixels.shape[dimension]
+        # Where one tile is all, the tile has to be fit to be halved; else only the latents have to be whole.
+        step = models.vae_scale * (models.unet_scale if side < length * models.vae_scale else 1)
+        if missing := -side % step:
+            places = torch.arange(side + missing).clamp_(max=side - 1)
+            pixels = pixels.index_select(dimension, places)
+    return pixels
+
+
+def _longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    factor = longest / max(size)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _sharpening(sharpen: float) -> ImageFilter.Kernel:
+    around = -sharpen / 10
+    return ImageFilter.Kernel((3, 3), [around] * 4 + [1 - 8 * around] + [around] * 4, scale=1)
+
+
+def _mask(wish: Asked, size: tuple[int, int], progress: Progress, cancelled: Cancelled) -> Image.Image | None:
+    if wish.mask is None:
+        return None
+    opened = open_picture(wish.mask, cancelled)
+    if upright_size(opened) != size:
+        found = upright_size(opened)
+        raise Unfit("mask", f"it has {found[0]} x {found[1]} pixels, and the picture {size[0]} x {size[1]}")
+    return decode(opened, progress).convert("L").filter(ImageFilter.GaussianBlur(_MASK_BLUR))
