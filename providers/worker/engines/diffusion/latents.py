@@ -14,7 +14,7 @@ from providers.worker.engines.tiles import Canvas, Grid, Tile
 
 # Latent pixels a side. Larger tiles have fewer borders; this one takes about 3 GB in half precision.
 _SIDE = 128
-_LEAST_SIDE = 32
+_LEAST_SIDE = 16
 
 
 class Coder:
@@ -65,10 +65,11 @@ class Coder:
 
     def _tiled(self, size: tuple[int, int], once: Callable[[Grid], torch.Tensor]) -> torch.Tensor:
         while True:
-            side = self.side
+            side = min(self.side, max(size))
             try:
                 return once(Grid(size, (side, side), max(4, side // 8)))
             except NoRoom:
-                if side // 2 < _LEAST_SIDE or side > max(size) * 2:
+                smaller = -(-(side // 2) // 8) * 8
+                if smaller < _LEAST_SIDE or smaller >= side:
                     raise
-                self.side = min(self.side, side // 2)
+                self.side = min(self.side, smaller)

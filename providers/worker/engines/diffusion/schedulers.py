@@ -30,17 +30,18 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "Euler": ("EulerDiscreteScheduler", {}),
     "Heun": ("HeunDiscreteScheduler", {}),
-    "LMS Karras": ("LMSDiscreteScheduler", _KARRAS),
-    "LMS": ("LMSDiscreteScheduler", {}),
     "DPM2 Karras": ("KDPM2DiscreteScheduler", _KARRAS),
     "DPM2": ("KDPM2DiscreteScheduler", {}),
     "DPM2 a Karras": ("KDPM2AncestralDiscreteScheduler", _KARRAS),
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
-    "DDIM": ("DDIMScheduler", {}),
-    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
     "UniPC": ("UniPCMultistepScheduler", {}),
 }
-"""Each with diffusers' class and what it is set to. What the pages name beyond these, diffusers has not."""
+"""Each with diffusers' class and what it is set to: latents are not bound to -1 and 1, and the last step is number 1,
+as Stable Diffusion is sampled everywhere. What the pages name beyond these, diffusers has not, or needs more libraries
+for.
+"""
 
 # What of a model's own scheduler says how it was trained; the rest says how its maker liked to sample.
 _TRAINED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
@@ -56,8 +57,6 @@ class Sampler:
     def __init__(self, name: str, trained: Mapping[str, Any], scheduled: int, strength: float) -> None:
         kind, changes = SCHEDULERS[name]
         config = {key: trained[key] for key in _TRAINED if trained.get(key) is not None}
-        # As Stable Diffusion is sampled everywhere: without it, the last step would be one too early.
-        config |= {"steps_offset": 1} if kind in {"DDIMScheduler", "PNDMScheduler"} else {}
         self._scheduler = getattr(diffusers, kind).from_config({**config, **changes})
         self._noisy = _takes_generator(self._scheduler)
         self.steps = min(scheduled, math.ceil(scheduled * strength - 1e-9)) if strength > 0 else 0
