@@ -54,8 +54,8 @@ def run(argv: Sequence[str]) -> int:
     except Unusable as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
-    if not all(good) and args.action == "list":
-        print("\nWhat comes from the hub is fetched by: darkroom worker weights fetch" + f" --engine {engine}")
+    if not all(good) and args.action == "list" and any(need.source.repository for need in needs):
+        print(f"\nWhat comes from the hub is fetched by: darkroom worker weights fetch --engine {engine}")
     return 0 if all(good) else 1
 
 
@@ -66,7 +66,7 @@ def _show(need: Need, known: Mapping[str, Known], *, verify: bool) -> bool:
     licence = about.licence if need.source.repository else "yours to know"
     print(f"{need.role:<12} {need.source.text}")
     print(f"{'':<12} {_human(size):>8}   {licence}")
-    print(f"{'':<12} {'there' if not wrong else f'not there: {wrong}' if not need.source.path.exists() else wrong}")
+    print(f"{'':<12} {wrong or f'there: {need.source.path}'}")
     return wrong is None
 
 
@@ -84,7 +84,6 @@ def _get(need: Need, known: Mapping[str, Known]) -> None:
         return
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ModuleNotFoundError:
         raise Unusable("fetching needs what is not installed: pip install 'darkroom[torch]'") from None
     try:
@@ -96,8 +95,15 @@ def _get(need: Need, known: Mapping[str, Known]) -> None:
         licence = getattr(told.card_data, "license", None) or known.get(source.repository, Known()).licence
         print(f"{need.role}: {source.repository} at {told.sha}, {_human(total)}, licence: {licence}", flush=True)
         for name in names:
-            hf_hub_download(source.repository, name, revision=told.sha, local_dir=source.root)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+            path = source.root / name
+            if not path.exists() or _differs(path, _told(there[name])):
+                # By force: the library goes by its notes of what it fetched, not by what is there.
+                again = path.exists()
+                hf_hub_download(source.repository, name, revision=told.sha, local_dir=source.root, force_download=again)
+    except Unusable:
+        raise
+    except Exception as error:
+        # Its own, its HTTP library's, which has changed twice, and those of the disk.
         raise Unusable(f"{need.role}: {source.text} could not be fetched: {str(error).splitlines()[0]}") from error
     files = {name: _told(there[name]) for name in names}
     for name, expected in files.items():

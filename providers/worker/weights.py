@@ -20,6 +20,8 @@ _PATHS = ("/", "./", "../", "~")
 # is loaded as numbers only, so that it cannot run anything.
 _ENDINGS = (".fp16.safetensors", ".safetensors", ".fp16.bin", ".bin")
 _CHUNK_BYTES = 1 << 20
+# The format's own limit.
+_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +176,9 @@ def _torn(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            # The format's own limit.
-            header = json.loads(file.read(length)) if length <= 100_000_000 else {}
+            if length > _LONGEST_HEADER:
+                return f"{path} is no safetensors file"
+            header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return f"{path} is no safetensors file"

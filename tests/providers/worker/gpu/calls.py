@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageStat
 
-from providers.worker.engines.base import Engine, Output, Value
+from providers.worker.engines.base import Engine, Output
 
 SMALL = {"tiling_width": 16, "tiling_height": 16, "num_inference_steps": 4, "scheduler": "Euler", "seed": 7}
 
@@ -21,9 +21,7 @@ def perform(
     **inputs: Any,
 ) -> Output:
     """Run an engine with its defaults, and small tiles where it has them; `lines` is given its log."""
-    values: dict[str, Value] = {
-        name: field.default for name, field in engine.inputs.items() if field.default is not None
-    }
+    values: dict[str, Any] = {name: field.default for name, field in engine.inputs.items() if field.default is not None}
     values |= {name: value for name, value in SMALL.items() if name in engine.inputs}
     values |= {"image": encoded(photo(64, 48))}
     log = [] if lines is None else lines

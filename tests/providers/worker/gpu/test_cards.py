@@ -11,7 +11,6 @@ import torch
 from providers.worker.engines.base import Broken, Failure, Stopped, Unusable
 from providers.worker.engines.cards import Batch, Cards, NoRoom, available_memory, dtype_for, find
 
-
 Rows = Sequence[int]
 
 
