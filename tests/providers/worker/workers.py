@@ -50,8 +50,11 @@ class Running:
 
 
 @contextmanager
-def worker(tmp_path: Path, *arguments: str, ready: str = "READY") -> Iterator[Running]:
-    """Run our worker on a free port, from the moment on when its status is `ready`, and kill it in the end."""
+def worker(tmp_path: Path, *arguments: str, ready: str = "READY", patience: float = 15) -> Iterator[Running]:
+    """Run our worker on a free port, from the moment on when its status is `ready`, and kill it in the end.
+
+    `patience` is in seconds: engines that stand on large libraries take long to import them.
+    """
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     log = tmp_path / "worker.log"
@@ -60,7 +63,7 @@ def worker(tmp_path: Path, *arguments: str, ready: str = "READY") -> Iterator[Ru
         process = subprocess.Popen(command, pass_fds=[listening.fileno()], stderr=stderr, env=ENVIRONMENT)
     listening.close()
     with ended(process):
-        await_status(url, ready, process)
+        await_status(url, ready, process, patience)
         yield Running(process, url, log)
 
 
@@ -118,9 +121,9 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.wait()
 
 
-def await_status(url: str, status: str, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until a worker says that it is in this status."""
-    give_up = time.monotonic() + 15
+def await_status(url: str, status: str, process: subprocess.Popen[bytes] | None = None, patience: float = 15) -> None:
+    """Wait until a worker says that it is in this status, for `patience` seconds."""
+    give_up = time.monotonic() + patience
     said: object = None
     while time.monotonic() < give_up:
         assert process is None or process.poll() is None, f"{process.args!r} ended"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -133,6 +134,7 @@ def test_fetch(config: Path, hub: Hub) -> None:
 def test_a_bar(config: Path, hub: Hub) -> None:
     """In a terminal it is shown how far it is."""
     ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
     try:
         done = weights("fetch", config, hub, stderr=theirs)
         os.close(theirs)

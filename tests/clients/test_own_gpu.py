@@ -1,0 +1,146 @@
+"""A card of one's own, from weights in a folder to a picture by the OpenAI SDK: with tiny networks, on a CPU."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import BadRequestError, OpenAI
+
+from tests.clients.pictures import COFFEE, opened
+from tests.clients.running import Serve, Served
+from tests.providers.worker.workers import Running, worker
+
+if not importlib.util.find_spec("torch"):
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+SMALL = {"tiling_width": 32, "tiling_height": 32, "num_inference_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.providers.worker.gpu import networks
+
+    folder = tmp_path_factory.mktemp("weights")
+    networks.save(folder)
+    (folder / "worker.toml").write_text(
+        f"""
+        [worker]
+        weights = "{folder}"
+        [tile-diffusion]
+        base = "./base"
+        controlnet = "./controlnet"
+        [esrgan]
+        model = "./compact-x2.safetensors"
+        """
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workers(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Running]]:
+    """One worker with each engine."""
+    config = f"--config={weights / 'worker.toml'}"
+    with (
+        worker(tmp_path_factory.mktemp("one"), config, "--engine=tile-diffusion", "--webhooks", patience=90) as one,
+        worker(tmp_path_factory.mktemp("two"), config, "--engine=esrgan", patience=90) as two,
+    ):
+        yield [one, two]
+
+
+@pytest.fixture(scope="module")
+def gateway(workers: list[Running], serve: Serve) -> Served:
+    return serve(DARKROOM_PROVIDERS__LOCAL__WORKERS=json.dumps([one.url for one in workers]))
+
+
+@pytest.fixture(scope="module")
+def sdk(gateway: Served) -> Iterator[OpenAI]:
+    with OpenAI(base_url=gateway.base_url, api_key="none", max_retries=0) as made:
+        yield made
+
+
+def edit(sdk: OpenAI, model: str, **extra: Any) -> Any:
+    """A small picture from the middle of the photograph."""
+    with opened(COFFEE.read_bytes()) as whole:
+        import io
+
+        buffer = io.BytesIO()
+        whole.crop((200, 120, 296, 184)).save(buffer, "PNG")
+    return sdk.images.edit(
+        model=model,
+        image=("coffee.png", buffer.getvalue(), "image/png"),
+        prompt="a cup of coffee",
+        response_format="b64_json",
+        extra_body=extra,
+    )
+
+
+def test_clarity_at_home(sdk: OpenAI) -> None:
+    """clarity-upscaler is answered by the card, not degraded, and it is said by what."""
+    answer = edit(sdk, "clarity-upscaler", seed=5, **SMALL)
+    metadata = answer.model_extra["metadata"]
+
+    assert opened(base64.b64decode(answer.data[0].b64_json)).size == (192, 128)
+    assert metadata["executed_model"] == "tile-diffusion (base, controlnet)"
+    assert (metadata["provider"], metadata["cost"]) == ("local", 0)
+    assert metadata["attempts"][0]["model"] == "tile-diffusion (base, controlnet)"
+    assert metadata["warnings"] == []
+    again = edit(sdk, "clarity-upscaler", seed=5, **SMALL)
+    assert again.data[0].b64_json == answer.data[0].b64_json
+
+
+def test_not_degraded(sdk: OpenAI) -> None:
+    """No header says that it falls short, and the one that names the model names the weights."""
+    raw = sdk.images.with_raw_response.edit(
+        model="clarity-upscaler", image=COFFEE, prompt="x", extra_body={"scale_factor": 1, "creativity": 0}
+    )
+
+    assert "x-darkroom-degraded" not in raw.headers
+    assert raw.headers["x-darkroom-model"] == "tile-diffusion (base, controlnet)"
+
+
+def test_what_it_does_not_do(sdk: OpenAI) -> None:
+    """A parameter of Clarity's that this engine has not is refused by name, before anything is run."""
+    for extra, said in (({"handfix": "hands_only"}, "handfix"), ({"scheduler": "Restart"}, "scheduler")):
+        with pytest.raises(BadRequestError) as caught:
+            edit(sdk, "clarity-upscaler", **extra)
+        assert caught.value.param == said
+        assert "tile-diffusion" in caught.value.message or "local" in caught.value.message
+
+
+def test_a_mistake_that_only_the_engine_sees(sdk: OpenAI) -> None:
+    """It comes back as the caller's mistake, in the engine's words."""
+    with pytest.raises(BadRequestError, match="40 is no multiple of 16"):
+        edit(sdk, "clarity-upscaler", tiling_width=40)
+
+
+def test_real_esrgan_at_home(sdk: OpenAI) -> None:
+    """The other engine serves the other model."""
+    answer = edit(sdk, "real-esrgan", scale_factor=3)
+
+    assert opened(base64.b64decode(answer.data[0].b64_json)).size == (288, 192)
+    assert answer.model_extra["metadata"]["executed_model"] == "esrgan (compact-x2.safetensors)"
+
+
+def test_progress_of_a_job(sdk: OpenAI, gateway: Served) -> None:
+    """A stream tells how far the steps are."""
+    import httpx
+
+    with httpx.stream(
+        "POST",
+        f"{gateway.base_url}/images/edits",
+        data={
+            "model": "clarity-upscaler", "prompt": "x", "stream": "true", "scale_factor": "1.5", "creativity": "1",
+            "num_inference_steps": "6", "tiling_width": "32", "tiling_height": "32",
+        },
+        files={"image": COFFEE.read_bytes()},
+        timeout=110,
+    ) as response:  # fmt: skip
+        text = response.read().decode()
+
+    assert "image_edit.completed" in text
