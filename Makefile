@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE := tests/clients/node
+# The build that the engines are tested with. Where pip's indexes do not have it, PyTorch's own does:
+# PIP_EXTRA_INDEX_URL names it (pytorch.org/get-started).
+TORCH ?= 2.13.0+cpu
 
-.PHONY: run setup test check format bench demo chaos fuzz docs lock clean help
+.PHONY: run setup test torch ray test-ray check format bench bench-worker demo chaos fuzz docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,11 +21,19 @@ setup: $(VENV)/.dev  ## everything for working on Darkroom, in .venv
 test: $(VENV)/.dev $(NODE)/node_modules/.done  ## the whole test suite
 	$(BIN)/pytest
 
+torch: $(VENV)/.torch  ## the CPU build of torch and the engines' libraries: make test then tests those too
+
+ray: $(VENV)/.ray  ## Ray Serve, for make test-ray
+
+test-ray: $(VENV)/.dev  ## a worker over a local Ray cluster: replicas side by side, killed, drained
+	@if $(BIN)/python -c 'import ray' 2>/dev/null; then $(BIN)/pytest tests/cluster; \
+		else echo '*** NOT TESTED: providers/worker/cluster.py, as ray is not installed. make ray installs it. ***'; fi
+
 check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile deploy/worker/Dockerfile
 	$(BIN)/darkroom check --quiet
 	$(BIN)/python -m tests.audit requirements.lock
 
@@ -32,6 +43,9 @@ format: $(VENV)/.dev  ## rewrite to the house style
 
 bench: $(VENV)/.dev  ## what a call costs, as a table
 	$(BIN)/python -m tests.bench
+
+bench-worker: $(VENV)/.torch  ## what a picture costs on this machine's cards, or its CPU
+	$(BIN)/python -m tests.bench.worker
 
 demo: $(VENV)/.dev  ## the gateway before four simulated providers
 	$(BIN)/python -m tests.demo
@@ -50,6 +64,11 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 		--group build --extra postgres --extra redis pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
 		--group build --group dev --extra postgres --extra redis pyproject.toml -o requirements-dev.lock -c requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--no-emit-package torch --no-emit-package triton --group engines --extra diffusion pyproject.toml \
+		-o requirements-engines.lock -c requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--extra ray pyproject.toml -o requirements-ray.lock -c requirements-dev.lock
 
 clean:  ## remove everything that the targets made
 	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -65,6 +84,15 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.torch: requirements-engines.lock $(VENV)/.dev
+	$(PIP) install "torch==$(TORCH)"
+	$(PIP) install --no-deps --require-hashes -r requirements-engines.lock
+	@touch $@
+
+$(VENV)/.ray: requirements-ray.lock $(VENV)/.dev
+	$(PIP) install --require-hashes -r requirements-ray.lock
 	@touch $@
 
 $(NODE)/node_modules/.done: $(NODE)/package-lock.json $(VENV)/.dev

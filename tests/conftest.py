@@ -1,5 +1,6 @@
-"""What every test may use."""
+"""What every test may use, and what the summary says of tests that were not run."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,13 @@ import pytest
 from gateway.config import SHIPPED, Config, load
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was left out for want of a library."""
+    if not importlib.util.find_spec("torch"):
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        terminalreporter.line("the engines esrgan and tile-diffusion, as torch is not installed: make torch", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,10 @@ Kubernetes' own schemas come with the validator. There is none of Compose offlin
 
 from __future__ import annotations
 
+import argparse
+import ast
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,20 @@ import yaml  # type: ignore[import-untyped]
 
 from gateway.config import SHIPPED, load
 from gateway.settings.kinds import revealed
+from providers.worker.engines import SHIPPED as SHIPPED_ENGINES
+from providers.worker.main import add_arguments
+from tests.providers.worker.workers import PLAY, worker
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
-MANIFESTS = sorted(path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
+FOLDERS = (DEPLOY / "kubernetes", DEPLOY / "kubernetes" / "worker")
+
+
+def manifests(folder: Path) -> list[Path]:
+    """What a folder's kustomization applies."""
+    return sorted(path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+MANIFESTS = [path for folder in FOLDERS for path in manifests(folder)]
 KUBERNETES = "1.33"
 # What is read from the environment beside the settings.
 OWN = {"DARKROOM_ADMIN_KEY_FILE", "DARKROOM_DATA"}
@@ -47,7 +62,7 @@ def settings(found: Mapping[str, str], secrets: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.relative_to(DEPLOY).as_posix())
 def test_manifests_are_valid(path: Path) -> None:
     """As Kubernetes' own schemas say, unknown keys included."""
     kubernetes_validate.validate(document(path), KUBERNETES, strict=True)
@@ -61,9 +76,11 @@ def test_the_validator_refuses() -> None:
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
-def test_all_manifests_are_applied() -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_all_manifests_are_applied(folder: Path) -> None:
     """The kustomization names each file."""
-    assert sorted(manifest("kustomization")["resources"]) == [path.name for path in MANIFESTS]
+    applied = document(folder / "kustomization.yaml")["resources"]
+    assert sorted(applied) == [path.name for path in manifests(folder)]
 
 
 def test_settings_exist(compose: Any, tmp_path: Path) -> None:
@@ -130,6 +147,62 @@ def test_secrets_are_files(compose: Any) -> None:
             assert "@" not in str(value)
     keys = {item["key"] for item in manifest("deployment")["spec"]["template"]["spec"]["volumes"][2]["secret"]["items"]}
     assert keys == manifest("secret")["stringData"].keys()
+
+
+def test_one_worker_a_card() -> None:
+    """Each has one card, time to finish its picture, and arguments that the command takes; it is confined like the
+    gateway, and reached by it alone."""
+    workers = document(FOLDERS[1] / "statefulset.yaml")["spec"]["template"]["spec"]
+    job = document(FOLDERS[1] / "fetch.yaml")["spec"]["template"]["spec"]
+    (worker,), (fetch,) = workers["containers"], job["containers"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = parser.parse_args(worker["command"][2:])
+
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert workers["terminationGracePeriodSeconds"] > told.grace
+    assert (told.engine, told.webhooks) == ("tile-diffusion", True)
+    assert fetch["command"][:4] == ["darkroom", "worker", "weights", "fetch"]
+    assert worker["volumeMounts"][0] == {**fetch["volumeMounts"][0], "readOnly": True}
+    for pod in (workers, job):
+        assert pod["securityContext"] == manifest("deployment")["spec"]["template"]["spec"]["securityContext"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    [ingress] = document(FOLDERS[1] / "networkpolicy.yaml")["spec"]["ingress"]
+    assert ingress["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "darkroom"}}}]
+
+
+def test_the_probes_of_a_worker(tmp_path: Path) -> None:
+    """They read the word in the health check's body, as a worker says it."""
+    (container,) = document(FOLDERS[1] / "statefulset.yaml")["spec"]["template"]["spec"]["containers"]
+    with worker(tmp_path, *PLAY) as running:
+        for probe in ("startupProbe", "livenessProbe"):
+            _, flag, code = container[probe]["exec"]["command"]
+            command = [sys.executable, flag, code.replace("http://127.0.0.1:5000", running.url)]
+            assert subprocess.run(command, check=False, timeout=30).returncode == 0
+            gone = [sys.executable, flag, code.replace("http://127.0.0.1:5000", "http://127.0.0.1:9")]
+            assert subprocess.run(gone, check=False, timeout=30, capture_output=True).returncode != 0
+    with worker(tmp_path, "--engine", "play_engines:Unloadable", ready="SETUP_FAILED") as running:
+        command = [sys.executable, flag, code.replace("http://127.0.0.1:5000", running.url)]
+        assert subprocess.run(command, check=False, timeout=30).returncode != 0
+
+
+def test_the_ray_application() -> None:
+    """Its arguments are those that the application takes; the names of the engine and the route are ours."""
+    [application] = document(DEPLOY / "ray" / "serve.yaml")["applications"]
+    module, _, name = application["import_path"].partition(":")
+    source = (DEPLOY.parent / (module.replace(".", "/") + ".py")).read_text()
+    fields = {
+        node.target.id
+        for cls in ast.parse(source).body
+        if isinstance(cls, ast.ClassDef) and cls.name == "Arguments"
+        for node in cls.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+    assert f"def {name}(" in source
+    assert application["args"].keys() <= fields
+    assert application["args"]["engine"] in SHIPPED_ENGINES
 
 
 def test_no_way_to_the_metadata() -> None:

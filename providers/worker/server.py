@@ -30,12 +30,13 @@ _INDEX = {
 
 
 class Api:
-    """The handlers, over one worker. `leave` begins the shutdown of the process."""
+    """The handlers, over one worker. `leave` begins the shutdown of the process, where callers may ask for that."""
 
-    def __init__(self, worker: Worker, *, max_body: int, allow_webhooks: bool) -> None:
+    def __init__(self, worker: Worker, *, max_body: int, allow_webhooks: bool, allow_shutdown: bool = True) -> None:
         self._worker = worker
         self._max_body = max_body
         self._allow_webhooks = allow_webhooks
+        self._allow_shutdown = allow_shutdown
         self.leave = asyncio.Event()
 
     @property
@@ -50,7 +51,7 @@ class Api:
                 Route("/predictions", self.create, methods=["POST"]),
                 Route(one, self.create_once, methods=["PUT"]),
                 Route(f"{one}/cancel", self.cancel, methods=["POST"]),
-                Route("/shutdown", self.shutdown, methods=["POST"]),
+                *([Route("/shutdown", self.shutdown, methods=["POST"])] if self._allow_shutdown else []),
             ],
             middleware=[Middleware(_NoBrowsers)],
             exception_handlers={Refusal: _refused},

@@ -34,6 +34,10 @@ class Unfit(Exception):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[type[Unfit], tuple[str, str]]:
+        # Sent between processes, where the engine is on another machine.
+        return Unfit, (self.field, self.message)
+
 
 class Unusable(Exception):
     """The engine cannot be started as it is configured: says what is missing or wrong, and what to do."""

@@ -9,13 +9,15 @@ import torch
 
 from providers.worker.engines.vision import import_torchvision
 
+# Before anything imports diffusers or transformers.
+import_torchvision()
+
 WIDTH = 32
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def save(folder: Path) -> None:
     """Save a base, a ControlNet, and an enlarging network, as a user would have them."""
-    import_torchvision()
     from diffusers import PNDMScheduler
     from safetensors.torch import save_file
 
@@ -43,14 +45,14 @@ def tokenizer() -> Any:
     return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
-def text_encoder() -> Any:
+def text_encoder(width: int = WIDTH) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     known = tokenizer()
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(known),
-            hidden_size=WIDTH,
+            hidden_size=width,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=2,
