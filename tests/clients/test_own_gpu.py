@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import io
 import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +21,13 @@ from openai import BadRequestError, OpenAI
 
 from tests.clients.pictures import COFFEE, opened
 from tests.clients.running import Serve, Served
+from tests.ports import free_port
 from tests.providers.worker.workers import Running, worker
 
 if not importlib.util.find_spec("torch"):
     pytest.skip("torch is not installed", allow_module_level=True)
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 SMALL = {"tiling_width": 32, "tiling_height": 32, "num_inference_steps": 2}
 
 
@@ -64,13 +73,16 @@ def sdk(gateway: Served) -> Iterator[OpenAI]:
         yield made
 
 
+def small(file: Path | io.BytesIO) -> None:
+    """Save a piece of the photograph of 96 x 64 pixels."""
+    with opened(COFFEE.read_bytes()) as whole:
+        whole.crop((200, 120, 296, 184)).save(file, "PNG")
+
+
 def edit(sdk: OpenAI, model: str, **extra: Any) -> Any:
     """A small picture from the middle of the photograph."""
-    with opened(COFFEE.read_bytes()) as whole:
-        import io
-
-        buffer = io.BytesIO()
-        whole.crop((200, 120, 296, 184)).save(buffer, "PNG")
+    buffer = io.BytesIO()
+    small(buffer)
     return sdk.images.edit(
         model=model,
         image=("coffee.png", buffer.getvalue(), "image/png"),
@@ -144,3 +156,48 @@ def test_progress_of_a_job(sdk: OpenAI, gateway: Served) -> None:
         text = response.read().decode()
 
     assert "image_edit.completed" in text
+
+
+def test_the_readme(weights: Path, tmp_path: Path) -> None:
+    """From weights in a folder to the picture, as the README has it: ten lines at most, and they work."""
+    text = README.read_text().partition("\n### Your own GPU\n")[2]
+    [block] = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[:1]
+    lines = block.splitlines()
+    assert len(lines) <= 10
+    first = next(number for number, line in enumerate(lines) if "worker --engine" in line)
+    assert all("pip install" in line or "venv" in line or "weights fetch" in line for line in lines[:first])
+
+    worker_port, port = free_port(), free_port()
+    script = "\n".join(lines[first:])
+    for old, new in (
+        ("worker --engine", f"worker --port {worker_port} --engine"),
+        ("serve &", f"serve --port {port} &"),
+        (":5000", f":{worker_port}"),
+        (":8000", f":{port}"),
+        (".venv/bin/darkroom", f"{shlex.quote(sys.executable)} -m gateway"),
+    ):
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "tests" / "data").mkdir(parents=True)
+    small(tmp_path / "tests" / "data" / "coffee.png")
+    environ = {
+        **os.environ,
+        "DARKROOM_WORKER_CONFIG": str(weights / "worker.toml"),
+        "DARKROOM_DATA": str(tmp_path),
+        "PYTHONPATH": str(README.parent),
+    }
+    answer = tmp_path / "answer.json"
+    with (tmp_path / "log").open("wb") as log, answer.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", script], cwd=tmp_path, env=environ, stdout=output, stderr=log, start_new_session=True
+        )
+    try:
+        # The last line is the call; the servers that were started before it go on.
+        assert process.wait(110) == 0, (tmp_path / "log").read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+    said = json.loads(answer.read_text())
+
+    assert said["metadata"]["executed_model"] == "tile-diffusion (base, controlnet)"
+    assert said["size"] == "192x128"
+    assert said["metadata"]["warnings"] == []

@@ -42,7 +42,7 @@ def test_a_provider_is_swapped(config: Path) -> None:
         assert there.edit(model="real-esrgan").story == ["fal ok"]
     edited(model, lambda text: text[: text.index("[routes.fal]")] + text[text.index("[routes.segmind]") :])
     with world("fal", "segmind", config=config) as there:
-        assert set(routes(there, "real-esrgan")) == {"replicate", "segmind"}
+        assert set(routes(there, "real-esrgan")) == {"esrgan", "replicate", "segmind"}
         answer = there.edit(model="real-esrgan")
         assert answer.story == ["segmind ok"]
         assert [size(picture) for picture in answer.pictures] == [(96, 64)]
