@@ -74,9 +74,7 @@ def main() -> None:
     print(heading(card))
     found = {row: _alone(row) for row in rows(card)}
     base = next(result for row, result in found.items() if row.tile_batch == 0)
-    print(
-        "| | numbers | attention | seconds a megapixel | least, most | CPU s a megapixel | peak MB | to the loop |"
-    )
+    print("| | numbers | attention | seconds a megapixel | least, most | CPU s a megapixel | peak MB | to the loop |")
     print("|---|---|---|---|---|---|---|---|")
     for row, result in found.items():
         pace = result["pace"]

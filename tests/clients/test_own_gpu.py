@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
+from tests.clients import running
 from tests.clients.pictures import COFFEE, opened
 from tests.clients.running import Serve, Served
 from tests.ports import free_port
@@ -139,23 +141,39 @@ def test_real_esrgan_at_home(sdk: OpenAI) -> None:
     assert answer.model_extra["metadata"]["executed_model"] == "esrgan (compact-x2.safetensors)"
 
 
-def test_progress_of_a_job(sdk: OpenAI, gateway: Served) -> None:
-    """A stream tells how far the steps are."""
-    import httpx
+def test_progress_of_a_job(workers: list[Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows a job is told of the steps: the worker tells the gateway, at its public address."""
+    port = free_port()
+    monkeypatch.setattr(running, "free_port", lambda: port)
+    environ = {
+        "DARKROOM_PROVIDERS__LOCAL__WORKERS": json.dumps([workers[0].url]),
+        "DARKROOM_GATEWAY__PUBLIC_URL": f"http://127.0.0.1:{port}",
+    }
+    shares: list[float] = []
+    with (
+        running.serving(tmp_path, (), environ) as gateway,
+        httpx.Client(base_url=gateway.base_url, timeout=100) as http,
+    ):
+        fields = {"model": "clarity-upscaler", "prompt": "x"}
+        fields |= {"scale_factor": "1.2", "creativity": "1", "num_inference_steps": "12", "seed": "1"}
+        started = http.post(
+            "/images/edits",
+            data=fields | {"tiling_width": "32", "tiling_height": "32"},
+            files={"image": COFFEE.read_bytes()},
+            headers={"Prefer": "respond-async"},
+        )
+        assert started.status_code == 202, started.text
+        stream = {"accept": "text/event-stream"}
+        with http.stream("GET", f"/images/jobs/{started.json()['id']}", headers=stream) as events:
+            for line in events.iter_lines():
+                if line.startswith("data: "):
+                    body = json.loads(line.removeprefix("data: "))
+                    if body.get("progress"):
+                        shares.append(body["progress"])
 
-    with httpx.stream(
-        "POST",
-        f"{gateway.base_url}/images/edits",
-        data={
-            "model": "clarity-upscaler", "prompt": "x", "stream": "true", "scale_factor": "1.5", "creativity": "1",
-            "num_inference_steps": "6", "tiling_width": "32", "tiling_height": "32",
-        },
-        files={"image": COFFEE.read_bytes()},
-        timeout=110,
-    ) as response:  # fmt: skip
-        text = response.read().decode()
-
-    assert "image_edit.completed" in text
+    assert len(set(shares)) > 3
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
 
 
 def test_the_readme(weights: Path, tmp_path: Path) -> None:
