@@ -143,6 +143,7 @@ class Worker:
             self.setup.end("failed", f"{type(error).__name__}: {error}")
         else:
             self.setup.end("succeeded", f"{self.engine.model} is loaded, version {self.engine.version}")
+            LOGGER.info("%s is ready", self.engine.model)
 
     def take(self) -> None:
         """Take a slot. Raises Refusal: 503 while no work is taken, 409 when all slots are taken."""

@@ -171,6 +171,9 @@ def test_progress_of_a_job(workers: list[Running], tmp_path: Path, monkeypatch: 
                     if body.get("progress"):
                         shares.append(body["progress"])
 
+        kept = http.get(f"/images/jobs/{started.json()['id']}").json()
+
+    assert kept["result"]["metadata"]["executed_model"] == "tile-diffusion (base, controlnet)"
     assert len(set(shares)) > 3
     assert shares == sorted(shares)
     assert shares[-1] == 1

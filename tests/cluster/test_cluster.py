@@ -131,6 +131,14 @@ async def test_cancelled(cluster: Cluster) -> None:
         assert events[-1]["status"] == "canceled"
         await until(lambda: idle(http), 30)
 
+        async def quiet() -> bool:
+            one = sum(cluster.replicas().values())
+            await asyncio.sleep(1)
+            return sum(cluster.replicas().values()) - one < 0.3
+
+        # It would have gone on for longer.
+        await until(quiet, 5)
+
         with pytest.raises(httpx.ReadTimeout):
             await http.post("/predictions", json=job(12), timeout=1.5)
         await until(lambda: idle(http), 30)

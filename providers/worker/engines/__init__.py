@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 
 from providers.worker.engines.base import Engine, Unusable
@@ -23,6 +24,8 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Engine:
 
     Raises Unusable where there is no such engine or it cannot be made, and what its module raises while it is imported.
     """
+    # Weights are fetched by their own command and by nothing else, whatever a library would like to look up.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     module, colon, attribute = SHIPPED.get(name, name).partition(":")
     if not colon:
         raise Unusable(f"there is no engine {name!r}: take one of {', '.join(SHIPPED)}, or module:Class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,8 @@ from providers.worker.engines.network import Network
 from providers.worker.engines.options import EsrganOptions, options
 from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 from providers.worker.engines.tensors import split_alpha, with_alpha
+
+LOGGER = logging.getLogger(__name__)
 
 # Of the picture that the network makes, for each pixel: three floats while the tiles are joined, what says whether
 # they are numbers, the bytes, and the encoder's.
@@ -90,6 +93,7 @@ class Esrgan(Engine):
             self._networks[card] = network
         self._held_pixels = available_memory() // _BYTES_PER_PIXEL // self.slots
         self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, self._held_pixels))
+        LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
         image, scale, output_format = inputs["image"], inputs["scale"], inputs["output_format"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import time
@@ -29,12 +30,14 @@ from providers.worker.engines.diffusion.denoise import Plan, refine
 from providers.worker.engines.diffusion.inputs import INPUTS, Asked, asked, factors
 from providers.worker.engines.diffusion.latents import Coder
 from providers.worker.engines.diffusion.models import Models, fit, load
+from providers.worker.engines.diffusion.prompts import TooLong, parse
 from providers.worker.engines.diffusion.prompts import encode as encode_prompts
-from providers.worker.engines.diffusion.prompts import parse
 from providers.worker.engines.network import Network
 from providers.worker.engines.options import TileDiffusionOptions, options
 from providers.worker.engines.pictures import decode, encode, open_picture, upright_size
 from providers.worker.engines.tensors import resized, split_alpha, to_picture, to_tensor, with_alpha
+
+LOGGER = logging.getLogger(__name__)
 
 # For each pixel of the output: on the card the latents of a step and what the ControlNet saw, in single precision; in
 # the machine's memory three floats while tiles are joined, whether they are numbers, and the picture a few times.
@@ -99,10 +102,12 @@ class TileDiffusion(Engine):
         room = [card.free_bytes() // _CARD_BYTES // chosen.slots_per_device for card in self._cards.all]
         room.append(available_memory() // _BYTES // self.slots)
         self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, *room))
+        LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
         wish = asked(inputs)
         opened = open_picture(wish.image, cancelled)
+        self._refuse_too_large(upright_size(opened))
         size = self._target(upright_size(opened), wish)
         mask = _mask(wish, upright_size(opened), progress, cancelled)
         source = decode(opened, progress)
@@ -117,6 +122,11 @@ class TileDiffusion(Engine):
         if mask is not None:
             made = Image.composite(source.convert("RGB"), resized(made, source.size), mask)
         return encode(with_alpha(made, alpha), wish.output_format, profile, cancelled)
+
+    def _refuse_too_large(self, size: tuple[int, int]) -> None:
+        # With downscaling a small result may come of it, but first it has to be held.
+        if math.prod(size) > (most := self._limits.max_output_pixels):
+            raise Unfit("image", f"its {size[0]} x {size[1]} pixels are more than the {most} that this worker holds")
 
     def _target(self, size: tuple[int, int], wish: Asked) -> tuple[int, int]:
         if wish.downscaling and max(size) > wish.downscaling_resolution:
@@ -173,9 +183,13 @@ class TileDiffusion(Engine):
         if named := dict.fromkeys((*positive.loras, *negative.loras)):
             there = ", ".join(f"{name} at {lora.weight:g}" for name, lora in self._options.loras.items()) or "none"
             progress(f"LoRAs are not for prompts to choose: {', '.join(named)} was taken out; always on is {there}")
-        return encode_prompts(
-            models.tokenizer, models.text_encoder, (negative, positive), models.vectors, models.card.device
-        )
+        try:
+            return encode_prompts(
+                models.tokenizer, models.text_encoder, (negative, positive), models.vectors, models.card.device
+            )
+        except TooLong as error:
+            name = "prompt" if error.prompt is positive else "negative_prompt"
+            raise Unfit(name, str(error)) from error
 
     def _warm_up(self, card: Card) -> None:
         """Run once: algorithms are chosen and memory is taken before somebody waits for it."""

@@ -10,6 +10,10 @@ from providers.worker.engines.base import Field, Unfit, Value
 from providers.worker.engines.diffusion.schedulers import SCHEDULERS
 from providers.worker.engines.pictures import OUTPUT_FORMATS
 
+# What may be looked at before the tokens are counted.
+_LONGEST_PROMPT = 32_000
+_MOST_BRACKETS = 200
+
 INPUTS: Mapping[str, Field] = {
     "image": Field(type="picture", required=True, description="The picture: png, jpeg, webp, gif or avif."),
     "prompt": Field(
@@ -131,6 +135,12 @@ def asked(inputs: Mapping[str, Value]) -> Asked:
     for name in ("tiling_width", "tiling_height"):
         if getattr(found, name) % 16:
             raise Unfit(name, f"{getattr(found, name)} is no multiple of 16")
+    for name in ("prompt", "negative_prompt"):
+        text = getattr(found, name)
+        if len(text) > _LONGEST_PROMPT:
+            raise Unfit(name, f"it has {len(text)} characters, and {_LONGEST_PROMPT} are taken at most")
+        if text.count("(") + text.count("[") > _MOST_BRACKETS:
+            raise Unfit(name, f"it has more than {_MOST_BRACKETS} brackets")
     return found
 
 

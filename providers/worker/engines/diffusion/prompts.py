@@ -11,9 +11,19 @@ import torch
 
 # Tokens of one run of the text encoder, without the two that begin and end it.
 _CHUNK = 75
+# Each chunk makes every step slower, and by ten the model has long lost the thread.
+_MOST_TOKENS = 10 * _CHUNK
 _STRONGER = 1.1
 _LORA = re.compile(r"<(?:lora|lyco|hypernet):([^:>]+)(?::[^>]*)?>", re.IGNORECASE)
 _PIECES = re.compile(r"\\[()\[\]\\]|[(\[]|:\s*([+-]?\d*\.?\d+)\s*\)|[)\]]|[^\\()\[\]:]+|:|\\")
+
+
+class TooLong(Exception):
+    """A prompt is too long to be read."""
+
+    def __init__(self, prompt: Prompt, message: str) -> None:
+        super().__init__(message)
+        self.prompt = prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +72,7 @@ def encode(
 ) -> torch.Tensor:
     """Return what the text encoder makes of prompts: (prompts, 77 for each 75 tokens of the longest, width).
 
-    `vectors` are the embeddings of the user's by name, with how many tokens each stands for.
+    `vectors` are the embeddings of the user's by name, with how many tokens each stands for. Raises TooLong.
     """
     tokens = [_tokens(tokenizer, prompt, vectors) for prompt in prompts]
     chunks = max(1, *(-(-len(one) // _CHUNK) for one in tokens))
@@ -98,6 +108,8 @@ def _tokens(tokenizer: Any, prompt: Prompt, vectors: dict[str, int]) -> list[tup
             text = text.replace(name, " ".join([name, *(f"{name}_{number}" for number in range(1, count))]))
         ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         found += [(token, weight) for token in ids]
+    if len(found) > _MOST_TOKENS:
+        raise TooLong(prompt, f"it has {len(found)} tokens, and {_MOST_TOKENS} are taken at most")
     return found
 
 

@@ -217,6 +217,29 @@ def test_too_large(settings: Mapping[str, object]) -> None:
     assert picture(perform(engine, scale_factor=1.0)).size == (64, 48)
 
 
+def test_a_large_picture_that_gets_smaller(settings: Mapping[str, object]) -> None:
+    """Downscaling makes a small result of it, but first it would have to be held."""
+    engine = TileDiffusion(settings)
+    engine.load(Limits(max_output_pixels=20_000))
+    large = encoded(Image.new("1", (3000, 3000)))
+
+    with pytest.raises(Unfit, match="its 3000 x 3000 pixels are more than the 20000 that this worker holds"):
+        perform(engine, image=large, downscaling=True, downscaling_resolution=64)
+
+
+def test_endless_prompts(run: Run) -> None:
+    """A prompt is read to its end or refused, by its name."""
+    for name in ("prompt", "negative_prompt"):
+        with pytest.raises(Unfit, match=r"has 800 tokens, and 750 are taken at most") as caught:
+            run(**{name: "a" * 800})
+        assert caught.value.field == name
+        with pytest.raises(Unfit, match="has 40000 characters, and 32000 are taken at most"):
+            run(**{name: "a b " * 10_000})
+        with pytest.raises(Unfit, match="more than 200 brackets"):
+            run(**{name: "(a[" * 150})
+    assert picture(run(prompt="a" * 700, creativity=0.5)).size == (128, 96)
+
+
 def test_little_memory(settings: Mapping[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """What memory holds is a limit too."""
     from providers.worker.engines import tile_diffusion
