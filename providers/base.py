@@ -280,13 +280,15 @@ class Outcome:
     """What a finished job gave. `pictures` are the bytes as they came, not looked into.
 
     `seconds` is the provider's own measure of its run time, `cost` its bill in micro-dollars; None where it tells none.
-    `executed` is what it says it ran, in printable ASCII; empty where it says nothing beyond the model's name.
+    `executed` is what it says it ran, in printable ASCII; empty where it says nothing beyond the model's name. `notes`
+    are what it says it did otherwise than asked: sentences for the caller.
     """
 
     pictures: tuple[bytes, ...] = field(repr=False)
     seconds: float | None = None
     cost: int | None = None
     executed: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Provider(Protocol):

@@ -15,6 +15,7 @@ _AGAIN = "-again"
 # A webhook without pictures is small; the log in it may be long.
 _WEBHOOK_BYTES = 1_000_000
 _LONGEST_ID = 200
+_MOST_NOTES = 10
 # Longer than any job; a number of a thousand digits cannot even be a float.
 _LONGEST_S = 1e9
 
@@ -39,7 +40,10 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     if not pictures or not all(pictures):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
     return Outcome(
-        pictures=pictures, seconds=seconds(dig(answer, "metrics", "predict_time")), executed=_executed(answer)
+        pictures=pictures,
+        seconds=seconds(dig(answer, "metrics", "predict_time")),
+        executed=_executed(answer),
+        notes=_notes(answer),
     )
 
 
@@ -73,6 +77,13 @@ def _executed(answer: Json) -> str:
     """What our own workers say they ran; Cog's tell nothing of it."""
     model = dig(answer, "model")
     return excerpt(model.encode("ascii", "replace").decode()) if isinstance(model, str) else ""
+
+
+def _notes(answer: Json) -> tuple[str, ...]:
+    """What our own workers say they did otherwise than asked."""
+    notes = dig(answer, "notes")
+    said = notes[:_MOST_NOTES] if isinstance(notes, list) else []
+    return tuple(excerpt(note) for note in said if isinstance(note, str))
 
 
 async def _picture(http: httpx.AsyncClient, base_url: str, item: Json, cap: int) -> bytes:

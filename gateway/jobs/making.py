@@ -14,7 +14,7 @@ async def finish(imaging: Imaging, outcome: Outcome, making: Making) -> tuple[li
     if len(outcome.pictures) < making.pictures_per_call:
         raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
     finished = []
-    told: dict[str, None] = {}
+    told = dict.fromkeys(outcome.notes)
     for data in outcome.pictures[: making.pictures_per_call]:
         try:
             image = await imaging.inspect(data)

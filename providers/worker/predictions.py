@@ -31,6 +31,7 @@ class End:
     unfit: Unfit | None = None
     seconds: float = 0.0
     pixels: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +81,8 @@ class Prediction:
         body |= {name: moment.isoformat() for name, moment in times.items() if moment}
         if echo:
             body["input"] = self.shown
+        if self.end and self.end.notes:
+            body["notes"] = list(self.end.notes)
         if self.end and self.end.error is not None:
             body["error"] = self.end.error
         if self.end and self.end.unfit:
@@ -218,7 +221,7 @@ class Worker:
             made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
             end.seconds = time.monotonic() - began
             end.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
-            end.pixels = made.pixels
+            end.pixels, end.notes = made.pixels, made.notes
             end.status = "succeeded"
         except Stopped:
             end.status = "canceled"

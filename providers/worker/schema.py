@@ -85,6 +85,7 @@ _RESPONSE = {
     "properties": {
         "id": {"type": "string"},
         "model": {"type": "string"},
+        "notes": {"type": "array", "items": {"type": "string"}},
         "status": {"type": "string", "enum": ["starting", "processing", "succeeded", "failed", "canceled"]},
         "input": {"type": "object"},
         "output": {"$ref": "#/components/schemas/Output"},

@@ -108,6 +108,15 @@ def test_clarity_at_home(sdk: OpenAI) -> None:
     assert again.data[0].b64_json == answer.data[0].b64_json
 
 
+def test_what_is_taken_out_of_a_prompt_is_told(sdk: OpenAI) -> None:
+    """What the engine does otherwise than asked stands among the warnings."""
+    answer = edit(sdk, "clarity-upscaler", negative_prompt="blur <lora:more_details:1>", **SMALL)
+
+    assert answer.model_extra["metadata"]["warnings"] == [
+        "LoRAs are not for prompts to choose: more_details was taken out. Always on: none."
+    ]
+
+
 def test_not_degraded(sdk: OpenAI) -> None:
     """No header says that it falls short, and the one that names the model names the weights."""
     raw = sdk.images.with_raw_response.edit(

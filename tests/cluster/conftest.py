@@ -29,10 +29,19 @@ START_S = 90.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where it serves, and its log."""
+    """Where it serves, and its log. `process` is that of its driver, which reads `config`."""
 
     url: str
     log: Path
+    process: subprocess.Popen[bytes]
+    config: Path
+
+    def change(self, **args: object) -> None:
+        """Deploy the application with other arguments, as `serve deploy` does."""
+        config = yaml.safe_load(self.config.read_text())
+        config["applications"][0]["args"] |= args
+        self.config.write_text(yaml.safe_dump(config))
+        self.process.send_signal(signal.SIGHUP)
 
     def replicas(self) -> dict[int, float]:
         """The processes of the engine by their id, with the seconds of CPU that each has taken."""
@@ -80,7 +89,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     url = f"http://127.0.0.1:{port}"
     try:
         _await(url, process, log)
-        yield Cluster(url, log)
+        yield Cluster(url, log, process, folder / "serve.yaml")
     finally:
         process.send_signal(signal.SIGTERM)
         try:

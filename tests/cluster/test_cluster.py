@@ -147,6 +147,38 @@ async def test_cancelled(cluster: Cluster) -> None:
         assert {answer.status_code for answer in await asyncio.gather(*quick)} == {200}
 
 
+async def test_a_new_version_while_a_job_runs(cluster: Cluster) -> None:
+    """The old replicas finish what they have and are answered for; the next job is the new ones'."""
+    async with client(cluster) as http:
+        await until(lambda: idle(http), 30)
+        before = cluster.replicas()
+        running = asyncio.create_task(http.post("/predictions", json=job(8)))
+
+        def begun() -> bool:
+            now = cluster.replicas()
+            return any(now[pid] - before.get(pid, 0) > 0.5 for pid in now)
+
+        await until(begun, 60)
+        await asyncio.to_thread(cluster.change, max_output_pixels=1_000_000)
+        answer = (await running).json()
+        assert answer["status"] == "succeeded", answer
+        assert "again" not in answer["logs"]
+
+        async def renewed() -> bool:
+            told = await http.post("/predictions", json=job(8))
+            return "more than the 1000000" in told.text
+
+        await until(renewed, 90)
+        await until(lambda: not before.keys() & cluster.replicas().keys(), 90)
+        await asyncio.to_thread(cluster.change, max_output_pixels=64_000_000)
+
+        async def back() -> bool:
+            told = await http.post("/predictions", json=job(2))
+            return told.status_code == 200 and told.json()["status"] == "succeeded"
+
+        await until(back, 90)
+
+
 async def test_before_it_a_gateway(cluster: Cluster, serve: Serve) -> None:
     """The gateway needs to know nothing of it: five calls at once share the two replicas."""
     gateway = await asyncio.to_thread(serve, DARKROOM_PROVIDERS__LOCAL__WORKERS=json.dumps([cluster.url]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str
@@ -73,11 +73,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a run gave: an encoded picture, its media type, and its size in pixels where that is worth counting."""
+    """What a run gave: an encoded picture, its media type, and its size in pixels where that is worth counting.
+
+    `notes` are sentences for the caller about what was done otherwise than asked.
+    """
 
     data: bytes = field(repr=False)
     mime: str
     pixels: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,22 @@ class Engine(ABC):
         Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises Failure, Unfit
         and Broken; anything else fails the prediction too, with the exception's own words.
         """
+
+
+class Notes:
+    """Collects notes for the caller, and adds each to the logs too."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._said: list[str] = []
+
+    def __call__(self, note: str) -> None:
+        self._progress(note)
+        self._said.append(note)
+
+    def on(self, output: Output) -> Output:
+        """Return an output with what was noted."""
+        return replace(output, notes=tuple(dict.fromkeys(self._said)))
 
 
 def stop_if(cancelled: Cancelled) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +14,7 @@ from providers.worker.engines.base import (
     Engine,
     Field,
     Limits,
+    Notes,
     Output,
     Progress,
     Unfit,
@@ -25,12 +25,6 @@ from providers.worker.engines.network import Network
 from providers.worker.engines.options import EsrganOptions, options
 from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 from providers.worker.engines.tensors import split_alpha, with_alpha
-
-LOGGER = logging.getLogger(__name__)
-
-# Of the picture that the network makes, for each pixel: three floats while the tiles are joined, what says whether
-# they are numbers, the bytes, and the encoder's.
-_BYTES_PER_PIXEL = 24
 
 
 class Esrgan(Engine):
@@ -61,7 +55,7 @@ class Esrgan(Engine):
         self._cards = Cards(find(self._options.devices), self._options.tile_batch)
         self._networks: dict[Card, Network] = {}
         self._limits = Limits()
-        self._held_pixels = 0
+        self._memory = 0
 
     @property
     def model(self) -> str:
@@ -91,9 +85,7 @@ class Esrgan(Engine):
             small = Image.new("RGB", (side, side))
             network.enlarge(small, (side * network.scale,) * 2, lambda line: None, lambda: False)
             self._networks[card] = network
-        self._held_pixels = available_memory() // _BYTES_PER_PIXEL // self.slots
-        self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, self._held_pixels))
-        LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
+        self._limits, self._memory = limits, available_memory() // self.slots
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
         image, scale, output_format = inputs["image"], inputs["scale"], inputs["output_format"]
@@ -105,25 +97,19 @@ class Esrgan(Engine):
         opened = open_picture(image, cancelled)
         width, height = upright_size(opened)
         size = (round(width * scale), round(height * scale))
+        notes = Notes(progress)
         with self._cards.one() as card:
             network = self._networks[card]
             self._refuse_too_large((width, height), size, network)
-            picture = decode(opened, progress)
+            picture = decode(opened, notes)
             profile = picture.info.get("icc_profile")
             colours, alpha = split_alpha(picture)
             progress(f"{network.label} on {card.name}, to {size[0]} x {size[1]} pixels")
             made = network.enlarge(colours, size, progress, cancelled)
-        return encode(with_alpha(made, alpha), output_format, profile, cancelled)
+        return notes.on(encode(with_alpha(made, alpha), output_format, profile, cancelled))
 
     def _refuse_too_large(self, source: tuple[int, int], size: tuple[int, int], network: Network) -> None:
         most = self._limits.max_output_pixels
-        # What the network makes may be larger than what is asked for, and has to fit too.
-        made = max(math.prod(given) * network.scale**2 for given in network.sizes(source, size))
         if math.prod(size) > most:
             raise Unfit("scale", f"{size[0]} x {size[1]} pixels are more than the {most} that this worker makes")
-        if made > self._held_pixels:
-            raise Unfit(
-                "scale",
-                f"the network makes {made} pixels of this picture on the way to {size[0]} x {size[1]}, more than the "
-                f"{self._held_pixels} that the memory holds: send a smaller picture",
-            )
+        network.refuse_too_large(source, size, self._memory, "scale")

@@ -12,7 +12,18 @@ from collections.abc import Iterator, Mapping
 
 from PIL import Image, ImageChops, ImageFilter
 
-from providers.worker.engines.base import Cancelled, Engine, Field, Limits, Output, Progress, Unfit, Value, stop_if
+from providers.worker.engines.base import (
+    Cancelled,
+    Engine,
+    Field,
+    Limits,
+    Notes,
+    Output,
+    Progress,
+    Unfit,
+    Value,
+    stop_if,
+)
 from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 
 _LANCZOS = Image.Resampling.LANCZOS
@@ -73,12 +84,13 @@ class LanczosBP(Engine):
         assert isinstance(output_format, str)
         opened = open_picture(image, cancelled)
         size = self._target(upright_size(opened), scale)
-        picture = decode(opened, progress)
+        notes = Notes(progress)
+        picture = decode(opened, notes)
         profile = picture.info.get("icc_profile")
         if picture.size != size or sharpen:
             picture = enlarged(picture, size, passes=passes, sharpen=sharpen, cancelled=cancelled)
         progress(f"{output_format} of {size[0]} x {size[1]} pixels")
-        return encode(picture, output_format, profile, cancelled)
+        return notes.on(encode(picture, output_format, profile, cancelled))
 
     def _target(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         width, height = (round(side * scale) for side in size)

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from providers.worker.engines.base import Cancelled, Progress, Unusable, stop_if
+from providers.worker.engines.base import Cancelled, Progress, Unfit, Unusable, stop_if
 from providers.worker.engines.cards import Card, device_faults, dtype_for
 from providers.worker.engines.tensors import resized, to_picture, to_tensor, to_unit
 from providers.worker.engines.tiles import Canvas, Grid, Tile
 from providers.worker.engines.vision import import_torchvision
 from providers.worker.weights import Source
+
+# Of the picture that a network makes, for each pixel: three floats while the tiles are joined, what says whether they
+# are numbers, the bytes, and the encoder's.
+_BYTES_PER_PIXEL = 24
 
 
 class Network:
@@ -59,6 +63,19 @@ class Network:
             picture = self._once(resized(picture, given), progress, cancelled)
         stop_if(cancelled)
         return resized(picture, size)
+
+    def refuse_too_large(self, source: tuple[int, int], target: tuple[int, int], memory: int, name: str) -> None:
+        """Raise Unfit about the input `name` where what the network makes on the way is more than `memory` bytes hold.
+
+        It may be larger than what is asked for.
+        """
+        made = max(math.prod(given) * self.scale**2 for given in self.sizes(source, target))
+        if made > (most := memory // _BYTES_PER_PIXEL):
+            raise Unfit(
+                name,
+                f"the network makes {made} pixels on the way to {target[0]} x {target[1]}, more than the "
+                f"{most} that the memory holds: send a smaller picture",
+            )
 
     def sizes(self, source: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:
         """Return the sizes that the network is given, one for each of its runs."""

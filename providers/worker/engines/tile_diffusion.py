@@ -19,6 +19,7 @@ from providers.worker.engines.base import (
     Device,
     Engine,
     Limits,
+    Notes,
     Output,
     Progress,
     Unfit,
@@ -72,6 +73,7 @@ class TileDiffusion(Engine):
         self._cards = Cards(find(self._options.devices), self._options.tile_batch)
         self._loaded: dict[Card, _Loaded] = {}
         self._limits = Limits()
+        self._memory = 0
 
     @property
     def model(self) -> str:
@@ -96,11 +98,11 @@ class TileDiffusion(Engine):
             models = load(chosen, card)
             network = Network(upscaler, card, dtype=chosen.dtype, tile=512, overlap=32) if upscaler else None
             self._loaded[card] = _Loaded(models, Coder(models), network)
-        self._limits = limits
+        self._limits, self._memory = limits, available_memory() // self.slots
         for card in self._cards.all:
             self._warm_up(card)
         room = [card.free_bytes() // _CARD_BYTES // chosen.slots_per_device for card in self._cards.all]
-        room.append(available_memory() // _BYTES // self.slots)
+        room.append(self._memory // _BYTES)
         self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, *room))
         LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
 
@@ -109,19 +111,20 @@ class TileDiffusion(Engine):
         opened = open_picture(wish.image, cancelled)
         self._refuse_too_large(upright_size(opened))
         size = self._target(upright_size(opened), wish)
-        mask = _mask(wish, upright_size(opened), progress, cancelled)
-        source = decode(opened, progress)
+        notes = Notes(progress)
+        mask = _mask(wish, upright_size(opened), notes, cancelled)
+        source = decode(opened, notes)
         profile = source.info.get("icc_profile")
         colours, alpha = split_alpha(source)
         if wish.downscaling and max(source.size) > wish.downscaling_resolution:
             colours = resized(colours, _longest(source.size, wish.downscaling_resolution))
         with self._cards.one() as card, torch.inference_mode(), device_faults():
-            made = self._enlarge(card, colours, size, wish, progress, cancelled)
+            made = self._enlarge(card, colours, size, wish, progress, notes, cancelled)
         if wish.sharpen:
             made = made.filter(_sharpening(wish.sharpen))
         if mask is not None:
             made = Image.composite(source.convert("RGB"), resized(made, source.size), mask)
-        return encode(with_alpha(made, alpha), wish.output_format, profile, cancelled)
+        return notes.on(encode(with_alpha(made, alpha), wish.output_format, profile, cancelled))
 
     def _refuse_too_large(self, size: tuple[int, int]) -> None:
         # With downscaling a small result may come of it, but first it has to be held.
@@ -144,19 +147,25 @@ class TileDiffusion(Engine):
         size: tuple[int, int],
         wish: Asked,
         progress: Progress,
+        notes: Progress,
         cancelled: Cancelled,
     ) -> Image.Image:
         loaded = self._loaded[card]
         models, coder = loaded.models, loaded.coder
         seed = wish.seed if wish.seed is not None else secrets.randbelow(2**32)
         progress(f"{self.model} on {card.name}, to {size[0]} x {size[1]} pixels, seed {seed}")
-        prompts = self._prompts(models, wish, progress)
+        prompts = self._prompts(models, wish, notes)
         sizes = _sizes(picture.size, size, factors(wish.scale_factor))
+        if loaded.network:
+            # A pass that keeps the size needs nothing to enlarge it.
+            for before, after in zip((picture.size, *sizes), sizes, strict=False):
+                if after != before:
+                    loaded.network.refuse_too_large(before, after, self._memory, "scale_factor")
         told = _Told(progress, [math.prod(one) for one in sizes])
         for number, target in enumerate(sizes):
             began = time.monotonic()
-            if loaded.network:
-                picture = loaded.network.enlarge(picture, target, lambda line: None, cancelled)
+            if loaded.network and target != picture.size:
+                picture = loaded.network.enlarge(picture, target, _unheard, cancelled)
             picture = resized(picture, target)
             stop_if(cancelled)
             tile = (wish.tiling_height, wish.tiling_width)
@@ -178,11 +187,11 @@ class TileDiffusion(Engine):
             progress(f"pass {number + 1} of {len(sizes)}: {target[0]} x {target[1]} pixels in {seconds:.1f} s")
         return picture
 
-    def _prompts(self, models: Models, wish: Asked, progress: Progress) -> torch.Tensor:
+    def _prompts(self, models: Models, wish: Asked, note: Progress) -> torch.Tensor:
         negative, positive = parse(wish.negative_prompt), parse(wish.prompt)
         if named := dict.fromkeys((*positive.loras, *negative.loras)):
             there = ", ".join(f"{name} at {lora.weight:g}" for name, lora in self._options.loras.items()) or "none"
-            progress(f"LoRAs are not for prompts to choose: {', '.join(named)} was taken out; always on is {there}")
+            note(f"LoRAs are not for prompts to choose: {', '.join(named)} was taken out. Always on: {there}.")
         try:
             return encode_prompts(
                 models.tokenizer, models.text_encoder, (negative, positive), models.vectors, models.card.device
@@ -199,7 +208,7 @@ class TileDiffusion(Engine):
         values |= {"image": b"", "creativity": 1.0, "num_inference_steps": 1, "scheduler": "Euler"}
         with torch.inference_mode(), device_faults():
             small = Image.new("RGB", (side, side))
-            self._enlarge(card, small, small.size, asked(values), lambda line: None, lambda: False)
+            self._enlarge(card, small, small.size, asked(values), _unheard, _unheard, lambda: False)
 
 
 class _Told:
@@ -216,6 +225,10 @@ class _Told:
             self._progress(f"progress: {share} % (pass {number + 1} of {len(self._pixels)}, step {step} of {steps})")
 
         return stepped
+
+
+def _unheard(line: str) -> None:
+    """Tell nobody."""
 
 
 def _sizes(source: tuple[int, int], target: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:

@@ -97,7 +97,7 @@ def test_what_the_network_makes_has_to_fit(tiny: Path, monkeypatch: pytest.Monke
     from providers.worker.engines import esrgan
 
     monkeypatch.setattr(esrgan, "available_memory", lambda: 24 * 40_000)
-    with pytest.raises(Unfit, match="makes 49152 pixels of this picture on the way to 64 x 48"):
+    with pytest.raises(Unfit, match="makes 49152 pixels on the way to 64 x 48"):
         perform(made(tiny), scale=1.0)
 
 

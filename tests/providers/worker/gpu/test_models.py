@@ -104,7 +104,9 @@ def test_loras(mine: Mapping[str, object], tmp_path: Path) -> None:
     assert not [line for line in lines if "LoRA" in line]
     tagged = perform(full, creativity=1.0, prompt="a cat<lora:else:1>", lines=lines)
     assert tagged.data == made.data
-    assert "else was taken out; always on is more.detail at 1" in "\n".join(lines)
+    assert tagged.notes == ("LoRAs are not for prompts to choose: else was taken out. Always on: more.detail at 1.",)
+    assert tagged.notes[0] in lines
+    assert made.notes == ()
 
 
 def test_embeddings(mine: Mapping[str, object], tmp_path: Path) -> None:

@@ -306,6 +306,21 @@ def test_with_an_upscaler(settings: Mapping[str, object], tiny: Path) -> None:
     assert difference(enlarged, picture(perform(plain, creativity=0.0))) > 1
 
 
+def test_what_the_upscaler_makes_has_to_fit(
+    settings: Mapping[str, object], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way to a picture of twice the size there is one of four times; where the size stays, there is none."""
+    from providers.worker.engines import tile_diffusion
+
+    monkeypatch.setattr(tile_diffusion, "available_memory", lambda: 40 * 20_000)
+    engine = TileDiffusion({**settings, "upscaler": str(tiny / "compact-x4.safetensors")})
+    engine.load(Limits())
+
+    with pytest.raises(Unfit, match="makes 49152 pixels on the way to 128 x 96, more than the 33333"):
+        perform(engine)
+    assert picture(perform(engine, scale_factor=1.0)).size == (64, 48)
+
+
 def test_bfloat(settings: Mapping[str, object]) -> None:
     """In half of the numbers' width it runs too."""
     engine = TileDiffusion({**settings, "dtype": "bf16"})
