@@ -31,6 +31,8 @@ from providers.worker.settings import read
 # How often a job that lost its replica is run again. The next is as likely to be lost by the same picture.
 _TRIES = 3
 _POLL_S = 0.1
+# How often Ray asks a replica how it is. One with a fault is free at once, and would be given the job again.
+_HEALTH_S = 2.0
 _MEBIBYTE = 1024 * 1024
 
 
@@ -38,7 +40,8 @@ class Arguments(BaseModel):
     """The `args` of the application in Ray Serve's config file.
 
     `engine` and `config` are those of `darkroom worker`; the file has to be on every machine. `num_gpus` and `num_cpus`
-    are what one replica of the engine takes: a fraction where several share a card.
+    are what one replica of the engine takes: a fraction where several share a card. Another replica is started when
+    jobs have waited for `upscale_delay_s`, and one ended that had none for `downscale_delay_s`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,6 +52,8 @@ class Arguments(BaseModel):
     max_body: int = Field(default=128 * _MEBIBYTE, ge=1)
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
+    upscale_delay_s: float = Field(default=10, ge=0)
+    downscale_delay_s: float = Field(default=600, ge=0)
     num_gpus: float = Field(default=1, ge=0)
     num_cpus: float = Field(default=1, ge=0)
     drain_s: float = Field(default=300, ge=0)
@@ -73,6 +78,12 @@ class Replica:
         name = arguments.engine or settings.engine
         self._engine = create(name, settings.options(name))
         self._engine.load(base.Limits(max_output_pixels=arguments.max_output_pixels))
+        self._broken = ""
+
+    def check_health(self) -> None:
+        """Asked by Ray, which ends a replica that raises, and starts another."""
+        if self._broken:
+            raise RuntimeError(self._broken)
 
     def describe(self) -> Description:
         engine = self._engine
@@ -89,6 +100,8 @@ class Replica:
             try:
                 tell(self._engine.run(inputs, tell, stop.is_set))
             except Exception as error:  # noqa: BLE001 - for the other side to raise
+                if isinstance(error, base.Broken):
+                    self._broken = str(error)
                 tell(_portable(error))
 
         running = asyncio.ensure_future(asyncio.to_thread(work))
@@ -129,12 +142,14 @@ class Remote(base.Engine):
         for number in range(1, _TRIES + 1):
             try:
                 return self._once(inputs, progress, cancelled)
-            except (RayActorError, BackPressureError) as error:
+            except (RayActorError, BackPressureError, base.Broken) as error:
                 base.stop_if(cancelled)
+                # The card of one replica: there are others, and this one is replaced.
+                why = str(error) if isinstance(error, base.Broken) else type(error).__name__
                 if number == _TRIES:
-                    raise base.Failure(f"the job was lost {number} times: {type(error).__name__}") from error
-                progress(f"the replica was lost ({type(error).__name__}); the job is run again on another")
-                time.sleep(_POLL_S)
+                    raise base.Failure(f"the job was lost {number} times: {why}") from error
+                progress(f"the replica was lost ({why}); the job is run again on another")
+                time.sleep(3 * _HEALTH_S if isinstance(error, base.Broken) else _POLL_S)
         raise AssertionError
 
     def _once(
@@ -171,10 +186,12 @@ def app(args: Mapping[str, object]) -> Any:
             "min_replicas": chosen.min_replicas,
             "max_replicas": chosen.max_replicas,
             "target_ongoing_requests": 1,
+            "upscale_delay_s": chosen.upscale_delay_s,
+            "downscale_delay_s": chosen.downscale_delay_s,
         },
         ray_actor_options={"num_gpus": chosen.num_gpus, "num_cpus": chosen.num_cpus},
         graceful_shutdown_timeout_s=chosen.drain_s,
-        health_check_period_s=5,
+        health_check_period_s=_HEALTH_S,
     )
     gate = serve.deployment(
         serve.ingress()(Gate),

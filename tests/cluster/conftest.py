@@ -79,9 +79,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     config["applications"][0]["args"] |= {
         "engine": "lanczos-bp", "num_gpus": 0, "num_cpus": 1, "min_replicas": 2, "max_replicas": 2, "webhooks": True,
     }  # fmt: skip
+    # Beside it one whose engine does what a test tells it.
+    play = {"engine": "play_engines:Play", "num_gpus": 0, "num_cpus": 0.1}
+    config["applications"].append(
+        {"name": "play", "route_prefix": "/play", "import_path": config["applications"][0]["import_path"], "args": play}
+    )
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     # Sockets below it have paths of 107 bytes at most.
-    environ = {**os.environ, "DARKROOM_TEST_CLUSTER": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_CPUS": "4"}
+    paths = os.pathsep.join([str(SERVE.parents[2]), str(SERVE.parents[2] / "tests" / "providers" / "worker")])
+    environ = {**os.environ, "PYTHONPATH": paths, "DARKROOM_TEST_CLUSTER": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
     start = [sys.executable, "-m", "tests.cluster.local", str(folder / "serve.yaml")]
     log = folder / "ray.log"
     with log.open("wb") as output:
@@ -106,7 +112,8 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         assert process.poll() is None, said[-5000:]
         assert "DEPLOY_FAILED" not in said, said[-5000:]
         try:
-            if httpx.get(f"{url}/health-check", timeout=5).json().get("status") == "READY":
+            both = [httpx.get(f"{url}{path}/health-check", timeout=5).json() for path in ("", "/play")]
+            if all(said.get("status") == "READY" for said in both):
                 return
         except (httpx.TransportError, ValueError):
             pass

@@ -19,7 +19,7 @@ from tests.clients.conftest import serve
 from tests.clients.pictures import COFFEE
 from tests.clients.running import Serve
 from tests.cluster.conftest import Cluster
-from tests.providers.worker.workers import data_uri, from_data_uri, receiver, until
+from tests.providers.worker.workers import data_uri, from_data_uri, play, receiver, until
 
 __all__ = ["serve"]
 
@@ -177,6 +177,37 @@ async def test_a_new_version_while_a_job_runs(cluster: Cluster) -> None:
             return told.status_code == 200 and told.json()["status"] == "succeeded"
 
         await until(back, 90)
+
+
+async def test_a_card_has_a_fault(cluster: Cluster) -> None:
+    """Its replica is replaced, and the gate goes on: one card's fault is not everybody's."""
+    async with client(cluster) as http:
+        answer = (await http.post("/play/predictions", json=play("break"))).json()
+        assert answer["status"] == "failed"
+        assert answer["error"] == "the job was lost 3 times: asked to break"
+        assert answer["logs"].count("the replica was lost (asked to break)") == 2
+        assert (await http.get("/play/health-check")).json()["status"] == "READY"
+        after = (await http.post("/play/predictions", json=play("hello"))).json()
+
+    assert after["status"] == "succeeded"
+    replaced = cluster.log.read_text()
+    assert "asked to break" in replaced
+
+
+async def test_more_and_fewer(cluster: Cluster) -> None:
+    """A replica is started as jobs wait, and ended when there are none; every job is answered."""
+    always = {"min_replicas": 2, "max_replicas": 2}
+    await asyncio.to_thread(cluster.change, min_replicas=1, max_replicas=2, upscale_delay_s=0.5, downscale_delay_s=2)
+    async with client(cluster) as http:
+        await until(lambda: len(cluster.replicas()) == 1, 90)
+        await until(lambda: idle(http), 30)
+        both = [asyncio.create_task(http.post("/predictions", json=job(10))) for _ in range(2)]
+        await until(lambda: len(cluster.replicas()) == 2, 60)
+        answers = [(await one).json() for one in both]
+        assert [answer["status"] for answer in answers] == ["succeeded", "succeeded"]
+        await until(lambda: len(cluster.replicas()) == 1, 60)
+        await asyncio.to_thread(cluster.change, **always)
+        await until(lambda: len(cluster.replicas()) == 2, 90)
 
 
 async def test_before_it_a_gateway(cluster: Cluster, serve: Serve) -> None:
