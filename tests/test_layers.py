@@ -39,6 +39,7 @@ WORLD = {
     },
     # A worker starts without them; each engine brings its own.
     "providers.worker.fetch": {"huggingface_hub"},
+    "providers.worker.cluster": {"ray", "pydantic", "starlette"},
     "providers.worker.engines": {"PIL", "pydantic", "torch", "spandrel", "diffusers", "transformers"},
     "providers.worker.engines.lanczos_bp": {"PIL"},
     "providers.worker.engines.pictures": {"PIL"},

@@ -35,10 +35,9 @@ SMALL = {"tiling_width": 32, "tiling_height": 32, "num_inference_steps": 2}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.providers.worker.gpu import networks
-
     folder = tmp_path_factory.mktemp("weights")
-    networks.save(folder)
+    make = [sys.executable, "-m", "tests.providers.worker.gpu.networks", str(folder)]
+    subprocess.run(make, check=True, timeout=100, cwd=README.parent)
     (folder / "worker.toml").write_text(
         f"""
         [worker]

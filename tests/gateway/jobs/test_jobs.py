@@ -604,10 +604,10 @@ async def test_no_picture_is_held_in_a_circle(world: World) -> None:
     try:
         jobs = await world.process(provider("one", png()))
         finished = await jobs.wait((await jobs.place(order(), candidates(["one"]))).id, soon())
-        assert sum(isinstance(one, Finished) for one in gc.get_objects()) == 1
+        assert sum(type(one) is Finished for one in gc.get_objects()) == 1
         del finished
         await asyncio.sleep(0.05)
 
-        assert not any(isinstance(one, Finished) for one in gc.get_objects())
+        assert not any(type(one) is Finished for one in gc.get_objects())
     finally:
         gc.enable()

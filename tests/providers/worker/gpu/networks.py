@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def save(folder: Path) -> None:
     controlnet().save_pretrained(folder / "controlnet")
     for factor in (1, 2, 4):
         save_file(compact(factor).state_dict(), folder / f"compact-x{factor}.safetensors")
+
+
+def main() -> None:
+    """Save them in a folder, in a process of its own: `python -m tests.providers.worker.gpu.networks FOLDER`."""
+    save(Path(sys.argv[1]))
 
 
 def tokenizer() -> Any:
@@ -129,3 +135,7 @@ def pointwise(network: Any) -> Any:
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, torch.nn.Identity())
     return network
+
+
+if __name__ == "__main__":
+    main()
