@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,21 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def save(folder: Path) -> None:
-    """Save a base, a ControlNet, and an enlarging network, as a user would have them."""
+    """Save a base, a ControlNet, and enlarging networks, as a user would have them.
+
+    The base is laid out as the hub has Stable Diffusion 1.5: a tokenizer of two files, and the names that the weights
+    of text encoder and VAE had before the libraries changed them.
+    """
     from diffusers import PNDMScheduler
     from safetensors.torch import save_file
 
     torch.manual_seed(20261127)
-    tokenizer().save_pretrained(folder / "base" / "tokenizer")
+    _save_tokenizer(folder / "base" / "tokenizer")
     text_encoder().save_pretrained(folder / "base" / "text_encoder")
+    _rename(folder / "base" / "text_encoder" / "model.safetensors", lambda name: f"text_model.{name}")
     unet().save_pretrained(folder / "base" / "unet")
     vae().save_pretrained(folder / "base" / "vae")
+    _rename(folder / "base" / "vae" / "diffusion_pytorch_model.safetensors", _old_attention)
     # As Stable Diffusion 1.5 has it.
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
@@ -35,6 +43,29 @@ def save(folder: Path) -> None:
     controlnet().save_pretrained(folder / "controlnet")
     for factor in (1, 2, 4):
         save_file(compact(factor).state_dict(), folder / f"compact-x{factor}.safetensors")
+
+
+def _save_tokenizer(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    words = tokenizer().get_vocab()
+    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    more = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special | more))
+
+
+def _rename(file: Path, rename: Callable[[str], str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file({rename(name): value for name, value in load_file(file).items()}, file, {"format": "pt"})
+
+
+def _old_attention(name: str) -> str:
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
 
 
 def main() -> None:

@@ -35,15 +35,34 @@ def models(engine: TileDiffusion) -> Any:
     return engine._loaded[engine._cards.all[0]].models
 
 
+def test_as_the_hub_has_it(mine: Mapping[str, object], tmp_path: Path) -> None:
+    """Files with the names that weights had years ago are read to the last number: the hub's are that old."""
+    from safetensors.torch import load_file
+
+    found = models(loaded(mine))
+    text = load_file(tmp_path / "base" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in text)
+    inside = {name.removeprefix("text_model."): value for name, value in found.text_encoder.state_dict().items()}
+    for name, value in text.items():
+        assert torch.equal(inside[name.removeprefix("text_model.")], value), name
+    coder = load_file(tmp_path / "base" / "vae" / "diffusion_pytorch_model.safetensors")
+    old = "decoder.mid_block.attentions.0.query.weight"
+    assert torch.equal(found.vae.decoder.mid_block.attentions[0].to_q.weight, coder[old])
+    assert sorted(float(value.sum()) for value in coder.values()) == pytest.approx(
+        sorted(float(value.sum()) for value in found.vae.state_dict().values())
+    )
+    assert found.tokenizer("a cat", add_special_tokens=False)["input_ids"]
+
+
 def test_half_precision_is_taken_first(mine: Mapping[str, object]) -> None:
-    """Of two files the smaller is loaded: the larger may be anything."""
+    """Of two files the smaller is loaded: the larger may be anything, torn even."""
     from safetensors.torch import load_file, save_file
 
-    for part in ("base/unet", "controlnet"):
-        file = Path(str(mine["weights"])) / part / "diffusion_pytorch_model.safetensors"
+    for part in ("base/unet", "base/vae", "base/text_encoder", "controlnet"):
+        [file] = (Path(str(mine["weights"])) / part).glob("*.safetensors")
         half = {name: value.half() for name, value in load_file(file).items()}
-        save_file(half, file.with_name("diffusion_pytorch_model.fp16.safetensors"), {"format": "pt"})
-        file.unlink()
+        save_file(half, file.with_name(f"{file.stem}.fp16.safetensors"), {"format": "pt"})
+        file.write_bytes(file.read_bytes()[:-1])
     engine = loaded(mine)
 
     assert models(engine).unet.dtype is torch.float32
