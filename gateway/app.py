@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -168,6 +169,8 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         stack.push_async_callback(closing.finish)
         for name, work in beside.items():
             stack.push_async_callback(_stop, asyncio.create_task(_guard(name, work)))
+        # anyio imports its half of asyncio with its first call: 25 ms that would keep the loop from the first jobs.
+        await anyio.to_thread.run_sync(int)
         # What is there now stays: without this a full collection holds the event loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
