@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.worker import weights
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import Unusable, first_line
 from providers.worker.engines.options import KINDS, options
 from providers.worker.settings import FILE, read
 from providers.worker.weights import Need
@@ -104,7 +104,7 @@ def _get(need: Need, known: Mapping[str, Known]) -> None:
         raise
     except Exception as error:
         # Its own, its HTTP library's, which has changed twice, and those of the disk.
-        raise Unusable(f"{need.role}: {source.text} could not be fetched: {str(error).splitlines()[0]}") from error
+        raise Unusable(f"{need.role}: {source.text} could not be fetched: {first_line(error)}") from error
     files = {name: _told(there[name]) for name in names}
     for name, expected in files.items():
         if wrong := _differs(source.root / name, expected):

@@ -82,7 +82,7 @@ MISTAKES = {
         CLARITY,
         'provider = "local"',
         'provider = "locl"',
-        ["routes.resample.provider", "locl", "one of local"],
+        ["routes.tile-diffusion.provider", "locl", "one of local"],
     ),
     "no price": (LANCZOS, "price = { per_image = 0 }\n", "", ["routes.local.price", "found nothing", "required"]),
     "empty price": (LANCZOS, "{ per_image = 0 }", "{ }", ["routes.local.price", "says per_image = 0"]),

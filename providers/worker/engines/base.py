@@ -153,6 +153,11 @@ class Notes:
         return replace(output, notes=tuple(dict.fromkeys(self._said)))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing: libraries write pages."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def stop_if(cancelled: Cancelled) -> None:
     """Raise Stopped if the run is to end."""
     if cancelled():

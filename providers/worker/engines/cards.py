@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from providers.worker.engines.base import Broken, Cancelled, Device, Failure, Unusable, stop_if
+from providers.worker.engines.base import Broken, Cancelled, Device, Failure, Unusable, first_line, stop_if
 
 LOGGER = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def device_faults() -> Iterator[None]:
     try:
         yield
     except torch.AcceleratorError as error:
-        raise Broken(f"the card has a fault: {str(error).splitlines()[0]}") from error
+        raise Broken(f"the card has a fault: {first_line(error)}") from error
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def find(names: Sequence[str]) -> tuple[str, ...]:
             torch.empty(1, device=torch.device(name))
         except Exception as error:
             # torch has no one kind of error for this.
-            raise Unusable(f"devices: {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+            raise Unusable(f"devices: {name!r} cannot be used: {first_line(error)}") from error
     return tuple(names)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import Unusable, first_line
 from providers.worker.engines.cards import Card, dtype_for
 from providers.worker.engines.options import TileDiffusionOptions
 from providers.worker.engines.vision import import_torchvision
@@ -157,7 +157,7 @@ def _add(options: TileDiffusionOptions, tokenizer: Any, text_encoder: Any, unet:
             # Its own names of adapters have no dots.
             pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=f"lora_{number}")
         except (ValueError, KeyError, RuntimeError) as error:
-            raise Unusable(f"loras.{name}: {str(error).splitlines()[0]}") from error
+            raise Unusable(f"loras.{name}: {first_line(error)}") from error
         pipeline.fuse_lora(lora_scale=lora.weight, adapter_names=[f"lora_{number}"])
         pipeline.unload_lora_weights()
     vectors = {}
@@ -167,7 +167,7 @@ def _add(options: TileDiffusionOptions, tokenizer: Any, text_encoder: Any, unet:
         try:
             pipeline.load_textual_inversion(path.parent, weight_name=path.name, token=name, local_files_only=True)
         except (ValueError, KeyError, RuntimeError) as error:
-            raise Unusable(f"embeddings.{name}: {str(error).splitlines()[0]}") from error
+            raise Unusable(f"embeddings.{name}: {first_line(error)}") from error
         vectors[name] = len(tokenizer) - before
     return vectors
 
