@@ -56,7 +56,7 @@ def ask(cell: Cell, params: dict[str, Value]) -> ImageRequest:
 
 
 def sample(cell: Cell) -> Value:
-    """A value of the cell's parameter that its own bounds and its rule's admit, and that is no default."""
+    """A value of the cell's parameter that its own bounds and its rule's admit; the default only where no other is."""
     param = cell.param
     low = max(bound for bound in (param.min, cell.rule.min, 1) if bound is not None)
     high = min(bound for bound in (param.max, cell.rule.max, low + 1) if bound is not None)
@@ -65,13 +65,14 @@ def sample(cell: Cell) -> Value:
         "integer": [int(high), int(low)],
         "number": [high, low],
         "boolean": [True, False],
-        "string": ["some words"],
+        "string": ["some words", *(cell.rule.choices or ())],
         "enum": list(reversed(param.choices or ())),
         "object": [{"a": 1}],
         "array": [[1]],
     }
     known: dict[str, Value] = {"size": "96x96", "background": "#102030"}
-    return known.get(cell.name) or next(v for v in values[param.type] if v != param.default and admits(cell, v))
+    found = (v for v in values[param.type] if v != param.default and admits(cell, v))
+    return known.get(cell.name) or next(found, cast("Value", param.default))
 
 
 def admits(cell: Cell, value: Value) -> bool:
