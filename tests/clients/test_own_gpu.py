@@ -180,8 +180,11 @@ def test_progress_of_a_job(workers: list[Running], tmp_path: Path, monkeypatch: 
                         shares.append(body["progress"])
 
         kept = http.get(f"/images/jobs/{started.json()['id']}").json()
+        written = httpx.get(f"{gateway.root}/v1/requests/{started.json()['id']}").json()
 
     assert kept["result"]["metadata"]["executed_model"] == "tile-diffusion (base, controlnet)"
+    # And in the ledger, for whoever asks next year.
+    assert [attempt["model"] for attempt in written["attempts"]] == ["tile-diffusion (base, controlnet)"]
     assert len(set(shares)) > 3
     assert shares == sorted(shares)
     assert shares[-1] == 1
