@@ -48,7 +48,7 @@ class Arguments(BaseModel):
 
     engine: str | None = None
     config: str | None = None
-    max_output_pixels: int = Field(default=base.Limits().max_output_pixels, ge=1)
+    max_output_pixels: int | None = Field(default=None, ge=1)
     max_body: int = Field(default=128 * _MEBIBYTE, ge=1)
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int = Field(default=1, ge=1)
@@ -77,7 +77,7 @@ class Replica:
         settings = read(Path(arguments.config) if arguments.config else None)
         name = arguments.engine or settings.engine
         self._engine = create(name, settings.options(name))
-        self._engine.load(base.Limits(max_output_pixels=arguments.max_output_pixels))
+        self._engine.load(settings.limits(arguments.max_output_pixels))
         self._broken = ""
 
     def check_health(self) -> None:

@@ -101,9 +101,8 @@ def main(args: argparse.Namespace) -> int:
         where = f"{args.host} port {args.port}" if args.fd is None else f"file descriptor {args.fd}"
         LOGGER.error("cannot listen on %s: %s", where, error.strerror or error)
         return 1
-    pixels = args.max_output_pixels or settings.max_output_pixels or Limits().max_output_pixels
     slots = args.slots or settings.slots or engine.slots or _cpus()
-    worker = Worker(engine, slots=slots, limits=Limits(max_output_pixels=pixels))
+    worker = Worker(engine, slots=slots, limits=settings.limits(args.max_output_pixels))
     api = Api(worker, max_body=args.max_body, allow_webhooks=args.webhooks)
     config = uvicorn.Config(
         api.app,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Seconds for each megapixel that is made: a resampler takes 0.1, a diffusion model on a small card 30.
+# Seconds for each megapixel that is made: from what a resampler takes to minutes.
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _MEGAPIXEL = 1_000_000
 

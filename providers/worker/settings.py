@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from providers.worker.engines import SHIPPED
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import Limits, Unusable
 
 VARIABLE = "DARKROOM_WORKER_CONFIG"
 """Names the file, where the command line does not."""
@@ -30,6 +30,10 @@ class Settings:
     max_output_pixels: int | None = None
     weights: Path = Path("weights")
     engines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def limits(self, max_output_pixels: int | None) -> Limits:
+        """Return what the operator allows: what he gave by other means comes first, then the file, then the default."""
+        return Limits(max_output_pixels=max_output_pixels or self.max_output_pixels or Limits().max_output_pixels)
 
     def options(self, engine: str) -> Mapping[str, object]:
         """Return the settings of an engine, with the folder of the weights where it has any."""

@@ -14,7 +14,7 @@ from providers.worker.engines.base import Unusable
 MANIFEST = "darkroom-weights.json"
 """Written beside what was fetched: the commit, and each file's size and hash as the hub told them."""
 
-_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[\w./ -]+))?")
+_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>\w[\w./ -]*))?")
 _PATHS = ("/", "./", "../", "~")
 # What holds weights, the best first. Half precision is half the download and all that most cards use; a pickle (.bin)
 # is loaded as numbers only, so that it cannot run anything.
@@ -93,7 +93,8 @@ def choose(names: Iterable[str], part: str) -> str | None:
 
 def wanted(need: Need, names: Iterable[str]) -> tuple[str, ...]:
     """Return those of a repository's files that are needed. Raises Unusable where one of them is not there."""
-    there = sorted(set(names))
+    # A name from outside leads nowhere else.
+    there = sorted(name for name in set(names) if ".." not in PurePosixPath(name).parts)
     if not need.parts:
         if need.source.file not in there:
             raise Unusable(f"{need.role}: {need.source.text} has no such file")

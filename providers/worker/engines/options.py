@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,7 +16,7 @@ Dtype = Literal["auto", "fp16", "bf16", "fp32"]
 Kind = TypeVar("Kind", bound="Options")
 
 
-class Options(BaseModel):
+class Options(BaseModel, ABC):
     """What all of them have. `weights` is the folder for what was fetched."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -27,9 +28,9 @@ class Options(BaseModel):
     tile_batch: int = Field(default=8, ge=1, le=64)
     compile: bool = False
 
+    @abstractmethod
     def needs(self) -> tuple[Need, ...]:
         """Return the weights that are needed. Raises Unusable for settings that name none."""
-        raise NotImplementedError
 
 
 class EsrganOptions(Options):

@@ -43,7 +43,9 @@ def test_on_the_hub(text: str, repository: str, revision: str, file: str, label:
     assert found.root.parent == tmp_path
 
 
-@pytest.mark.parametrize("text", ["name", "a/b/c", "a/b@../../etc", "a/b:../x", "https://example.org/a.pth", ""])
+@pytest.mark.parametrize(
+    "text", ["name", "a/b/c", "a/b@../../etc", "a/b:../x", "a/b:/etc/passwd", "https://example.org/a.pth", ""]
+)
 def test_names_nothing(text: str, tmp_path: Path) -> None:
     """What is neither is said to be, and no folder is left."""
     with pytest.raises(Unusable, match="base: "):
@@ -88,6 +90,7 @@ def test_only_what_is_needed(tmp_path: Path) -> None:
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
     )
+    assert wanted(need, [*there, "tokenizer/../../../elsewhere"]) == wanted(need, there)
     with pytest.raises(Unusable, match="no weights in unet"):
         wanted(need, [name for name in there if "unet/d" not in name])
 
@@ -118,6 +121,16 @@ def test_the_shipped_file() -> None:
     assert len(options(TileDiffusionOptions, "tile-diffusion", settings.options("tile-diffusion")).needs()) == 3
     assert len(options(EsrganOptions, "esrgan", settings.options("esrgan")).needs()) == 1
     assert settings.options("lanczos-bp") == {}
+
+
+def test_which_limit_counts(tmp_path: Path) -> None:
+    """The command line's (or the cluster's), then the file's, then the default."""
+    (tmp_path / "worker.toml").write_text("[worker]\nmax_output_pixels = 1000")
+    settings = read(tmp_path / "worker.toml")
+
+    assert settings.limits(50).max_output_pixels == 50
+    assert settings.limits(None).max_output_pixels == 1000
+    assert read(FILE).limits(None).max_output_pixels == 64_000_000
 
 
 @pytest.mark.parametrize(

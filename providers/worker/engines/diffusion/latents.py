@@ -12,7 +12,7 @@ from providers.worker.engines.diffusion.models import Models
 from providers.worker.engines.tensors import to_unit
 from providers.worker.engines.tiles import Canvas, Grid, Tile
 
-# Latent pixels a side. Larger tiles have fewer borders; this one takes about 3 GB in half precision.
+# Latent pixels a side. Larger tiles have fewer borders, and take more memory.
 _SIDE = 128
 _LEAST_SIDE = 16
 

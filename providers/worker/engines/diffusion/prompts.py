@@ -103,14 +103,24 @@ def _encoded(
 def _tokens(tokenizer: Any, prompt: Prompt, vectors: dict[str, int]) -> list[tuple[int, float]]:
     found = []
     for text, weight in prompt.pieces:
-        for name, count in vectors.items():
-            # One word of the prompt stands for several tokens.
-            text = text.replace(name, " ".join([name, *(f"{name}_{number}" for number in range(1, count))]))
+        if vectors:
+            text = _named(vectors).sub(lambda match: _spelt(match[0], vectors[match[0]]), text)
         ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         found += [(token, weight) for token in ids]
     if len(found) > _MOST_TOKENS:
         raise TooLong(prompt, f"it has {len(found)} tokens, and {_MOST_TOKENS} are taken at most")
     return found
+
+
+def _named(vectors: dict[str, int]) -> re.Pattern[str]:
+    """Finds the names of embeddings as words: the longest first, and none within another word."""
+    names = "|".join(map(re.escape, sorted(vectors, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w-])(?:{names})(?![\w-])")
+
+
+def _spelt(name: str, count: int) -> str:
+    """One word of the prompt stands for several tokens."""
+    return " ".join([name, *(f"{name}_{number}" for number in range(1, count))])
 
 
 def _merged(pieces: Sequence[Sequence[Any]]) -> tuple[tuple[str, float], ...]:

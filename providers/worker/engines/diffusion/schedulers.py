@@ -50,8 +50,8 @@ _TRAINED = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "t
 class Sampler:
     """One run of a scheduler: the last part of its steps, as `strength` (0 to 1) asks.
 
-    `steps` is how many are run of the `scheduled`: none for strength 0, else one at least. `sigmas` of solvers of the
-    second order make two evaluations of most steps.
+    `steps` is how many are run of the `scheduled`: none for strength 0, else one at least. Solvers of the second order
+    ask the networks twice in most steps, so `timesteps` may be more.
     """
 
     def __init__(self, name: str, trained: Mapping[str, Any], scheduled: int, strength: float) -> None:

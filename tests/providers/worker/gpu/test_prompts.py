@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from providers.worker.engines.diffusion.prompts import encode, parse
+from providers.worker.engines.diffusion.prompts import _named, _spelt, encode, parse
 from tests.providers.worker.gpu import networks
 
 
@@ -43,6 +43,16 @@ def test_loras_are_taken_out() -> None:
 
     assert found.loras == ("more_details", "SDXLrender_v2.0")
     assert found.pieces == (("cat ,  dog", 1),)
+
+
+def test_embeddings_are_words() -> None:
+    """A name is spelt out where it stands by itself: not within a word, and not within a longer name."""
+    vectors = {"bad": 2, "bad-hands": 3}
+
+    def spelt(text: str) -> str:
+        return _named(vectors).sub(lambda match: _spelt(match[0], vectors[match[0]]), text)
+
+    assert spelt("bad, bad-hands badminton") == "bad bad_1, bad-hands bad-hands_1 bad-hands_2 badminton"
 
 
 @pytest.fixture(scope="module")

@@ -163,8 +163,8 @@ def test_other_pictures(run: Run, mode: str) -> None:
         assert made.mode == "RGB"
     else:
         assert made.mode == "RGBA"
-        assert (made.getpixel((10, 50)), made.getpixel((90, 50)))[0][3] == 0  # type: ignore[index]
-        assert made.getpixel((90, 50))[3] == 255  # type: ignore[index]
+        alpha = made.getchannel("A")
+        assert (alpha.getpixel((10, 50)), alpha.getpixel((90, 50))) == (0, 255)
 
 
 def test_downscaling(run: Run) -> None:
