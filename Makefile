@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-NODE := tests/clients/node
+NODE := tests/node
 # The build that the engines are tested with. Where pip's indexes do not have it, PyTorch's own does:
 # PIP_EXTRA_INDEX_URL names it (pytorch.org/get-started).
 TORCH ?= 2.13.0+cpu

@@ -1,13 +1,13 @@
 """What every test may use, and what the summary says of tests that were not run."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
 from gateway.config import SHIPPED, Config, load
+from tests.support.paths import COFFEE
 
-ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.support.gateways"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -32,4 +32,4 @@ def shipped() -> Config:
 @pytest.fixture(scope="session")
 def photo() -> bytes:
     """The photograph that ships with the tests: 600 x 400, png."""
-    return (ROOT / "tests" / "data" / "coffee.png").read_bytes()
+    return COFFEE.read_bytes()

@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from PIL import Image
 
@@ -15,8 +14,9 @@ from normalization.headers import sniff
 from normalization.images import finish
 from normalization.values import Format, Resize, Size, Transcode
 from tests.bench.report import table
+from tests.support.paths import COFFEE
 
-_PHOTO = (Path(__file__).resolve().parents[1] / "data" / "coffee.png").read_bytes()
+_PHOTO = COFFEE.read_bytes()
 _FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp", "gif", "avif")
 _TIMES = 5
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from gateway.jobs.ledger import End, Ledger
 from gateway.jobs.records import AttemptRow, Making
 from providers.base import Handle, Upstream
-from tests.gateway.jobs.ledgers import ledger, order
-from tests.postgres import binaries, postgres
+from tests.support.ledgers import ledger, order
+from tests.support.postgres import binaries, postgres
 
 JOBS = 500
 CONCURRENT = 64

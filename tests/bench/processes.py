@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 
 from tests.bench.load import Done, Task
-from tests.clients.running import clean_environ
-from tests.ports import free_port
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.running import clean_environ
 
-ROOT = Path(__file__).resolve().parents[2]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_S = 60.0
 

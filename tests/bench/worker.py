@@ -27,7 +27,7 @@ from providers.worker.engines.diffusion.latents import Coder
 from providers.worker.engines.diffusion.models import Models
 from providers.worker.engines.diffusion.prompts import encode, parse
 from providers.worker.engines.tiles import Grid
-from tests.providers.worker.gpu import networks
+from tests.engines import networks
 
 TRAINED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
 _SD15: dict[str, Any] = {

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Literal
 
 from tests.simulators.common import tiny
-from tests.weather.world import ALL
+from tests.support.world import ALL
 
 Kind = Literal["plain", "keyed", "background"]
 Colour = tuple[int, int, int]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.clients.running import COMMAND, START_S, clean_environ
-from tests.ports import free_port
+from tests.support.ports import free_port
+from tests.support.running import COMMAND, START_S, clean_environ
 
 # Short, so that what hangs is soon over; long deadlines, so that no job is given up that would have been done; breakers
 # that never open, for it is not the choice of routes that is tested.

@@ -9,7 +9,7 @@ from random import Random
 
 from tests.chaos.storm import Storm
 from tests.simulators import apiframe, fal, replicate, segmind
-from tests.weather.world import Sim, addresses
+from tests.support.world import Sim, addresses
 
 RUN_S: Mapping[str, float] = {"fal": 0.4, "replicate": 0.8, "segmind": 1.2, "apiframe": 0.6}
 

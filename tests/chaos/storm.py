@@ -10,7 +10,7 @@ from random import Random
 from typing_extensions import override
 
 from tests.simulators.common import Fault, Faults, Op, html
-from tests.weather.faults import says
+from tests.support.faults import says
 
 _BUSY = says(503, {"detail": "Busy"})
 _SLOW_DOWN = says(429, {"detail": "slow down"}, retry_after="1")

@@ -19,11 +19,12 @@ import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.ports import free_port
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 collect_ignore_glob = [] if importlib.util.find_spec("ray") else ["test_*.py"]
 
-SERVE = Path(__file__).resolve().parents[2] / "deploy" / "ray" / "serve.yaml"
+SERVE = ROOT / "deploy" / "ray" / "serve.yaml"
 START_S = 90.0
 
 

@@ -15,13 +15,10 @@ import pytest
 from openai import AsyncOpenAI
 from PIL import Image
 
-from tests.clients.conftest import serve
-from tests.clients.pictures import COFFEE
-from tests.clients.running import Serve
 from tests.cluster.conftest import Cluster
-from tests.providers.worker.workers import data_uri, from_data_uri, play, receiver, until
-
-__all__ = ["serve"]
+from tests.support.paths import COFFEE
+from tests.support.running import Serve
+from tests.support.workers import data_uri, from_data_uri, play, receiver, until
 
 pytestmark = pytest.mark.timeout(300)
 

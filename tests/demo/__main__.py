@@ -15,7 +15,7 @@ from tests.simulators.common import serve
 from tests.simulators.fal import FalAi
 from tests.simulators.replicate import Simulator
 from tests.simulators.segmind import Segmind
-from tests.weather.world import Sim, addresses
+from tests.support.world import Sim, addresses
 
 # So that a provider which was broken and mended is soon tried again.
 _FORGIVING = {

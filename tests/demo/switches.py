@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.simulators.common import Fault, Op
-from tests.weather.world import Sim
+from tests.support.world import Sim
 
 
 class Switches:

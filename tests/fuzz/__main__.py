@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.paths import ROOT
+
 _NAMES = ("form", "sniff", "table", "guard", "wire")
-_ROOT = Path(__file__).resolve().parents[2]
 _LARGEST = 32 << 10
 
 
@@ -39,13 +40,13 @@ def main() -> int:
 def _in_process(name: str, seconds: int) -> int:
     """Each in a process of its own: the fuzzer takes over the one that it runs in, and ends it."""
     print(f"== {name}", flush=True)
-    return subprocess.call([sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds)], cwd=_ROOT)
+    return subprocess.call([sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds)], cwd=ROOT)
 
 
 def _hypothesis(seconds: int) -> int:
     print("== hypothesis", flush=True)
     environ = {**os.environ, "DARKROOM_FUZZ_EXAMPLES": str(100 * seconds)}
-    return subprocess.call([sys.executable, "-m", "pytest", "-q", "tests/fuzz"], cwd=_ROOT, env=environ)
+    return subprocess.call([sys.executable, "-m", "pytest", "-q", "tests/fuzz"], cwd=ROOT, env=environ)
 
 
 def _fuzz(name: str, seconds: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.gateway.api.bodies import DATA_URL, PNG, multipart, part
 from tests.hostile import addresses, documents, forms, pictures
 from tests.hostile.entry import Hostile
-from tests.normalization.pictures import FEATURES, feature
+from tests.support.bodies import DATA_URL, PNG, multipart, part
+from tests.support.pictures import FEATURES, feature
 
 _LARGEST = 16 << 10
 

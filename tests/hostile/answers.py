@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.hostile.addresses import INNER, SCHEMES
-from tests.normalization.pictures import chunk, encoded, noise, with_chunk
 from tests.simulators.common import Fault, Op, tiny
+from tests.support.pictures import chunk, encoded, noise, with_chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.hostile.entry import EDITS, Hostile, hostile, request
-from tests.normalization.pictures import chunk
 from tests.simulators.common import tiny
+from tests.support.pictures import chunk
 
 _PICTURE = "data:image/png;base64," + base64.b64encode(tiny()).decode()
 _BAD = "invalid_json"

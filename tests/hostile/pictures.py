@@ -14,7 +14,7 @@ from PIL import Image
 
 from normalization import icc
 from tests.hostile.entry import Hostile, form, hostile
-from tests.normalization.pictures import DISPLAY_P3, chunk, encoded, exif, noise, plain, with_chunk, with_segment
+from tests.support.pictures import DISPLAY_P3, chunk, encoded, exif, noise, plain, with_chunk, with_segment
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _END = chunk(b"IEND")

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.clients.running import Served, serving
 from tests.hostile.entry import PORT, fields
 from tests.simulators.common import tiny
-from tests.weather.world import ALL, KEYS, MAKERS, Canary, Sim, addresses
+from tests.support.running import Served, serving
+from tests.support.world import ALL, KEYS, MAKERS, Canary, Sim, addresses
 
 # Tells a hang from an answer.
 ANSWER_S = 15.0

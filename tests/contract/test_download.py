@@ -1,0 +1,298 @@
+"""What is fetched at a provider's word, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import providers.download as fetching
+from providers.base import Expired, ProviderError, Undecodable, Unfinished
+from providers.download import Gone, _next_hop, download, downloads_client
+from providers.guard import Forbidden, Guard
+from providers.http import Unanswered
+from tests.contract.test_guard import FORBIDDEN
+from tests.simulators.common import Fault, Faults, html, play, serve
+from tests.support.ports import dead_port
+
+PICTURE = bytes(range(256)) * 40
+
+
+@dataclass
+class Delivery:
+    """A host that delivers one picture, with faults; it keeps the headers that came."""
+
+    faults: Faults = field(default_factory=Faults)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    url: str = ""
+    guard: Guard = field(default_factory=Guard)
+
+    async def endpoint(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        return await play(request, self.faults.next("download"), self.picture)
+
+    async def picture(self) -> Response:
+        return Response(PICTURE, media_type="image/png")
+
+
+@pytest.fixture
+def delivery() -> Iterator[Delivery]:
+    made = Delivery()
+    with serve(Starlette(routes=[Route("/{path:path}", made.endpoint)])) as served:
+        made.url = f"{served.url}/a.png"
+        made.guard = Guard(frozenset({served.origin}))
+        yield made
+
+
+@pytest.fixture
+async def client(delivery: Delivery) -> AsyncIterator[httpx.AsyncClient]:
+    async with downloads_client(delivery.guard) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random waits after a failure are short here."""
+    monkeypatch.setattr("providers.polling._JITTER_S", 0.01)
+
+
+async def fetch(
+    client: httpx.AsyncClient, delivery: Delivery, url: str = "", *, cap: int = 1_000_000, fresh: bool = False
+) -> bytes:
+    deadline = asyncio.get_running_loop().time() + 5
+    return await download(client, url or delivery.url, guard=delivery.guard, cap=cap, deadline=deadline, fresh=fresh)
+
+
+async def test_a_result_is_fetched_without_any_of_our_secrets(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """The bytes come as they are, and nothing goes out that says who we are."""
+    delivery.faults.script(
+        "download", Fault(status=302, headers={"location": "/b.png", "set-cookie": "a=b; Path=/"}), None
+    )
+
+    assert await fetch(client, delivery) == PICTURE
+    for headers in delivery.headers:
+        assert not headers.keys() & {"authorization", "cookie", "referer", "x-api-key"}
+        assert headers["accept-encoding"] == "identity"
+    assert len(delivery.headers) == 2
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+async def test_an_address_that_may_not_be_fetched(client: httpx.AsyncClient, delivery: Delivery, address: str) -> None:
+    """No other scheme or port, no names and passwords, and nothing in here, in whatever spelling."""
+    with pytest.raises(Undecodable, match="may not be fetched"):
+        await fetch(client, delivery, address or " ")
+
+
+@pytest.mark.parametrize("address", [a for a in FORBIDDEN if "://" in a and a.isascii() and a.isprintable()])
+async def test_a_redirect_is_checked_like_an_address(
+    client: httpx.AsyncClient, delivery: Delivery, address: str
+) -> None:
+    """A good address that leads to a bad one leads nowhere."""
+    delivery.faults.always("download", Fault(status=302, headers={"location": address}))
+    with pytest.raises((Undecodable, Unfinished)):
+        await fetch(client, delivery)
+
+
+async def test_redirects_are_followed_three_times(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """Three hops are enough for anybody; a loop is a fourth."""
+    hop = Fault(status=307, headers={"location": "/next"})
+    hops = [Fault(status=307, headers={"location": f"/{n}"}) for n in range(3)]
+    delivery.faults.script("download", *hops)
+    assert await fetch(client, delivery) == PICTURE
+    delivery.faults.script("download", *hops, Fault(status=302, headers={"location": "/3"}))
+    with pytest.raises(Undecodable, match="more than 3 redirects"):
+        await fetch(client, delivery)
+    delivery.faults.always("download", hop)
+    with pytest.raises(Undecodable, match="redirects to itself"):
+        await fetch(client, delivery)
+    delivery.faults.always("download", Fault(status=302))
+    with pytest.raises(Undecodable):
+        await fetch(client, delivery)
+
+
+def test_a_redirect_does_not_leave_https() -> None:
+    """Not even to an origin that is allowed."""
+    guard = Guard(frozenset({"127.0.0.1:80"}))
+    to = httpx.Response(302, headers={"location": "http://127.0.0.1/a"})
+    with pytest.raises(Forbidden, match="from https to http"):
+        _next_hop(httpx.URL("https://example.com/"), to, guard)
+    assert _next_hop(httpx.URL("http://127.0.0.1/"), to, guard).path == "/a"
+
+
+async def test_a_result_that_is_too_large_is_given_up(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """By what it says of itself before it is read, and by count where it says nothing."""
+    assert await fetch(client, delivery, cap=len(PICTURE)) == PICTURE
+    delivery.faults.script("download", Fault(kind="drip", seconds=100))
+    with pytest.raises(Undecodable, match=f"larger than {len(PICTURE) - 1} bytes"):
+        await fetch(client, delivery, cap=len(PICTURE) - 1)
+    delivery.faults.script("download", Fault(kind="endless"))
+    with pytest.raises(Undecodable, match="larger than"):
+        await fetch(client, delivery)
+
+
+async def test_a_fresh_result_may_be_late(client: httpx.AsyncClient, delivery: Delivery) -> None:
+    """A 404 right after the job's end is asked again; three times, and not where the result is old."""
+    missing = Fault(status=404)
+    delivery.faults.script("download", missing, missing)
+    assert await fetch(client, delivery, fresh=True) == PICTURE
+    delivery.faults.script("download", missing)
+    with pytest.raises(Gone, match="404"):
+        await fetch(client, delivery)
+    delivery.headers.clear()
+    delivery.faults.always("download", missing)
+    with pytest.raises(Gone):
+        await fetch(client, delivery, fresh=True)
+    assert len(delivery.headers) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403, 410])
+async def test_a_result_that_is_gone(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
+    """The address is of no use any more, at once; another one may be."""
+    delivery.faults.script("download", Fault(status=status))
+    with pytest.raises(Gone) as caught:
+        await fetch(client, delivery, fresh=True)
+    assert caught.value.status == status
+    assert len(delivery.headers) == 1
+
+
+BROKEN = [
+    Fault(kind="cut_within"),
+    Fault(kind="cut"),
+    Fault(status=200, body=b""),
+    html(500),
+    html(503),
+    Fault(status=429),
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: f"{fault.kind}-{fault.status}")
+async def test_a_broken_result_is_fetched_again_three_times(
+    client: httpx.AsyncClient, delivery: Delivery, fault: Fault
+) -> None:
+    """It is paid for: three failures are forgiven; after the fourth it is to be asked for later."""
+    delivery.faults.script("download", fault, fault, fault)
+    assert await fetch(client, delivery) == PICTURE
+    delivery.headers.clear()
+    delivery.faults.always("download", fault)
+    with pytest.raises(Unfinished, match=r"could not be fetched"):
+        await fetch(client, delivery)
+    # A GET whose connection is lost is sent once more by aiohttp, without a word.
+    assert len(delivery.headers) == (8 if fault.kind == "cut" else 4)
+
+
+@pytest.mark.parametrize("status", [400, 402, 406, 451])
+async def test_another_refusal_ends_it_at_once(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
+    """Neither time nor another address mends those; the message has no secrets of the address."""
+    delivery.faults.script("download", Fault(status=status))
+    with pytest.raises(Undecodable) as caught:
+        await fetch(client, delivery, delivery.url + "?signature=secret")
+    assert str(status) in caught.value.message
+    assert "secret" not in caught.value.message
+    assert len(delivery.headers) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_host_that_is_not_there(scheme: str) -> None:
+    """Refused connections and failed handshakes are tried again, then left for later, without the address's secrets."""
+    port = dead_port()
+    guard = Guard(frozenset({f"127.0.0.1:{port}"}))
+    deadline = asyncio.get_running_loop().time() + 5
+    url = f"{scheme}://127.0.0.1:{port}/a?signature=secret"
+    async with downloads_client(guard) as client:
+        with pytest.raises(Unfinished) as caught:
+            await download(client, url, guard=guard, cap=10, deadline=deadline)
+    assert "secret" not in caught.value.message
+
+
+async def test_a_host_that_does_not_speak_tls(delivery: Delivery) -> None:
+    """A handshake that fails is no way to get a picture in the clear."""
+    deadline = asyncio.get_running_loop().time() + 5
+    secure = delivery.url.replace("http:", "https:")
+    async with downloads_client(delivery.guard) as client:
+        with pytest.raises(Unfinished):
+            await download(client, secure, guard=delivery.guard, cap=100_000, deadline=deadline)
+    assert delivery.headers == []
+
+
+@pytest.mark.parametrize("fault", [Fault(kind="hang"), Fault(kind="drip"), Fault(status=404)])
+async def test_the_deadline_is_over_all(client: httpx.AsyncClient, delivery: Delivery, fault: Fault) -> None:
+    """A server that is slow, however it does it, is left at the deadline."""
+    delivery.faults.always("download", fault)
+    deadline = asyncio.get_running_loop().time() + 0.3
+    with pytest.raises(Expired):
+        await download(client, delivery.url, guard=delivery.guard, cap=100_000, deadline=deadline, fresh=True)
+    assert asyncio.get_running_loop().time() > deadline - 0.01
+
+
+ENCODED = base64.b64encode(PICTURE).decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "data"),
+    [
+        (f"data:image/png;base64,{ENCODED}", PICTURE),
+        (f"DATA:image/png;charset=x;BASE64,{ENCODED[:40]}\n {ENCODED[40:]}", PICTURE),
+        ("data:,a%20b", b"a b"),
+        ("data:image/png;base64," + base64.b64encode(bytes(900_000)).decode(), bytes(900_000)),
+    ],
+    ids=["plain", "odd", "percent", "large"],
+)
+async def test_a_data_uri_is_its_own_result(
+    client: httpx.AsyncClient, delivery: Delivery, address: str, data: bytes
+) -> None:
+    """Nothing is fetched for it."""
+    assert await fetch(client, delivery, address) == data
+    assert delivery.headers == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "data:",
+        "data:image/png;base64,",
+        "data:image/png;base64,!!!!",
+        "data:image/png;base64",
+        "data:," + "a" * 1_000_001,
+        "data:image/png;base64," + "A" * 1_400_000,
+        "data:," + "a" * 10_000_000,
+    ],
+    ids=lambda address: address[:30] + str(len(address)),
+)
+async def test_a_data_uri_that_is_none(client: httpx.AsyncClient, delivery: Delivery, address: str) -> None:
+    """Empty, broken and too large ones are no results."""
+    with pytest.raises(Undecodable) as caught:
+        await fetch(client, delivery, address)
+    assert len(caught.value.message) < 100
+
+
+def test_every_error_is_of_the_contract_or_gone() -> None:
+    """An adapter has two things to catch: what carries a policy, and what another address may mend."""
+    assert issubclass(Undecodable, ProviderError)
+    assert not issubclass(Gone, ProviderError)
+
+
+async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
+    """Whoever compresses what was asked for plain cannot fill the memory between two looks at the size."""
+    once = gzip.compress(bytes(24 << 20))
+    pieces: list[int] = []
+    with (
+        serve(Response(once, headers={"content-encoding": "gzip"})) as well,
+        serve(Response(gzip.compress(once), headers={"content-encoding": "gzip, gzip"})) as ill,
+    ):
+        guard = Guard(frozenset({well.origin, ill.origin}))
+        async with downloads_client(guard) as client:
+            data = await fetching.fetch(client, well.url, guard=guard, cap=32 << 20, took=pieces.append)
+            assert (len(data), max(pieces) < 2 << 20) == (24 << 20, True)
+            pieces.clear()
+            with pytest.raises(Unanswered, match="DecodingError"):
+                await fetching.fetch(client, ill.url, guard=guard, cap=32 << 20, took=pieces.append)
+            assert pieces == []

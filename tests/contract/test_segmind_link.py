@@ -1,0 +1,127 @@
+"""Segmind, which can neither be asked for a lost job nor tell of one by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from normalization.values import Header, Image
+from providers import http
+from providers.base import Failed, Job, Sent, Unknown, Upstream
+from providers.download import downloads_client
+from providers.guard import Guard
+from providers.polling import Pace
+from providers.segmind import Segmind
+from tests.simulators import segmind as simulator
+from tests.simulators.common import Fault, size, tiny
+from tests.simulators.segmind import KEY
+from tests.support.linked import Refused, Told, bill, crashed, stored
+
+V2 = Upstream(model="clarity-upscaler")
+V1 = Upstream(model="clarity-upscaler", options={"api": "v1"})
+PICTURE = Image(data=tiny(), header=Header(format="png", width=24, height=16))
+
+
+class Quick(Pace):
+    @override
+    def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
+        while True:
+            yield 0.01
+
+
+def soon(seconds: float = 10) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def job(upstream: Upstream = V2) -> Job:
+    return Job(id="job-1", upstream=upstream, payload={"image": PICTURE, "scale_factor": 2}, deadline=soon())
+
+
+@pytest.fixture
+def sim() -> Iterator[simulator.Segmind]:
+    """The provider. Whatever a test does, no job is paid twice."""
+    with simulator.Segmind().running() as running:
+        yield running
+    assert running.books.billed <= 1
+
+
+@asynccontextmanager
+async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
+    """The adapter of one process."""
+    guard = Guard(allow=sim.allow)
+    settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url}
+    async with http.client() as api, downloads_client(guard) as downloads:
+        made = Segmind(api, downloads, guard=guard, pace=Quick(), **settings)
+        yield made
+        await made.aclose()
+
+
+@pytest.mark.parametrize("upstream", [V2, V1], ids=["v2", "v1"])
+async def test_a_submit_is_announced_after_the_upload(sim: simulator.Segmind, upstream: Upstream) -> None:
+    """Once, before anything is bought; nothing that could be written down would find the job again."""
+
+    class Counting(Told):
+        @override
+        async def sending(self, data: Any) -> None:
+            self.at_sending = [sim.books.count("POST", "upload"), len(sim.books.requests)]
+            await super().sending(data)
+
+    link = Counting()
+    async with adapter(sim) as provider:
+        handle = await provider.submit(job(upstream), link)
+        assert size((await provider.wait(handle, soon(), link)).pictures[0]) == (48, 32)
+    assert link.at_sending == [1, 1]
+    assert link.sent == [{}]
+    assert link.shares == []
+    assert handle.held == (upstream is V1)
+
+
+@pytest.mark.parametrize("upstream", [V2, V1], ids=["v2", "v1"])
+async def test_where_it_cannot_be_written_down_nothing_is_sent(sim: simulator.Segmind, upstream: Upstream) -> None:
+    """What `sending` raises stops the submit."""
+    async with adapter(sim) as provider:
+        with pytest.raises(Refused):
+            await provider.submit(job(upstream), Told(refuses=True))
+    assert sim.books.taken == []
+    assert sim.books.count("POST", "clarity-upscaler") == 0
+
+
+async def test_a_lost_job_stays_unknown(sim: simulator.Segmind) -> None:
+    """It was taken and paid, and nothing is sent to find out; no webhook comes that could tell."""
+    sim.faults.script("submit", Fault(kind="hang", after=True))
+    async with adapter(sim) as first:
+        sent = await crashed(first, job(), Told(), lambda: sim.books.taken)
+    count = len(sim.books.requests)
+    async with adapter(sim) as second:
+        for heard in (None, sim.books.taken[0]):
+            with pytest.raises(Unknown):
+                await second.find(Sent(id=sent.id, upstream=sent.upstream, at=sent.at, data=sent.data, heard=heard))
+        assert await second.hear({"webhook-id": "x"}, b'{"request_id": "x"}') is None
+    assert len(sim.books.requests) == count
+    assert not Segmind.cancels
+
+
+async def test_a_stored_job_is_waited_for_by_another_process(sim: simulator.Segmind) -> None:
+    """A v2 job; one that is held says so."""
+    async with adapter(sim) as first:
+        handle = stored(await first.submit(job()))
+    link = Told()
+    async with adapter(sim) as second:
+        assert size((await second.wait(handle, soon(), link)).pictures[0]) == (48, 32)
+    assert not handle.held
+    assert link.slept
+
+
+async def test_a_failed_job_is_free(sim: simulator.Segmind) -> None:
+    """Segmind bills success alone."""
+    sim.faults.script("job", Fault(kind="job", word="FAILED"))
+    async with adapter(sim) as provider:
+        handle = await provider.submit(job())
+        with pytest.raises(Failed) as caught:
+            await provider.wait(handle, soon())
+    assert bill(caught.value) == (0, False)

@@ -1,0 +1,56 @@
+"""A Cog container of the real model as a user would run it on a GPU: scripted, over real HTTP, and it writes down what
+reaches it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pybase64
+from anyio.from_thread import start_blocking_portal
+from starlette.responses import Response
+
+from tests.support.fake_cog import FakeCog, data_uri, served, succeeded
+from tests.support.photo import opened, saved
+
+INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic", "seed", "sd_model")
+
+
+async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
+    """Answer with the picture enlarged by `scale_factor`, in a list of one as the real container does."""
+    sent = opened(pybase64.b64decode(given["image"].partition(",")[2]))
+    size = (round(sent.width * given["scale_factor"]), round(sent.height * given["scale_factor"]))
+    return succeeded([data_uri(saved(sent.resize(size)))])
+
+
+@contextmanager
+def container() -> Iterator[FakeCog]:
+    """Serve one, in a thread of its own."""
+    schema = {
+        "info": {"title": "Cog"},
+        "components": {"schemas": {"Input": {"properties": {name: {} for name in INPUTS}}}},
+    }
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(served(FakeCog(play=enlarge, schema=schema))) as cog,
+    ):
+        yield cog
+
+
+def as_workers(*cogs: FakeCog) -> str:
+    """The containers as the setting DARKROOM_PROVIDERS__LOCAL__WORKERS names them."""
+    return json.dumps([cog.url for cog in cogs])
+
+
+def last_input(cog: FakeCog) -> dict[str, Any]:
+    """What the last job was given."""
+    found: dict[str, Any] = cog.bodies[-1]["input"]
+    return found
+
+
+def picture_of(given: dict[str, Any]) -> bytes:
+    """The bytes of the picture that a job was given."""
+    return base64.b64decode(given["image"].partition(",")[2], validate=True)

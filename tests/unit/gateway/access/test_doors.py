@@ -1,0 +1,118 @@
+"""Who is let in: what the register says, for as long as it is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.access.doors import Doors
+from gateway.access.grant import Grant
+from gateway.access.keys import Keys
+from gateway.access.rates import Rates
+from gateway.access.secret import digest, draw, id_of
+from gateway.jobs.ledger import Ledger
+from tests.support.ledgers import ledger
+
+
+@dataclass(slots=True)
+class House:
+    """Two processes' doors over one register, and a clock that is set by hand."""
+
+    here: Doors
+    there: Doors
+    ledger: Ledger
+    now: float = 1000.0
+
+    async def key(self, **given: Any) -> tuple[str, str]:
+        """Make a key; its id, and itself."""
+        number, key = draw()
+        await self.here.add(Grant(id=number, name="made", digest=digest(key), **given))
+        return number, key
+
+
+def bearing(key: str) -> dict[str, str]:
+    """The headers of a call with a key."""
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A house without keys."""
+    async with ledger(tmp_path) as opened:
+        made: list[House] = []
+        here, there = (
+            Doors(Keys(None), opened.database, Rates(), remember_s=2, clock=lambda: made[0].now) for _ in range(2)
+        )
+        made.append(House(here, there, opened))
+        yield made[0]
+
+
+async def test_open_until_there_is_a_key(house: House) -> None:
+    """The first key closes the doors: here at once, elsewhere within the time that is remembered; and for ever."""
+    assert not await house.here.closed()
+    assert not await house.there.closed()
+    number, _ = await house.key()
+    assert await house.here.closed()
+    assert not await house.there.closed()
+    house.now += 2
+    assert await house.there.closed()
+    await house.there.revoke(number)
+    house.now += 10
+    assert await house.there.closed()
+
+
+async def test_a_key_opens(house: House) -> None:
+    """A key is known in every process; one that differs in its secret alone is not."""
+    number, key = await house.key(rpm=7)
+    grant = await house.there.admit(bearing(key))
+
+    assert grant is not None
+    assert (grant.id, grant.rpm) == (number, 7)
+    other = draw()[1]
+    assert await house.there.admit(bearing(other)) is None
+    assert await house.there.admit(bearing(key[:-43] + other[-43:])) is None
+    assert await house.there.admit(bearing(key[:-1])) is None
+    assert await house.there.admit({}) is None
+    assert id_of(key) == number
+
+
+async def test_a_revoked_key(house: House) -> None:
+    """Here it is refused at once, elsewhere within the time that is remembered."""
+    number, key = await house.key()
+    assert await house.there.admit(bearing(key))
+    house.now += 1
+    assert await house.here.revoke(number)
+    assert await house.here.admit(bearing(key)) is None
+    house.now += 1
+    assert await house.there.admit(bearing(key)) is None
+    assert not await house.here.revoke("key_none")
+
+
+async def test_a_key_that_is_over(house: House) -> None:
+    """At its time a key ends, also where it is remembered."""
+    _, key = await house.key(expires_at=1001.0)
+    assert await house.there.admit(bearing(key))
+    house.now = 1001.0
+    assert await house.there.admit(bearing(key)) is None
+
+
+async def test_keys_that_are_none_cost_no_memory(house: House) -> None:
+    """Whoever tries keys fills no more than a bounded memory."""
+    for _ in range(4200):
+        assert await house.there.admit(bearing(draw()[1])) is None
+
+    assert len(house.there._known) <= 4096
+
+
+def test_a_key_is_nowhere_in_its_repr() -> None:
+    """Neither it nor what is kept of it."""
+    number, key = draw()
+    grant = Grant(id=number, digest=digest(key))
+
+    assert key not in repr(grant)
+    assert digest(key).hex() not in repr(grant)
+    assert repr(digest(key)) not in repr(grant)

@@ -1,0 +1,116 @@
+"""The budget of pixels: how much is decoded or encoded at any moment, and in which order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.jobs.imaging import Busy, Imaging, Limits
+from normalization.headers import sniff
+from normalization.values import Transcode
+from tests.support.pictures import encoded, noise, taken
+
+
+@pytest.fixture
+async def imaging() -> AsyncIterator[Imaging]:
+    """Picture work with a budget of 100 pixels."""
+    made = Imaging(max_pixels=100, limits=Limits(max_pixels=10**6, max_side=10**3))
+    yield made
+    made.close()
+
+
+class Work:
+    """Pieces of work that hold a part of the budget until they are let go."""
+
+    def __init__(self, imaging: Imaging) -> None:
+        self._imaging = imaging
+        self.running: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+
+    def begin(self, name: str, pixels: int) -> asyncio.Task[None]:
+        """Start a piece of work; it waits for its part of the budget."""
+        self._ends[name] = asyncio.Event()
+
+        async def work() -> None:
+            async with self._imaging._budget(pixels):
+                self.running.append(name)
+                try:
+                    await self._ends[name].wait()
+                finally:
+                    self.running.remove(name)
+
+        return asyncio.create_task(work())
+
+    async def end(self, name: str) -> None:
+        """Let a piece of work go."""
+        self._ends[name].set()
+        await asyncio.sleep(0.01)
+
+
+async def test_budget_and_order(imaging: Imaging) -> None:
+    """Work runs while its pixels fit; who comes later waits behind who came before, even where it would fit."""
+    work = Work(imaging)
+    for name, pixels in (("a", 60), ("b", 60), ("c", 10)):
+        work.begin(name, pixels)
+        await asyncio.sleep(0.01)
+
+    assert work.running == ["a"]
+    await work.end("a")
+    assert work.running == ["b", "c"]
+    await work.end("b")
+    await work.end("c")
+    assert imaging._free == 100
+
+
+async def test_a_picture_above_the_budget_runs_alone(imaging: Imaging) -> None:
+    """A picture larger than the whole budget is not refused: it has all of it."""
+    work = Work(imaging)
+    for name, pixels in (("small", 10), ("huge", 5000), ("late", 10)):
+        work.begin(name, pixels)
+        await asyncio.sleep(0.01)
+
+    assert work.running == ["small"]
+    await work.end("small")
+    assert work.running == ["huge"]
+    await work.end("huge")
+    assert work.running == ["late"]
+    await work.end("late")
+
+
+async def test_leaving_gives_back(imaging: Imaging) -> None:
+    """Work that is cancelled, waiting or running, takes nothing of the budget with it."""
+    work = Work(imaging)
+    first, waiting = work.begin("first", 100), work.begin("waiting", 100)
+    await asyncio.sleep(0.01)
+    last = work.begin("last", 100)
+    await asyncio.sleep(0.01)
+
+    waiting.cancel()
+    first.cancel()
+    await asyncio.sleep(0.01)
+    assert work.running == ["last"]
+    last.cancel()
+    await asyncio.sleep(0.01)
+
+    assert imaging._free == 100
+
+
+async def test_too_many_wait() -> None:
+    """A caller's picture is turned away where too many pixels wait already; a provider's picture waits all the same."""
+    gif, png = taken(encoded(noise(10, 10), "gif")), encoded(noise(10, 10), "png")
+    limits = Limits(max_pixels=10**6, max_side=10**3)
+    imaging = Imaging(max_pixels=100, max_waiting=200, limits=limits)
+    work = Work(imaging)
+    work.begin("running", 100)
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(imaging.prepare(gif)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(Busy):
+        await imaging.prepare(gif)
+    paid = asyncio.create_task(imaging.finish(png, sniff(png), [Transcode(format="jpeg")]))
+    await work.end("running")
+    assert [(await one).format for one in waiting] == ["png", "png"]
+    assert (await paid)[0].format == "jpeg"
+    assert (await imaging.prepare(gif)).format == "png"
+    imaging.close()

@@ -1,0 +1,239 @@
+"""`darkroom jobs` and `darkroom costs` as commands, over a ledger that a gateway's own parts have written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.jobs.ledger import End, Ledger
+from gateway.jobs.records import AllFailed
+from providers.base import Failed, Handle
+from tests.support.ledgers import attempted, ledger, order
+
+_DAY = 86_400.0
+# The middle of two days, so that a run around midnight tells no other days.
+_NOW = datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp()
+_BEFORE = _NOW - _DAY
+
+
+def darkroom(data: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with this data folder."""
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("DARKROOM")}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        env={**plain, "DARKROOM_DATA": str(data), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def printed(data: Path, *arguments: str) -> list[list[str]]:
+    """What a command that goes well prints: the words of each line."""
+    ran = darkroom(data, *arguments)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return [line.split() for line in ran.stdout.splitlines()]
+
+
+def told(data: Path, *arguments: str) -> Any:
+    """What a command that goes well prints as JSON."""
+    ran = darkroom(data, *arguments, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return json.loads(ran.stdout)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with three jobs: `img_a` a day before `img_b`, and `img_c`, which goes on."""
+    asyncio.run(_write(tmp_path))
+    return tmp_path
+
+
+async def _write(folder: Path) -> None:
+    async with ledger(folder) as opened:
+        await _served(opened)
+        await _failed(opened)
+        going = order(id="img_c", created_at=_NOW + 60)
+        await opened.accept(going)
+        sent = attempted("img_c", _NOW + 60, id="att_c", handle=Handle(provider="fal", id="fal-3"))
+        await opened.sending(going, sent, ())
+
+
+async def _served(opened: Ledger) -> None:
+    """By Replicate, after fal had charged for nothing."""
+    asked = order(id="img_a", created_at=_BEFORE, key="key_one", idempotency_key="once")
+    rows = [
+        attempted("img_a", _BEFORE, id="att_1", state="ended", outcome="failed", cost=20_000, ended_at=_BEFORE + 1),
+        attempted(
+            "img_a", _BEFORE + 1, id="att_2", provider="replicate", route="replicate", state="ended", outcome="ok",
+            cost=12_345, actual=True, ended_at=_BEFORE + 2.5, handle=Handle(provider="replicate", id="rep-1"),
+        ),
+    ]  # fmt: skip
+    await opened.accept(asked)
+    for row in rows:
+        await opened.sending(asked, row, ())
+    result = {"served": {"provider": "replicate"}, "pictures": [{}]}
+    opened._clock = lambda: _BEFORE + 2.5
+    await opened.ended(asked, rows, End(state="completed", cost=32_345, result=result))
+
+
+async def _failed(opened: Ledger) -> None:
+    """At fal, for nothing."""
+    asked = order(id="img_b", model="other", created_at=_NOW)
+    row = attempted(
+        "img_b", _NOW, id="att_3", state="ended", outcome="failed", ended_at=_NOW + 1, message="out of memory"
+    )
+    await opened.accept(asked)
+    await opened.sending(asked, row, ())
+    opened._clock = lambda: _NOW + 1
+    error = AllFailed([Failed("out of memory")], ()).to_json()
+    await opened.ended(asked, [row], End(state="failed", cost=0, error=error))
+
+
+def test_the_table(data: Path) -> None:
+    """A line a job, the newest first: when, how it ended, who served it, how long it took and what it cost."""
+    head, *lines = printed(data, "jobs")
+
+    assert head[:2] == ["id", "created"]
+    assert lines == [
+        ["img_c", "2026-03-02", "12:01:00", "in_progress", "made-up", "fal", "-", "0.000000"],
+        ["img_b", "2026-03-02", "12:00:00", "failed", "other", "fal", "1.0", "0.000000"],
+        ["img_a", "2026-03-01", "12:00:00", "completed", "made-up", "replicate", "2.5", "0.032345"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("--state", "failed"), ["img_b"]),
+        (("--model", "made-up", "--limit", "1"), ["img_c"]),
+        (("--provider", "replicate", "--key", "key_one"), ["img_a"]),
+    ],
+)
+def test_filters(data: Path, arguments: tuple[str, ...], found: list[str]) -> None:
+    """Each filter leaves what it names."""
+    page = told(data, "jobs", *arguments)
+    assert [entry["id"] for entry in page["data"]] == found
+    assert page["has_more"] is ("--limit" in arguments)
+
+
+def test_one_job(data: Path) -> None:
+    """Everything about one job: what was asked, each attempt, what was billed and what is only estimated."""
+    text = darkroom(data, "jobs", "img_a").stdout
+    lines = [line.split() for line in text.splitlines()]
+
+    assert ["cost", "0.032345", "USD", "(estimate", "0.030000)"] in lines
+    assert ["idempotency", "key", "once"] in lines
+    assert '"prompt": "a cup"' in text
+    assert lines[-2:] == [
+        ["1", "fal", "fal", "failed", "1.0", "0.030000", "0.020000", "estimated", "-"],
+        ["1", "replicate", "replicate", "ok", "1.5", "0.030000", "0.012345", "told", "rep-1"],
+    ]
+    assert "all_providers_failed: No provider gave a picture: out of memory." in darkroom(data, "jobs", "img_b").stdout
+
+
+def test_one_job_as_json(data: Path) -> None:
+    """For scripts it is what the API tells."""
+    found = told(data, "jobs", "img_a")
+
+    assert (found["object"], found["status"], found["cost"]) == ("request", "completed", 0.032345)
+    assert [attempt["cost"] for attempt in found["attempts"]] == [0.02, 0.012345]
+    assert found["parameters"] == {"params": {"prompt": "a cup"}}
+
+
+def test_an_unknown_job(data: Path) -> None:
+    """It is said, and the status is 1."""
+    ran = darkroom(data, "jobs", "img_x")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "no job 'img_x'" in ran.stderr
+
+
+def test_costs(data: Path) -> None:
+    """By provider the dearest first, by day in order; with what is only estimated, what was lost, and the sum."""
+    by_provider = [
+        ["fal", "3", "3", "0.020000", "0.020000", "0.020000"],
+        ["replicate", "1", "1", "0.012345", "0.000000", "0.000000"],
+        ["all", "4", "0.032345", "0.020000", "0.020000"],
+    ]
+    by_day = [
+        ["2026-03-01", "1", "2", "0.032345", "0.020000", "0.020000"],
+        ["2026-03-02", "2", "2", "0.000000", "0.000000", "0.000000"],
+        ["all", "4", "0.032345", "0.020000", "0.020000"],
+    ]
+    assert printed(data, "costs")[2:] == by_provider
+    assert printed(data, "costs", "--by", "day")[2:] == by_day
+    assert [row["key"] for row in told(data, "costs", "--by", "key")["data"]] == ["key_one", ""]
+
+
+def test_purge(data: Path) -> None:
+    """Everything that has ended is forgotten with --before 0s; a job that goes on stays, and so do younger ones."""
+    years = printed(data, "jobs", "--purge", "--before", "2000w")
+    purged = printed(data, "jobs", "--purge", "--before", "0s")
+
+    assert years[0][:2] == ["0", "jobs"]
+    assert purged[0][:2] == ["2", "jobs"]
+    assert [entry["id"] for entry in told(data, "jobs")["data"]] == ["img_c"]
+
+
+def test_purge_as_json(data: Path) -> None:
+    """For scripts the number alone."""
+    purged = told(data, "jobs", "--purge", "--before", "0s")
+    assert (purged["object"], purged["count"]) == ("jobs.purged", 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--purge",),
+        ("--purge", "--before", "0s", "--model", "other"),
+        ("img_a", "--purge", "--before", "0s"),
+        ("--purge", "--before", "0s", "--since", "1h"),
+        ("--before", "0s"),
+        ("--purge", "--before", "soon"),
+        ("--limit", "0"),
+        ("--limit=-1",),
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_forgotten_by_mistake(data: Path, arguments: tuple[str, ...]) -> None:
+    """Options that do not go together, or mean nothing, are told with status 2, and every job is still there."""
+    ran = darkroom(data, "jobs", *arguments)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "error: " in ran.stderr
+    assert len(told(data, "jobs")["data"]) == 3
+
+
+def test_ages_beyond_all_time(data: Path) -> None:
+    """An age from before the epoch means everything there is."""
+    assert printed(data, "costs", "--since", "99999999w")[-1][0] == "all"
+    assert len(told(data, "jobs", "--since", "99999999w")["data"]) == 3
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("jobs", "--purge", "--before", "1d"), ("costs",)])
+def test_no_ledger(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Where there is no ledger a sentence says so, the status is 2, and nothing is created."""
+    ran = darkroom(tmp_path / "none", *arguments)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "DARKROOM_DATA" in ran.stderr
+    assert "no file" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_changes_nothing(data: Path) -> None:
+    """Reading leaves the database's file as it is."""
+    file = data / "darkroom.db"
+    before = file.read_bytes()
+    assert len(told(data, "jobs")["data"]) == 3
+    assert file.read_bytes() == before

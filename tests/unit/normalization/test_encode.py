@@ -1,0 +1,112 @@
+"""Files as they are written: the measured settings, and what a format cannot hold."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from normalization.headers import sniff
+from normalization.images import finish
+from normalization.values import Format, Resize, Size, Transcode
+from tests.support import pictures
+from tests.support.pictures import corners, done, encoded, near, noise, opened, refusal, transcoded
+
+
+def test_half_transparent_gif() -> None:
+    """GIF knows no half: the nearer side is taken, and the caller is told."""
+    picture = Image.new("RGBA", (40, 20), (255, 0, 0, 100))
+    picture.paste((0, 0, 255, 200), (20, 0, 40, 20))
+    data, notes = done(encoded(picture, "png"), Transcode(format="gif"))
+    found = opened(data).convert("RGBA")
+
+    assert [found.getchannel("A").getpixel((x, 10)) for x in (5, 35)] == [0, 255]
+    assert near(found.getpixel((35, 10)), (0, 0, 255, 255))
+    assert notes == (
+        "The colours were reduced to 256: gif has no more.",
+        "Half-transparent areas became transparent or opaque: gif has nothing between.",
+    )
+
+
+def test_grey_gif() -> None:
+    """256 greys fit into a GIF: nothing is lost and nothing is said."""
+    grey = Image.linear_gradient("L")
+    data, notes = done(encoded(grey, "png"), Transcode(format="gif"))
+
+    assert opened(data).convert("L").tobytes() == grey.tobytes()
+    assert notes == ()
+
+
+@pytest.mark.parametrize("fmt", ["jpeg", "webp", "avif"])
+def test_quality(fmt: Format) -> None:
+    """More quality is more bytes, from 0 to 100."""
+    sizes = [len(transcoded(noise(), fmt, quality)) for quality in (0, 30, 60, 90, 100)]
+
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize(("fmt", "default"), [("jpeg", 90), ("webp", 90), ("avif", 75)])
+def test_default_quality(fmt: Format, default: int) -> None:
+    """Without a quality the measured default of the format is used."""
+    assert transcoded(noise(), fmt) == transcoded(noise(), fmt, default) != transcoded(noise(), fmt, default + 1)
+
+
+@pytest.mark.parametrize("quality", [-1, 101])
+def test_a_quality_that_does_not_exist(quality: int) -> None:
+    """Out of bounds is a mistake, never a silent correction."""
+    with pytest.raises(ValueError, match="0 to 100"):
+        transcoded(noise(), "jpeg", quality)
+
+
+@pytest.mark.parametrize(("quality", "sampling"), [(100, 0x11), (90, 0x11), (89, 0x22), (0, 0x22)])
+def test_colour_resolution_of_jpeg(quality: int, sampling: int) -> None:
+    """From quality 90 on colours keep their full resolution, below it they have half."""
+    data = transcoded(noise(), "jpeg", quality)
+
+    assert data[data.index(b"\xff\xc0") + 11] == sampling
+
+
+def test_png_level() -> None:
+    """PNG is written at level 1, losslessly."""
+    data = transcoded(noise(), "png")
+
+    assert data == encoded(noise(), "png", compress_level=1)
+    assert opened(data).tobytes() == noise().tobytes()
+
+
+def test_webp_method() -> None:
+    """WebP is written with method 2."""
+    assert transcoded(noise(), "webp", 80) == encoded(noise(), "webp", quality=80, method=2)
+
+
+@pytest.mark.parametrize(("side", "speed"), [(200, 8), (1_000, 9)])
+def test_avif_speed(side: int, speed: int) -> None:
+    """AVIF is written at speed 9, and one better below a megapixel."""
+    picture = corners(side, side)
+
+    assert transcoded(picture, "avif") == encoded(picture, "avif", quality=75, speed=speed)
+
+
+def test_gif_palette() -> None:
+    """GIF is written with a fast octree's palette and with dither, which keeps gradients smooth."""
+    picture = Image.merge("RGB", (Image.linear_gradient("L"), Image.radial_gradient("L"), Image.new("L", (256, 256))))
+    palette = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+    expected = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+    assert opened(transcoded(picture, "gif")).convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+
+
+def test_what_the_encoder_is_not_given() -> None:
+    """A profile that means sRGB, a gamma and a resolution are not written again with other pixels."""
+    data = encoded(corners(), "png", icc_profile=pictures.SRGB, dpi=(300, 300))
+    found = opened(done(data, Resize(size=Size(width=24, height=16)))[0])
+
+    assert found.info == {}
+
+
+def test_too_wide_for_the_format() -> None:
+    """WebP ends at 16,383 pixels: a wider picture is refused with a sentence that says so."""
+    data = encoded(Image.new("L", (17_000, 1)), "png")
+    error = refusal(lambda: finish(data, sniff(data), [Transcode(format="webp")]))
+
+    assert error.code == "image_too_large"
+    assert "16,383" in error.message

@@ -1,0 +1,101 @@
+"""The rooms and who may know whom, read from the imports themselves."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+ROOMS = ("normalization", "providers", "gateway")
+
+# What each room may import of the others, and of the world. The most specific entry counts.
+OURS = {
+    "normalization": {"normalization"},
+    "providers": {"providers", "normalization.values"},
+    "providers.worker": {"providers.worker", "normalization.values"},
+    "gateway": {"gateway", "providers", "normalization"},
+    "gateway.routing": {"gateway.routing", "providers.base", "normalization"},
+    "gateway.telemetry": {"gateway.telemetry"},
+    "gateway.access": {"gateway.access", "gateway.database", "gateway.telemetry"},
+    "gateway.database": {"gateway.database", "gateway.telemetry", "gateway.mistakes"},
+    "gateway.webhooks": {
+        "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.guard",
+    },
+    "gateway.jobs": {
+        "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry",
+        "gateway.isolation", "providers.base", "providers.ids", "normalization",
+    },
+    "gateway.isolation": {"gateway.isolation", "gateway.telemetry", "normalization"},
+    # The child: what it imports, a hostile picture may get to see.
+    "gateway.isolation.child": {"gateway.isolation.wire", "gateway.isolation.sandbox", "normalization"},
+}  # fmt: skip
+WORLD = {
+    "normalization": {"pydantic", "PIL"},
+    "providers": {"httpx", "httpx_aiohttp", "aiohttp", "anyio", "nacl", "pybase64", "typing_extensions"},
+    "providers.worker": {
+        "PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio", "prometheus_client",
+    },
+    # A worker starts without them; each engine brings its own.
+    "providers.worker.fetch": {"huggingface_hub"},
+    "providers.worker.cluster": {"ray", "pydantic", "starlette"},
+    "providers.worker.engines": {"PIL", "pydantic", "torch", "spandrel", "diffusers", "transformers"},
+    "providers.worker.engines.lanczos_bp": {"PIL"},
+    "providers.worker.engines.pictures": {"PIL"},
+    "providers.worker.engines.base": set(),
+    "gateway.database": {"sqlalchemy", "alembic"},
+    "gateway.webhooks": {"httpx", "sqlalchemy"},
+    "gateway.jobs": {"obstore", "sqlalchemy", "typing_extensions"},
+    "gateway.isolation": set(),
+    "gateway.routing": set(),
+    "gateway.access": {"limits", "redis", "sqlalchemy"},
+    "gateway.telemetry": {"prometheus_client"},
+}  # fmt: skip
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the project with its file."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Everything that a file imports, at any depth: `a.b` for `from a import b` too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def most_specific(rules: dict[str, set[str]], module: str) -> set[str] | None:
+    """The entry for the longest prefix of a module's name."""
+    matching = [room for room in rules if module == room or module.startswith(f"{room}.")]
+    return rules[max(matching, key=len)] if matching else None
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports(module: str, path: Path) -> None:
+    """A module imports only from the rooms and the libraries that its own room may know."""
+    ours, world = most_specific(OURS, module), most_specific(WORLD, module)
+    assert ours is not None
+    for name in imports(path):
+        top = name.partition(".")[0]
+        if top in ROOMS:
+            assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ours), f"{module} imports {name}"
+        elif top not in {*sys.stdlib_module_names, "_typeshed"} and world is not None:
+            assert top in world, f"{module} imports {name}"
+        assert top != "tests", f"{module} imports {name}"
+
+
+def test_only_one_room_knows_pillow() -> None:
+    """Pictures are decoded and encoded in normalization and in the worker's engines, nowhere else."""
+    users = {module for module, path in modules() if any(name.split(".")[0] == "PIL" for name in imports(path))}
+
+    assert users
+    assert all(user.startswith(("normalization.", "providers.worker.")) for user in users), users
