@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
 
+from tests.simulators.clouds import ALL
 from tests.simulators.common import tiny
-from tests.support.world import ALL
 
 Kind = Literal["plain", "keyed", "background"]
 Colour = tuple[int, int, int]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from random import Random
 
 from tests.chaos.storm import Storm
-from tests.simulators import apiframe, fal, replicate, segmind
-from tests.support.world import Sim, addresses
+from tests.simulators.base import Simulated, wiring
+from tests.simulators.clouds import quick
 
 RUN_S: Mapping[str, float] = {"fal": 0.4, "replicate": 0.8, "segmind": 1.2, "apiframe": 0.6}
 
@@ -28,13 +28,13 @@ class Bill:
 class Clouds:
     """The providers by name, and the weather at each."""
 
-    sims: Mapping[str, Sim]
+    sims: Mapping[str, Simulated]
     storms: Mapping[str, Storm]
 
     @property
     def environ(self) -> dict[str, str]:
         """What points a gateway to them."""
-        return addresses(self.sims)
+        return wiring(self.sims.values())
 
     def bills(self) -> list[Bill]:
         """Every job that any of them has taken so far."""
@@ -59,25 +59,12 @@ def clouds(*names: str, seed: int = 0, share: float = 0.0, run_s: float | None =
     `run_s` is how long a job runs, in seconds; by default each provider has a time of its own.
     """
     with ExitStack() as stack:
-        sims: dict[str, Sim] = {}
+        sims: dict[str, Simulated] = {}
         storms: dict[str, Storm] = {}
         for name in names:
-            sim = _make(name, RUN_S[name] if run_s is None else run_s)
+            sim = quick(name, run_s=RUN_S.get(name, 1.0) if run_s is None else run_s)
+            sim.credits = 1_000_000
             sim.faults = storms[name] = Storm(name, Random(f"{seed} {name}"), share)
             stack.enter_context(sim.running())
             sims[name] = sim
         yield Clouds(sims=sims, storms=storms)
-
-
-def _make(name: str, run_s: float) -> Sim:
-    if name == "fal":
-        return fal.FalAi(run_s=run_s)
-    if name == "replicate":
-        return replicate.Simulator(boot_s=0.01, run_s=run_s)
-    if name == "segmind":
-        sim = segmind.Segmind(run_s=run_s)
-        sim.credits = 1e6
-        return sim
-    played = apiframe.Apiframe(run_s=run_s)
-    played.credits = 1_000_000
-    return played

@@ -63,7 +63,7 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         "run_url": sim.run_url,
         "rest_url": sim.rest_url,
         "api_url": sim.api_url,
-        "guard": Guard(sim.allow),
+        "guard": Guard(sim.origins),
         "pace": Eager(),
         "lost_after_s": 0.1,
         "reconcile_s": 0.3,

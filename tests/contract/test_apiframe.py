@@ -75,7 +75,7 @@ def sim() -> Iterator[simulator.Apiframe]:
 
 @pytest.fixture
 def guard(sim: simulator.Apiframe) -> Guard:
-    return Guard(allow=sim.allow)
+    return Guard(allow=sim.origins)
 
 
 @pytest.fixture

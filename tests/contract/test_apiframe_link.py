@@ -68,7 +68,7 @@ def hooks() -> Iterator[Door]:
 @asynccontextmanager
 async def adapter(sim: simulator.Apiframe, **changes: Any) -> AsyncIterator[Apiframe]:
     """The adapter of one process, impatient as a test is."""
-    guard = Guard(allow=sim.allow)
+    guard = Guard(allow=sim.origins)
     settings: dict[str, Any] = {
         "key": KEY,
         "pace": Quick(),

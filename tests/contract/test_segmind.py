@@ -87,7 +87,7 @@ def sim() -> Iterator[simulator.Segmind]:
 
 @pytest.fixture
 def guard(sim: simulator.Segmind) -> Guard:
-    return Guard(allow=sim.allow)
+    return Guard(allow=sim.origins)
 
 
 @pytest.fixture

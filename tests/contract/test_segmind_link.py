@@ -53,7 +53,7 @@ def sim() -> Iterator[simulator.Segmind]:
 @asynccontextmanager
 async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
     """The adapter of one process."""
-    guard = Guard(allow=sim.allow)
+    guard = Guard(allow=sim.origins)
     settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url}
     async with http.client() as api, downloads_client(guard) as downloads:
         made = Segmind(api, downloads, guard=guard, pace=Quick(), **settings)

@@ -10,12 +10,9 @@ from contextlib import ExitStack
 
 from gateway.__main__ import main as darkroom
 from tests.demo.switches import Switches
-from tests.simulators.apiframe import Apiframe
+from tests.simulators.base import Simulated, wiring
+from tests.simulators.clouds import CLOUDS
 from tests.simulators.common import serve
-from tests.simulators.fal import FalAi
-from tests.simulators.replicate import Simulator
-from tests.simulators.segmind import Segmind
-from tests.support.world import Sim, addresses
 
 # So that a provider which was broken and mended is soon tried again.
 _FORGIVING = {
@@ -46,13 +43,16 @@ Ctrl-C ends it all.
 """
 
 
-def providers(seconds: float) -> dict[str, Sim]:
-    """The four of them; a job takes about so many seconds, at each a little different."""
+# What a job takes at each, as shares of --seconds: waiting, and at work.
+_SHARES = {"replicate": (0.2, 1.0), "fal": (0.2, 0.6), "segmind": (0.1, 1.2), "apiframe": (0.3, 1.4)}
+
+
+def providers(seconds: float) -> dict[str, Simulated]:
+    """All of them; a job takes about so many seconds, at each a little different."""
     return {
-        "replicate": Simulator(boot_s=seconds * 0.2, run_s=seconds),
-        "fal": FalAi(queue_s=seconds * 0.2, run_s=seconds * 0.6),
-        "segmind": Segmind(queue_s=seconds * 0.1, run_s=seconds * 1.2),
-        "apiframe": Apiframe(queue_s=seconds * 0.3, run_s=seconds * 1.4),
+        name: kind().timed(queue_s=seconds * queue, run_s=seconds * run)
+        for name, kind in CLOUDS.items()
+        for queue, run in [_SHARES.get(name, (0.2, 1.0))]
     }
 
 
@@ -68,7 +68,7 @@ def main() -> int:
             stack.enter_context(sim.running())
         control = stack.enter_context(serve(Switches(sims).app)).url
         data = stack.enter_context(tempfile.TemporaryDirectory())
-        os.environ.update({**addresses(sims), **_FORGIVING, "DARKROOM_DATA": data})
+        os.environ.update({**wiring(sims.values()), **_FORGIVING, "DARKROOM_DATA": data})
         root = f"http://127.0.0.1:{args.port}"
         edits = f"{root}/openai/v1/images/edits"
         names, words = ", ".join(sims), ", ".join(Switches.WORDS)

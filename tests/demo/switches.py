@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tests.simulators.base import Simulated
 from tests.simulators.common import Fault, Op
-from tests.support.world import Sim
 
 
 class Switches:
@@ -26,7 +26,7 @@ class Switches:
         "garbled": ("download", Fault(kind="truncate")),
     }
 
-    def __init__(self, sims: Mapping[str, Sim]) -> None:
+    def __init__(self, sims: Mapping[str, Simulated]) -> None:
         self._sims = sims
         self._words = dict.fromkeys(sims, "up")
 

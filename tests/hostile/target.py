@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.hostile.entry import PORT, fields
+from tests.simulators.base import Simulated, wiring
+from tests.simulators.clouds import ALL, KEYS, quick
 from tests.simulators.common import tiny
 from tests.support.running import Served, serving
-from tests.support.world import ALL, KEYS, MAKERS, Canary, Sim, addresses
+from tests.support.world import Canary
 
 # Tells a hang from an answer.
 ANSWER_S = 15.0
@@ -36,7 +38,7 @@ _ENVIRON: Mapping[str, str] = {
     "DARKROOM_GATEWAY__BREAKER_UNREACHED": "10000",
     "DARKROOM_PROVIDERS__LOCAL__WORKERS": "[]",
 }
-_WORDS_FROM_INSIDE = ("Traceback", "site-packages", ".py", 'File "', " at 0x", *(key for _, key in KEYS.values()))
+_WORDS_FROM_INSIDE = ("Traceback", "site-packages", ".py", 'File "', " at 0x", *(key for key in KEYS.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Target:
     """What is attacked. `start` is the memory of its process, in bytes, after a few good calls."""
 
     served: Served
-    sims: Mapping[str, Sim]
+    sims: Mapping[str, Simulated]
     canary: Canary
     start: int
 
@@ -117,10 +119,10 @@ def attacked(folder: Path) -> Iterator[Target]:
     """Start it all, make a few good calls, and at the end see that the process ends as it should."""
     with ExitStack() as stack:
         canary = stack.enter_context(Canary().running())
-        sims: dict[str, Sim] = {name: MAKERS[name]() for name in ALL}
+        sims: dict[str, Simulated] = {name: quick(name) for name in ALL}
         for sim in sims.values():
             stack.enter_context(sim.running())
-        served = stack.enter_context(serving(folder, environ={**_ENVIRON, **addresses(sims)}))
+        served = stack.enter_context(serving(folder, environ={**_ENVIRON, **wiring(sims.values())}))
         target = Target(served=served, sims=sims, canary=canary, start=0)
         for name in (*ALL, *ALL):
             good = target.send(fields(prompt="a cup", routing=json.dumps({"only": [name]})))

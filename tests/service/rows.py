@@ -9,6 +9,7 @@ from email.utils import formatdate
 from threading import Thread
 
 from tests.simulators.apiframe import Apiframe
+from tests.simulators.clouds import CLOUDS
 from tests.simulators.common import Fault, Op, html
 from tests.simulators.fal import FalAi
 from tests.simulators.segmind import Segmind
@@ -137,12 +138,8 @@ JOBS: Mapping[str, Mapping[str, Expect]] = {
     },
 }  # fmt: skip
 _SLOW = ("STUCK", "VANISHED", "stuck", "vanishes", "LOST", "MOVED")
-_URLS = {
-    "fal": ("FAL__QUEUE_URL",),
-    "replicate": ("REPLICATE__BASE_URL",),
-    "segmind": ("SEGMIND__BASE_URL", "SEGMIND__UPLOAD_URL"),
-    "apiframe": ("APIFRAME__BASE_URL",),
-}
+# Every setting of each provider that holds an address.
+_URLS = {name: [f"{name}__{setting}".upper() for setting in kind().addresses] for name, kind in CLOUDS.items()}
 
 
 def rows() -> Iterator[Row]:

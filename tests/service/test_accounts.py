@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulators.clouds import ALL
 from tests.support.faults import says
-from tests.support.world import ALL, world
+from tests.support.world import world
 
 BROKE = "Insufficient credits. Top up at the billing page."
 BROKE_ANSWERS = {

@@ -9,13 +9,14 @@ from typing import TypeVar
 import pytest
 
 from tests.simulators.apiframe import Apiframe
+from tests.simulators.clouds import ALL
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.fal import FalAi
 from tests.simulators.replicate import Simulator
 from tests.simulators.segmind import Segmind
 from tests.support.faults import says
 from tests.support.running import until
-from tests.support.world import ALL, World, world
+from tests.support.world import World, world
 
 T = TypeVar("T", FalAi, Simulator, Segmind, Apiframe)
 

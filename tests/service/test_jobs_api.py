@@ -12,11 +12,12 @@ import pytest
 from openai import OpenAI
 
 from tests.simulators.apiframe import Apiframe
+from tests.simulators.clouds import ALL
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.replicate import Simulator
 from tests.support.hooked import ask, caller, ended
 from tests.support.running import until
-from tests.support.world import ALL, World, world
+from tests.support.world import World, world
 
 
 @pytest.fixture(scope="module")

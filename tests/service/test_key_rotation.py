@@ -6,9 +6,10 @@ import httpx
 import pytest
 
 from tests.service.test_accounts import BROKE_ANSWERS
+from tests.simulators.clouds import ALL, CLOUDS, KEYS
 from tests.simulators.common import Fault
 from tests.support.faults import says
-from tests.support.world import ALL, KEYS, World, world
+from tests.support.world import World, world
 
 OTHER = "another-key:fedcba9876543210"
 REFUSALS = {
@@ -20,7 +21,7 @@ REFUSALS = {
 
 def with_two_keys(name: str) -> dict[str, str]:
     """The environment in which the provider's first key is another than the one that it knows."""
-    variable, key = KEYS[name]
+    variable, key = CLOUDS[name].key_variable, KEYS[name]
     return {variable: f"{OTHER},{key}"}
 
 
@@ -54,7 +55,7 @@ def test_no_key_serves(name: str) -> None:
     """Both are refused: the provider is, once, and no caller hears why."""
     with world(name, environ=with_two_keys(name)) as there:
         there.sims[name].faults.keys[OTHER] = REFUSALS["revoked"](name)
-        there.sims[name].faults.keys[KEYS[name][1]] = REFUSALS["revoked"](name)
+        there.sims[name].faults.keys[KEYS[name]] = REFUSALS["revoked"](name)
         answer = there.edit(retries=0, routing=f'{{"only": ["{name}"]}}')
 
         assert (answer.status, answer.code) == (503, "upstream_unavailable")

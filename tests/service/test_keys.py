@@ -17,10 +17,11 @@ import httpx
 import pytest
 from openai import APIStatusError, OpenAI, RateLimitError
 
+from tests.simulators.clouds import ALL
 from tests.simulators.common import tiny
 from tests.support.hooked import ask, caller, ended
 from tests.support.running import until
-from tests.support.world import ALL, World, world
+from tests.support.world import World, world
 
 ADMIN = "the-admins-own-key"
 APIFRAME = json.dumps({"only": ["apiframe"]})

@@ -20,9 +20,11 @@ import pytest
 
 from gateway.config import SHIPPED, load
 from tests.simulators import apiframe, fal, replicate, segmind
+from tests.simulators.base import Simulated, wiring
+from tests.simulators.clouds import ALL, quick
 from tests.simulators.common import Fault, tiny
 from tests.support.running import COMMAND, Served, clean_environ, serving
-from tests.support.world import ALL, MAKERS, PATIENCE, Sim, addresses
+from tests.support.world import PATIENCE
 
 CALLER, ADMIN = "caller-key-5f2ab90c77d1", "admin-key-91d0cc3e12ab"
 PROMPT = "a violet teapot named Hortensia beside the third window"
@@ -52,7 +54,7 @@ class There:
     """A real server before four providers, and what all of its answers said."""
 
     served: Served
-    sims: Mapping[str, Sim]
+    sims: Mapping[str, Simulated]
     folder: Path
 
     def edit(self, provider: str, **fields: str) -> str:
@@ -87,12 +89,12 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
 def standing(folder: Path) -> Iterator[There]:
     """A server with all its secrets, that is not to keep what it is asked."""
     with ExitStack() as stack:
-        sims: dict[str, Any] = {name: MAKERS[name]() for name in ALL}
+        sims: dict[str, Any] = {name: quick(name) for name in ALL}
         for sim in sims.values():
             stack.enter_context(sim.running())
         environ = {
             **PATIENCE,
-            **addresses(sims),
+            **wiring(sims.values()),
             "DARKROOM_API_KEYS": CALLER,
             "DARKROOM_ADMIN_KEY": ADMIN,
             "DARKROOM_GATEWAY__KEEP_PARAMETERS": "false",

@@ -17,8 +17,9 @@ from openapi_spec_validator import validate
 
 from gateway.api.openapi.codes import CODES
 from gateway.api.routes import ALONE, PREFIXES, UNDER_BOTH
+from tests.simulators.clouds import ALL
 from tests.support.paths import ROOT
-from tests.support.world import ALL, World, world
+from tests.support.world import World, world
 
 KEY, ADMIN = "a-key-for-callers", "a-key-for-the-admin"
 CHECKS = (

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.simulators.clouds import ALL
 from tests.simulators.common import Fault
-from tests.support.world import ALL, World, world
+from tests.support.world import World, world
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -22,9 +21,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from typing_extensions import override
 
 from tests.simulators.apiframe_models import MODELS, validated
-from tests.simulators.common import Books, Faults, Op, enlarge, play, serve
+from tests.simulators.base import Run, Simulated
+from tests.simulators.common import Books, Faults, Op, enlarge, play
 from tests.simulators.postman import Letter, Postman
 
 KEY = "afk_0123456789abcdef"
@@ -67,7 +68,7 @@ class Seen:
         return json.loads(self.body)
 
 
-class Apiframe:
+class Apiframe(Simulated):
     """Apiframe behind two hosts: `url` for the API and `cdn_url` for uploads and results.
 
     A job is QUEUED for `queue_s`, PROCESSING for `run_s`, then COMPLETED. Credits are taken at the submit and given
@@ -76,11 +77,15 @@ class Apiframe:
     address is), and any other word, which is its status once and means nothing.
     """
 
+    name = "apiframe"
+    key = KEY
+    key_variable = "APIFRAME_API_KEY"
+
     def __init__(self, *, queue_s: float = 0.0, run_s: float = 0.0) -> None:
         self.queue_s = queue_s
         self.run_s = run_s
         self.faults = Faults()
-        self.books = Books()
+        self._books = Books()
         self.credits = 100
         self.fails = "Provider returned an error: out of memory"
         self.shape: Literal["object", "string"] = "object"
@@ -99,18 +104,35 @@ class Apiframe:
         self._keys: dict[str, tuple[str, str, float]] = {}
         self._files: dict[str, tuple[bytes, float]] = {}
 
-    @contextmanager
-    def running(self) -> Iterator[Apiframe]:
-        """Serve the two hosts until the block ends."""
-        with ExitStack() as stack:
-            self.url = stack.enter_context(serve(self.app)).url
-            self.cdn_url = stack.enter_context(serve(self.cdn)).url
-            yield self
+    @override
+    def hosts(self, run: Run) -> None:
+        self.url = run(self.app).url
+        self.cdn_url = run(self.cdn).url
 
     @property
-    def allow(self) -> frozenset[str]:
-        """The origin of the delivery host, for a guard's list."""
+    @override
+    def books(self) -> Books:
+        return self._books
+
+    @property
+    @override
+    def strays(self) -> Sequence[Seen]:
+        return self.strangers
+
+    @property
+    @override
+    def origins(self) -> frozenset[str]:
         return frozenset({self.cdn_url.removeprefix("http://")})
+
+    @property
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return {"base_url": self.url}
+
+    @override
+    def timed(self, *, run_s: float, queue_s: float = 0.0) -> Apiframe:
+        self.run_s, self.queue_s = run_s, queue_s
+        return self
 
     def later(self, seconds: float) -> None:
         """Let time pass: uploads live for an hour or two, results and keys for a day."""
@@ -120,6 +142,7 @@ class Apiframe:
         """What lies at an address of ours."""
         return self._files[address.rpartition("/")[2]][0]
 
+    @override
     def given(self, job: str) -> Mapping[str, Any]:
         """What a job was asked to do."""
         return self._jobs[job].given

@@ -109,26 +109,50 @@ class Books:
 class _Server(uvicorn.Server):
     """A server in a thread: the signals are pytest's, and it ends at once, with all that hangs."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._end = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[Any] | None = None
+
     @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        await super().startup(sockets)
+
+    @override
     async def main_loop(self) -> None:
-        while not self.should_exit:  # noqa: ASYNC110 - it is set from another thread
-            await asyncio.sleep(0.01)
+        await self._end.wait()
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
+        await self._drop()
+
+    def end(self) -> None:
+        """End it, from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+
+    def drop(self) -> None:
+        """Break all connections, and end all that was begun for them; from another thread."""
+        if self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._drop(), self._loop).result(10)
+
+    async def _drop(self) -> None:
+        keep = {self._main, asyncio.current_task()}
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        while self.server_state.connections or self.server_state.tasks:
-            for task in self.server_state.tasks:
+        while (left := asyncio.all_tasks() - keep) or self.server_state.connections:
+            for task in left:
                 task.cancel()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +161,8 @@ class Served:
 
     url: str
     origin: str
+    drop: Callable[[], None] = lambda: None
+    """Break all connections and end what still works on them; returns once nothing does."""
 
 
 _listeners: list[list[bytes]] = []
@@ -185,9 +211,11 @@ def serve(app: ASGIApp, *, at: tuple[str, int] = ("127.0.0.1", 0), **settings: A
             assert thread.is_alive(), "the server did not start"
             thread.join(0.005)
         origin = f"{at[0]}:{listening.getsockname()[1]}"
-        yield Served(url=f"{'https' if 'ssl_certfile' in settings else 'http'}://{origin}", origin=origin)
+        yield Served(
+            url=f"{'https' if 'ssl_certfile' in settings else 'http'}://{origin}", origin=origin, drop=server.drop
+        )
     finally:
-        server.should_exit = True
+        server.end()
         thread.join(10)
         listening.close()
 

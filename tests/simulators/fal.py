@@ -11,16 +11,16 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from typing_extensions import override
 
-from tests.simulators.common import serve
+from tests.simulators.base import Run
 from tests.simulators.fal_desk import KEY, Desk, detail
 from tests.simulators.fal_files import Files
 from tests.simulators.fal_history import History
@@ -43,6 +43,10 @@ class FalAi(Desk):
     the queue, and it is not found any more.
     """
 
+    name = "fal"
+    key = KEY
+    key_variable = "FAL_KEY"
+
     def __init__(self, *, queue_s: float = 0.0, run_s: float = 0.0) -> None:
         super().__init__()
         self.files = Files(self)
@@ -61,22 +65,35 @@ class FalAi(Desk):
         self.hooks = Hooks(self, self._output)
         self.history = History(self, self._tasks)
 
-    @contextmanager
-    def running(self) -> Iterator[FalAi]:
-        """Serve the five hosts until the block ends."""
-        with ExitStack() as stack:
-            self.queue_url = stack.enter_context(serve(self.queue)).url
-            self.run_url = stack.enter_context(serve(self.sync)).url
-            self.rest_url = stack.enter_context(serve(self.rest)).url
-            self.api_url = stack.enter_context(serve(self.history.app)).url
-            self.media_url = self.files.url = stack.enter_context(serve(self.files.media)).url
-            yield self
+    @override
+    def hosts(self, run: Run) -> None:
+        self.queue_url = run(self.queue).url
+        self.run_url = run(self.sync).url
+        self.rest_url = run(self.rest).url
+        self.api_url = run(self.history.app).url
+        self.media_url = self.files.url = run(self.files.media).url
 
     @property
-    def allow(self) -> frozenset[str]:
-        """The origin of the delivery host, for a guard's list."""
+    @override
+    def origins(self) -> frozenset[str]:
         return frozenset({self.media_url.removeprefix("http://")})
 
+    @property
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return {
+            "queue_url": self.queue_url,
+            "run_url": self.run_url,
+            "rest_url": self.rest_url,
+            "api_url": self.api_url,
+        }
+
+    @override
+    def timed(self, *, run_s: float, queue_s: float = 0.0) -> FalAi:
+        self.run_s, self.queue_s = run_s, queue_s
+        return self
+
+    @override
     def given(self, job: str) -> Mapping[str, Any]:
         """What a job was asked to do."""
         given: Mapping[str, Any] = self._tasks[job].given

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from typing_extensions import override
 
+from tests.simulators.base import Simulated
 from tests.simulators.common import Books, Faults, Op, play
 
 KEY = "0123abcd-key:0123456789abcdef"
@@ -33,16 +35,26 @@ class Seen:
         return json.loads(self.body)
 
 
-class Desk:
+class Desk(Simulated):
     """Where every request is written down. `locked` is an account without credit."""
 
     def __init__(self) -> None:
         self.faults = Faults()
-        self.books = Books()
+        self._books = Books()
         self.locked = False
         self.seen: list[Seen] = []
         self.strangers: list[Seen] = []
         """Requests for a delivered file that brought a key."""
+
+    @property
+    @override
+    def books(self) -> Books:
+        return self._books
+
+    @property
+    @override
+    def strays(self) -> Sequence[Seen]:
+        return self.strangers
 
     def asked(self, method: str, part: str = "", host: str = "queue") -> list[Seen]:
         """Return the requests of a method to a host with this in their path."""

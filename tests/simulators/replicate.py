@@ -11,8 +11,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import formatdate
@@ -23,8 +22,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from typing_extensions import override
 
-from tests.simulators.common import Books, Faults, enlarge, play, serve
+from tests.simulators.base import Run, Simulated
+from tests.simulators.common import Books, Faults, enlarge, play
 from tests.simulators.replicate_hooks import USUAL, Hooks
 from tests.simulators.replicate_job import Prediction, file_object
 from tests.simulators.replicate_models import (
@@ -47,8 +48,12 @@ _CREATE_KEYS = {"version", "input", "webhook", "webhook_completed", "webhook_eve
 
 
 @dataclass
-class Simulator:
+class Simulator(Simulated):
     """The state of one simulated account. Set `boot_s` and `run_s` (seconds), script `faults`, read `books`."""
+
+    name = "replicate"
+    key = TOKEN
+    key_variable = "REPLICATE_API_TOKEN"
 
     boot_s: float = 0.02
     run_s: float = 0.1
@@ -74,29 +79,46 @@ class Simulator:
     files: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
     results: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
-    origins: frozenset[str] = frozenset()
-    """`host:port` of the API and of the delivery."""
     _requests: list[tuple[str, str]] = field(default_factory=list)
     _delivery: str = ""
 
     @property
+    @override
     def books(self) -> Books:
         """What was taken and what it costs: the seconds that ran, whether they led to anything or not."""
         seconds = {job.id: job.predict_time for job in list(self.jobs.values())}
         bills = {name: ran * USD_PER_SECOND for name, ran in seconds.items() if ran > 0}
         return Books(taken=list(self.jobs), bills=bills, requests=list(self._requests))
 
+    @override
     def given(self, job: str) -> Mapping[str, Any]:
         """What a job was asked to do."""
         return self.jobs[job].input
 
-    @contextmanager
-    def running(self) -> Iterator[Simulator]:
-        """Serve the API and the delivery until the block ends."""
-        with serve(self._deliveries()) as delivery, serve(self._api()) as api:
-            self._delivery, self.url = delivery.url, api.url
-            self.origins = frozenset({delivery.origin, api.origin})
-            yield self
+    @override
+    def hosts(self, run: Run) -> None:
+        self._delivery = run(self._deliveries()).url
+        self.url = run(self._api()).url
+
+    @property
+    @override
+    def strays(self) -> Sequence[str]:
+        return self.keys_at_delivery
+
+    @property
+    @override
+    def origins(self) -> frozenset[str]:
+        return frozenset(url.removeprefix("http://") for url in (self._delivery, self.url))
+
+    @property
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return {"base_url": self.url}
+
+    @override
+    def timed(self, *, run_s: float, queue_s: float = 0.0) -> Simulator:
+        self.run_s, self.boot_s = run_s, queue_s
+        return self
 
     def _api(self) -> Starlette:
         one = "/v1/predictions/{job}"

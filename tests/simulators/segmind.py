@@ -12,8 +12,7 @@ import binascii
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,8 +21,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from typing_extensions import override
 
-from tests.simulators.common import Books, Faults, Op, enlarge, play, serve
+from tests.simulators.base import Run, Simulated
+from tests.simulators.common import Books, Faults, Op, enlarge, play
 
 KEY = "SG_0123456789abcdef"
 _RETENTION_S = 3600.0
@@ -94,7 +95,7 @@ class Seen:
         return json.loads(self.body)
 
 
-class Segmind:
+class Segmind(Simulated):
     """Segmind behind three hosts: `url` for inference, `upload_url` for storage, `images_url` for what is delivered.
 
     A job is QUEUED for `queue_s`, PROCESSING for `run_s`, then COMPLETED or FAILED. `faults` has `job` words besides:
@@ -102,12 +103,16 @@ class Segmind:
     first address is gone), LOST (each address is), and any other word, which is its status once and means nothing.
     """
 
+    name = "segmind"
+    key = KEY
+    key_variable = "SEGMIND_API_KEY"
+
     def __init__(self, *, queue_s: float = 0.0, run_s: float = 0.0, per_minute: int = 6000) -> None:
         self.queue_s = queue_s
         self.run_s = run_s
         self.per_minute = per_minute
         self.faults = Faults()
-        self.books = Books()
+        self._books = Books()
         self.credits = 10.0
         self.fails = "CUDA out of memory"
         self.shape: Shape = "string"
@@ -124,19 +129,36 @@ class Segmind:
         self._gone: set[str] = set()
         self._window = (0, 0)
 
-    @contextmanager
-    def running(self) -> Iterator[Segmind]:
-        """Serve the three hosts until the block ends."""
-        with ExitStack() as stack:
-            self.url = stack.enter_context(serve(self.app)).url
-            self.upload_url = stack.enter_context(serve(self.storage)).url
-            self.images_url = stack.enter_context(serve(self.images)).url
-            yield self
+    @override
+    def hosts(self, run: Run) -> None:
+        self.url = run(self.app).url
+        self.upload_url = run(self.storage).url
+        self.images_url = run(self.images).url
 
     @property
-    def allow(self) -> frozenset[str]:
-        """The origin of the delivery host, for a guard's list."""
+    @override
+    def books(self) -> Books:
+        return self._books
+
+    @property
+    @override
+    def strays(self) -> Sequence[Seen]:
+        return self.strangers
+
+    @property
+    @override
+    def origins(self) -> frozenset[str]:
         return frozenset({self.images_url.removeprefix("http://")})
+
+    @property
+    @override
+    def addresses(self) -> Mapping[str, str]:
+        return {"base_url": self.url, "upload_url": self.upload_url}
+
+    @override
+    def timed(self, *, run_s: float, queue_s: float = 0.0) -> Segmind:
+        self.run_s, self.queue_s = run_s, queue_s
+        return self
 
     def later(self, seconds: float) -> None:
         """Let time pass: a job's record is kept for an hour."""
@@ -146,6 +168,7 @@ class Segmind:
         """What lies at an address of ours."""
         return self._assets[address.rpartition("/")[2]]
 
+    @override
     def given(self, job: str) -> Mapping[str, Any]:
         """What a job was asked to do."""
         return self._tasks[job].given

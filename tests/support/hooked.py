@@ -10,16 +10,17 @@ from typing import Any
 
 import httpx
 
+from tests.simulators.base import Simulated, wiring
 from tests.simulators.common import tiny
 from tests.simulators.receiver import Receiver
-from tests.support.world import PATIENCE, SELF, Sim, addresses
+from tests.support.world import PATIENCE, SELF
 
 PUBLIC: Mapping[str, str] = {"DARKROOM_GATEWAY__PUBLIC_URL": f"http://{SELF}"}
 
 
-def around(sims: Mapping[str, Sim], *receivers: Receiver, **more: str) -> dict[str, str]:
+def around(sims: Mapping[str, Simulated], *receivers: Receiver, **more: str) -> dict[str, str]:
     """The environment of a gateway with these providers, which may tell these receivers."""
-    found = {**PATIENCE, **addresses(sims), **more}
+    found = {**PATIENCE, **wiring(sims.values()), **more}
     name = "DARKROOM_GATEWAY__URL_ALLOW"
     found[name] = json.dumps([*json.loads(found[name]), *(receiver.origin for receiver in receivers)])
     return found

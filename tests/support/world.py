@@ -6,12 +6,12 @@ import asyncio
 import base64
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 import httpx
 import uvicorn
@@ -26,24 +26,10 @@ from typing_extensions import override
 from gateway.app import build
 from gateway.config import SHIPPED, load
 from gateway.serve import protocol
-from tests.simulators import apiframe, fal, replicate, segmind
+from tests.simulators.base import Simulated, wiring
+from tests.simulators.clouds import borrowed
 from tests.simulators.common import Served, serve, tiny
 
-Sim: TypeAlias = "fal.FalAi | replicate.Simulator | segmind.Segmind | apiframe.Apiframe"
-
-KEYS: Mapping[str, tuple[str, str]] = {
-    "fal": ("FAL_KEY", fal.KEY),
-    "replicate": ("REPLICATE_API_TOKEN", replicate.TOKEN),
-    "segmind": ("SEGMIND_API_KEY", segmind.KEY),
-    "apiframe": ("APIFRAME_API_KEY", apiframe.KEY),
-}
-MAKERS: Mapping[str, Callable[[], Sim]] = {
-    "fal": lambda: fal.FalAi(run_s=0.05),
-    "replicate": lambda: replicate.Simulator(boot_s=0.01, run_s=0.05),
-    "segmind": lambda: segmind.Segmind(run_s=0.05),
-    "apiframe": lambda: apiframe.Apiframe(run_s=0.05),
-}
-ALL = ("fal", "replicate", "segmind", "apiframe")
 # Stands for the canary's `host:port` wherever it occurs in an address.
 CANARY = "canary.invalid:1"
 # Stands for the gateway's own `host:port`, as in its public address.
@@ -102,7 +88,7 @@ class World:
     """A running gateway, the providers behind it by name, and where nobody should ever call."""
 
     url: str
-    sims: Mapping[str, Sim]
+    sims: Mapping[str, Simulated]
     canary: Canary
     stops: Mapping[str, ExitStack]
 
@@ -157,8 +143,7 @@ class World:
         """Every credential that came where none belongs, and every request to the canary."""
         found = list(self.canary.seen)
         for name, sim in self.sims.items():
-            keys = sim.keys_at_delivery if isinstance(sim, replicate.Simulator) else sim.strangers
-            found += [f"a key at the delivery of {name}" for _ in keys]
+            found += [f"a key at the delivery of {name}" for _ in sim.strays]
         return found
 
 
@@ -240,41 +225,13 @@ def world(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
         canary = stack.enter_context(Canary().running())
-        sims: dict[str, Sim] = {}
+        sims: dict[str, Simulated] = {}
         stops: dict[str, ExitStack] = {}
         for name in names:
-            stops[name] = stack.enter_context(ExitStack())
-            sims[name] = MAKERS[name]()
-            stops[name].enter_context(sims[name].running())
+            sims[name], stops[name] = stack.enter_context(borrowed(name))
         aimed = {
             name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in (environ or {}).items()
         }
-        settings = {**PATIENCE, **addresses(sims, allow), "DARKROOM_DATA": folder, **aimed}
+        settings = {**PATIENCE, **wiring(sims.values(), allow), "DARKROOM_DATA": folder, **aimed}
         served = stack.enter_context(gateway(config, settings))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)
-
-
-def addresses(sims: Mapping[str, Sim], more: Iterable[str] = ()) -> dict[str, str]:
-    """The environment that points a gateway to simulated providers: keys, addresses, and the origins it may call."""
-    found: dict[str, str] = {}
-    allow: set[str] = set(more)
-    for name, sim in sims.items():
-        variable, key = KEYS[name]
-        found[variable] = key
-        prefix = f"DARKROOM_PROVIDERS__{name.upper()}__"
-        if isinstance(sim, fal.FalAi):
-            urls = {"QUEUE_URL": sim.queue_url, "RUN_URL": sim.run_url, "REST_URL": sim.rest_url}
-            urls["API_URL"] = sim.api_url
-            allow |= sim.allow
-        elif isinstance(sim, replicate.Simulator):
-            urls = {"BASE_URL": sim.url}
-            allow |= sim.origins
-        elif isinstance(sim, segmind.Segmind):
-            urls = {"BASE_URL": sim.url, "UPLOAD_URL": sim.upload_url}
-            allow |= sim.allow
-        else:
-            urls = {"BASE_URL": sim.url}
-            allow |= sim.allow
-        found |= {prefix + key: url for key, url in urls.items()}
-    found["DARKROOM_GATEWAY__URL_ALLOW"] = "[" + ",".join(f'"{origin}"' for origin in sorted(allow)) + "]"
-    return found

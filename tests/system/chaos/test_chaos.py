@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
 from tests.chaos.run import SMALL, Killer, Size, chaos
-from tests.support.world import ALL
+from tests.simulators.clouds import ALL
 
 # Each run has a weather of its own, and says which: CHAOS_SEED=… brings that one back.
 SEED = int(os.environ.get("CHAOS_SEED") or Random().randrange(10**6))

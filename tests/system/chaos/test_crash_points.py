@@ -23,13 +23,13 @@ from tests.chaos.clients import is_picture_of
 from tests.chaos.front import front
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import Clouds, clouds
+from tests.simulators.clouds import ALL
 from tests.simulators.common import Fault, Op
 from tests.support.running import until
 
 _AT_ONCE = 4
 # So long after a picture has begun to come each of these kills strikes, in seconds.
 _AFTER_S = (0.0, 0.005, 0.01, 0.02)
-_PROVIDERS = ("fal", "replicate", "segmind", "apiframe")
 
 Again = Literal["key", "retry"]
 """How the call is repeated: by its caller under the same idempotency key, or by the SDK itself, without any."""
@@ -71,7 +71,7 @@ class Played:
 def crashes() -> Iterator[Crash]:
     """Every point at each provider where it is there, repeated under a key; at one of them repeated by the SDK too."""
     held, lost = Fault(kind="hang"), Fault(kind="hang", after=True)
-    for name in _PROVIDERS:
+    for name in ALL:
         yield from _both(Crash(point="K4 the job runs", provider=name, op="poll", fault=held))
         yield from _both(Crash(point="K5 the picture has not come", provider=name, op="download", fault=held))
         # Apiframe takes the same submit again under the same key; of the others none can say for sure that it never

@@ -17,14 +17,14 @@ from tests.chaos.clients import is_picture_of
 from tests.chaos.front import front
 from tests.chaos.gateway import Gateway, gateway
 from tests.chaos.providers import Clouds, clouds
+from tests.simulators.clouds import ALL
 from tests.support.running import until
 
 _JOBS = 50
 _GRACE_S = 3.0
 # Whose jobs are done within the grace time, and whose are not.
-_QUICK, _SLOW = ("fal", "apiframe"), ("replicate", "segmind")
-_RUN_S: Mapping[str, float] = {"fal": 0.5, "apiframe": 0.5, "replicate": 6.0, "segmind": 6.0}
-ALL = (*_QUICK, *_SLOW)
+_QUICK = ("fal", "apiframe")
+_SLOW = tuple(name for name in ALL if name not in _QUICK)
 
 
 def test_sigterm(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_sigterm(tmp_path: Path) -> None:
         front(served.port) as before,
     ):
         for name, sim in there.sims.items():
-            sim.run_s = _RUN_S[name]
+            sim.run_s = 0.5 if name in _QUICK else 6.0
         heard = asyncio.run(_calls(calls, before.base_url, served, there))
         ledger.settle(served.url, 30)
         entries = ledger.read(served.url, {call.seed: call.colour for call in calls})

@@ -11,8 +11,8 @@ from tests.chaos.front import front
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
 from tests.chaos.run import Killer, chaos
+from tests.simulators.clouds import ALL
 from tests.support.postgres import postgres
-from tests.support.world import ALL
 from tests.system.chaos.test_chaos import SEED, SIZE
 
 

@@ -10,9 +10,10 @@ from gateway.routing.select import Condition, choose
 from gateway.routing.wish import Wish
 from normalization.values import Header, Image, ImageRequest, Value
 from providers.base import Readiness
+from tests.simulators.clouds import ALL
 
 CONFIG = load(SHIPPED, {})
-CLOUDS = ("replicate", "fal", "segmind", "apiframe")
+
 LORA = "masterpiece, best quality, highres, <lora:more_details:0.5> <lora:SDXLrender_v2.0:1>"
 PLAIN = "masterpiece, best quality, highres"
 NEGATIVE = "(worst quality, low quality, normal quality:2)"
@@ -115,7 +116,7 @@ class Case:
     size: tuple[int, int] = (600, 400)
     params: dict[str, Any] = field(default_factory=dict)
     model: str = "clarity-upscaler"
-    on: tuple[str, ...] = CLOUDS
+    on: tuple[str, ...] = ALL
     wish: Wish = field(default_factory=Wish)
     route: str
     micros: int
@@ -264,4 +265,4 @@ def test_route(name: str) -> None:
 def test_enough_cases() -> None:
     """The table is large enough to mean something, and every cloud is chosen somewhere in it."""
     assert len(CASES) >= 30
-    assert {case.route for case in CASES.values()} == set(CLOUDS)
+    assert {case.route for case in CASES.values()} == set(ALL)
