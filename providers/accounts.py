@@ -25,6 +25,7 @@ from providers.base import (
     Unknown,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.keyring import Key, Keyring, rotates
 
 # What a handle, and what is written down of a submit, say of the key.
@@ -52,8 +53,8 @@ class _Signed(Link):
         self._link.progress(share)
 
     @override
-    async def sleep(self, seconds: float) -> None:
-        await self._link.sleep(seconds)
+    async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
+        await self._link.sleep(seconds, clock)
 
 
 class Accounts:

@@ -15,7 +15,6 @@ ProviderError
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from enum import Enum
 from typing import ClassVar, Literal, Protocol
 
 from normalization.values import Value
+from providers.clock import CLOCK, Clock
 
 Health = Literal["neutral", "counts", "cools_down", "parks"]
 
@@ -266,9 +266,9 @@ class Link:
     def progress(self, share: float) -> None:
         """Tell how much is done, from 0 to 1, by the provider's own word."""
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait between two looks; a webhook may cut it short."""
-        await asyncio.sleep(seconds)
+    async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
+        """Wait between two looks, by this clock; a webhook may cut it short."""
+        await clock.sleep(seconds)
 
 
 ALONE = Link()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
@@ -12,8 +11,9 @@ import httpx
 import pybase64
 
 from providers.base import Expired, Undecodable, Unfinished
+from providers.clock import CLOCK, Clock
 from providers.guard import Forbidden, Guard
-from providers.http import READ_BYTES, Client, Transport, Unanswered, polling
+from providers.http import READ_BYTES, Client, Transport, Unanswered, polling, tls_context
 from providers.polling import jitter
 from providers.wire import TooLarge, read_capped
 
@@ -54,7 +54,7 @@ def strangers_client(
     It resolves names through the guard, follows no redirects, keeps no cookies, and reads nothing from the
     environment. `keepalive_s` is how long an idle connection is kept, in seconds. The caller closes it.
     """
-    tls = httpx.create_ssl_context(trust_env=False)
+    tls = tls_context()
 
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -75,11 +75,18 @@ def strangers_client(
 
 
 async def download(
-    client: httpx.AsyncClient, url: str, *, guard: Guard, cap: int, deadline: float, fresh: bool = False
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    guard: Guard,
+    cap: int,
+    deadline: float,
+    fresh: bool = False,
+    clock: Clock = CLOCK,
 ) -> bytes:
     """Return what is at `url`, at most `cap` bytes; a `data:` URI is decoded.
 
-    `client` is one of `downloads_client`, with the same guard. `deadline` is in seconds of the event loop's clock.
+    `client` is one of `downloads_client`, with the same guard. `deadline` is a reading of `clock`.
     `fresh` says that the result was finished just now: then a 404 is asked again for two seconds.
 
     Raises Undecodable for an address that may not be fetched and for an answer that is no result, Gone where the
@@ -89,8 +96,8 @@ async def download(
     if url[:5].lower() == "data:":
         return await _data(url, cap)
     try:
-        async with asyncio.timeout_at(deadline) as limit:
-            return await _persist(client, url, guard, cap, fresh)
+        async with clock.timeout_at(deadline) as limit:
+            return await _persist(client, url, guard, cap, fresh, clock)
     except Forbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
     except TooLarge as exc:
@@ -101,7 +108,7 @@ async def download(
         raise
 
 
-async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool) -> bytes:
+async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool, clock: Clock) -> bytes:
     """Fetch until it is there and whole, or has failed too often."""
     waits = iter(_FRESH_WAITS_S if fresh else ())
     failures = 0
@@ -111,11 +118,11 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
         except Gone as exc:
             if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
-            await asyncio.sleep(wait)
+            await clock.sleep(wait)
         except Unanswered as exc:
             if failures >= _REFETCHES:
                 raise Unfinished(f"the result could not be fetched so far: {exc}") from exc
-            await asyncio.sleep(jitter(failures + 1))
+            await clock.sleep(jitter(failures + 1))
             failures += 1
 
 

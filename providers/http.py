@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -30,6 +32,15 @@ _STALL_S = 30.0
 # Under the 5 seconds after which uvicorn and Node close an idle connection: a submit that meets a connection in the
 # moment it closes is a submit whose answer is lost.
 _KEEPALIVE_S = 4.0
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """Return what every client of ours verifies its hosts with. Nothing in it is from the environment.
+
+    There is one for all of them, as nobody changes it: reading the root certificates takes some 30 ms each time.
+    """
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class Unanswered(Exception):
@@ -287,7 +298,7 @@ def client(*, max_connections: int = 1000) -> httpx.AsyncClient:
     It follows no redirects, keeps no cookies, reads no proxies or keys from the environment, and asks for answers
     that are not compressed: pictures would gain nothing, and a compressed answer may grow a thousandfold.
     """
-    tls = httpx.create_ssl_context(trust_env=False)
+    tls = tls_context()
 
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(ssl=tls, limit=max_connections, keepalive_timeout=_KEEPALIVE_S)

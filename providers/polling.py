@@ -8,17 +8,16 @@ the time that is left to the longest: looks grow denser the later it gets.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import statistics
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 
 from normalization.values import Image, Value
 from providers.base import Expired
+from providers.clock import CLOCK, Clock
 from providers.http import Unanswered
 
 T = TypeVar("T")
@@ -58,12 +57,12 @@ class Again(Exception):
 class Pace:
     """When to look for the end of a job, learned from the jobs before it.
 
-    A key names jobs that take about the same time. `clock` counts seconds. Measured for run times of 0.5 to 30 s that
+    A key names jobs that take about the same time. Measured for run times of 0.5 to 30 s that
     vary evenly by 30 % to either side: see the test beside this file, which prints delay and looks.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self.clock = clock
         self._runs: dict[str, deque[float]] = {}
 
     def learn(self, key: str, seconds: float) -> None:
@@ -81,16 +80,12 @@ class Pace:
 
         What the looks themselves take is accounted for by the clock.
         """
-        began = self._clock() - age
+        began = self.clock.now() - age
         window = self._window(key)
         elapsed = age
         while True:
-            yield max(0.0, _next_look(elapsed, window) - (self._clock() - began))
-            elapsed = self._clock() - began
-
-    def now(self) -> float:
-        """Return the reading of its clock, in seconds."""
-        return self._clock()
+            yield max(0.0, _next_look(elapsed, window) - (self.clock.now() - began))
+            elapsed = self.clock.now() - began
 
     def _window(self, key: str) -> tuple[float, float] | None:
         """Return the shortest and the longest run time that are likely; None while nothing is known."""
@@ -121,6 +116,10 @@ def _next_look(elapsed: float, window: tuple[float, float] | None) -> float:
     return elapsed + min(_LONGEST_S, max(_SHORTEST_S, (elapsed - longest) * _GROWTH))
 
 
+async def _sleep(seconds: float, clock: Clock) -> None:
+    await clock.sleep(seconds)
+
+
 async def poll(
     ask: Callable[[], Awaitable[T | None]],
     *,
@@ -129,16 +128,16 @@ async def poll(
     deadline: float,
     first: float | None = None,
     age: float = 0.0,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    sleep: Callable[[float, Clock], Awaitable[None]] = _sleep,
 ) -> T:
     """Call `ask` until it gives a value, and learn from that how long the job took.
 
-    `deadline` is in seconds of the event loop's clock; `first` is the delay before the first look where the caller
+    `deadline` is a reading of the pace's clock; `first` is the delay before the first look where the caller
     knows better, `age` how long ago the job was submitted, both in seconds. `sleep` waits between two looks, and may
     come back early: a `Link`'s does when the provider calls. Unanswered and Again, raised by `ask`, are
     asked again after a random while. Raises Expired at the deadline; every other error of `ask` passes.
     """
-    began = pace.now() - age
+    began = pace.clock.now() - age
     delays = pace.delays(key, age=age)
     # Where the submit is long ago and it is done at the first look, nobody knows since when.
     seen_at_work = None if age else 0.0
@@ -146,11 +145,14 @@ async def poll(
     retry_after = first
     while True:
         delay = next(delays) if retry_after is None else retry_after
-        await _sleep(delay, deadline, sleep)
+        left = deadline - pace.clock.now()
+        if left <= 0:
+            raise Expired("the deadline passed")
+        await sleep(min(delay, left), pace.clock)
         retry_after = None
-        looked = pace.now() - began
+        looked = pace.clock.now() - began
         try:
-            value = await _bounded(ask, deadline)
+            value = await _bounded(ask, deadline, pace.clock)
         except (Unanswered, Again) as exc:
             retry_after = jitter(failures) + ((exc.retry_after or 0.0) if isinstance(exc, Again) else 0.0)
             failures += 1
@@ -182,16 +184,9 @@ def pace_key(provider: str, model: str, payload: Mapping[str, Value]) -> str:
     return f"{provider}/{model}/{pixels.bit_length()}"
 
 
-async def _sleep(seconds: float, deadline: float, sleep: Callable[[float], Awaitable[None]]) -> None:
-    left = deadline - asyncio.get_running_loop().time()
-    if left <= 0:
-        raise Expired("the deadline passed")
-    await sleep(min(seconds, left))
-
-
-async def _bounded(ask: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:
+async def _bounded(ask: Callable[[], Awaitable[T | None]], deadline: float, clock: Clock) -> T | None:
     try:
-        async with asyncio.timeout_at(deadline) as limit:
+        async with clock.timeout_at(deadline) as limit:
             return await ask()
     except TimeoutError:
         if limit.expired():

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from gateway.jobs.records import AttemptRow
 from providers.base import Handle, Link
+from providers.clock import CLOCK, Clock
 
 
 class Journal:
@@ -93,5 +94,5 @@ class CallLink(Link):
         return await self._journal.others(self.attempt)
 
     @override
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
         await self._journal.sleep(self.attempt.id, seconds)

@@ -22,6 +22,7 @@ from providers.guard import Forbidden, Guard
 from providers.http import Unanswered
 from tests.contract.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve
+from tests.support.clock import Skipping
 from tests.support.ports import dead_port
 
 PICTURE = bytes(range(256)) * 40
@@ -59,17 +60,19 @@ async def client(delivery: Delivery) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random waits after a failure are short here."""
-    monkeypatch.setattr("providers.polling._JITTER_S", 0.01)
-
-
 async def fetch(
-    client: httpx.AsyncClient, delivery: Delivery, url: str = "", *, cap: int = 1_000_000, fresh: bool = False
+    client: httpx.AsyncClient,
+    delivery: Delivery,
+    url: str = "",
+    *,
+    cap: int = 1_000_000,
+    fresh: bool = False,
+    clock: Skipping | None = None,
 ) -> bytes:
-    deadline = asyncio.get_running_loop().time() + 5
-    return await download(client, url or delivery.url, guard=delivery.guard, cap=cap, deadline=deadline, fresh=fresh)
+    clock = clock or Skipping()
+    deadline = clock.after(60)
+    address = url or delivery.url
+    return await download(client, address, guard=delivery.guard, cap=cap, deadline=deadline, fresh=fresh, clock=clock)
 
 
 async def test_a_result_is_fetched_without_any_of_our_secrets(client: httpx.AsyncClient, delivery: Delivery) -> None:

@@ -11,6 +11,7 @@ import pytest
 from typing_extensions import override
 
 from providers.base import Heard
+from providers.clock import CLOCK, Clock
 from providers.polling import Pace
 from providers.replicate import Replicate
 from tests.contract.replicate_setup import adapter, job, soon
@@ -136,7 +137,7 @@ async def test_a_webhook_cuts_a_wait_short(sim: Simulator, hooks: Door) -> None:
 
     class Woken(Told):
         @override
-        async def sleep(self, seconds: float) -> None:
+        async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
             self.slept += 1
             await until(lambda: "succeeded" in hooks.events("status"))
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from providers.base import Handle, Job, Link, Provider, ProviderError, Sent
+from providers.clock import CLOCK, Clock
 from tests.simulators.common import serve
 from tests.support.fake_cog import until
 
@@ -46,9 +47,9 @@ class Told(Link):
         self.shares.append(share)
 
     @override
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
         self.slept += 1
-        await asyncio.sleep(seconds)
+        await clock.sleep(seconds)
 
 
 async def crashed(provider: Provider, job: Job, link: Told, arrived: Callable[[], object]) -> Sent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from providers.base import Link, ProviderError
+from providers.clock import CLOCK, Clock
 from tests.simulators.common import serve
 
 
@@ -36,9 +36,9 @@ class Told(Link):
         self.shares.append(share)
 
     @override
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
         self.naps.append(seconds)
-        await asyncio.sleep(min(seconds, 0.05))
+        await clock.sleep(min(seconds, 0.05))
 
 
 class Refused(Exception):
