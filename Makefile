@@ -3,12 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# uv installs in seconds what takes pip minutes. Where it cannot reach a package index that pip can, pip does it.
+INSTALL = install() { $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@" \
+	|| { echo 'uv failed; trying pip, which takes longer' >&2; $(PIP) install "$$@"; }; }; install
 NODE := tests/node
 # The build that the engines are tested with. Where pip's indexes do not have it, PyTorch's own does:
 # PIP_EXTRA_INDEX_URL names it (pytorch.org/get-started).
 TORCH ?= 2.13.0+cpu
+# What the markers mean: tests/support/tiers.py.
+QUICK := not (system or corpus or engines or slow)
 
-.PHONY: run setup test torch ray test-ray check format bench bench-worker demo chaos fuzz docs lock clean help
+.PHONY: run setup test test-rest test-all coverage torch ray test-ray check format bench bench-worker demo chaos fuzz \
+	docs lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +22,18 @@ help:  ## what there is
 run: $(VENV)/.run  ## serve on 127.0.0.1:8000 with the embedded worker
 	$(BIN)/darkroom serve
 
-setup: $(VENV)/.dev  ## everything for working on Darkroom, in .venv
+setup: $(VENV)/.dev $(NODE)/node_modules/.done  ## everything for working on Darkroom, in .venv
 
-test: $(VENV)/.dev $(NODE)/node_modules/.done  ## the whole test suite
-	$(BIN)/pytest
+test: $(VENV)/.test  ## the tests that take minutes: what a change needs
+	$(BIN)/pytest -m "$(QUICK)"
+
+test-rest: $(VENV)/.dev $(NODE)/node_modules/.done  ## what `make test` leaves out: kills, databases, Node, the corpus
+	$(BIN)/pytest -m "not ($(QUICK))" tests
+
+test-all: test test-rest  ## every test
+
+coverage: $(VENV)/.dev $(NODE)/node_modules/.done  ## every test once, and which lines the tests reach
+	$(BIN)/pytest --cov=gateway --cov=providers --cov=normalization --cov-report=term:skip-covered tests
 
 torch: $(VENV)/.torch  ## the CPU build of torch and the engines' libraries: make test then tests those too
 
@@ -47,7 +61,7 @@ bench: $(VENV)/.dev  ## what a call costs, as a table
 bench-worker: $(VENV)/.torch  ## what a picture costs on this machine's cards, or its CPU
 	$(BIN)/python -m tests.bench.worker
 
-demo: $(VENV)/.dev  ## the gateway before four simulated providers
+demo: $(VENV)/.run  ## the gateway before four simulated providers
 	$(BIN)/python -m tests.demo
 
 chaos: $(VENV)/.dev  ## hundreds of calls under faults and kills, and the account of what was bought
@@ -64,6 +78,10 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 		--group build --extra postgres --extra redis pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
 		--group build --group dev --extra postgres --extra redis pyproject.toml -o requirements-dev.lock -c requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--group build --group test pyproject.toml -o requirements-test.lock -c requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--group pyproject.toml:installer -o requirements-installer.lock -c requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
 		--no-emit-package torch --no-emit-package triton --group engines --extra diffusion pyproject.toml \
 		-o requirements-engines.lock -c requirements-dev.lock
@@ -77,22 +95,30 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer; say which with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-build-isolation --no-deps -e .
+$(BIN)/uv: requirements-installer.lock | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements-installer.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
-	$(PIP) install --require-hashes -r requirements-dev.lock
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.test: requirements-test.lock $(VENV)/.run
+	$(INSTALL) --require-hashes -r requirements-test.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.test
+	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/.torch: requirements-engines.lock $(VENV)/.dev
 	$(PIP) install "torch==$(TORCH)"
-	$(PIP) install --no-deps --require-hashes -r requirements-engines.lock
+	$(INSTALL) --no-deps --require-hashes -r requirements-engines.lock
 	@touch $@
 
 $(VENV)/.ray: requirements-ray.lock $(VENV)/.dev
-	$(PIP) install --require-hashes -r requirements-ray.lock
+	$(INSTALL) --require-hashes -r requirements-ray.lock
 	@touch $@
 
 $(NODE)/node_modules/.done: $(NODE)/package-lock.json $(VENV)/.dev

@@ -1,20 +1,11 @@
-"""What every test may use, and what the summary says of tests that were not run."""
-
-import importlib.util
+"""What every test may use."""
 
 import pytest
 
 from gateway.config import SHIPPED, Config, load
 from tests.support.paths import COFFEE
 
-pytest_plugins = ["tests.support.gateways"]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what was left out for want of a library."""
-    if not importlib.util.find_spec("torch"):
-        terminalreporter.section("NOT TESTED", red=True, bold=True)
-        terminalreporter.line("the engines esrgan and tile-diffusion, as torch is not installed: make torch", red=True)
+pytest_plugins = ["tests.support.tiers", "tests.support.gateways"]
 
 
 @pytest.fixture(scope="session")

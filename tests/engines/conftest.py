@@ -11,7 +11,11 @@ import pytest
 
 from providers.worker.engines.base import Limits, Output
 
-collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+collect_ignore_glob = (
+    []
+    if importlib.util.find_spec("torch")
+    else [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_torch.py"]
+)
 
 Run = Callable[..., Output]
 

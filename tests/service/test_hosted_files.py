@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.simulators.common import size
 from tests.support.hooked import ask, caller
@@ -200,8 +199,11 @@ def test_an_outage_of_the_store_is_not_an_expiry(tmp_path: Path) -> None:
         assert client.get(f"/images/jobs/{job}").json()["result"]["data"][0]["url"] == url
 
 
+@pytest.mark.system
 def test_results_in_a_bucket(tmp_path: Path) -> None:
     """The gateway gives the bucket's own addresses, which a plain client fetches; a repeated call gets a fresh one."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -103,6 +103,7 @@ def test_what_is_never_taken_is_never_described(document: dict[str, Any]) -> Non
         jsonschema.validate({"prompt": "a cup", "lora_links": "https://example.com"}, schema)
 
 
+@pytest.mark.system
 def test_nothing_is_answered_that_is_not_described(there: World, tmp_path: Path) -> None:
     """Schemathesis asks everything there is, well and badly, and compares each answer with the document."""
     command = [

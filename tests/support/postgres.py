@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.support.ports import free_port
@@ -79,12 +78,16 @@ class Postgres:
 
     def fresh(self, name: str) -> str:
         """The address of a new, empty database."""
+        import psycopg
+
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return f"postgresql://darkroom@127.0.0.1:{self._port}/{name}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        import psycopg
+
         command = ["postgres", "-D", str(self._data), "-p", str(self._port), "-h", "127.0.0.1", "-k", ""]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

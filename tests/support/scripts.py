@@ -22,7 +22,7 @@ def run_python(code: str, folder: Path) -> str:
 
 def run_node(code: str, folder: Path, sdk: str = "openai") -> str:
     """Run it as a module, with this package as its `openai`; return what it printed."""
-    assert (NODE_FOLDER / sdk).is_dir(), "the Node packages are not there: `make test` installs them"
+    assert (NODE_FOLDER / sdk).is_dir(), "the Node packages are not installed: make setup"
     packages = folder / "node_modules"
     packages.mkdir()
     (packages / "openai").symlink_to(NODE_FOLDER / sdk)

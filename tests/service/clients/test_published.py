@@ -83,6 +83,7 @@ def test_python(server: Served, folder: Path) -> None:
     opens(run_python(PYTHON.replace(BASE, server.base_url), folder))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("sdk", ["openai", "openai6"])
 def test_node(server: Served, folder: Path, sdk: str) -> None:
     """The Node call prints an address that opens, with either SDK."""

@@ -58,6 +58,7 @@ def test_python(server: Served, folder: Path) -> None:
     assert httpx.get(url).content == written
 
 
+@pytest.mark.system
 def test_node(server: Served, folder: Path) -> None:
     """The Node call prints an address that opens."""
     url = run_node(block("js", "images.edit", server), folder).strip()
