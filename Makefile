@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv installs in seconds what takes pip minutes. Where it cannot reach a package index that pip can, pip does it.
-INSTALL = install() { $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@" \
+INSTALL = install() { $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python "$$@" \
 	|| { echo 'uv failed; trying pip, which takes longer' >&2; $(PIP) install "$$@"; }; }; install
 NODE := tests/node
 # The build that the engines are tested with. Where pip's indexes do not have it, PyTorch's own does:
 # PIP_EXTRA_INDEX_URL names it (pytorch.org/get-started).
 TORCH ?= 2.13.0+cpu
+# Each process of the tests would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 # What the markers mean: tests/support/tiers.py.
 QUICK := not (system or corpus or engines or slow)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -24,7 +25,14 @@ _BOUNDED = settings(
     derandomize="DARKROOM_FUZZ_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
-SEEDS = {name: list(seeds(name)) for name in PROPERTIES}
+
+
+@functools.cache
+def of(name: str) -> list[bytes]:
+    """The seeds of a property. Making them takes seconds, which collecting tests must not."""
+    return list(seeds(name))
+
+
 # The words that the readers of answers look for.
 _KEYS = st.sampled_from(
     (
@@ -62,7 +70,7 @@ def test_any_bytes(name: str, data: bytes) -> None:
 @given(choice=st.data())
 def test_damaged_inputs(name: str, choice: st.DataObject) -> None:
     """A good input or a hostile one, a few bytes changed, removed or put in."""
-    data = bytearray(choice.draw(st.sampled_from(SEEDS[name])))
+    data = bytearray(choice.draw(st.sampled_from(of(name))))
     for _ in range(choice.draw(st.integers(1, 4))):
         at = choice.draw(st.integers(0, len(data)))
         data[at : at + choice.draw(st.integers(0, 4))] = choice.draw(st.binary(max_size=4))
@@ -76,12 +84,12 @@ def test_answers_of_any_shape(status: int, answer: Any) -> None:
     wire(bytes((status,)) + json.dumps(answer).encode())
 
 
-@pytest.mark.parametrize("number", range(len(SEEDS["wire"])))
+@pytest.mark.parametrize("number", range(len(of("wire"))))
 @_BOUNDED
 @given(status=st.integers(0, 255), choice=st.data())
 def test_answers_with_one_wrong_value(number: int, status: int, choice: st.DataObject) -> None:
     """An answer as a provider gives it, but for one thing in it."""
-    answer = json.loads(SEEDS["wire"][number][1:])
+    answer = json.loads(of("wire")[number][1:])
     place, key = choice.draw(st.sampled_from(list(_places(answer))))
     place[key] = choice.draw(_LEAVES | _ANSWERS)
     wire(bytes((status,)) + json.dumps(answer).encode())
