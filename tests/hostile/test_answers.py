@@ -10,10 +10,11 @@ import pytest
 from tests.hostile import answers
 from tests.hostile.answers import Spoilt
 from tests.hostile.entry import PORT, fields
+from tests.hostile.smoke import params
 from tests.hostile.target import Target, is_envelope
 
 
-@pytest.mark.parametrize("entry", list(answers.corpus()), ids=lambda entry: ascii(entry.name))
+@pytest.mark.parametrize("entry", params(answers.corpus()))
 def test_a_hostile_answer_is_told_as_such(target: Target, entry: Spoilt) -> None:
     """5xx in the envelope; the canary is untouched, the process as it was."""
     faults = target.sims["segmind"].faults

@@ -9,6 +9,7 @@ import pytest
 
 from tests.hostile import addresses, documents, forms, heads, pictures, wire
 from tests.hostile.entry import Hostile
+from tests.hostile.smoke import params
 from tests.hostile.target import Target, is_envelope
 
 FAMILIES = (pictures, forms, documents, heads, addresses)
@@ -18,14 +19,14 @@ WIRE = tuple(wire.corpus())
 PROTOCOL = find_spec("gateway.protocol") is not None
 
 
-@pytest.mark.parametrize("entry", CORPUS, ids=lambda entry: ascii(entry.name))
+@pytest.mark.parametrize("entry", [param for family in FAMILIES for param in params(family.corpus())])
 def test_a_hostile_request_is_refused(target: Target, entry: Hostile) -> None:
     """The right 4xx in the envelope; no provider and no stranger was called; the process is as it was."""
     refused(target, entry)
 
 
 @pytest.mark.skipif(not PROTOCOL, reason="there is no protocol of ours below the application")
-@pytest.mark.parametrize("entry", WIRE, ids=lambda entry: ascii(entry.name))
+@pytest.mark.parametrize("entry", params(WIRE))
 def test_hostile_bytes_are_refused(target: Target, entry: Hostile) -> None:
     """The same of what is no request, or has no end."""
     refused(target, entry)

@@ -1,7 +1,7 @@
 """Which tests run when, on which worker, in which order; and what the summary says of those that did not run.
 
-A test's folder says what it is (see CONTRIBUTING in README's "Working on Darkroom"). Markers say when it runs:
-`make test` leaves out those of `REST`, and `make test-rest` runs these alone.
+A test's folder says what it is, its markers when it runs: `make test` leaves out those of `REST`, `make test-rest` runs
+them alone. See docs/testing.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ REST = {
 }
 # The folders whose tests all have a marker.
 _FOLDERS = {"system": "system", "engines": "engines", "cluster": "system"}
+_TESTS = ROOT / "tests"
 # On so many workers a processor: most tests wait for a part of their time.
 _WORKERS = 2
 
@@ -49,13 +50,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests by their folders, keep each file's on one worker, and begin with what takes long."""
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        if folder in _FOLDERS:
-            item.add_marker(_FOLDERS[folder])
+        group = _group(item.path)
+        if marker := _FOLDERS.get(group.partition("/")[0]):
+            item.add_marker(marker)
         if item.get_closest_marker("timing"):
             item.add_marker(pytest.mark.xdist_group("timing"))
         elif not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+            item.add_marker(pytest.mark.xdist_group(group))
     seed = config.getoption("--shuffle")
     if seed is None:
         items.sort(key=lambda item: item.get_closest_marker("early") is None)
@@ -80,7 +81,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _group(path: Path) -> str:
-    return path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+    inside = path.relative_to(_TESTS) if path.is_relative_to(_TESTS) else path
+    return inside.with_suffix("").as_posix()
 
 
 def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:
