@@ -13,7 +13,7 @@ TORCH ?= 2.13.0+cpu
 # Each process of the tests would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 # What the markers mean: tests/support/tiers.py.
-QUICK := not (system or corpus or engines or slow)
+QUICK := not (system or corpus or engines or slow or timing)
 
 .PHONY: run setup test test-rest test-all coverage torch ray test-ray check format bench bench-worker demo chaos fuzz \
 	docs lock clean help
@@ -30,9 +30,10 @@ test: $(VENV)/.test  ## the tests that take minutes: what a change needs
 	$(BIN)/pytest -m "$(QUICK)"
 
 test-rest: $(VENV)/.dev $(NODE)/node_modules/.done  ## what `make test` leaves out: kills, databases, Node, the corpus
-	$(BIN)/pytest -m "not ($(QUICK))" tests
+	$(BIN)/pytest -m "not ($(QUICK)) and not timing" tests
+	$(BIN)/pytest -m timing -n 0 tests
 
-test-all: test test-rest  ## every test
+test-all: test test-rest test-ray  ## every test
 
 coverage: $(VENV)/.dev $(NODE)/node_modules/.done  ## every test once, and which lines the tests reach
 	$(BIN)/pytest --cov=gateway --cov=providers --cov=normalization --cov-report=term:skip-covered tests
@@ -42,7 +43,7 @@ torch: $(VENV)/.torch  ## the CPU build of torch and the engines' libraries: mak
 ray: $(VENV)/.ray  ## Ray Serve, for make test-ray
 
 test-ray: $(VENV)/.dev  ## a worker over a local Ray cluster: replicas side by side, killed, drained
-	@if $(BIN)/python -c 'import ray' 2>/dev/null; then $(BIN)/pytest tests/cluster; \
+	@if $(BIN)/python -c 'import ray' 2>/dev/null; then $(BIN)/pytest -n 0 tests/cluster; \
 		else echo '*** NOT TESTED: providers/worker/cluster.py, as ray is not installed. make ray installs it. ***'; fi
 
 check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes

@@ -19,6 +19,7 @@ REST = {
     "corpus": "the hostile corpus beyond its smoke run",
     "engines": "the engines for graphics cards, which need torch",
     "slow": "thousands of inputs, or seconds of work, for one test",
+    "timing": "measures how long something takes: run by itself, one after another",
 }
 # The folders whose tests all have a marker.
 _FOLDERS = {"system": "system", "engines": "engines", "cluster": "system"}
@@ -36,7 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     for name, text in REST.items():
         config.addinivalue_line("markers", f"{name}: {text}")
-    config.addinivalue_line("markers", "timing: measures time, so that only one of these runs at any moment")
     config.addinivalue_line("markers", "spread: a file whose tests need not run on one worker")
     config.addinivalue_line("markers", "early: among the first to run, as it takes long")
 

@@ -30,6 +30,7 @@ from tests.support.photo import coffee
 from tests.support.running import Served, serving
 from tests.system import probe
 
+pytestmark = pytest.mark.timing
 LIMIT_S = 0.020
 AT_ONCE = 8
 REPEATED = 5

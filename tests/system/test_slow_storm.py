@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from openai import OpenAI
 
 from tests.support.photo import coffee
@@ -50,6 +51,7 @@ def median(client: OpenAI, picture: bytes) -> float:
     return statistics.median(times)
 
 
+@pytest.mark.timing
 def test_a_good_caller_among_slow_ones(serve: Serve) -> None:
     """In the best of some rounds, each of a calm phase and a stormy one: chance has its part in every single one."""
     served = serve(DARKROOM_GATEWAY__HEADER_TIMEOUT_S="3", DARKROOM_GATEWAY__SEND_TIMEOUT_S="3")

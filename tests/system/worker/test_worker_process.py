@@ -208,6 +208,7 @@ async def test_same_id_twice_at_once(client: httpx.AsyncClient) -> None:
     assert "image" not in next(a for a in answers if a.status_code == 202).json().get("input", {})
 
 
+@pytest.mark.timing
 async def test_large_bodies_do_not_hold_the_loop(client: httpx.AsyncClient) -> None:
     """While 28 MB go in and 80 MB come out, the worker answers others at once."""
     waits: list[float] = []
@@ -393,6 +394,7 @@ def test_bad_arguments(arguments: list[str], told: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.timing
 def test_start_is_fast(tmp_path: Path) -> None:
     """From the start of the process until it is ready it is well under a second."""
     began = time.monotonic()

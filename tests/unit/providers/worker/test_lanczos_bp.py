@@ -285,12 +285,12 @@ def test_corrupt(data: bytes) -> None:
 def test_too_large() -> None:
     """More pixels than the operator allows are refused by the header alone, naming both numbers."""
     large = encoded(Image.new("1", (9000, 9000)))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(Unfit, match="18000 x 18000 pixels are more than the 64000000") as unfit:
         run(large)
 
     assert unfit.value.field == "scale"
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert run(encoded(noise("L", (100, 100))), limit=40_000)[0].size == (200, 200)
     with pytest.raises(Unfit):
         run(encoded(noise("L", (100, 100))), limit=39_999)
@@ -308,14 +308,14 @@ def test_too_wide_for_webp() -> None:
 
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.4, 0.8, 1.5])
 def test_cancelled(coffee: Image.Image, after: float) -> None:
-    """Wherever a large run is when it is cancelled, it ends soon."""
+    """Wherever a large run is when it is cancelled, it ends soon: in processor time, as others use the machine too."""
     data = encoded(coffee.resize((1500, 1000)))
-    stop_at = time.monotonic() + after
+    stop_at = time.process_time() + after
 
     with pytest.raises(Stopped):
-        run(data, scale=5.0, sharpen=2.0, cancelled=lambda: time.monotonic() >= stop_at)
+        run(data, scale=5.0, sharpen=2.0, cancelled=lambda: time.process_time() >= stop_at)
 
-    late = time.monotonic() - stop_at
+    late = time.process_time() - stop_at
     print(f"{late * 1000:.0f} ms late")
     assert late < 1
 
@@ -360,6 +360,7 @@ def test_too_large_over_http(server: Running) -> None:
     assert "64000000" in problem["msg"]
 
 
+@pytest.mark.timing
 def test_responsive_while_at_work(server: Running, coffee: Image.Image) -> None:
     """While a large picture is made, the worker answers others at once."""
     given = {"image": data_uri(encoded(coffee)), "scale": 8}
