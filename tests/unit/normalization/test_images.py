@@ -217,7 +217,7 @@ def test_a_decoder_that_sees_another_size() -> None:
 
 
 @given(st.sampled_from(FEATURES), st.sampled_from(FORMATS), st.data())
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage(name: str, fmt: Format, draw: st.DataObject) -> None:
     """Whatever the sniffer takes is finished or refused, never another exception."""
     data = bytearray(feature(name))
