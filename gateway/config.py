@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from gateway.mistakes import ConfigError, Mistake, explain
+from gateway.mistakes import ConfigError, Mistake, explain, told
 from gateway.overrides import Override, overlay
 from gateway.secret_files import fill
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
 from normalization.convert import CONVERTERS
 from normalization.emulate import EMULATIONS
-from normalization.model import Model
-from normalization.rules import Converted, Emulated, Frozen, Param, Rule
+from normalization.model import Model, unpaired
+from normalization.rules import Converted, Frozen, Param, ParamType, Problem, Rule
 
 __all__ = ["Config", "ConfigError", "load"]
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config"
 T = TypeVar("T", bound=BaseModel)
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 class Standard(Frozen):
@@ -54,36 +55,45 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     """Read a config folder with the overrides of the environment. Raises ConfigError with every mistake found."""
     if not folder.is_dir():
         raise ConfigError([Mistake(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
+    mistakes: list[Mistake] = []
     documents = {
-        "gateway": _read(folder / "gateway.toml"),
-        "providers": _read(folder / "providers.toml"),
-        "standard": _read(folder / "standard.toml"),
-        "models": {path.stem: _read(path) for path in sorted((folder / "models").glob("*.toml"))},
+        "gateway": _read(folder / "gateway.toml", mistakes),
+        "providers": _read(folder / "providers.toml", mistakes),
+        "standard": _read(folder / "standard.toml", mistakes),
+        "models": {path.stem: _read(path, mistakes) for path in sorted((folder / "models").glob("*.toml"))},
     }
+    if mistakes:
+        raise ConfigError(mistakes)
     sections, names = tuple(documents), tuple(documents["models"])
     changed = overlay(documents, environ)
     _fill_secrets(documents, folder / "gateway.toml", changed)
-    mistakes = _strays(changed, sections, names)
+    mistakes += _strays(changed, sections, names)
     gateway = _validate(GatewayFile, documents["gateway"], folder / "gateway.toml", changed, ("gateway",), mistakes)
     providers = _validate(
         ProvidersFile, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes
     )
-    standard = _validate(Standard, documents["standard"], folder / "standard.toml", changed, ("standard",), mistakes)
+    path = folder / "standard.toml"
+    standard = _validate(Standard, documents["standard"], path, changed, ("standard",), mistakes)
+    shared = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
+    mistakes += told(shared, str(path), changed, ("standard",), ())
+    # What standard.toml has wrong is told of standard.toml alone, not of every route that takes a rule from there.
+    told_of = {problem.place[1] for problem in shared}
     models: dict[str, Model] = {}
     if standard is not None:
         for name, document in documents["models"].items():
             path = folder / "models" / f"{name}.toml"
             whole = _compose(name, document, standard)
             model = _validate(Model, whole, path, changed, ("models", name), mistakes)
+            mistakes += told(_model_problems(document, whole, told_of), str(path), changed, ("models", name), ())
             if model is not None:
                 models[name] = model
-                mistakes += _names(model, path)
     if not documents["models"]:
         mistakes.append(Mistake(str(folder / "models"), "", "no model", "one TOML file for each model"))
-    if gateway is not None and not mistakes:
-        mistakes += _references(gateway, models, folder / "gateway.toml")
+    if gateway is not None:
+        mistakes += _references(gateway, documents["models"], folder / "gateway.toml")
     if mistakes or gateway is None or providers is None or standard is None:
-        raise ConfigError(mistakes)
+        # A model that is right but for its rules is told of them twice.
+        raise ConfigError(list(dict.fromkeys(mistakes)))
     return Config(
         folder=folder,
         gateway=gateway.gateway,
@@ -123,13 +133,14 @@ def _strays(
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError([Mistake(str(path), "", "no such file", "this file; it may be empty")]) from None
+        mistakes.append(Mistake(str(path), "", "no such file", "this file; it may be empty"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([Mistake(str(path), "", str(error), "a TOML document in UTF-8")]) from None
+        mistakes.append(Mistake(str(path), "", str(error), "a TOML document in UTF-8"))
+    return {}
 
 
 def _compose(name: str, document: Mapping[str, Any], standard: Standard) -> dict[str, Any]:
@@ -163,25 +174,56 @@ def _validate(
         return None
 
 
-def _names(model: Model, path: Path) -> list[Mistake]:
-    """Names that point at code: providers, converters and emulations."""
-    found = []
+def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str]) -> Iterator[Problem]:
+    """What a model's file says wrong about its routes: read from the document, so that it is told whatever else is.
+
+    `whole` is the document with the standard's rules; `told_of` are those of them that are wrong by themselves.
+    """
     known = tuple(ProvidersFile.model_fields)
-    for route in model.routes.values():
-        key = f"routes.{route.name}"
-        if route.provider not in known:
-            found.append(Mistake(str(path), f"{key}.provider", route.provider, f"one of {', '.join(known)}"))
-        for name, rule in route.rules.items():
-            if isinstance(rule, Converted) and rule.using not in CONVERTERS:
-                expected = f"one of {', '.join(CONVERTERS)}"
-                found.append(Mistake(str(path), f"{key}.rules.{name}.using", rule.using, expected))
-            if isinstance(rule, Emulated) and rule.by not in EMULATIONS:
-                expected = f"one of {', '.join(EMULATIONS)}"
-                found.append(Mistake(str(path), f"{key}.rules.{name}.by", rule.by, expected))
-    return found
+    for key, route in whole["routes"].items():
+        if not isinstance(route, Mapping):
+            continue
+        if isinstance(provider := route.get("provider"), str) and provider not in known:
+            yield Problem(("routes", key, "provider"), provider, f"one of {', '.join(known)}")
+        own = _table(_table(document, "routes").get(key), "rules")
+        for problem in _rule_problems(route, {**_kinds(whole), **_kinds(route)}):
+            if problem.place[1] in own or problem.place[1] not in told_of:
+                yield replace(problem, place=("routes", key, *problem.place))
+        yield from unpaired(whole["params"], key, _table(route, "params"), _table(route, "rules"))
 
 
-def _references(file: GatewayFile, models: Mapping[str, Model], path: Path) -> list[Mistake]:
+def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator[Problem]:
+    """What is wrong with the rules of a document, beyond what their schema says: names of code, and what that needs."""
+    for name, text in _table(document, "rules").items():
+        for problem in _named(text):
+            yield replace(problem, place=("rules", name, *problem.place))
+        try:
+            rule = _RULE.validate_python(text)
+        except ValidationError:
+            continue
+        if isinstance(rule, Converted) and rule.using in CONVERTERS:
+            for problem in CONVERTERS[rule.using].problems(rule, kinds.get(name)):
+                yield replace(problem, place=("rules", name, *problem.place))
+
+
+def _named(rule: object) -> Iterator[Problem]:
+    for kind, key, known in (("converted", "using", CONVERTERS), ("emulated", "by", EMULATIONS)):
+        if isinstance(rule, Mapping) and rule.get("rule") == kind:
+            name = rule.get(key)
+            if isinstance(name, str) and name not in known:
+                yield Problem((key,), name, f"one of {', '.join(known)}")
+
+
+def _kinds(document: object) -> dict[str, ParamType]:
+    """The types of the parameters that a document declares, where they are such."""
+    return {
+        name: param["type"]
+        for name, param in _table(document, "params").items()
+        if isinstance(param, Mapping) and param.get("type") in get_args(ParamType)
+    }
+
+
+def _references(file: GatewayFile, models: Collection[str], path: Path) -> list[Mistake]:
     found = []
     known = f"a model: {', '.join(models)}"
     if file.gateway.default_model not in models:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from gateway.overrides import Override
+from normalization.rules import Problem, Wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,43 @@ def explain(
     prefix: tuple[str, ...],
 ) -> list[Mistake]:
     """Turn pydantic's findings into mistakes; a value that came from the environment is blamed on its variable."""
-    found: dict[tuple[str, str], Mistake] = {}
-    for item in error.errors(include_url=False, include_context=False):
+    found: dict[tuple[str, ...], Mistake] = {}
+    for item in error.errors(include_url=False):
         path = tuple(str(part) for part in item["loc"] if not _is_tag(part))
-        key = ".".join(path)
-        override = next((o for p, o in changed.items() if (prefix + path)[: len(p)] == p), None)
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Wrong):
+            for mistake in told(cause.problems, where, changed, prefix, path):
+                found[mistake.where, mistake.key, mistake.found] = mistake
+            continue
         mistake = Mistake(
-            f"environment variable {override.variable}" if override else where,
-            key,
+            blamed(where, changed, prefix + path),
+            ".".join(path),
             _HIDDEN if _is_secret(schema, path) else _found(item),
             _expected(item, schema, path),
         )
-        found.setdefault((mistake.where, key), mistake)
+        found.setdefault((mistake.where, mistake.key), mistake)
     return list(found.values())
+
+
+def told(
+    problems: Iterable[Problem],
+    where: str,
+    changed: Mapping[tuple[str, ...], Override],
+    prefix: tuple[str, ...],
+    path: tuple[str, ...],
+) -> list[Mistake]:
+    """Turn problems of what stands at `path` into mistakes."""
+    return [
+        Mistake(blamed(where, changed, prefix + place), ".".join(place), problem.found, problem.expected)
+        for problem in problems
+        for place in ((*path, *problem.place),)
+    ]
+
+
+def blamed(where: str, changed: Mapping[tuple[str, ...], Override], place: tuple[str, ...]) -> str:
+    """Where to mend what is wrong at a place: the file, or the environment variable that set it."""
+    override = next((o for p, o in changed.items() if place[: len(p)] == p), None)
+    return f"environment variable {override.variable}" if override else where
 
 
 _HIDDEN = "a value that is not shown"

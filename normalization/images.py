@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 
@@ -31,9 +30,9 @@ _TRANSPOSE = {
 # A picture of one colour compresses to next to nothing in every format: only such a file is worth a look for black.
 _FLAT_BYTES_PER_PIXEL = 0.03
 _BLACK_LEVEL = 2
-# For the whole process: the filters belong to the process, and changing them around each call would race with the
-# other threads. The header's size was checked before; this is for a decoder that sees another size than we do.
-warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+# Nothing larger is decoded, whoever asks. A number of our own: Pillow's limit belongs to the whole process, where any
+# library may lift it, and above it Pillow only warns.
+_MOST_PIXELS = 89_478_485
 
 
 def load_codecs() -> None:
@@ -125,6 +124,12 @@ def _may_be_black(data: bytes, header: Header) -> bool:
 def _decoded(found: Scan) -> Pillow.Image:
     """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
     header = found.header
+    if header.width * header.height > _MOST_PIXELS:
+        raise BadImage(
+            "image_too_large",
+            f"The picture has {header.width}x{header.height} pixels, more than {_MOST_PIXELS / 1e6:.1f} megapixels. "
+            "Send a smaller one.",
+        )
     # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
     data = b"".join(found.parts)
     try:
@@ -135,9 +140,6 @@ def _decoded(found: Scan) -> Pillow.Image:
         picture = to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
     except (BadImage, MemoryError):
         raise
-    except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError) as error:
-        size = f"{header.width}x{header.height}"
-        raise BadImage("image_too_large", f"The picture has {size} pixels. Send a smaller one.") from error
     except Exception as error:
         raise _undecodable(header.format, error) from error
     if header.orientation != 1:

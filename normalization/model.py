@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from normalization.rules import Converted, Frozen, Param, Renamed, Rule
+from normalization.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
 
 Mode = Literal["upscale", "edit"]
 
@@ -97,12 +97,8 @@ class Model(Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
-        if not self.routes:
-            raise ValueError("a model needs at least one route")
-        if self.scaled_by is not None and self.scaled_by not in self.params:
-            raise ValueError(f"scaled_by names {self.scaled_by!r}, which is not among the parameters")
-        for route in self.routes.values():
-            _check_both_directions(self, route)
+        if wrong := list(_problems(self)):
+            raise Wrong(wrong)
         return self
 
     def param(self, name: str) -> Param | None:
@@ -125,27 +121,65 @@ def target_of(name: str, rule: Rule) -> str | None:
     return name if rule.rule == "passthrough" else None
 
 
-def _check_both_directions(model: Model, route: Route) -> None:
-    declared = set(model.params) | set(route.params)
-    if missing := sorted(declared - set(route.rules)):
-        raise ValueError(f"routes.{route.name}.rules has no rule for the parameter {', '.join(missing)}")
-    if unknown := sorted(set(route.rules) - declared):
-        raise ValueError(f"routes.{route.name}.rules has a rule for {', '.join(unknown)}, which no parameter declares")
+def unpaired(params: Collection[str], route: str, own: Collection[str], rules: Collection[str]) -> Iterator[Problem]:
+    """Parameters without a rule on a route, and rules without a parameter. `own` are those that the route declares."""
+    if missing := sorted(set(params) - set(own) - set(rules)):
+        yield _no_rule(
+            route,
+            missing,
+            ", or for every route without one of its own in [rules] of standard.toml. What only other routes have is "
+            "declared in their [routes.NAME.params] instead of in [params]",
+        )
+    if missing := sorted(set(own) - set(rules)):
+        yield _no_rule(route, missing, f", or take it out of [routes.{route}.params]")
+    if unknown := sorted(set(rules) - set(params) - set(own)):
+        names = ", ".join(unknown)
+        yield Problem(
+            (),
+            f"routes.{route}.rules has a rule for {names}, which no parameter declares: declare it in [params], or in "
+            f"[routes.{route}.params] if this route alone has it, or take the rule away",
+        )
+
+
+def _no_rule(route: str, names: list[str], otherwise: str) -> Problem:
+    one = f'{names[0]} = {{ rule = "passthrough" }}'
+    return Problem(
+        (),
+        f"routes.{route}.rules has no rule for the parameter {', '.join(names)}: write one there, such as {one}, or "
+        f'{{ rule = "emulated", by = "ignore" }} where the provider has no such thing{otherwise}',
+    )
+
+
+def _problems(model: Model) -> Iterator[Problem]:
+    if not model.routes:
+        yield Problem((), "a model needs at least one route")
+    if model.scaled_by is not None and model.scaled_by not in model.params:
+        yield Problem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
+    for route in model.routes.values():
+        yield from unpaired(model.params, route.name, route.params, route.rules)
+        yield from _declared_otherwise(model, route)
+        yield from _written_twice(route)
+
+
+def _declared_otherwise(model: Model, route: Route) -> Iterator[Problem]:
     if twice := sorted(set(model.params) & set(route.params)):
-        raise ValueError(f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already")
+        yield Problem((), f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already")
     for name, param in route.params.items():
         other = model.param(name)
         if other is not None and other.type != param.type:
-            raise ValueError(
-                f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
+            yield Problem(
+                (), f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
             )
+
+
+def _written_twice(route: Route) -> Iterator[Problem]:
     seen: dict[str, str] = dict.fromkeys(route.fixed, "fixed")
     for name, rule in route.rules.items():
         target = target_of(name, rule)
         if target is None:
             continue
         if target in seen:
-            raise ValueError(
-                f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
+            yield Problem(
+                (), f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
             )
         seen[target] = name

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 ParamType = Literal["string", "integer", "number", "boolean", "enum", "image", "object", "array"]
 Scalar: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a piece of config: at which keys of it, what is there, and what would do.
+
+    `expected` is empty where `found` is a whole sentence that says it.
+    """
+
+    place: tuple[str, ...]
+    found: str
+    expected: str = ""
+
+
+class Wrong(ValueError):
+    """Everything that is wrong with a piece of config, told at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problem.found for problem in self.problems))
 
 
 class Frozen(BaseModel):
@@ -28,6 +49,8 @@ class Bounds(Frozen):
     def _ordered(self) -> Bounds:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        if self.choices == ():
+            raise ValueError("choices is empty, so that nothing is taken: list what is, or leave the key out")
         return self
 
     def admits(self, value: object) -> bool:
@@ -101,7 +124,8 @@ class Renamed(_Rule):
 class Converted(_Rule):
     """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it.
 
-    `table` gives the provider's word for a value, for the converters that look one up.
+    `table` gives the provider's word for a value, for the converters that look one up. Which keys a converter needs and
+    which it reads at all, it declares itself, in `normalization/convert.py`.
     """
 
     rule: Literal["converted"]

@@ -1,11 +1,17 @@
 """What every test may use."""
 
 import pytest
+from hypothesis import settings
 
 from gateway.config import SHIPPED, Config, load
 from tests.support.paths import COFFEE
 
 pytest_plugins = ["tests.support.tiers", "tests.support.gateways"]
+
+# An example may take as long as a busy machine makes it: how long a test takes in all is pytest-timeout's to say.
+# What else hypothesis sets by itself, as it does under CI, stays.
+settings.register_profile("darkroom", deadline=None)
+settings.load_profile("darkroom")
 
 
 @pytest.fixture(scope="session")

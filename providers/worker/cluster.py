@@ -24,6 +24,7 @@ from ray.serve.exceptions import BackPressureError, RequestCancelledError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from providers.worker.engines import base, create
+from providers.worker.engines.pictures import lift_limit
 from providers.worker.predictions import Worker
 from providers.worker.server import Api
 from providers.worker.settings import read
@@ -76,6 +77,7 @@ class Replica:
     def __init__(self, arguments: Arguments) -> None:
         settings = read(Path(arguments.config) if arguments.config else None)
         name = arguments.engine or settings.engine
+        lift_limit()
         self._engine = create(name, settings.options(name))
         self._engine.load(settings.limits(arguments.max_output_pixels))
         self._broken = ""

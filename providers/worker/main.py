@@ -88,6 +88,10 @@ def main(args: argparse.Namespace) -> int:
     """
     began = time.monotonic()
     _log_to_stderr()
+    # Not with the command line, which others read as well.
+    from providers.worker.engines.pictures import lift_limit
+
+    lift_limit()
     try:
         settings = read(args.config)
         name = args.engine or settings.engine

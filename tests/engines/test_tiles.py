@@ -13,7 +13,7 @@ sides = st.integers(min_value=1, max_value=300)
 
 
 @given(sides, st.integers(min_value=1, max_value=128), st.integers(min_value=0, max_value=64))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_axis(length: int, tile: int, overlap: int) -> None:
     """The tiles cover all of it, neighbours share enough, none reaches beyond, and the weights add up to one."""
     found = axis(length, tile, overlap)

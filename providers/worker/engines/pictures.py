@@ -48,12 +48,24 @@ class _Watched(io.BytesIO):
         return super().write(data)
 
 
-def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
-    """Read the header of a png, jpeg, webp, gif or avif. Raises Failure for anything else."""
-    # Sizes are checked by who opens, against the operator's limit; Pillow's own check is for those who do not.
+def lift_limit() -> None:
+    """Turn off Pillow's own limit of pixels, for a process that does nothing but a worker's work.
+
+    Engines hold a picture's size against the operator's limit before they decode it. Pillow's limit is one for the
+    whole process, so no engine may change it: whoever starts the process does.
+    """
     Image.MAX_IMAGE_PIXELS = None
+
+
+def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
+    """Read the header of a png, jpeg, webp, gif or avif. Raises Failure for anything else.
+
+    The size is for the caller to check, before it decodes.
+    """
     try:
         return Image.open(_Watched(data, cancelled), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise Failure("the picture is too large: it has more pixels than this process decodes") from error
     except _CORRUPT as error:
         raise Failure("the picture cannot be read: it is not a whole png, jpeg, webp, gif or avif") from error
 

@@ -21,7 +21,6 @@ from tests.fuzz.seeds import seeds
 _EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "100"))
 _BOUNDED = settings(
     max_examples=_EXAMPLES,
-    deadline=None,
     derandomize="DARKROOM_FUZZ_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )

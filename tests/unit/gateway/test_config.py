@@ -2,11 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gateway.config import SHIPPED, ConfigError, load
+from gateway.mistakes import Mistake
+from normalization.convert import CONVERTERS, Converter, NoSuchValue
+from normalization.rules import Converted, ParamType
+from normalization.values import Header, Image, Value
 
 
 @pytest.fixture
@@ -283,3 +289,257 @@ def test_a_model_is_a_file(folder: Path) -> None:
 
     assert model.id == "my-upscaler"
     assert model.routes["local"].rules["n"].rule == "emulated"
+
+
+@pytest.fixture
+def bare(folder: Path) -> Path:
+    """The same without its models, of which a test writes its own."""
+    for path in (folder / "models").iterdir():
+        path.unlink()
+    (folder / "gateway.toml").write_text('[gateway]\ndefault_model = "made-up"\n')
+    return folder
+
+
+MADE_UP = "models/made-up.toml"
+KEYS = {"choices": "choices = [2, 4]", "table": 'table = { a = "b" }', "min": "min = 1", "max": "max = 2"}
+# Of these every converter converts some.
+VALUES: tuple[Value, ...] = (
+    2, "300x200", "the caller's word", Image(data=b"", header=Header(format="png", width=3, height=2))
+)  # fmt: skip
+
+
+def told(folder: Path, environ: Mapping[str, str] | None = None) -> list[Mistake]:
+    """The mistakes of a config that cannot be loaded, printed for the reader of a failed test."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, environ or {})
+    print(caught.value)
+    return list(caught.value.mistakes)
+
+
+def param(kind: str) -> str:
+    choices = ", choices = [2, 4]" if kind == "enum" else ""
+    return f'thing = {{ type = "{kind}", doc = "A thing."{choices} }}'
+
+
+def rule(using: str, *keys: str) -> str:
+    said = ", ".join(('rule = "converted"', f'using = "{using}"', *keys))
+    return f"thing = {{ {said} }}"
+
+
+def write(folder: Path, params: str = "", rules: str = "") -> None:
+    """A model with nothing beside the standard but these."""
+    (folder / MADE_UP).write_text(
+        'doc = "A model."\nowned_by = "tests"\ncreated = 2026-01-01\nmodes = ["edit"]\n'
+        f"[params]\n{params}\n"
+        f'[routes.local]\nmodel = "m"\nprice = {{ per_image = 0 }}\n[routes.local.rules]\n{rules}\n'
+    )
+
+
+def examples(converter: Converter, without: str = "") -> list[str]:
+    """The keys that a converter reads, as it says that they may be written."""
+    keys = {"choices": converter.choices, "table": converter.table}
+    return [key.example for name, key in keys.items() if key and name != without]
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_what_a_converter_says_that_it_needs_will_do(bare: Path, name: str) -> None:
+    """With its own examples a rule is right, for each type that it takes, and converts something."""
+    converter = CONVERTERS[name]
+    for kind in converter.types:
+        write(bare, param(kind), rule(name, *examples(converter)))
+        made = load(bare, {}).models["made-up"].routes["local"].rules["thing"]
+        assert isinstance(made, Converted)
+        assert any(converts(converter, value, made) for value in VALUES)
+
+
+def converts(converter: Converter, value: Value, made: Converted) -> bool:
+    try:
+        return converter(value, made).value is not None
+    except (NoSuchValue, ValueError):
+        return False
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+@pytest.mark.parametrize("key", ["choices", "table"])
+def test_a_rule_without_what_its_converter_needs(bare: Path, name: str, key: str) -> None:
+    """It is a mistake exactly where every request would be refused, told with what to write."""
+    converter = CONVERTERS[name]
+    read = converter.choices if key == "choices" else converter.table
+    text = rule(name, *examples(converter, without=key))
+    write(bare, param(converter.types[0]), text)
+    if read is None or not read.needed:
+        load(bare, {})
+        return
+
+    found = Mistake(
+        str(bare / MADE_UP),
+        f"routes.local.rules.thing.{key}",
+        "nothing",
+        f"what {name} needs, such as {read.example}",
+    )
+    assert told(bare) == [found]
+    # In standard.toml it is told of that file alone, and not of each model that takes the rule from there.
+    write(bare)
+    edit(bare, "standard.toml", "[rules]", f"[rules]\n{text}")
+    edit(bare, "standard.toml", "[params]", f"[params]\n{param(converter.types[0])}")
+    assert {(mistake.where, mistake.key) for mistake in told(bare)} == {
+        (str(bare / "standard.toml"), f"rules.thing.{key}")
+    }
+
+
+UNREAD = [(name, key) for name, converter in CONVERTERS.items() for key in KEYS if not converter.reads(key)]
+
+
+@pytest.mark.parametrize(("name", "key"), UNREAD)
+def test_a_rule_with_what_its_converter_does_not_read(bare: Path, name: str, key: str) -> None:
+    """A key without effect is a mistake, told with the converters in which it has one."""
+    converter = CONVERTERS[name]
+    write(bare, param(converter.types[0]), rule(name, *examples(converter, without=key), KEYS[key]))
+
+    (found,) = told(bare)
+    assert (found.where, found.key) == (str(bare / MADE_UP), f"routes.local.rules.thing.{key}")
+    assert found.found == f"a key that {name} does not read"
+    assert found.expected.startswith("a rule without it")
+    readers = found.expected.partition(": ")[2]
+    others = [other for other in CONVERTERS.values() if converter.types[0] in other.types]
+    assert readers == ", ".join(other.name for other in others if other.reads(key))
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+@pytest.mark.parametrize("kind", get_args(ParamType))
+def test_a_rule_for_a_parameter_that_its_converter_does_not_take(bare: Path, name: str, kind: ParamType) -> None:
+    """A converter of pictures refuses every text: told with the converters that take one."""
+    converter = CONVERTERS[name]
+    write(bare, param(kind), rule(name, *examples(converter)))
+    if kind in converter.types:
+        load(bare, {})
+        return
+
+    (found,) = told(bare)
+    assert (found.where, found.key) == (str(bare / MADE_UP), "routes.local.rules.thing.using")
+    assert found.found == f"{name}, which takes no parameter of the type {kind}"
+    assert all(other.name in found.expected for other in CONVERTERS.values() if kind in other.types)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "key", "found"),
+    [
+        ("number", rule("next_larger", 'choices = [2, "4x"]'), "choices", "'4x', which is no number"),
+        ("number", rule("next_larger", "choices = [2, true]"), "choices", "True, which is no number"),
+        ("number", rule("next_larger", "choices = [2, 4]", 'table = { 2 = "2x" }'), "table", "no word for 4"),
+        ("number", rule("next_larger", "choices = [2]", "table = { 2 = 1, 4 = 2 }"), "table", "a word for 4"),
+        ("string", rule("aspect_ratio", 'choices = ["1:1", "wide"]'), "choices", "'wide', which is no ratio"),
+        ("string", rule("aspect_ratio", 'choices = ["1:0"]'), "choices", "'1:0', which is no ratio"),
+        ("string", rule("aspect_ratio", 'choices = ["1:1"]', 'table = { "1:1" = "s" }'), "table", "a word for 1:1"),
+    ],
+)  # fmt: skip
+def test_what_a_converter_cannot_read(bare: Path, kind: str, text: str, key: str, found: str) -> None:
+    """Choices and words that would fail with the first request, or never come into play."""
+    write(bare, param(kind), text)
+
+    (mistake,) = told(bare)
+    assert mistake.key == f"routes.local.rules.thing.{key}"
+    assert mistake.found.startswith(found)
+
+
+def test_choices_that_are_none(bare: Path) -> None:
+    """An empty list of choices takes nothing, on whatever rule."""
+    write(bare, param("string"), 'thing = { rule = "passthrough", choices = [] }')
+
+    (mistake,) = told(bare)
+    assert mistake.key == "routes.local.rules.thing"
+    assert "choices is empty" in mistake.found
+
+
+def test_a_rule_of_a_variable_is_blamed_on_it(folder: Path) -> None:
+    """Not on the file, which is right."""
+    variable = "DARKROOM_MODELS__LANCZOS_BP__ROUTES__LOCAL__RULES__SCALE_FACTOR"
+
+    (mistake,) = told(folder, {variable: '{"rule": "converted", "using": "next_larger"}'})
+    assert (mistake.where, mistake.key) == (
+        f"environment variable {variable}",
+        "routes.local.rules.scale_factor.choices",
+    )
+
+
+@pytest.mark.parametrize("where", ["here", "here, without effect", "standard", "other routes"])
+def test_a_missing_rule_is_told_with_the_ways_to_mend_it(bare: Path, where: str) -> None:
+    """Each of them does."""
+    write(bare, param("string"))
+    (mistake,) = told(bare)
+    assert str(mistake).startswith(f"{bare / MADE_UP}: routes.local.rules has no rule for the parameter thing: write")
+    way = {
+        "here": 'thing = { rule = "passthrough" }',
+        "here, without effect": '{ rule = "emulated", by = "ignore" }',
+        "standard": "[rules] of standard.toml",
+        "other routes": "[routes.NAME.params] instead of in [params]",
+    }[where]
+    assert way in mistake.found
+
+    if where == "standard":
+        edit(bare, "standard.toml", "[rules]", '[rules]\nthing = { rule = "passthrough" }')
+    elif where == "other routes":
+        other = '[routes.other]\nprovider = "fal"\nmodel = "m"\nprice = { per_image = 1 }\n'
+        declared = f'[routes.other.params]\n{param("string")}\n[routes.other.rules]\nthing = {{ rule = "passthrough" }}'
+        write(bare, "", other + declared)
+    else:
+        write(bare, param("string"), way if way.startswith("thing") else f"thing = {way}")
+    assert load(bare, {}).models["made-up"].param("thing") is not None
+
+
+def test_a_missing_rule_for_what_one_route_has(bare: Path) -> None:
+    """The standard's rules are none for it: it is given one there, or taken away."""
+    write(bare, "", f"[routes.local.params]\n{param('string')}")
+
+    (mistake,) = told(bare)
+    assert "thing = {" in mistake.found
+    assert "take it out of [routes.local.params]" in mistake.found
+    assert "standard" not in mistake.found
+
+
+def test_everything_that_is_wrong_with_a_file_is_told_at_once(folder: Path) -> None:
+    """What one kind of mistake is does not hide another: of the schema, of names, of pairs, of the model as a whole."""
+    edit(folder, LANCZOS, 'type = "integer"', 'type = "int"')
+    edit(folder, LANCZOS, 'prompt = { rule = "emulated", by = "ignore" }', 'prompt = { rule = "emulated", by = "no" }')
+    edit(folder, LANCZOS, '{ rule = "renamed", to = "scale" }', '{ rule = "converted", using = "magic", into = "s" }')
+    edit(folder, LANCZOS, "sharpen = { rule", "sharpn = { rule")
+    edit(folder, LANCZOS, "[routes.local]", '[routes.local]\nprovider = "nobody"')
+    edit(folder, "standard.toml", 'by = "fan_out"', 'by = "fan"')
+    edit(folder, "gateway.toml", '"clarity-upscaler"', '"clarity"')
+
+    assert {(Path(mistake.where).name, mistake.key or mistake.found.partition(":")[0]) for mistake in told(folder)} == {
+        ("lanczos-bp.toml", "params.seed.type"),
+        ("lanczos-bp.toml", "routes.local.rules.prompt.by"),
+        ("lanczos-bp.toml", "routes.local.rules.scale_factor.using"),
+        ("lanczos-bp.toml", "routes.local.rules.scale_factor.into"),
+        ("lanczos-bp.toml", "routes.local.rules has no rule for the parameter sharpen"),
+        ("lanczos-bp.toml", "routes.local.rules has a rule for sharpn, which no parameter declares"),
+        ("lanczos-bp.toml", "routes.local.provider"),
+        ("standard.toml", "rules.n.by"),
+        ("gateway.toml", "gateway.default_model"),
+    }
+
+
+def test_everything_that_is_wrong_with_a_whole_model_is_told_at_once(folder: Path) -> None:
+    """Each mistake once and on a line of its own."""
+    edit(folder, LANCZOS, 'scaled_by = "scale_factor"', 'scaled_by = "scale"')
+    edit(folder, LANCZOS, 'to = "scale"', 'to = "sharpen"')
+    edit(folder, LANCZOS, 'seed = { rule = "emulated", by = "ignore" }\n', "")
+
+    lines = [str(mistake) for mistake in told(folder)]
+    assert len(lines) == 3
+    for part in ("scaled_by names 'scale'", "writes the field sharpen twice", "no rule for the parameter seed"):
+        assert sum(part in line for line in lines) == 1
+
+
+def test_every_file_that_is_no_toml_is_told(folder: Path) -> None:
+    """Not the first alone."""
+    edit(folder, "gateway.toml", "[gateway]", "[gateway")
+    (folder / LANCZOS).write_bytes(b"\xff")
+    (folder / "providers.toml").unlink()
+
+    assert [Path(mistake.where).name for mistake in told(folder)] == [
+        "gateway.toml",
+        "providers.toml",
+        "lanczos-bp.toml",
+    ]

@@ -194,7 +194,7 @@ def test_which_profiles_are_srgb(profile: bytes, expected: bool) -> None:
 
 
 @given(st.sampled_from([pictures.SRGB, with_curve(TABLE), pictures.tables("sRGB")]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_damage_to_a_profile(profile: bytes, draw: st.DataObject) -> None:
     """Whatever a profile holds, the answer is yes or no, never an exception."""
     data = bytearray(profile)

@@ -296,14 +296,14 @@ def _is_header_or_refusal(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", *(plain(fmt)[:16] for fmt in ALL)]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes(data: bytes, beginning: bytes) -> None:
     """Whatever comes is a header or a refusal, never another exception."""
     _is_header_or_refusal(beginning + data)
 
 
 @given(st.sampled_from(FEATURES), st.data())
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage(name: str, draw: st.DataObject) -> None:
     """Real files with bytes changed, removed or repeated are a header or a refusal, never another exception."""
     data = bytearray(feature(name))

@@ -125,7 +125,7 @@ def test_a_turned_picture() -> None:
 
 
 @given(st.sampled_from([name for name in FEATURES if name.endswith("-metadata")]), st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_stripping_once_is_enough(name: str, draw: st.DataObject) -> None:
     """Whatever was damaged: what is stripped has no metadata and is otherwise the same picture."""
     data = bytearray(feature(name))

@@ -1,16 +1,19 @@
 """Every cell of the table, one test each, from the cells themselves: what is declared is what happens."""
 
+import math
 from typing import Any, cast
 
 import pytest
 
 from gateway.config import SHIPPED, load
+from normalization.coerce import Invalid
 from normalization.convert import CONVERTERS, STEPPED
+from normalization.geometry import parse_size
 from normalization.model import Model
 from normalization.plan import Ineligible, plan
-from normalization.rules import Converted, Emulated, Param
+from normalization.rules import Converted, Emulated, Param, Rule
 from normalization.table import Cell, cells
-from normalization.values import Header, Image, ImageRequest, Resize, Transcode, Value
+from normalization.values import Header, Image, ImageRequest, Resize, Size, Transcode, Value
 
 CONFIG = load(SHIPPED, {})
 # Beside the shipped models one with every kind of bound, so that the rules for those are tested whatever ships.
@@ -39,7 +42,38 @@ MADE_UP = Model.model_validate(
         },
     }
 )  # fmt: skip
-CELLS = [cell for model in (*CONFIG.models.values(), MADE_UP) for cell in cells(model)]
+
+
+def small(most: float) -> Model:
+    """A model that enlarges `most` times at most: as a whole on one route, by the route's own bounds on others."""
+    standard = CONFIG.models["lanczos-bp"]
+    names = ("image", "size", "size_mode")
+    scales: dict[str, dict[str, Any]] = {
+        "plain": {"rule": "renamed", "to": "factor"},
+        "stepped": {"rule": "converted", "using": "next_larger", "choices": [1, most]},
+        "bounded": {"rule": "passthrough", "min": 1, "max": (1 + most) / 2, "default": 1},
+        "listed": {"rule": "passthrough", "choices": [most]},
+        "large": {"rule": "passthrough", "min": most},
+    }
+    sizes = {"listed": {"rule": "passthrough", "choices": ["auto", f"{40 * most:g}x{40 * most:g}"]}}
+    routes = {
+        name: {
+            "name": name, "provider": "local", "model": "m", "price": {"per_image": 0},
+            "rules": {
+                **{key: standard.routes["local"].rules[key].model_dump() for key in names},
+                "size": sizes.get(name, {"rule": "emulated", "by": "resize"}),
+                "scale": scale,
+            },
+        }
+        for name, scale in scales.items()
+    }  # fmt: skip
+    scale = {"type": "number", "default": most, "min": 1, "max": most, "doc": "How large."}
+    params = {**{key: standard.params[key].model_dump() for key in names}, "scale": scale}
+    return Model.model_validate({**MADE_UP.model_dump(), "id": f"small-{most:g}", "params": params, "routes": routes})
+
+
+MODELS = (*CONFIG.models.values(), MADE_UP, small(1.5), small(2))
+CELLS = [cell for model in MODELS for cell in cells(model)]
 PICTURE = Image(data=b"not looked into", header=Header(format="png", width=60, height=40))
 
 
@@ -70,9 +104,42 @@ def sample(cell: Cell) -> Value:
         "object": [{"a": 1}],
         "array": [[1]],
     }
-    known: dict[str, Value] = {"size": "96x96", "background": "#102030"}
+    known: dict[str, Value] = {"size": a_size(cell), "background": "#102030"}
     found = (v for v in values[param.type] if v != param.default and admits(cell, v))
     return known.get(cell.name) or next(found, cast("Value", param.default))
+
+
+def a_size(cell: Cell) -> str:
+    """A size of another shape than the picture's, that the cell's route takes and reaches within its own bounds."""
+    rule = cell.route.rules.get("size")
+    if rule is not None and rule.choices and not (isinstance(rule, Converted) and rule.using in STEPPED):
+        return next(str(choice) for choice in rule.choices if choice != "auto")
+    factor = 2.4
+    if cell.model.scaled_by is not None:
+        bounds = (cell.model.params[cell.model.scaled_by], cell.route.rules[cell.model.scaled_by])
+        listed = [float(choice) for choice in bounds[1].choices or ()]
+        most = min([b.max for b in bounds if b.max is not None] + [max(listed, default=math.inf)])
+        least = max([b.min for b in bounds if b.min is not None] + [min(listed, default=1.0)])
+        factor = max(least, min(most, factor))
+    side = round(min(PICTURE.width, PICTURE.height) * factor)
+    return f"{side}x{side}"
+
+
+def another(rule: Rule) -> Value:
+    """A value that is none of the rule's choices."""
+    sizes = [size for choice in rule.choices or () if isinstance(choice, str) and (size := read_size(choice))]
+    numbers = [float(choice) for choice in rule.choices or () if not isinstance(choice, str)]
+    if sizes:
+        return f"{max(size.width for size in sizes) + 1}x{sizes[0].height}"
+    return max(numbers) + 1 if numbers else "wild"
+
+
+def read_size(text: str) -> Size | None:
+    """A size, if the text is one."""
+    try:
+        return parse_size(text)
+    except Invalid:
+        return None
 
 
 def admits(cell: Cell, value: Value) -> bool:
@@ -117,7 +184,7 @@ def check_emulation(cell: Cell, value: Value) -> None:
     if by == "fan_out":
         assert len(planned.calls) == value
     elif by == "resize":
-        with_size = plan(cell.model, cell.route, ask(cell, {"size": "96x96", cell.name: value}))
+        with_size = plan(cell.model, cell.route, ask(cell, {"size": a_size(cell), cell.name: value}))
         assert any(isinstance(s, Resize) and value in (str(s.size), s.mode) for s in with_size.finish)
     elif by == "transcode":
         lossy = plan(cell.model, cell.route, ask(cell, {"output_format": "webp", cell.name: value}))
@@ -146,7 +213,7 @@ def test_bounds_choose_the_route(cell: Cell) -> None:
     if isinstance(rule, Converted) and is_stepped(cell):
         outside: Value = max(float(choice) for choice in rule.choices or ()) + 1
     else:
-        outside = rule.max + 1 if rule.max is not None else rule.min - 1 if rule.min is not None else "wild"
+        outside = rule.max + 1 if rule.max is not None else rule.min - 1 if rule.min is not None else another(rule)
 
     with pytest.raises(Ineligible) as caught:
         plan(cell.model, cell.route, ask(cell, {cell.name: outside}))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +17,8 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter
 
 from providers.worker.engines.base import Failure, Limits, Stopped, Unfit
 from providers.worker.engines.lanczos_bp import LanczosBP, enlarged
-from tests.support.paths import COFFEE
+from tests.support.paths import COFFEE, ROOT
+from tests.support.pictures import raw_png
 from tests.support.workers import Running, data_uri, from_data_uri, worker
 
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
@@ -294,6 +297,28 @@ def test_too_large() -> None:
     assert run(encoded(noise("L", (100, 100))), limit=40_000)[0].size == (200, 200)
     with pytest.raises(Unfit):
         run(encoded(noise("L", (100, 100))), limit=39_999)
+
+
+def test_the_limit_of_pillow_is_the_process_own() -> None:
+    """An engine leaves Pillow's limit as it is, for it is everybody's in the process, and names a bomb as too large."""
+    before = Image.MAX_IMAGE_PIXELS
+
+    with pytest.raises(Failure, match="too large"):
+        run(raw_png((60_000, 60_000), 1, 0, b""), limit=10**12)
+
+    assert before is not None
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_worker_goes_by_its_own_limit() -> None:
+    """The process of a worker lifts Pillow's: the operator's is the one that counts there."""
+    script = (
+        "from PIL import Image; from providers.worker.main import run; "
+        "assert run(['--engine', 'none']) == 2; print(Image.MAX_IMAGE_PIXELS)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+
+    assert done.stdout == "None\n"
 
 
 def test_too_wide_for_webp() -> None:
