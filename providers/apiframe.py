@@ -6,7 +6,6 @@ Sources: the official openapi.json (apiframe-ai/apiframe-nodejs-sdk, 9f9b464 of 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from providers.base import (
     Unknown,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.download import Gone, download
 from providers.guard import Guard
 from providers.polling import Pace, jitter, pace_key, poll
@@ -82,6 +82,7 @@ class Apiframe:
         lost_after_s: float = 10.0,
         max_upload_bytes: int = 25 * 1024 * 1024,
         max_result_bytes: int = 400 * 1024 * 1024,
+        clock: Clock = CLOCK,
     ) -> None:
         self._api = Api(
             http,
@@ -91,10 +92,12 @@ class Apiframe:
             poll_timeout_s=poll_timeout_s,
             lost_after_s=lost_after_s,
             max_upload_bytes=max_upload_bytes,
+            clock=clock,
         )
-        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True)
+        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True, clock=clock)
         self._key = key
         self._pace = pace
+        self._clock = clock
         self._scheme = base_url.partition("//")[0]
         self._submit_timeout_s = submit_timeout_s
 
@@ -151,7 +154,7 @@ class Apiframe:
                         return Outcome(pictures=found, cost=cost_of(answer, handle.data.get("usd_per_credit", "")))
                 if again:
                     # An address that is gone, and a result without one, may be better in a second answer.
-                    answer = await poll(look, pace=Pace(), key=key, deadline=deadline, first=0.0)
+                    answer = await poll(look, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
         raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
@@ -169,7 +172,7 @@ class Apiframe:
         body = sent.data.get("body", "")
         if not body or not abs(time.time() - sent.at) < _KEY_S:
             raise Unknown(f"{NAME}: the answer to the submit was lost, and its key is not honoured any more")
-        deadline = asyncio.get_running_loop().time() + self._submit_timeout_s * (1 + _REPEATS)
+        deadline = self._clock.now() + self._submit_timeout_s * (1 + _REPEATS)
         lost = Unknown(f"{NAME}: the answer to the submit was lost")
         return _handle(sent, await self._posted(sent, Body((body.encode(),)), deadline, lost))
 
@@ -212,9 +215,9 @@ class Apiframe:
                     raise
                 pause = exc.retry_after
             pause = (pause or 0.0) + jitter(number)
-            if asyncio.get_running_loop().time() + pause >= deadline:
+            if self._clock.now() + pause >= deadline:
                 break
-            await asyncio.sleep(pause)
+            await self._clock.sleep(pause)
         assert lost
         raise lost
 

@@ -11,6 +11,7 @@ import httpx
 from normalization.values import Image
 from providers.apiframe_answer import ENDED, JOB_ID, NAME, Answer, at, decoded, refused, share_of, state_of
 from providers.base import Rejected, Undecodable, Unknown, Unreached
+from providers.clock import Clock
 from providers.http import Unanswered, polling, refusal, retry_after, submitting
 from providers.polling import Again
 from providers.share import Forward
@@ -41,6 +42,7 @@ class Api:
         poll_timeout_s: float,
         lost_after_s: float,
         max_upload_bytes: int,
+        clock: Clock,
     ) -> None:
         self._http = http
         self._headers = {"x-api-key": key or ""}
@@ -49,6 +51,7 @@ class Api:
         self._poll_timeout_s = poll_timeout_s
         self._lost_after_s = lost_after_s
         self._max_upload_bytes = max_upload_bytes
+        self._clock = clock
 
     async def upload(self, image: Image) -> str:
         """Post a picture, again where that failed, and return its address. Raises Rejected, Unreached, Throttled."""
@@ -103,7 +106,7 @@ class Api:
         except (TimeoutError, Undecodable) as exc:
             raise Unanswered(f"{NAME}: no whole answer") from exc
         if response.status_code == 404:
-            missing.append(time.monotonic())
+            missing.append(self._clock.now())
             if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
                 raise Unknown(f"{NAME}: the job is not known there any more")
             raise Again

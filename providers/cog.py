@@ -31,6 +31,7 @@ from providers.base import (
     Unreached,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.cog_answer import again, heard, outcome
 from providers.cog_pool import Pool
 from providers.cog_run import Run
@@ -80,12 +81,14 @@ class Cog:
         cancel_timeout_s: float = 5.0,
         max_input_bytes: int = 100 * 1024 * 1024,
         max_output_bytes: int = 400 * 1024 * 1024,
+        clock: Clock = CLOCK,
     ) -> None:
         self._http = http
         self._cancel_timeout_s = cancel_timeout_s
         # The container's limit is on the body; a little of it is for what is not pictures.
         self._max_input_bytes = max_input_bytes - 64 * 1024
         self._max_output_bytes = max_output_bytes
+        self._clock = clock
         self._runs: dict[str, Run] = {}
         self._pool = Pool(
             http,
@@ -94,6 +97,7 @@ class Cog:
             health_interval_s=health_interval_s,
             health_timeout_s=health_timeout_s,
             start_deadline_s=start_deadline_s,
+            clock=clock,
         )
 
     @property
@@ -182,8 +186,7 @@ class Cog:
         if run is None:
             await self.cancel(handle)
             raise Failed(f"{NAME}: the job is not of this process, and its result is lost")
-        now = asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({run.task}, timeout=max(0.0, deadline - now))
+        done, _ = await asyncio.wait({run.task}, timeout=max(0.0, deadline - self._clock.now()))
         if not done:
             await self._end(run)
         self._forget(run)
@@ -205,11 +208,11 @@ class Cog:
         while True:
             worker = run.worker
             assert worker is not None
-            began = time.monotonic()
+            began = self._clock.now()
             ran: float | None = None
             try:
                 made = await self._predict(worker, run)
-                ran = time.monotonic() - began
+                ran = self._clock.now() - began
                 return made
             except _NoPlace:
                 self._pool.refused(worker)

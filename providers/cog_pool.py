@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from providers.base import ProviderError, Throttled, Unreached, Upstream
+from providers.clock import Clock
 from providers.cog_worker import NAME, Worker, look, missed
 
 # How long a worker is left alone after it had no place. Short at first: Cog frees a slot a moment after its answer.
@@ -41,7 +42,7 @@ class Pool:
 
     `max_queue` bounds the jobs that wait. A worker is looked at every `health_interval_s`, ten times a second until it
     is first ready, for `health_timeout_s` at most; one that is STARTING longer than `start_deadline_s` is out. Seconds
-    of the event loop's clock throughout.
+    of `clock` throughout.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Pool:
         health_interval_s: float,
         health_timeout_s: float,
         start_deadline_s: float,
+        clock: Clock,
     ) -> None:
         self.workers = tuple(Worker(url.rstrip("/")) for url in dict.fromkeys(urls))
         self._http = http
@@ -60,11 +62,12 @@ class Pool:
         self._health_interval_s = health_interval_s
         self._health_timeout_s = health_timeout_s
         self._start_deadline_s = start_deadline_s
+        self._clock = clock
         self._waiting: list[Turn] = []
         self._numbers = 0
         self._run_s = _RUN_S
         self._watchers: list[asyncio.Task[None]] = []
-        self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self._alarms: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
     @property
@@ -88,7 +91,7 @@ class Pool:
         for watcher in self._watchers:
             watcher.cancel()
         self._dispatch()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*self._watchers, *self._alarms.values(), return_exceptions=True)
         self._watchers = []
 
     def turn(self, upstream: Upstream, deadline: float) -> Turn:
@@ -107,7 +110,7 @@ class Pool:
             self._dispatch()
             if not (again or turn.place.done()) and self.waiting > self._max_queue:
                 raise Throttled(f"{NAME}: the queue is full", retry_after=self.estimate(turn.upstream))
-            async with asyncio.timeout_at(turn.deadline):
+            async with self._clock.timeout_at(turn.deadline):
                 return await turn.place
         except TimeoutError:
             self._leave(turn)
@@ -134,13 +137,17 @@ class Pool:
 
     def refused(self, worker: Worker) -> None:
         """Note that a worker had no place after all (somebody else uses it too): leave it alone for a moment."""
-        loop = asyncio.get_running_loop()
         pause = min(_MOST_PAUSE_S, _PAUSE_S * 2**worker.refusals)
         worker.refusals = min(worker.refusals + 1, 16)
-        worker.paused_until = loop.time() + pause
+        worker.paused_until = self._clock.now() + pause
         if previous := self._alarms.get(worker.url):
             previous.cancel()
-        self._alarms[worker.url] = loop.call_at(worker.paused_until, self._dispatch)
+        if not self._closed:
+            self._alarms[worker.url] = asyncio.create_task(self._dispatch_in(pause))
+
+    async def _dispatch_in(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._dispatch()
 
     def lost(self, worker: Worker) -> None:
         """Note that a worker takes no connections: it is out until it is seen again."""
@@ -160,7 +167,7 @@ class Pool:
             worker = None if self._closed else self._free_for(turn.upstream)
             if worker is not None:
                 worker.running += 1
-                worker.used_at = asyncio.get_running_loop().time()
+                worker.used_at = self._clock.now()
                 turn.place.set_result(worker)
             elif problem := self._hopeless(turn.upstream):
                 turn.place.set_exception(problem)
@@ -169,7 +176,7 @@ class Pool:
             self._waiting.remove(turn)
 
     def _free_for(self, upstream: Upstream) -> Worker | None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now()
         free = (worker for worker in self.workers if worker.free(now) and worker.serves(upstream))
         # The emptiest, and among equals the one that has rested longest.
         return min(free, key=lambda worker: (worker.running / worker.slots, worker.used_at), default=None)
@@ -182,18 +189,17 @@ class Pool:
         return None
 
     async def _watch(self, worker: Worker) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._clock.now()
         ready = False
         while True:
             await look(
                 self._http,
                 worker,
-                now=loop.time(),
+                now=self._clock.now(),
                 timeout_s=self._health_timeout_s,
                 start_deadline_s=self._start_deadline_s,
             )
             self._dispatch()
             ready = ready or worker.live
-            hurry = not ready and loop.time() - began < self._start_deadline_s
-            await asyncio.sleep(min(_FIRST_LOOKS_S, self._health_interval_s) if hurry else self._health_interval_s)
+            hurry = not ready and self._clock.now() - began < self._start_deadline_s
+            await self._clock.sleep(min(_FIRST_LOOKS_S, self._health_interval_s) if hurry else self._health_interval_s)

@@ -36,6 +36,7 @@ from providers.base import (
     Unreached,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.download import Gone, download
 from providers.guard import Guard
 from providers.http import Unanswered, polling, refusal, submitting
@@ -104,9 +105,10 @@ class Segmind:
         lost_after_s: float = 10.0,
         data_uri_bytes: int = 0,
         max_result_bytes: int = 400 * 1024 * 1024,
+        clock: Clock = CLOCK,
     ) -> None:
         self._http = http
-        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True)
+        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True, clock=clock)
         self._key = key
         self._pace = pace
         self._base_url = base_url.rstrip("/")
@@ -118,7 +120,8 @@ class Segmind:
         self._data_uri_bytes = data_uri_bytes
         # A picture may come as base64, which takes four bytes for three.
         self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
-        self._held = Held()
+        self._clock = clock
+        self._held = Held(clock)
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
@@ -247,7 +250,7 @@ class Segmind:
                     return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
             if again:
                 # An address that is gone, and a result without one, may be better in a second answer.
-                answer = await poll(ended, pace=Pace(), key=key, deadline=deadline, first=0.0)
+                answer = await poll(ended, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
         raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
 
     async def _look(self, url: str, missing: list[float]) -> _Answer | None:
@@ -266,7 +269,7 @@ class Segmind:
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
             return answer
         if response.status_code == 404:
-            missing.append(time.monotonic())
+            missing.append(self._clock.now())
             if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
                 raise Unknown(f"{NAME}: the job is not known there any more")
             raise Again
@@ -299,7 +302,7 @@ class Segmind:
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
         answer = None if is_picture else await decoded(raw)
         check(response, raw, answer, job.payload)
-        deadline = asyncio.get_running_loop().time() + self._sync_timeout_s
+        deadline = self._clock.now() + self._sync_timeout_s
         try:
             found = (raw,) if is_picture and raw else await self._pictures(answer, deadline)
         except Gone as exc:

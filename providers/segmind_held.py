@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from providers.base import Expired, Handle, Outcome, Unknown
+from providers.clock import Clock
 from providers.segmind_answer import NAME
 
 # How long the outcome of a job that nobody waits for is kept.
@@ -17,7 +18,8 @@ _KEEP_S = 600.0
 class Held:
     """The requests that are held open, by the id of their job. An outcome is given once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
 
     def begin(self, name: str, making: Coroutine[Any, Any, Outcome]) -> Handle:
@@ -28,11 +30,11 @@ class Held:
         return Handle(provider=NAME, id=name, data={"api": "v1"}, held=True)
 
     async def outcome(self, name: str, deadline: float) -> Outcome:
-        """Wait for a job until `deadline` (event loop's clock). Raises what it failed with, Expired, and Unknown."""
+        """Wait for a job until `deadline`. Raises what it failed with, Expired, and Unknown."""
         task = self._tasks.get(name)
         if task is None:
             raise Unknown(f"{NAME}: the job is of another process, and its answer went there")
-        left = deadline - asyncio.get_running_loop().time()
+        left = deadline - self._clock.now()
         if not (await asyncio.wait({task}, timeout=max(0.0, left)))[0]:
             raise Expired(f"{NAME}: the deadline passed")
         self._tasks.pop(name, None)

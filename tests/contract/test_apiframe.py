@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from typing_extensions import override
 
 from normalization.values import Header, Image, Value
 from providers.apiframe import Apiframe
@@ -37,6 +36,7 @@ from providers.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY
 from tests.simulators.common import Fault, html, size, tiny
+from tests.support.clock import Skipping
 from tests.support.ports import dead_port
 
 CLARITY = Upstream(
@@ -47,30 +47,22 @@ PICTURE = Image(data=tiny(), header=Header(format="png", width=24, height=16))
 WANTED: dict[str, Value] = {"image": PICTURE, "scale_factor": 2, "seed": 7, "prompt": "größer"}
 
 
-class Quick(Pace):
-    """A pace for jobs that take no time."""
-
-    @override
-    def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        while True:
-            yield 0.01
-
-
-def soon(seconds: float = 10) -> float:
-    return asyncio.get_running_loop().time() + seconds
+def later() -> float:
+    """A deadline that nobody comes to: an hour from now, on a clock on which waits take no time."""
+    return asyncio.get_running_loop().time() + 3600
 
 
 def job(upstream: Upstream = CLARITY, **payload: Value) -> Job:
-    return Job(id="dr-job-1", upstream=upstream, payload=payload or WANTED, deadline=soon())
+    return Job(id="dr-job-1", upstream=upstream, payload=payload or WANTED, deadline=later())
 
 
 @pytest.fixture
-def sim() -> Iterator[simulator.Apiframe]:
+def sim(apiframe_host: simulator.Apiframe) -> Iterator[simulator.Apiframe]:
     """The provider. Whatever a test does, no key comes to the delivery host and no job is paid twice."""
-    with simulator.Apiframe().running() as running:
-        yield running
-    assert running.strangers == []
-    assert running.books.billed <= 1
+    apiframe_host.reset()
+    yield apiframe_host
+    assert apiframe_host.strangers == []
+    assert apiframe_host.books.billed <= 1
 
 
 @pytest.fixture
@@ -86,21 +78,25 @@ async def downloads(guard: Guard) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def settings(
-    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Apiframe, guard: Guard
+    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Apiframe, guard: Guard, clock: Skipping
 ) -> dict[str, Any]:
-    """What the adapter is built from, impatient as a test is."""
+    """What the adapter is built from."""
     return {
         "http": client,
         "downloads": downloads,
         "key": KEY,
         "guard": guard,
-        "pace": Quick(),
+        "pace": Pace(clock),
+        "clock": clock,
         "base_url": sim.url,
-        "submit_timeout_s": 0.5,
-        "poll_timeout_s": 0.3,
-        "lost_after_s": 0.05,
         "max_result_bytes": 1_000_000,
     }
+
+
+def impatient(fault: Fault) -> dict[str, Any]:
+    """The timeouts for an answer that never ends; for all others they are longer than a busy machine takes."""
+    names = ("submit_timeout_s", "poll_timeout_s")
+    return dict.fromkeys(names, 0.3) if fault.kind in {"hang", "drip"} else {}
 
 
 @pytest.fixture
@@ -113,7 +109,7 @@ async def provider(settings: dict[str, Any]) -> AsyncIterator[Apiframe]:
 
 async def run(provider: Apiframe, upstream: Upstream = CLARITY, **payload: Value) -> Outcome:
     handle = await provider.submit(job(upstream, **payload))
-    return await provider.wait(handle, soon())
+    return await provider.wait(handle, later())
 
 
 def broken(word: str) -> Fault:
@@ -190,9 +186,9 @@ async def test_a_handle_is_enough_for_another_process(
     handle = await provider.submit(job())
     assert all(isinstance(value, str) for value in handle.data.values())
     restored = Handle(provider=handle.provider, id=handle.id, data=dict(handle.data))
-    assert (await Apiframe(**settings).wait(restored, soon())).cost == 30_000
+    assert (await Apiframe(**settings).wait(restored, later())).cost == 30_000
     bare = Handle(provider="apiframe", id=sim.books.taken[0])
-    assert size((await Apiframe(**settings).wait(bare, soon())).pictures[0]) == (48, 32)
+    assert size((await Apiframe(**settings).wait(bare, later())).pictures[0]) == (48, 32)
 
 
 @pytest.mark.parametrize("shape", ["object", "string"])
@@ -276,11 +272,11 @@ OF_LOST = [f"{fault.kind}-{fault.status}-{number}" for number, fault in enumerat
 
 @pytest.mark.parametrize("fault", LOST, ids=OF_LOST)
 async def test_a_lost_answer_is_asked_for_again_under_its_key(
-    provider: Apiframe, sim: simulator.Apiframe, fault: Fault
+    settings: dict[str, Any], sim: simulator.Apiframe, fault: Fault
 ) -> None:
     """The very same submit goes out again, and gives the job that was taken and paid the first time."""
     sim.faults.script("submit", fault)
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(Apiframe(**settings, **impatient(fault)))).pictures[0]) == (48, 32)
     first, second = (sent for sent in sim.seen if sent.path == "/v2/images/upscale")
     assert (first.body, first.headers) == (second.body, second.headers)
     assert (len(sim.books.taken), sim.books.billed, sim.books.count("POST", "uploads")) == (1, 1, 1)
@@ -317,11 +313,11 @@ async def test_after_a_lost_answer_and_refusals_success_settles_it(provider: Api
     assert (await provider.submit(job())).id == sim.books.taken[0]
 
 
-async def test_repeats_end_at_the_deadline(provider: Apiframe, sim: simulator.Apiframe) -> None:
+async def test_repeats_end_at_the_deadline(provider: Apiframe, sim: simulator.Apiframe, clock: Skipping) -> None:
     """A pause that leads beyond it is not made."""
     sim.faults.script("submit", Fault(kind="cut", after=True), said(429, {"error": "no"}, **{"retry-after": "60"}))
     with pytest.raises(Unknown):
-        await provider.submit(job())
+        await provider.submit(dataclasses.replace(job(), deadline=clock.after(30)))
     assert sim.books.count("POST", "upscale") == 2
 
 
@@ -369,12 +365,12 @@ async def test_what_never_left_is_unreached(settings: dict[str, Any], sim: simul
     ],
 )
 async def test_a_failed_upload_submits_nothing(
-    provider: Apiframe, sim: simulator.Apiframe, fault: Fault, kind: type[ProviderError]
+    settings: dict[str, Any], sim: simulator.Apiframe, fault: Fault, kind: type[ProviderError]
 ) -> None:
     """A file that did not arrive has cost nothing, so the next route may be tried."""
     sim.faults.always("upload", fault)
     with pytest.raises(ProviderError) as caught:
-        await provider.submit(job())
+        await Apiframe(**settings, **impatient(fault)).submit(job())
     assert type(caught.value) is kind
     assert sim.books.count("POST", "upscale") == 0
 
@@ -421,10 +417,10 @@ OF_LOOKS = [f"{fault.kind}-{fault.status}-{number}" for number, fault in enumera
 
 
 @pytest.mark.parametrize("fault", BAD_LOOKS, ids=OF_LOOKS)
-async def test_a_look_that_fails_is_made_again(provider: Apiframe, sim: simulator.Apiframe, fault: Fault) -> None:
+async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: simulator.Apiframe, fault: Fault) -> None:
     """The job is there and paid, and the picture is fetched in the end."""
     sim.faults.script("poll", fault)
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(Apiframe(**settings, **impatient(fault)))).pictures[0]) == (48, 32)
     assert (sim.books.count("POST", "upscale"), sim.books.billed) == (1, 1)
 
 
@@ -472,15 +468,18 @@ async def test_a_job_that_gives_its_picture_late(provider: Apiframe, sim: simula
     assert size((await run(provider)).pictures[0]) == (48, 32)
 
 
-async def test_a_job_that_does_not_end_may_not_be_bought_elsewhere(provider: Apiframe, sim: simulator.Apiframe) -> None:
+async def test_a_job_that_does_not_end_may_not_be_bought_elsewhere(
+    provider: Apiframe, sim: simulator.Apiframe, clock: Skipping
+) -> None:
     """It cannot be cancelled and is paid already, so no route follows; later it can still be waited for."""
-    sim.run_s = 0.4
+    sim.run_s = 100
     handle = await provider.submit(job())
     with pytest.raises(Expired) as caught:
-        await provider.wait(handle, soon(0.1))
+        await provider.wait(handle, clock.after(20))
     assert not caught.value.next_route
     await provider.cancel(handle)
-    assert (await provider.wait(handle, soon())).cost == 30_000
+    sim.later(100)
+    assert (await provider.wait(handle, later())).cost == 30_000
 
 
 async def test_what_is_fetched_too_late_is_gone(provider: Apiframe, sim: simulator.Apiframe) -> None:
@@ -488,7 +487,7 @@ async def test_what_is_fetched_too_late_is_gone(provider: Apiframe, sim: simulat
     handle = await provider.submit(job())
     sim.later(25 * 3600)
     with pytest.raises(Undecodable):
-        await provider.wait(handle, soon())
+        await provider.wait(handle, later())
 
 
 DELIVERIES = [Fault(kind="cut"), Fault(kind="cut_within"), html(500), html(503), said(404, b""), said(200, b"")]

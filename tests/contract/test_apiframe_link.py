@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from normalization.values import Header, Image, Value
 from providers import http
 from providers.apiframe import Apiframe
 from providers.base import Blocked, Failed, Heard, Job, ProviderError, Sent, Unknown, Upstream
+from providers.clock import CLOCK, Clock
 from providers.download import downloads_client
 from providers.guard import Guard
 from providers.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY, signed
 from tests.simulators.common import Fault, html, size, tiny
+from tests.support.clock import Skipping
 from tests.support.fake_cog import until
 from tests.support.linked import Door, Refused, Told, bill, crashed, door, stored
 
@@ -34,29 +37,21 @@ WANTED: dict[str, Value] = {"image": PICTURE, "scale_factor": 2, "seed": 7, "pro
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
-class Quick(Pace):
-    """A pace for jobs that take no time."""
-
-    @override
-    def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        while True:
-            yield 0.01
-
-
-def soon(seconds: float = 10) -> float:
-    return asyncio.get_running_loop().time() + seconds
+def later() -> float:
+    """A deadline that nobody comes to: an hour from now, on a clock on which waits take no time."""
+    return asyncio.get_running_loop().time() + 3600
 
 
 def job() -> Job:
-    return Job(id="dr-job-1", upstream=CLARITY, payload=WANTED, deadline=soon())
+    return Job(id="dr-job-1", upstream=CLARITY, payload=WANTED, deadline=later())
 
 
 @pytest.fixture
-def sim() -> Iterator[simulator.Apiframe]:
+def sim(apiframe_host: simulator.Apiframe) -> Iterator[simulator.Apiframe]:
     """The provider. Whatever a test does, no job is paid twice."""
-    with simulator.Apiframe().running() as running:
-        yield running
-    assert running.books.billed <= 1
+    apiframe_host.reset()
+    yield apiframe_host
+    assert apiframe_host.books.billed <= 1
 
 
 @pytest.fixture
@@ -67,18 +62,11 @@ def hooks() -> Iterator[Door]:
 
 @asynccontextmanager
 async def adapter(sim: simulator.Apiframe, **changes: Any) -> AsyncIterator[Apiframe]:
-    """The adapter of one process, impatient as a test is."""
-    guard = Guard(allow=sim.origins)
-    settings: dict[str, Any] = {
-        "key": KEY,
-        "pace": Quick(),
-        "base_url": sim.url,
-        "submit_timeout_s": 0.5,
-        "poll_timeout_s": 0.3,
-        "lost_after_s": 0.05,
-    }
+    """The adapter of one process."""
+    guard, clock = Guard(allow=sim.origins), Skipping()
+    settings: dict[str, Any] = {"key": KEY, "pace": Pace(clock), "base_url": sim.url, "clock": clock, **changes}
     async with http.client() as api, downloads_client(guard) as downloads:
-        yield Apiframe(api, downloads, guard=guard, **{**settings, **changes})
+        yield Apiframe(api, downloads, guard=guard, **settings)
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ async def provider(sim: simulator.Apiframe) -> AsyncIterator[Apiframe]:
 async def lost(sim: simulator.Apiframe, *, taken: bool = True, webhook: str | None = None) -> Sent:
     """A submit of a process that died before its answer."""
     sim.faults.script("submit", Fault(kind="hang", after=taken))
-    async with adapter(sim, submit_timeout_s=5) as first:
+    async with adapter(sim) as first:
         arrived = (lambda: sim.books.taken) if taken else (lambda: sim.books.count("POST", "upscale"))
         return await crashed(first, job(), Told(webhook), arrived)
 
@@ -128,7 +116,7 @@ async def test_a_job_is_found_by_another_process(sim: simulator.Apiframe, hooks:
     assert len(sim.books.taken) == int(taken)
     async with adapter(sim) as second:
         handle = stored(await second.find(sent))
-        outcome = await second.wait(handle, soon())
+        outcome = await second.wait(handle, later())
     assert (size(outcome.pictures[0]), outcome.cost) == ((48, 32), 30_000)
     assert sim.books.taken == [handle.id]
     first, again = (seen for seen in sim.seen if seen.path == "/v2/images/upscale")
@@ -186,20 +174,33 @@ async def test_a_job_that_a_webhook_told_of_needs_no_submit(sim: simulator.Apifr
     old = dataclasses.replace(sent, at=sent.at - 3600 * 30, heard=sim.books.taken[0])
     async with adapter(sim) as second:
         handle = stored(await second.find(old))
-        assert (await second.wait(handle, soon())).cost == 30_000
+        assert (await second.wait(handle, later())).cost == 30_000
         assert sim.books.count("POST", "upscale") == 1
         assert stored(await second.find(dataclasses.replace(sent, heard="../me"))).id == handle.id
+
+
+async def run_to_its_end(sim: simulator.Apiframe, hooks: Door) -> None:
+    """Let the 100 seconds of a job pass, with a message after each fifth of them."""
+    for count in range(1, 5):
+        sim.later(20)
+        await until(partial(_have_come, hooks, count))
+    sim.later(20)
+    await until(lambda: "completed" in hooks.events("event"))
+
+
+def _have_come(hooks: Door, count: int) -> bool:
+    return len(hooks.came) >= count
 
 
 @pytest.mark.parametrize("form", ["raw", "hex"])
 async def test_a_job_with_a_webhook_tells_of_itself(sim: simulator.Apiframe, hooks: Door, form: Any) -> None:
     """How far it is and that it ended come signed, in one form of the secret or the other, and each is read."""
-    sim.run_s, sim.hook_key = 0.3, form
+    sim.run_s, sim.hook_key = 100, form
     async with adapter(sim) as provider:
         handle = await provider.submit(job(), Told(hooks.url))
         assert sim.seen[-1].json["webhookUrl"] == hooks.url
         assert sim.seen[-1].json["webhookEvents"] == ["progress", "completed", "failed"]
-        await until(lambda: "completed" in hooks.events("event"))
+        await run_to_its_end(sim, hooks)
         heard = [await provider.hear(headers, body) for headers, body in hooks.came]
     assert {item.id for item in heard if item} == {handle.id}
     shares = [item.progress for item in heard if item and item.progress is not None]
@@ -228,9 +229,9 @@ async def test_messages_that_come_twice_and_in_disorder(sim: simulator.Apiframe,
 
 async def test_forged_messages_are_not_believed(provider: Apiframe, sim: simulator.Apiframe, hooks: Door) -> None:
     """They come to the same door, and are signed with another's key."""
-    sim.run_s, sim.postman.forged = 0.1, True
+    sim.run_s, sim.postman.forged = 100, True
     await provider.submit(job(), Told(hooks.url))
-    await until(lambda: "completed" in hooks.events("event"))
+    await run_to_its_end(sim, hooks)
     assert len(hooks.came) > 3
     assert not any([await provider.hear(headers, body) for headers, body in hooks.came])
 
@@ -282,10 +283,17 @@ async def test_what_is_not_signed_with_our_key_is_none(provider: Apiframe, sim: 
 
 async def test_progress_is_told_as_it_is_shown(provider: Apiframe, sim: simulator.Apiframe) -> None:
     """Growing, up to the end, between looks that the link sleeps."""
-    sim.queue_s, sim.run_s = 0.05, 0.3
-    link = Told()
+    sim.queue_s, sim.run_s = 5, 30
+
+    class Passing(Told):
+        @override
+        async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
+            await super().sleep(seconds, clock)
+            sim.later(seconds)
+
+    link = Passing()
     handle = await provider.submit(job())
-    await provider.wait(handle, soon(), link)
+    await provider.wait(handle, later(), link)
     assert link.shares == sorted(set(link.shares))
     assert len(link.shares) > 3
     assert link.shares[-1] == 1.0
@@ -300,7 +308,7 @@ async def test_progress_never_goes_back_and_nonsense_is_ignored(provider: Apifra
     bodies = [json.dumps({**state, "progress": value}) for value in told]
     sim.faults.script("poll", *(Fault(status=200, body=body) for body in bodies))
     link = Told()
-    await provider.wait(handle, soon(), link)
+    await provider.wait(handle, later(), link)
     assert link.shares == [0.6, 0.805, 1.0]
 
 
@@ -317,7 +325,7 @@ async def test_a_failed_job_is_free(
     handle = await provider.submit(job())
     await provider.cancel(handle)
     with pytest.raises(kind) as caught:
-        await provider.wait(handle, soon())
+        await provider.wait(handle, later())
     assert bill(caught.value) == (0, False)
     assert sim.books.billed == 0
     assert not Apiframe.cancels
@@ -335,5 +343,7 @@ async def test_who_comes_back_looks_at_once(sim: simulator.Apiframe) -> None:
     async with adapter(sim) as first:
         handle = await first.submit(job())
     old = dataclasses.replace(handle, data={**handle.data, "submitted": f"{time.time() - 60:.3f}"})
-    async with adapter(sim, pace=Hours()) as second:
-        assert (await second.wait(old, soon())).cost == 30_000
+    clock = Skipping()
+    async with adapter(sim, pace=Hours(clock), clock=clock) as second:
+        assert (await second.wait(old, clock.after(60))).cost == 30_000
+    assert clock.slept[0] == 0

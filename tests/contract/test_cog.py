@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 from starlette.responses import Response
+from typing_extensions import override
 
 from normalization.values import Header, Image, Value
 from providers import http
@@ -27,6 +29,7 @@ from providers.base import (
     Upstream,
 )
 from providers.cog import Cog
+from tests.support.clock import Skipping
 from tests.support.fake_cog import (
     PNG,
     FakeCog,
@@ -46,12 +49,12 @@ from tests.support.ports import dead_port
 UPSTREAM = Upstream(model="tile-diffusion", options={"inputs": ["image"]})
 
 
-def soon(seconds: float = 5) -> float:
+def soon(seconds: float = 60) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(name: str = "job-1", *, lasts: float = 5, **payload: Value) -> Job:
-    return Job(id=name, upstream=UPSTREAM, payload=payload, deadline=soon(lasts))
+def job(name: str = "job-1", **payload: Value) -> Job:
+    return Job(id=name, upstream=UPSTREAM, payload=payload, deadline=soon())
 
 
 def picture(data: bytes) -> Image:
@@ -64,10 +67,23 @@ async def ready(provider: Cog) -> Cog:
     return provider
 
 
+class Unwatched(Skipping):
+    """On this clock pauses take no time, but the minute after which a worker is looked at again never ends."""
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await (super().sleep(seconds) if seconds < 60 else asyncio.Event().wait())
+
+
 @pytest.fixture
-async def local(client: httpx.AsyncClient, cog: FakeCog) -> AsyncIterator[Cog]:
+def clock() -> Unwatched:
+    return Unwatched()
+
+
+@pytest.fixture
+async def local(client: httpx.AsyncClient, cog: FakeCog, clock: Unwatched) -> AsyncIterator[Cog]:
     """The adapter before one scripted worker."""
-    provider = await ready(Cog(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60))
+    provider = await ready(Cog(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60, clock=clock))
     yield provider
     await provider.aclose()
 
@@ -184,13 +200,14 @@ async def test_a_worker_without_a_place_is_asked_again_later(local: Cog, cog: Fa
     assert cog.cancelled == []
 
 
-async def test_a_worker_that_never_has_a_place_throttles(local: Cog, cog: FakeCog) -> None:
+async def test_a_worker_that_never_has_a_place_throttles(local: Cog, cog: FakeCog, clock: Unwatched) -> None:
     """At the job's deadline the route is given up as busy, not as broken."""
     cog.play = answer(409, {})
-    handle = await local.submit(job(lasts=0.5))
+    handle = await local.submit(replace(job(), deadline=clock.after(60)))
     with pytest.raises(Throttled) as raised:
         await local.wait(handle, soon())
     assert raised.value.retry_after is not None
+    assert len(cog.jobs) > 10
     assert local.in_flight == local.queue_depth == 0
 
 
@@ -227,18 +244,18 @@ async def test_a_worker_that_died_after_its_health_check_passes_the_job_on(clien
         await both.aclose()
 
 
-async def test_the_deadline_ends_the_job_at_its_worker(local: Cog, cog: FakeCog) -> None:
+async def test_the_deadline_ends_the_job_at_its_worker(local: Cog, cog: FakeCog, clock: Unwatched) -> None:
     """Who stops waiting stops the GPU, and the slot is free again."""
     cog.play = hold
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
     with pytest.raises(Expired, match="deadline"):
-        await local.wait(handle, soon(0.05))
+        await local.wait(handle, clock.after(0.05))
     assert cog.cancelled == ["job-1"]
     assert local.in_flight == cog.at_work == 0
 
 
-async def test_a_job_that_ends_while_it_is_cancelled_is_a_result(local: Cog, cog: FakeCog) -> None:
+async def test_a_job_that_ends_while_it_is_cancelled_is_a_result(local: Cog, cog: FakeCog, clock: Unwatched) -> None:
     """A picture that came after all is not thrown away."""
 
     async def finish(cog: FakeCog, name: str, given: dict[str, object]) -> Response:
@@ -248,23 +265,23 @@ async def test_a_job_that_ends_while_it_is_cancelled_is_a_result(local: Cog, cog
     cog.play = finish
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
-    assert (await local.wait(handle, soon(0.05))).pictures == (PNG,)
+    assert (await local.wait(handle, clock.after(0.05))).pictures == (PNG,)
 
 
-async def test_a_worker_that_does_not_know_cancel_is_hung_up_on(local: Cog, cog: FakeCog) -> None:
+async def test_a_worker_that_does_not_know_cancel_is_hung_up_on(local: Cog, cog: FakeCog, clock: Unwatched) -> None:
     """Old servers cannot cancel a sync job; the adapter does not wait for them."""
     cog.play = after(30)
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
     began = soon(0)
     with pytest.raises(Expired):
-        await local.wait(handle, soon(0.05))
+        await local.wait(handle, clock.after(0.05))
     assert soon(0) - began < 0.3
     assert cog.cancelled == ["job-1"]
     assert local.in_flight == 0
 
 
-async def test_a_worker_that_ignores_its_cancel_is_hung_up_on(local: Cog, cog: FakeCog) -> None:
+async def test_a_worker_that_ignores_its_cancel_is_hung_up_on(local: Cog, cog: FakeCog, clock: Unwatched) -> None:
     """A worker that says yes and goes on is given the cancel timeout and no more."""
 
     async def deaf(cog: FakeCog, name: str, given: dict[str, object]) -> Response:
@@ -276,7 +293,7 @@ async def test_a_worker_that_ignores_its_cancel_is_hung_up_on(local: Cog, cog: F
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
     with pytest.raises(Expired):
-        await local.wait(handle, soon(0.05))
+        await local.wait(handle, clock.after(0.05))
     assert local.in_flight == 0
 
 

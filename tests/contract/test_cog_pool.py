@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import Response
 
 from providers.base import Job, Readiness, Throttled, Unreached, Upstream
+from providers.clock import CLOCK
 from providers.cog import Cog
 from providers.cog_pool import Pool
 from providers.cog_state import WorkerState
@@ -35,6 +36,19 @@ def soon(seconds: float = 5) -> float:
 
 def job(name: str, seconds: float = 5, model: str = "tile-diffusion") -> Job:
     return Job(id=name, upstream=Upstream(model=model), payload={}, deadline=soon(seconds))
+
+
+def a_pool(client: httpx.AsyncClient) -> Pool:
+    """The queue before one worker that nobody looks after."""
+    return Pool(
+        client,
+        ["http://a"],
+        max_queue=9,
+        health_interval_s=9,
+        health_timeout_s=9,
+        start_deadline_s=9,
+        clock=CLOCK,
+    )
 
 
 def how(provider: Cog, upstream: Upstream = UPSTREAM) -> Readiness:
@@ -309,7 +323,7 @@ async def test_a_job_that_finds_no_worker_before_its_deadline_is_throttled(
 @pytest.mark.parametrize("given", [True, False], ids=["after its turn came", "before its turn came"])
 async def test_who_leaves_in_the_moment_of_its_turn_loses_no_slot(client: httpx.AsyncClient, given: bool) -> None:
     """A cancelled submit and a slot that becomes free may meet in one step of the event loop, in either order."""
-    pool = Pool(client, ["http://a"], max_queue=9, health_interval_s=9, health_timeout_s=9, start_deadline_s=9)
+    pool = a_pool(client)
     (worker,) = pool.workers
     worker.status, worker.known, worker.engine = "READY", True, "tile-diffusion"
     assert await pool.enter(pool.turn(UPSTREAM, soon())) is worker
@@ -326,7 +340,7 @@ async def test_who_leaves_in_the_moment_of_its_turn_loses_no_slot(client: httpx.
 
 async def test_a_worker_that_is_taken_is_asked_less_and_less(client: httpx.AsyncClient) -> None:
     """Each try sends the pictures again, so the pauses grow, and start anew once a job ran."""
-    pool = Pool(client, ["http://a"], max_queue=9, health_interval_s=9, health_timeout_s=9, start_deadline_s=9)
+    pool = a_pool(client)
     (worker,) = pool.workers
     pauses = []
     for number in range(10):

@@ -20,6 +20,7 @@ from providers.segmind import Segmind
 from tests.simulators import segmind as simulator
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.segmind import KEY
+from tests.support.clock import Skipping
 from tests.support.linked import Refused, Told, bill, crashed, stored
 
 V2 = Upstream(model="clarity-upscaler")
@@ -27,36 +28,30 @@ V1 = Upstream(model="clarity-upscaler", options={"api": "v1"})
 PICTURE = Image(data=tiny(), header=Header(format="png", width=24, height=16))
 
 
-class Quick(Pace):
-    @override
-    def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        while True:
-            yield 0.01
-
-
-def soon(seconds: float = 10) -> float:
-    return asyncio.get_running_loop().time() + seconds
+def later() -> float:
+    """A deadline that nobody comes to: an hour from now, on a clock on which waits take no time."""
+    return asyncio.get_running_loop().time() + 3600
 
 
 def job(upstream: Upstream = V2) -> Job:
-    return Job(id="job-1", upstream=upstream, payload={"image": PICTURE, "scale_factor": 2}, deadline=soon())
+    return Job(id="job-1", upstream=upstream, payload={"image": PICTURE, "scale_factor": 2}, deadline=later())
 
 
 @pytest.fixture
-def sim() -> Iterator[simulator.Segmind]:
+def sim(segmind_host: simulator.Segmind) -> Iterator[simulator.Segmind]:
     """The provider. Whatever a test does, no job is paid twice."""
-    with simulator.Segmind().running() as running:
-        yield running
-    assert running.books.billed <= 1
+    segmind_host.reset()
+    yield segmind_host
+    assert segmind_host.books.billed <= 1
 
 
 @asynccontextmanager
 async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
     """The adapter of one process."""
-    guard = Guard(allow=sim.origins)
-    settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url}
+    guard, clock = Guard(allow=sim.origins), Skipping()
+    settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url, "clock": clock}
     async with http.client() as api, downloads_client(guard) as downloads:
-        made = Segmind(api, downloads, guard=guard, pace=Quick(), **settings)
+        made = Segmind(api, downloads, guard=guard, pace=Pace(clock), **settings)
         yield made
         await made.aclose()
 
@@ -74,7 +69,7 @@ async def test_a_submit_is_announced_after_the_upload(sim: simulator.Segmind, up
     link = Counting()
     async with adapter(sim) as provider:
         handle = await provider.submit(job(upstream), link)
-        assert size((await provider.wait(handle, soon(), link)).pictures[0]) == (48, 32)
+        assert size((await provider.wait(handle, later(), link)).pictures[0]) == (48, 32)
     assert link.at_sending == [1, 1]
     assert link.sent == [{}]
     assert link.shares == []
@@ -112,7 +107,7 @@ async def test_a_stored_job_is_waited_for_by_another_process(sim: simulator.Segm
         handle = stored(await first.submit(job()))
     link = Told()
     async with adapter(sim) as second:
-        assert size((await second.wait(handle, soon(), link)).pictures[0]) == (48, 32)
+        assert size((await second.wait(handle, later(), link)).pictures[0]) == (48, 32)
     assert not handle.held
     assert link.slept
 
@@ -123,5 +118,5 @@ async def test_a_failed_job_is_free(sim: simulator.Segmind) -> None:
     async with adapter(sim) as provider:
         handle = await provider.submit(job())
         with pytest.raises(Failed) as caught:
-            await provider.wait(handle, soon())
+            await provider.wait(handle, later())
     assert bill(caught.value) == (0, False)
