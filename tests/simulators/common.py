@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
+from tests.support.ports import listener
+
 Op: TypeAlias = Literal["submit", "job", "poll", "result", "download", "upload", "cancel", "list"]
 Kind: TypeAlias = Literal["answer", "hang", "cut", "cut_within", "drip", "truncate", "endless", "job", "echo"]
 
@@ -201,9 +203,7 @@ def serve(app: ASGIApp, *, at: tuple[str, int] = ("127.0.0.1", 0), **settings: A
             for heard in _listeners:
                 heard.append(b"".join(whole))
 
-    listening = socket.create_server(at)
-    # An answer is written in two pieces. Without this the second waits until the client confirms the first: for 40 ms.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening = listener(*at)
     settings = {"lifespan": "off", "log_config": None, "ws": "none", **settings}
     server = _Server(uvicorn.Config(outer, **settings))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)

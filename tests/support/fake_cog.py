@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.ports import listener
+
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 Play: TypeAlias = "Callable[[FakeCog, str, dict[str, Any]], Awaitable[Response]]"
@@ -183,9 +185,7 @@ class QuietServer(uvicorn.Server):
 @asynccontextmanager
 async def served(cog: FakeCog) -> AsyncIterator[FakeCog]:
     """Serve it on a free port of the loopback until the block ends."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    # An answer is written in two pieces. Without this the second waits until the client confirms the first: for 40 ms.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening = listener()
     config = uvicorn.Config(cog.app, lifespan="off", log_config=None, ws="none")
     config.load()
     cog.server = server = QuietServer(config)

@@ -27,6 +27,7 @@ from starlette.routing import Route
 from providers.worker.schema import openapi
 from tests.support.fake_cog import QuietServer
 from tests.support.play_engines import Play
+from tests.support.ports import listener
 
 HERE = Path(__file__).parent
 PLAY = ("--engine", "play_engines:Play")
@@ -182,7 +183,7 @@ async def receiver(*refusals: int) -> AsyncIterator[tuple[str, list[dict[str, An
         events.append(json.loads(await request.body()))
         return Response(status_code=codes.pop(0) if codes and "completed_at" in events[-1] else 200)
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listener()
     app = Starlette(routes=[Route("/hook", take, methods=["POST"])])
     server = QuietServer(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from gateway.serve import protocol
 from tests.simulators.base import Simulated, wiring
 from tests.simulators.clouds import borrowed
 from tests.simulators.common import Served, serve, tiny
+from tests.support.ports import listener
 
 # Stands for the canary's `host:port` wherever it occurs in an address.
 CANARY = "canary.invalid:1"
@@ -185,7 +185,7 @@ class _Gateway(uvicorn.Server):
 @contextmanager
 def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
     """Serve the gateway's own application on a free port until the block ends, its lifespan included."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listener()
     origin = f"127.0.0.1:{listening.getsockname()[1]}"
     environ = {name: text.replace(SELF, origin) for name, text in environ.items()}
     loaded = load(config, environ)
