@@ -7,7 +7,7 @@ import pytest
 from gateway.config import SHIPPED, Config, load
 from tests.support.paths import COFFEE
 
-pytest_plugins = ["tests.support.gateways"]
+pytest_plugins = ["tests.support.gateways", "tests.contract.fal_setup", "tests.contract.replicate_setup"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,9 +19,9 @@ from tests.support.links import free_of_charge
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from tests.support.links import Told
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ BODY = b'{"request_id":"764cabcf-b745-4b3e-ae38-1200304cf45b","status":"OK","pay
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ OFFICIAL = Upstream(model="topazlabs/image-upscale")
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    return running_replicate
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ SETTLED_S = 61.0
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        running.hooks.postman.off = True
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    running_replicate.hooks.postman.off = True
+    return running_replicate
 
 
 async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = None, **settings: Any) -> Sent:

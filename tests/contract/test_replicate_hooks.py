@@ -23,9 +23,9 @@ from tests.support.linked import Door, Told, door
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    return running_replicate
 
 
 @pytest.fixture
