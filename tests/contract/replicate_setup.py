@@ -37,12 +37,27 @@ def running_replicate() -> Iterator[Simulator]:
         yield running
 
 
+class Joint(Skipping):
+    """A clock that skips time for Replicate's jobs as well: those that run are as far as if it had passed."""
+
+    def __init__(self, sim: Simulator) -> None:
+        super().__init__()
+        self._sim = sim
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        for prediction in list(self._sim.jobs.values()):
+            prediction.created -= seconds
+            prediction.cancelled -= seconds
+        await super().sleep(seconds)
+
+
 class Eager(Pace):
     """Looks often, so that little time passes on the clock before a job is seen to end."""
 
     @override
     def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        return itertools.repeat(0.02)
+        return itertools.repeat(0.05)
 
 
 def soon(seconds: float = 3600) -> float:
@@ -63,15 +78,15 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
     Its patience is short, and its waits take no time, where a test does not say otherwise.
     """
     guard = Guard(sim.origins)
-    clock = settings.get("clock") or Skipping()
+    clock = settings.get("clock") or Joint(sim)
     given: dict[str, Any] = {
         "clock": clock,
         "pace": Eager(clock),
         "key": TOKEN,
         "base_url": sim.url,
-        "submit_timeout_s": 1.0,
-        "poll_timeout_s": 0.5,
-        "reconcile_s": 0.6,
+        "submit_timeout_s": 0.5,
+        "poll_timeout_s": 0.3,
+        "reconcile_s": 2.0,
         "cancel_timeout_s": 0.6,
         "vanish_s": 0.2,
         "wait_s": 0,

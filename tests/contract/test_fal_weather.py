@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -31,12 +31,6 @@ def sim(running_fal: FalAi) -> FalAi:
 async def fal(sim: FalAi) -> AsyncIterator[Fal]:
     async with adapter(sim) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def quick_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that is gone is not waited for."""
-    monkeypatch.setattr("providers.download._FRESH_WAITS_S", (0.0,))
 
 
 POLICY = {
