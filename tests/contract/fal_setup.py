@@ -97,7 +97,7 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         "guard": Guard(sim.origins),
         "pace": Eager(clock),
         "lost_after_s": 0.1,
-        "reconcile_s": 3.0,
+        "reconcile_s": 1.0,
         **settings,
     }
     async with http.client() as client, downloads_client(given["guard"]) as downloads:

@@ -86,7 +86,7 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
         "base_url": sim.url,
         "submit_timeout_s": 0.5,
         "poll_timeout_s": 0.3,
-        "reconcile_s": 2.0,
+        "reconcile_s": 1.0,
         "cancel_timeout_s": 0.6,
         "vanish_s": 0.2,
         "wait_s": 0,

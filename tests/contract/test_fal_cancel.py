@@ -74,7 +74,7 @@ async def test_already_completed_is_a_result(fal: Fal, sim: FalAi, clock: Joint)
 async def test_a_job_that_does_not_stop_is_unknown(sim: FalAi, clock: Joint) -> None:
     """As long as it may run, nothing else may be bought: by wait and by cancel alike."""
     sim.faults.script("job", Fault(kind="job", word="STUBBORN"))
-    async with adapter(sim, clock=clock, cancel_timeout_s=3) as fal:
+    async with adapter(sim, clock=clock, cancel_timeout_s=1) as fal:
         handle = await begun(fal)
         with pytest.raises(Unknown, match="not seen to end"):
             await fal.wait(handle, clock.after(0.3))
@@ -85,7 +85,7 @@ async def test_a_job_that_does_not_stop_is_unknown(sim: FalAi, clock: Joint) -> 
 async def test_a_result_that_cannot_be_had_is_unknown(sim: FalAi, clock: Joint) -> None:
     """The job ended and is paid for; that its result does not come is no reason to buy another one."""
     sim.faults.always("result", Fault(status=502, body=b"<html>"))
-    async with adapter(sim, clock=clock, fetch_timeout_s=3) as fal:
+    async with adapter(sim, clock=clock, fetch_timeout_s=1) as fal:
         handle = await begun(fal)
         with pytest.raises(Unknown, match=r"cannot be had.*HTTP 502"):
             await fal.wait(handle, clock.after(0.5))
