@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +27,7 @@ from providers.base import (
     Unusable,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.download import Gone
 from providers.fal_answer import NAME, addresses, at, cost, failure, pictures
 from providers.fal_api import Api, loose_json, submit_headers
@@ -95,7 +95,9 @@ class Fal:
         lost_after_s: float = 10.0,
         max_result_bytes: int = 200 * 1024 * 1024,
         data_uri_bytes: int = 4 * 1024 * 1024,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._clock = clock
         self._run_url = run_url.rstrip("/")
         self._queue_url = queue_url.rstrip("/")
         self._mode = mode
@@ -104,14 +106,15 @@ class Fal:
         self._data_uri_bytes = data_uri_bytes
         # A result with its pictures inside, as base64.
         self._answer_bytes = max_result_bytes * 4 // 3 + 1_000_000
-        self._api = Api(http, (key or "").strip() or None)
-        self._held = Held()
+        self._api = Api(http, (key or "").strip() or None, clock)
+        self._held = Held(clock)
         rest_url = rest_url.rstrip("/")
         self._storage = Storage(
             api=self._api, downloads=downloads, guard=guard, rest_url=rest_url, timeout_s=fetch_timeout_s
         )
-        self._signatures = Signatures(self._api, f"{rest_url}/.well-known/jwks.json", timeout_s=poll_timeout_s)
-        self._results = Results(downloads=downloads, guard=guard, most=max_result_bytes)
+        jwks_url = f"{rest_url}/.well-known/jwks.json"
+        self._signatures = Signatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
+        self._results = Results(downloads=downloads, guard=guard, most=max_result_bytes, clock=clock)
         self._history = History(
             api=self._api,
             url=api_url.rstrip("/"),
@@ -162,7 +165,7 @@ class Fal:
         data = {"mode": self._mode, "model": model, "usd_per_unit": usd}
         if self._mode == "queue":
             data |= {"pace": pace_key(NAME, model, job.payload), "input": await marks(payload)}
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now()
         if now >= job.deadline:
             raise Expired(f"{NAME}: the deadline passed before the submit")
         headers = submit_headers(job.deadline - now)
@@ -171,7 +174,7 @@ class Fal:
             self._held.start(job.id, self._run(f"{self._run_url}/{model}", body, headers, usd, job.deadline))
             return Handle(provider=NAME, id=job.id, data=data, held=True)
         sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
-        until = asyncio.get_running_loop().time() + self._submit_timeout_s
+        until = self._clock.now() + self._submit_timeout_s
         try:
             request, where = await self._queue.submit(model, body, headers, until=until, webhook=link.webhook)
         except Unknown as exc:
@@ -210,7 +213,7 @@ class Fal:
                 raise Expired(exc.message, cost=0 if became == "removed" else None) from exc
         try:
             grace = min(self._fetch_timeout_s, _GRACE_S)
-            return await self._made(handle, asyncio.get_running_loop().time() + grace, ended=True)
+            return await self._made(handle, self._clock.now() + grace, ended=True)
         except Unfinished:
             raise
         except Expired as exc:
@@ -297,7 +300,7 @@ class Fal:
 
     async def _placed(self, job: Job) -> dict[str, Value]:
         try:
-            async with asyncio.timeout_at(job.deadline):
+            async with self._clock.timeout_at(job.deadline):
                 return await self._storage.placed(job.payload)
         except TimeoutError as exc:
             raise Expired(f"{NAME}: the deadline passed while the picture was uploaded") from exc

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from providers.base import Undecodable, Unknown
+from providers.clock import CLOCK, Clock
 from providers.fal_answer import NAME
 from providers.http import Unanswered, polling, submitting
 from providers.wire import Body, Json, read_body, read_json
@@ -19,10 +20,11 @@ _LEAST_START_S = 2
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What a request needs: the client, and the key (None: not configured)."""
+    """What a request needs: the client, the key (None: not configured), and the clock that deadlines are read from."""
 
     http: httpx.AsyncClient
     key: str | None = field(repr=False)
+    clock: Clock = CLOCK
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -34,13 +36,13 @@ class Api:
     ) -> tuple[httpx.Response, bytes | None]:
         """Post what may buy something, and return the answer with its body; None where that broke off or is too large.
 
-        `until` is in seconds of the event loop's clock. Raises Unreached where nothing was sent, and Unknown where no
+        `until` is a reading of the clock. Raises Unreached where nothing was sent, and Unknown where no
         status came back.
         """
         seen: httpx.Response | None = None
         timeout = httpx.Timeout(None, connect=5.0, pool=5.0)
         try:
-            async with asyncio.timeout_at(until):
+            async with self.clock.timeout_at(until):
                 with submitting(NAME):
                     request = self.http.stream(
                         "POST", url, content=body, headers=headers | body.headers | self.authorization, timeout=timeout

@@ -61,10 +61,10 @@ class Storage:
         raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})")
 
     async def _upload(self, image: Image) -> str:
-        now = asyncio.get_running_loop().time()
         body = json_body({"file_name": f"picture.{image.format}", "content_type": image.media_type})
         url = f"{self.rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
-        response, raw = await self.api.post(url, body, {}, until=now + self.timeout_s, cap=_ANSWER_BYTES)
+        until = self.api.clock.now() + self.timeout_s
+        response, raw = await self.api.post(url, body, {}, until=until, cap=_ANSWER_BYTES)
         answer = await loose_json(raw)
         if not response.is_success:
             raise failure(response, answer, now=time.time(), ended=False)

@@ -92,9 +92,10 @@ class History:
         if not isinstance(wanted, dict) or not wanted:
             return None
         search = Search(history=self, model=sent.data.get("model", ""), sent=sent.at, wanted=wanted, others=others)
-        until = asyncio.get_running_loop().time() + self.reconcile_s
+        clock = self.api.clock
+        until = clock.now() + self.reconcile_s
         try:
-            return await poll(search.look, pace=Pace(), key=NAME, deadline=until, first=0.0)
+            return await poll(search.look, pace=Pace(clock), key=NAME, deadline=until, first=0.0)
         except (Expired, Unknown, Undecodable):
             return None
 

@@ -12,9 +12,10 @@ import binascii
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from providers.base import ProviderError
+from providers.clock import CLOCK, Clock
 from providers.fal_answer import at, is_request_id
 from providers.fal_api import Api
 from providers.http import Unanswered
@@ -38,10 +39,10 @@ _MOST_KEYS = 16
 class Signatures:
     """The keys at `url`, fetched when the first webhook comes and kept for less than a day.
 
-    They are fetched anew, once a minute at most, when none of them made a signature. `clock` counts seconds.
+    They are fetched anew, once a minute at most, when none of them made a signature.
     """
 
-    def __init__(self, api: Api, url: str, *, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, api: Api, url: str, *, timeout_s: float, clock: Clock = CLOCK) -> None:
         self._api = api
         self._url = url
         self._timeout_s = timeout_s
@@ -57,7 +58,7 @@ class Signatures:
         if message is None or not _SIGNATURE.fullmatch(signature) or not is_request_id(request):
             return None
         made = bytes.fromhex(signature)
-        if self._clock() - self._fetched_at > _KEEP_S:
+        if self._clock.now() - self._fetched_at > _KEEP_S:
             self._keys = ()
         keys = self._keys
         if verified(keys, message, made):
@@ -68,10 +69,10 @@ class Signatures:
     async def _fresh(self, seen: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Return the keys as they are now, as far as that may be asked; `seen` are those that did not help."""
         async with self._asking:
-            if self._keys == seen and self._clock() - self._asked_at >= _ASK_EVERY_S:
-                self._asked_at = self._clock()
+            if self._keys == seen and self._clock.now() - self._asked_at >= _ASK_EVERY_S:
+                self._asked_at = self._clock.now()
                 if keys := await self._fetch():
-                    self._keys, self._fetched_at = keys, self._clock()
+                    self._keys, self._fetched_at = keys, self._clock.now()
             return self._keys
 
     async def _fetch(self) -> tuple[bytes, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class Queue:
     async def submit(
         self, model: str, body: Body, headers: dict[str, str], *, until: float, webhook: str | None
     ) -> tuple[str, dict[str, str]]:
-        """Hand a job over; return its id and its addresses. `until` is in seconds of the event loop's clock.
+        """Hand a job over; return its id and its addresses. `until` is a reading of the clock.
 
         fal reports the end to `webhook`. An answer that broke off still has its headers, and so perhaps the job's id;
         fal is asked about that. Raises Unknown where nothing tells whether there is a job.
@@ -72,24 +71,26 @@ class Queue:
         `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then there
         is nothing to learn from how long it took.
         """
+        clock = self.api.clock
         where = self._where(handle)
         watch = Watch(
             status=lambda logs: self._status(where, logs=logs),
             response=lambda: self._response(where),
             lost_after_s=self.lost_after_s,
+            clock=clock,
             usd=handle.data.get("usd_per_unit", ""),
             # Nobody else would read them.
             logs=link is not ALONE,
             tell=Forward(link.progress),
         )
-        pace = Pace() if ended else self.pace
+        pace = Pace(clock) if ended else self.pace
         key = handle.data.get("pace", NAME)
         age = _age(handle)
         # A job that this process did not submit just now may have ended already.
         first = 0.0 if ended or age else None
         try:
             end = await poll(watch.look, pace=pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
-            return await poll(lambda: watch.fetch(end), pace=Pace(), key=NAME, deadline=deadline, first=0.0)
+            return await poll(lambda: watch.fetch(end), pace=Pace(clock), key=NAME, deadline=deadline, first=0.0)
         except Expired as exc:
             # With a code it is fal's own word.
             if exc.code is not None:
@@ -102,15 +103,16 @@ class Queue:
 
         Raises Unknown where it was not seen to end.
         """
+        clock = self.api.clock
         where = self._where(handle)
-        until = asyncio.get_running_loop().time() + self.cancel_timeout_s
-        missed = Doubt(after_s=self.lost_after_s)
+        until = clock.now() + self.cancel_timeout_s
+        missed = Doubt(after_s=self.lost_after_s, clock=clock)
         word: Stopped | Literal["asked"]
         try:
-            word = await poll(lambda: self._stop(where, missed), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            word = await poll(lambda: self._stop(where, missed), pace=Pace(clock), key=NAME, deadline=until, first=0.0)
             if word != "asked":
                 return word
-            return await poll(lambda: self._over(where), pace=Pace(), key=NAME, deadline=until, first=0.0)
+            return await poll(lambda: self._over(where), pace=Pace(clock), key=NAME, deadline=until, first=0.0)
         except Expired as exc:
             raise Unknown(f"{NAME}: the job was told to stop and was not seen to end") from exc
 
@@ -164,9 +166,10 @@ class Queue:
                 raise Again(retry_after(response, time.time()))
             return response.is_success
 
-        until = asyncio.get_running_loop().time() + self.reconcile_s
+        clock = self.api.clock
+        until = clock.now() + self.reconcile_s
         try:
-            return await poll(ask, pace=Pace(), key=NAME, deadline=until, first=0.0)
+            return await poll(ask, pace=Pace(clock), key=NAME, deadline=until, first=0.0)
         except Expired:
             return False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import httpx
 
 from providers.base import Outcome, Undecodable
+from providers.clock import CLOCK, Clock
 from providers.download import download
 from providers.fal_answer import NAME, cost, pictures
 from providers.fal_watch import Result
@@ -20,11 +21,12 @@ class Results:
     downloads: httpx.AsyncClient
     guard: Guard
     most: int
+    clock: Clock = CLOCK
 
     async def outcome(self, result: Result, usd: str, deadline: float) -> Outcome:
         """Return a result's pictures, with the bill at `usd` dollars a unit.
 
-        `deadline` is in seconds of the event loop's clock. Raises Gone where an address is not good any more, Expired,
+        `deadline` is a reading of the clock. Raises Gone where an address is not good any more, Expired,
         and Undecodable, with the bill.
         """
         bill = cost(result.headers, usd)
@@ -43,7 +45,15 @@ class Results:
         left = self.most
         for item in found:
             if isinstance(item, str):
-                item = await download(self.downloads, item, guard=self.guard, cap=left, deadline=deadline, fresh=True)
+                item = await download(
+                    self.downloads,
+                    item,
+                    guard=self.guard,
+                    cap=left,
+                    deadline=deadline,
+                    fresh=True,
+                    clock=self.clock,
+                )
             got.append(item)
             left -= len(item)
             if left < 0:

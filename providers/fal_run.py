@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 
 from providers.base import Outcome, Unknown
+from providers.clock import CLOCK, Clock
 from providers.fal_answer import NAME
 
 # How long the result of a job that nobody waits for is kept.
@@ -19,7 +20,8 @@ _KEEP_S = 600.0
 class Held:
     """The jobs of this process that are held open, by our own ids."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
@@ -34,7 +36,7 @@ class Held:
         task = self._tasks.get(job)
         if task is None:
             raise Unknown(f"{NAME}: the job is not of this process, and its answer is lost")
-        left = deadline - asyncio.get_running_loop().time()
+        left = deadline - self._clock.now()
         done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
         try:
             if not done:

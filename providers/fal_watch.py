@@ -6,7 +6,6 @@ without one, and the error itself is the answer to the request for its result, w
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TypeAlias
 import httpx
 
 from providers.base import Blocked, ProviderError, Rejected, Throttled, Undecodable, Unknown, Unusable
+from providers.clock import CLOCK, Clock
 from providers.fal_answer import NAME, at, cost, error_types, failure, pictures, reason, seconds
 from providers.http import Unanswered
 from providers.polling import Again
@@ -43,11 +43,12 @@ class Doubt:
     """Something that is believed when it was heard three times, over `after_s` seconds at least."""
 
     after_s: float
+    clock: Clock = CLOCK
     _heard: list[float] = field(default_factory=list)
 
     def settled(self) -> bool:
         """Hear it once more, and say whether that is enough."""
-        self._heard.append(asyncio.get_running_loop().time())
+        self._heard.append(self.clock.now())
         return len(self._heard) >= _TIMES and self._heard[-1] - self._heard[0] >= self.after_s
 
     def clear(self) -> None:
@@ -85,6 +86,7 @@ class Watch:
     status: Callable[[bool], Awaitable[tuple[httpx.Response, Json]]]
     response: Asking
     lost_after_s: float
+    clock: Clock = CLOCK
     usd: str = ""
     logs: bool = False
     tell: Forward | None = None
@@ -94,8 +96,8 @@ class Watch:
     _empty: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._missed = Doubt(after_s=self.lost_after_s)
-        self._unsigned = Doubt(after_s=self.lost_after_s)
+        self._missed = Doubt(after_s=self.lost_after_s, clock=self.clock)
+        self._unsigned = Doubt(after_s=self.lost_after_s, clock=self.clock)
 
     async def look(self) -> End | None:
         """Ask once whether the job has ended; None while it has not. Raises Unanswered, Again and Unknown."""

@@ -5,7 +5,6 @@ It is not built on the official client: one version of that fails on the status 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import math
@@ -32,6 +31,7 @@ from providers.base import (
     Unknown,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 from providers.guard import Guard
 from providers.http import Unanswered
 from providers.polling import Again, Pace, jitter, pace_key, poll
@@ -88,12 +88,18 @@ class Replicate:
         wait_s: int = 2,
         max_result_bytes: int = 200 * 1024 * 1024,
         data_uri_bytes: int = 256 * 1024,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._clock = clock
         # An answer may have the results in it, as base64.
         answer_bytes = 2 * max_result_bytes + 1024 * 1024
-        self._api = Api(http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes)
-        self._results = Results(self._api, downloads, guard=guard, cap=max_result_bytes, timeout_s=download_timeout_s)
-        self._hook = Hook(self._api.secret)
+        self._api = Api(
+            http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes, clock=clock
+        )
+        self._results = Results(
+            self._api, downloads, guard=guard, cap=max_result_bytes, timeout_s=download_timeout_s, clock=clock
+        )
+        self._hook = Hook(self._api.secret, clock)
         self._configured = bool(key)
         self._pace = pace
         self._submit_timeout_s = submit_timeout_s
@@ -133,7 +139,7 @@ class Replicate:
         payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
         path, envelope = _request(job.upstream, payload, self._webhook(link))
         body = json_body(envelope)
-        _left(job)
+        self._left(job)
         data = {
             "input": written(payload),
             "pace": pace_key(NAME, job.upstream.model, job.payload),
@@ -159,7 +165,7 @@ class Replicate:
         late = not age <= self._wait_s + 1
         try:
             prediction = await poll(
-                Look(self._api, handle.id, self._vanish_s, link.progress),
+                Look(self._api, handle.id, self._vanish_s, link.progress, self._clock),
                 pace=self._pace,
                 key=handle.data.get("pace", NAME),
                 deadline=deadline,
@@ -186,7 +192,7 @@ class Replicate:
             return name in sent.others or self._ours.get(name, sent.id) != sent.id
 
         search = self._search(sent, taken)
-        found = await search.run(asyncio.get_running_loop().time() + self._reconcile_s)
+        found = await search.run(self._clock.now() + self._reconcile_s)
         if found is not None:
             return self._handle(sent, found)
         if sent.data.get("account") != self._account:
@@ -217,7 +223,7 @@ class Replicate:
         return link.webhook if secure else None
 
     async def _create(self, job: Job, path: str, body: Body) -> dict[str, Json]:
-        left = _left(job)
+        left = self._left(job)
         least, most = _CANCEL_AFTER_S
         # An orphan ends by itself, whatever becomes of us.
         headers = {"cancel-after": f"{min(most, max(least, math.ceil(left)))}s"}
@@ -232,7 +238,7 @@ class Replicate:
     async def _sought(self, job: Job, sent: Sent, lost: Unknown) -> dict[str, Json]:
         """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
         search = self._search(sent, lambda name: name in self._ours or name in sent.others)
-        until = min(job.deadline, asyncio.get_running_loop().time() + self._reconcile_s)
+        until = min(job.deadline, self._clock.now() + self._reconcile_s)
         with contextlib.suppress(Unknown):
             if prediction := await search.run(until, pause=_FIND_AFTER_S):
                 return prediction
@@ -243,7 +249,7 @@ class Replicate:
 
     def _search(self, sent: Sent, taken: Callable[[str], bool]) -> Search:
         late_s = self._submit_timeout_s + self._wait_s + _LAG_S
-        return Search(self._api, sent, late_s=late_s, taken=taken)
+        return Search(self._api, sent, late_s=late_s, taken=taken, clock=self._clock)
 
     def _handle(self, sent: Sent, prediction: Mapping[str, Json]) -> Handle:
         name = job_id(prediction)
@@ -261,27 +267,26 @@ class Replicate:
 
     async def _end(self, handle: Handle) -> dict[str, Json]:
         """Cancel, look, and return the prediction once it has ended. Raises Unknown where it is not seen to."""
+        until = self._clock.now() + self._cancel_timeout_s
         tried = 0
-        try:
-            async with asyncio.timeout(self._cancel_timeout_s):
-                while True:
+        with contextlib.suppress(TimeoutError):
+            while self._clock.now() < until:
+                async with self._clock.timeout_at(until):
                     for ask in (self._api.cancel, self._api.prediction):
                         with contextlib.suppress(Unanswered, Again, Missing):
                             prediction = await ask(handle.id)
                             if prediction.get("status") in ENDED:
                                 return prediction
-                    await asyncio.sleep(_LOOK_S + jitter(tried))
-                    tried += 1
-        except TimeoutError as exc:
-            raise Unknown(f"{NAME}: the job could not be seen to end") from exc
+                await self._clock.sleep(max(0.0, min(_LOOK_S + jitter(tried), until - self._clock.now())))
+                tried += 1
+        raise Unknown(f"{NAME}: the job could not be seen to end")
 
-
-def _left(job: Job) -> float:
-    """Return the seconds until a job's deadline. Raises Expired where it has passed: the job was not submitted."""
-    left = job.deadline - asyncio.get_running_loop().time()
-    if left <= 0:
-        raise Expired(f"{NAME}: the deadline passed before the job was submitted", unbilled=True)
-    return left
+    def _left(self, job: Job) -> float:
+        """Return the seconds until a job's deadline. Raises Expired where it has passed: the job was not submitted."""
+        left = job.deadline - self._clock.now()
+        if left <= 0:
+            raise Expired(f"{NAME}: the deadline passed before the job was submitted", unbilled=True)
+        return left
 
 
 def _request(upstream: Upstream, payload: Mapping[str, Value], webhook: str | None) -> tuple[str, dict[str, Value]]:

@@ -15,6 +15,7 @@ import httpx
 
 from normalization.values import Image
 from providers.base import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
+from providers.clock import CLOCK, Clock
 from providers.download import Gone
 from providers.http import Unanswered, polling, submitting
 from providers.polling import Again, jitter
@@ -53,8 +54,16 @@ class Api:
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, *, key: str | None, base_url: str, timeout_s: float, answer_bytes: int
+        self,
+        http: httpx.AsyncClient,
+        *,
+        key: str | None,
+        base_url: str,
+        timeout_s: float,
+        answer_bytes: int,
+        clock: Clock = CLOCK,
     ) -> None:
+        self._clock = clock
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._headers = {"authorization": f"Bearer {key}"}
@@ -103,16 +112,16 @@ class Api:
         return key
 
     async def upload(self, name: str, image: Image, deadline: float) -> str:
-        """Put a picture into the Files API and return its address there; `deadline` is of the event loop's clock.
+        """Put a picture into the Files API and return its address there; `deadline` is a reading of the clock.
 
         It buys nothing, so it is tried again. Raises Unreached in the end, or what the refusal stands for.
         """
         for tried in range(_UPLOADS):
             try:
-                async with asyncio.timeout_at(deadline):
+                async with self._clock.timeout_at(deadline):
                     return await self._upload(f"{name}.{image.format}", image)
             except Unanswered:
-                await asyncio.sleep(jitter(tried))
+                await self._clock.sleep(jitter(tried))
             except TimeoutError:
                 break
         raise Unreached(f"{NAME}: the picture could not be uploaded")
@@ -156,12 +165,12 @@ class Api:
             except Unanswered as exc:
                 if tried == _REFETCHES:
                     raise Unfinished(f"{NAME}: the result could not be fetched so far ({exc})") from exc
-            await asyncio.sleep(jitter(tried))
+            await self._clock.sleep(jitter(tried))
             tried += 1
 
     async def _result(self, address: str, cap: int, deadline: float) -> bytes:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with self._clock.timeout_at(deadline):
                 with polling(NAME):
                     async with self._http.stream("GET", address, headers=self._headers) as response:
                         data = await read_body(response, cap)
@@ -224,7 +233,10 @@ class Look:
     A job that is not there for `vanish_s` seconds, and 3 times, has vanished.
     """
 
-    def __init__(self, api: Api, job: str, vanish_s: float, tell: Callable[[float], None]) -> None:
+    def __init__(
+        self, api: Api, job: str, vanish_s: float, tell: Callable[[float], None], clock: Clock = CLOCK
+    ) -> None:
+        self._clock = clock
         self._api = api
         self._job = job
         self._vanish_s = vanish_s
@@ -234,7 +246,7 @@ class Look:
 
     async def __call__(self) -> dict[str, Json] | None:
         """Return the prediction if it has ended, else None. Raises Unanswered, Again, and Unknown."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now()
         try:
             prediction = await self._api.prediction(self._job)
         except Missing as exc:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from providers.base import Sent, Undecodable, Unknown
+from providers.clock import CLOCK, Clock
 from providers.http import Unanswered
 from providers.polling import Again
 from providers.replicate_answer import NAME, job_id
@@ -28,7 +28,10 @@ class Search:
     once, and that nothing in it can be the prediction.
     """
 
-    def __init__(self, api: Api, sent: Sent, *, late_s: float, taken: Callable[[str], bool]) -> None:
+    def __init__(
+        self, api: Api, sent: Sent, *, late_s: float, taken: Callable[[str], bool], clock: Clock = CLOCK
+    ) -> None:
+        self._clock = clock
         self._api = api
         self._sent = sent
         self._late_s = late_s
@@ -41,16 +44,15 @@ class Search:
     async def run(self, until: float, *, pause: float = 0.0) -> dict[str, Json] | None:
         """Look, after a pause, again and again; return the prediction, None where there surely is none.
 
-        That is sure where the whole list was read when the prediction had to be in it. Raises Unknown at `until`
-        (event loop's clock). `pause` is in seconds.
+        That is sure where the whole list was read when the prediction had to be in it. Raises Unknown at `until`, a
+        reading of the clock. `pause` is in seconds.
         """
-        loop = asyncio.get_running_loop()
         usual = _PAUSE_S
-        while loop.time() + pause < until:
-            await asyncio.sleep(pause)
+        while self._clock.now() + pause < until:
+            await self._clock.sleep(pause)
             pause, usual = usual, 2 * usual
             try:
-                async with asyncio.timeout_at(until):
+                async with self._clock.timeout_at(until):
                     found = await (self._api.prediction(self._heard) if self._heard else self._listed())
             except Again as exc:
                 pause = max(pause, exc.retry_after or 0.0)

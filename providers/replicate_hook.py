@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from providers.base import Heard, Undecodable
+from providers.clock import CLOCK, Clock
 from providers.http import Unanswered
 from providers.polling import Again
 from providers.replicate_answer import ENDED, job_id
@@ -22,9 +23,9 @@ _RETRY_S = 5.0
 
 
 class Hook:
-    """Reads webhooks. `ask` fetches the account's secret, `clock` counts seconds."""
+    """Reads webhooks. `ask` fetches the account's secret."""
 
-    def __init__(self, ask: Callable[[], Awaitable[str]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[str]], clock: Clock = CLOCK) -> None:
         self._ask = ask
         self._clock = clock
         self._secret = ""
@@ -50,14 +51,14 @@ class Hook:
         if message.is_from(secret):
             return True
         async with self._lock:
-            if self._secret == secret and self._clock() >= self._next:
+            if self._secret == secret and self._clock.now() >= self._next:
                 await self._renew()
         return self._secret != secret and message.is_from(self._secret)
 
     async def _renew(self) -> None:
-        self._next = self._clock() + _RETRY_S
+        self._next = self._clock.now() + _RETRY_S
         try:
             self._secret = await self._ask()
         except (Unanswered, Again, Missing, Undecodable):
             return
-        self._next = self._clock() + _RENEW_S
+        self._next = self._clock.now() + _RENEW_S

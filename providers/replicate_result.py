@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import httpx
 
 from providers.base import Handle, Outcome, Undecodable
+from providers.clock import CLOCK, Clock
 from providers.download import Gone, download
 from providers.guard import Guard
 from providers.http import Unanswered
@@ -25,7 +24,17 @@ class Results:
     A picture has `cap` bytes at most. All pictures of a job have `timeout_s` seconds to come.
     """
 
-    def __init__(self, api: Api, downloads: httpx.AsyncClient, *, guard: Guard, cap: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        api: Api,
+        downloads: httpx.AsyncClient,
+        *,
+        guard: Guard,
+        cap: int,
+        timeout_s: float,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._clock = clock
         self._api = api
         self._downloads = downloads
         self._guard = guard
@@ -33,11 +42,11 @@ class Results:
         self._timeout_s = timeout_s
 
     async def of(self, handle: Handle, prediction: dict[str, Json], deadline: float) -> Outcome:
-        """Return what an ended prediction gave; raises what it failed with. `deadline` is of the event loop's clock."""
+        """Return what an ended prediction gave; raises what it failed with. `deadline` is a reading of the clock."""
         prediction = await self.whole(handle, prediction)
         if prediction["status"] != "succeeded":
             raise failure(prediction, bill(handle, prediction))
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now()
         deadline = min(max(deadline, now + _GRACE_S), now + self._timeout_s)
         try:
             made = await self._fetched(prediction, deadline)
@@ -76,7 +85,13 @@ class Results:
             return await self._api.result(item, self._cap, deadline)
         if isinstance(item, str):
             return await download(
-                self._downloads, item, guard=self._guard, cap=self._cap, deadline=deadline, fresh=True
+                self._downloads,
+                item,
+                guard=self._guard,
+                cap=self._cap,
+                deadline=deadline,
+                fresh=True,
+                clock=self._clock,
             )
         if not 0 < len(item) <= self._cap:
             raise Undecodable(f"{NAME}: a result of {len(item)} bytes")

@@ -6,7 +6,12 @@ from hypothesis import settings
 from gateway.config import SHIPPED, Config, load
 from tests.support.paths import COFFEE
 
-pytest_plugins = ["tests.support.tiers", "tests.support.gateways"]
+pytest_plugins = [
+    "tests.support.tiers",
+    "tests.support.gateways",
+    "tests.contract.fal_setup",
+    "tests.contract.replicate_setup",
+]
 
 # An example may take as long as a busy machine makes it: how long a test takes in all is pytest-timeout's to say.
 # What else hypothesis sets by itself, as it does under CI, stays.

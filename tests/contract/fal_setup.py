@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
@@ -19,17 +20,25 @@ from providers.guard import Guard
 from providers.polling import Pace
 from tests.simulators.common import size, tiny
 from tests.simulators.fal import KEY, FalAi
+from tests.support.clock import Skipping
 
 CLARITY = "fal-ai/clarity-upscaler"
 SECRET = "the prompt that nobody may see"
 
 
+@pytest.fixture(scope="session")
+def running_fal() -> Iterator[FalAi]:
+    """fal's hosts, which start once for all tests. Each test resets them."""
+    with FalAi().running() as simulated:
+        yield simulated
+
+
 class Eager(Pace):
-    """Looks all the time, so that a test need not wait."""
+    """Looks often, so that little time passes on the clock before a job is seen to end."""
 
     @override
     def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        return itertools.repeat(0.02)
+        return itertools.repeat(0.05)
 
 
 def picture(data: bytes | None = None) -> Image:
@@ -39,11 +48,28 @@ def picture(data: bytes | None = None) -> Image:
     return Image(data=data, header=Header(format="png", width=width, height=height))
 
 
-def soon(seconds: float = 10) -> float:
+class Joint(Skipping):
+    """A clock that skips time for fal's jobs as well: those that run are as far as if it had passed."""
+
+    def __init__(self, sim: FalAi) -> None:
+        super().__init__()
+        self._sim = sim
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        for task in list(self._sim._tasks.values()):
+            task.begun -= seconds
+        await super().sleep(seconds)
+
+
+def soon(seconds: float = 3600) -> float:
+    """A deadline by the event loop's clock; far enough, if not said otherwise, for one that skips time as well."""
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(model: str = CLARITY, seconds: float = 30, options: Mapping[str, Value] | None = None, **payload: Value) -> Job:
+def job(
+    model: str = CLARITY, seconds: float = 3600, options: Mapping[str, Value] | None = None, **payload: Value
+) -> Job:
     """A job with a picture and a prompt, and what else it is to have."""
     upstream = Upstream(model=model, options=options if options is not None else {"usd_per_unit": 0.03})
     return Job(
@@ -56,17 +82,22 @@ def job(model: str = CLARITY, seconds: float = 30, options: Mapping[str, Value] 
 
 @asynccontextmanager
 async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
-    """The adapter over the gateway's own clients. Its patience is short, where a test does not say otherwise."""
+    """The adapter over the gateway's own clients.
+
+    Its patience is short, and its waits take no time, where a test does not say otherwise.
+    """
+    clock = settings.get("clock") or Joint(sim)
     given: dict[str, Any] = {
+        "clock": clock,
         "key": KEY,
         "queue_url": sim.queue_url,
         "run_url": sim.run_url,
         "rest_url": sim.rest_url,
         "api_url": sim.api_url,
         "guard": Guard(sim.origins),
-        "pace": Eager(),
+        "pace": Eager(clock),
         "lost_after_s": 0.1,
-        "reconcile_s": 0.3,
+        "reconcile_s": 1.0,
         **settings,
     }
     async with http.client() as client, downloads_client(given["guard"]) as downloads:

@@ -8,8 +8,8 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
-from unittest.mock import patch
 
+import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
@@ -22,6 +22,7 @@ from providers.replicate import Replicate
 from tests.simulators.common import tiny
 from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
 from tests.simulators.replicate_models import CLARITY
+from tests.support.clock import Skipping
 
 PICTURE = tiny(24, 16)
 IMAGE = Image(data=PICTURE, header=Header(format="png", width=24, height=16))
@@ -29,19 +30,42 @@ DATA_URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
 UPSTREAM = Upstream(model="philz1337x/clarity-upscaler", options={"version": CLARITY, "usd_per_second": USD_PER_SECOND})
 
 
+@pytest.fixture(scope="session")
+def running_replicate() -> Iterator[Simulator]:
+    """Replicate's hosts, which start once for all tests. Each test resets them."""
+    with Simulator().running() as running:
+        yield running
+
+
+class Joint(Skipping):
+    """A clock that skips time for Replicate's jobs as well: those that run are as far as if it had passed."""
+
+    def __init__(self, sim: Simulator) -> None:
+        super().__init__()
+        self._sim = sim
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        for prediction in list(self._sim.jobs.values()):
+            prediction.created -= seconds
+            prediction.cancelled -= seconds
+        await super().sleep(seconds)
+
+
 class Eager(Pace):
-    """Looks all the time, so that a test need not wait."""
+    """Looks often, so that little time passes on the clock before a job is seen to end."""
 
     @override
     def delays(self, key: str, *, age: float = 0.0) -> Iterator[float]:
-        return itertools.repeat(0.02)
+        return itertools.repeat(0.05)
 
 
-def soon(seconds: float = 10) -> float:
+def soon(seconds: float = 3600) -> float:
+    """A deadline by the event loop's clock; far enough, if not said otherwise, for one that skips time as well."""
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(seconds: float = 10, upstream: Upstream = UPSTREAM, **payload: Value) -> Job:
+def job(seconds: float = 3600, upstream: Upstream = UPSTREAM, **payload: Value) -> Job:
     """A job with a picture of 24 x 16, and what else it is to have."""
     given: dict[str, Value] = {"image": IMAGE, "scale_factor": 2, "seed": 77, **payload}
     return Job(id="attempt-1", upstream=upstream, payload=given, deadline=soon(seconds))
@@ -49,25 +73,30 @@ def job(seconds: float = 10, upstream: Upstream = UPSTREAM, **payload: Value) ->
 
 @asynccontextmanager
 async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
-    """The adapter over the gateway's own clients. Its patience is short, where a test does not say otherwise."""
+    """The adapter over the gateway's own clients.
+
+    Its patience is short, and its waits take no time, where a test does not say otherwise.
+    """
     guard = Guard(sim.origins)
+    clock = settings.get("clock") or Joint(sim)
     given: dict[str, Any] = {
+        "clock": clock,
+        "pace": Eager(clock),
         "key": TOKEN,
         "base_url": sim.url,
-        "submit_timeout_s": 1.0,
-        "poll_timeout_s": 0.5,
-        "reconcile_s": 0.6,
+        "submit_timeout_s": 0.5,
+        "poll_timeout_s": 0.3,
+        "reconcile_s": 1.0,
         "cancel_timeout_s": 0.6,
         "vanish_s": 0.2,
         "wait_s": 0,
         "max_result_bytes": 1_000_000,
     }
     async with http.client() as api, downloads_client(guard) as downloads:
-        with patch("providers.polling._JITTER_S", 0.02):
-            yield Replicate(api, downloads, guard=guard, pace=Eager(), **{**given, **settings})
+        yield Replicate(api, downloads, guard=guard, **{**given, **settings})
 
 
-async def run(provider: Replicate, given: Job | None = None, seconds: float = 5) -> Outcome:
+async def run(provider: Replicate, given: Job | None = None, seconds: float = 3600) -> Outcome:
     """Submit a job and wait for it."""
     handle = await provider.submit(given or job())
     return await provider.wait(handle, soon(seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from providers.fal import Fal
 from providers.fal_answer import addresses, cost, pictures, reason
 from providers.polling import Pace
 from providers.wire import Json
-from tests.contract.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, run, soon
+from tests.contract.fal_setup import CLARITY, SECRET, Joint, adapter, begun, job, no_key_went_astray, run, soon
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.fal import KEY, FalAi
 from tests.simulators.fal_models import Shape
@@ -24,9 +24,9 @@ from tests.support.ports import dead_port
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -175,22 +175,23 @@ async def test_a_stored_handle_is_checked_against_the_configured_origin(sim: Fal
 
 async def test_an_old_job_is_looked_at_at_once(sim: FalAi) -> None:
     """A handle from the ledger may have ended long ago: its age is no reason to wait for it."""
-    async with adapter(sim, pace=Pace()) as fal:
+    clock = Joint(sim)
+    async with adapter(sim, clock=clock, pace=Pace(clock)) as fal:
         handle = await begun(fal)
         old = {**handle.data, "submitted": str(time.time() - 100)}
-        await fal.wait(Handle(provider="fal", id=handle.id, data=old), soon(1))
+        await fal.wait(Handle(provider="fal", id=handle.id, data=old), clock.after(1))
         await fal.wait(Handle(provider="fal", id=handle.id, data={**handle.data, "submitted": "?"}), soon())
     assert sim.asked("PUT") == []
 
 
 async def test_one_job_is_learned_from_once(sim: FalAi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result that is asked for a second time says nothing of how long jobs take."""
-    monkeypatch.setattr("providers.download._FRESH_WAITS_S", ())
     learned: list[str] = []
-    pace = Pace()
+    clock = Joint(sim)
+    pace = Pace(clock)
     monkeypatch.setattr(pace, "learn", lambda key, seconds: learned.append(key))
     sim.faults.script("job", Fault(kind="job", word="MOVED"))
-    async with adapter(sim, pace=pace) as fal:
+    async with adapter(sim, clock=clock, pace=pace) as fal:
         await run(fal)
     assert learned == [f"fal/{CLARITY}/9"]
 

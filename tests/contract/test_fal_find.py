@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,9 @@ from tests.support.links import Told
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_job_that_still_runs_is_found_when_it_is_listed(sim: FalAi) -> N
     """It is asked for again and again, for a while."""
     sim.run_s = 0.4
     sent = await crashed(sim)
-    async with adapter(sim, reconcile_s=5) as heir:
+    async with adapter(sim, reconcile_s=60) as heir:
         assert [(await heir.find(sent)).id] == sim.books.taken
     assert len(sim.asked("GET", "by-endpoint", host="api")) > 2
 
@@ -221,7 +221,7 @@ async def test_a_list_that_does_not_come_is_asked_for_again(sim: FalAi, fault: F
     """One bad answer says nothing."""
     sent = await crashed(sim, seed=7)
     sim.faults.script("list", fault)
-    async with adapter(sim, reconcile_s=5) as heir:
+    async with adapter(sim, reconcile_s=60) as heir:
         assert (await heir.find(sent)).id == sim.books.taken[0]
 
 
@@ -243,7 +243,7 @@ async def test_a_list_that_cannot_be_had_is_unknown(sim: FalAi, fault: Fault) ->
     """Whatever it says: nothing is bought, and nothing is made up."""
     sent = await crashed(sim, seed=7)
     sim.faults.always("list", fault)
-    async with adapter(sim, poll_timeout_s=0.3) as heir:
+    async with adapter(sim, poll_timeout_s=0.3, reconcile_s=0.3) as heir:
         with pytest.raises(Unknown):
             await heir.find(sent)
     assert len(sim.asked("POST")) == 1

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from providers import http
 from providers.base import Heard
+from providers.clock import Clock
 from providers.fal import Fal
 from providers.fal_api import Api
 from providers.fal_hook import Signatures, public_keys, signed, verified
@@ -25,9 +27,9 @@ BODY = b'{"request_id":"764cabcf-b745-4b3e-ae38-1200304cf45b","status":"OK","pay
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ async def test_twice_and_late_is_the_same(fal: Fal, sim: FalAi, box: Letterbox) 
     handle = await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: len(box.got) == 3)
     assert [await fal.hear(*got) for got in box.got] == [Heard(id=handle.id)] * 3
-    sim.hooks.way = "late"
+    sim.hooks.way, sim.hooks.late_s = "late", 0.1
     late = await fal.submit(job(), Told(webhook=box.url))
     assert size((await fal.wait(late, soon())).pictures[0]) == (48, 32)
     await until(lambda: len(box.got) == 4)
@@ -163,46 +165,50 @@ async def test_an_old_recording_is_not_believed(fal: Fal, sim: FalAi) -> None:
     assert fetches(sim) == 0
 
 
-class Clock:
-    now = 1000.0
+class Turned(Clock):
+    """A clock that only moves when it is told to."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    @override
+    def now(self) -> float:
+        return self.at
 
 
 @pytest.fixture
-async def kept(sim: FalAi) -> AsyncIterator[tuple[Signatures, Clock]]:
+async def kept(sim: FalAi) -> AsyncIterator[tuple[Signatures, Turned]]:
     """The keys as the adapter keeps them, by a clock that the test turns."""
-    clock = Clock()
+    clock = Turned()
     async with http.client() as client:
         url = f"{sim.rest_url}/.well-known/jwks.json"
-        yield Signatures(Api(client, None), url, timeout_s=1, clock=clock), clock
+        yield Signatures(Api(client, None), url, timeout_s=0.5, clock=clock), clock
 
 
-async def test_a_new_key_is_learned(sim: FalAi, kept: tuple[Signatures, Clock]) -> None:
+async def test_a_new_key_is_learned(sim: FalAi, kept: tuple[Signatures, Turned]) -> None:
     """When fal signs with another key it is fetched, and asked for once a minute at most."""
     signatures, clock = kept
     assert await signatures.request(sim.hooks.headers(REQUEST, BODY), BODY) == REQUEST
     sim.hooks.rotate()
     headers = sim.hooks.headers(REQUEST, BODY)
     assert await signatures.request(headers, BODY) is None
-    clock.now += 59
+    clock.at += 59
     assert await signatures.request(headers, BODY) is None
     assert fetches(sim) == 1
-    clock.now += 2
+    clock.at += 2
     assert await signatures.request(headers, BODY) == REQUEST
     assert await signatures.request(headers, BODY) == REQUEST
     assert fetches(sim) == 2
 
 
-async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[Signatures, Clock]) -> None:
+async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[Signatures, Turned]) -> None:
     """A key that was taken back makes no webhooks a day later, even if it still fits."""
     signatures, clock = kept
     headers = sim.hooks.headers(REQUEST, BODY)
     assert await signatures.request(headers, BODY) == REQUEST
     sim.hooks.published = sim.hooks.published[:1]
     assert await signatures.request(headers, BODY) == REQUEST
-    clock.now += 24 * 3600
+    clock.at += 24 * 3600
     assert await signatures.request(headers, BODY) is None
     assert fetches(sim) == 2
 
@@ -220,14 +226,14 @@ async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[Signatures, C
         Fault(kind="endless"),
     ],
 )
-async def test_keys_that_cannot_be_had(sim: FalAi, kept: tuple[Signatures, Clock], fault: Fault) -> None:
+async def test_keys_that_cannot_be_had(sim: FalAi, kept: tuple[Signatures, Turned], fault: Fault) -> None:
     """Then nothing is believed, and a minute later it is tried again."""
     signatures, clock = kept
     sim.faults.script("list", fault)
     headers = sim.hooks.headers(REQUEST, BODY)
     assert await signatures.request(headers, BODY) is None
     assert await signatures.request(headers, BODY) is None
-    clock.now += 61
+    clock.at += 61
     assert await signatures.request(headers, BODY) == REQUEST
     assert fetches(sim) == 2
 

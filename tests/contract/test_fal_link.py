@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
 import httpx
@@ -13,16 +13,16 @@ from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Un
 from providers.fal import Fal
 from providers.fal_answer import failure
 from providers.polling import Pace
-from tests.contract.fal_setup import CLARITY, SECRET, adapter, job, soon
+from tests.contract.fal_setup import CLARITY, SECRET, Joint, adapter, job, soon
 from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi
 from tests.support.links import Refused, Told, refuse
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -96,14 +96,15 @@ async def test_the_link_sleeps_and_hears_how_far_it_is(sim: FalAi) -> None:
 
 async def test_a_sleep_that_is_cut_short_is_a_look(sim: FalAi) -> None:
     """A link that wakes early, as for a webhook, has the result long before the next look was due."""
-    slow = Pace()
+    clock = Joint(sim)
+    slow = Pace(clock)
     for _ in range(8):
         slow.learn(f"fal/{CLARITY}/9", 60)
-    async with adapter(sim, pace=slow) as fal:
+    async with adapter(sim, clock=clock, pace=slow) as fal:
         told = Told()
         sim.run_s = 0.5
         handle = await fal.submit(job(), told)
-        assert size((await fal.wait(handle, soon(1.5), told)).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, clock.after(1.5), told)).pictures[0]) == (48, 32)
     assert sim.asked("PUT") == []
 
 
@@ -124,7 +125,7 @@ async def test_logs_are_asked_for_only_where_somebody_listens(fal: Fal, sim: Fal
 )
 async def test_logs_that_make_trouble_are_left_alone(fal: Fal, sim: FalAi, fault: Fault) -> None:
     """How far a job is must never cost the job: the next look asks without."""
-    sim.run_s = 0.2
+    sim.run_s = 1
     sim.faults.script("poll", None, fault)
     told = Told()
     handle = await fal.submit(job(), told)
@@ -189,9 +190,8 @@ async def test_wait_tells_the_bill_of_a_failed_job(
     assert caught.value.billed is (None if cost is None else bool(cost))
 
 
-async def test_a_picture_that_cannot_be_had_costs_what_it_cost(sim: FalAi, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_picture_that_cannot_be_had_costs_what_it_cost(sim: FalAi) -> None:
     """It is paid for: the bill is on the error."""
-    monkeypatch.setattr("providers.download._FRESH_WAITS_S", ())
     bill = round(48 * 32 / 1e6 * 0.03 * 1e6)
     for word in ("LOST", "EMPTY"):
         sim.faults.script("job", Fault(kind="job", word=word))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,9 +28,9 @@ from tests.support.ports import dead_port
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def fal(sim: FalAi) -> AsyncIterator[Fal]:
 
 async def test_one_request_and_its_answer(fal: Fal, sim: FalAi) -> None:
     """The same body and headers as in the queue, at the other host, and nothing is asked about it."""
-    outcome = await run(fal, upscale_factor=3)
+    outcome = await run(fal, seconds=30, upscale_factor=3)
     assert size(outcome.pictures[0]) == (72, 48)
     assert outcome.cost == 104
     (seen,) = sim.asked("POST", host="run")
@@ -116,11 +116,8 @@ async def test_no_connection_is_unreached(sim: FalAi) -> None:
 
 
 @pytest.mark.parametrize("word", ["MOVED", "LOST"])
-async def test_a_picture_that_is_gone_is_undecodable(
-    fal: Fal, sim: FalAi, word: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_picture_that_is_gone_is_undecodable(fal: Fal, sim: FalAi, word: str) -> None:
     """There is no job to ask for another address."""
-    monkeypatch.setattr("providers.download._FRESH_WAITS_S", ())
     sim.faults.script("job", Fault(kind="job", word=word))
     with pytest.raises(Undecodable, match="gone"):
         await run(fal)

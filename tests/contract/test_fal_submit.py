@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 import pytest
@@ -24,9 +24,9 @@ from tests.simulators.fal import FalAi
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ async def test_an_answer_that_is_lost_as_a_whole_is_found_in_fals_list(sim: FalA
 async def test_an_answer_in_pieces_still_names_the_job(sim: FalAi, fault: Fault) -> None:
     """The header has the id, and fal says that there is such a job: it is paid for, and its picture is had."""
     sim.faults.script("submit", fault)
-    async with adapter(sim, submit_timeout_s=1) as fal:
+    async with adapter(sim, submit_timeout_s=0.5) as fal:
         handle = await begun(fal)
         assert [handle.id] == sim.books.taken
         assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,21 +22,15 @@ from tests.simulators.fal import FalAi
 
 
 @pytest.fixture
-def sim() -> Iterator[FalAi]:
-    with FalAi().running() as simulated:
-        yield simulated
+def sim(running_fal: FalAi) -> FalAi:
+    running_fal.reset()
+    return running_fal
 
 
 @pytest.fixture
 async def fal(sim: FalAi) -> AsyncIterator[Fal]:
     async with adapter(sim) as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def quick_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that is gone is not waited for."""
-    monkeypatch.setattr("providers.download._FRESH_WAITS_S", (0.0,))
 
 
 POLICY = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,23 +25,29 @@ from providers.base import (
     Upstream,
 )
 from providers.replicate import Replicate
-from tests.contract.replicate_setup import DATA_URI, IMAGE, PICTURE, UPSTREAM, adapter, job, run, soon
+from tests.contract.replicate_setup import DATA_URI, IMAGE, PICTURE, UPSTREAM, Joint, adapter, job, run, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
 from tests.simulators.replicate_models import CLARITY
+from tests.support.fake_cog import until
 
 OFFICIAL = Upstream(model="topazlabs/image-upscale")
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    return running_replicate
 
 
 @pytest.fixture
-async def provider(sim: Simulator) -> AsyncIterator[Replicate]:
-    async with adapter(sim) as made:
+def clock(sim: Simulator) -> Joint:
+    return Joint(sim)
+
+
+@pytest.fixture
+async def provider(sim: Simulator, clock: Joint) -> AsyncIterator[Replicate]:
+    async with adapter(sim, clock=clock) as made:
         yield made
 
 
@@ -50,7 +55,7 @@ async def test_a_job_is_one_submit_of_the_pinned_version_and_its_result_is_the_l
     provider: Replicate, sim: Simulator
 ) -> None:
     """The exact request goes out, the picture comes back enlarged, and the cost is the time that Replicate bills."""
-    outcome = await run(provider)
+    outcome = await run(provider, job(seconds=10))
 
     assert [size(data) for data in outcome.pictures] == [(48, 32)]
     assert sim.bodies == [{"version": CLARITY, "input": {"image": DATA_URI, "scale_factor": 2, "seed": 77}}]
@@ -230,11 +235,13 @@ async def test_a_job_that_could_not_be_cancelled_is_unknown(provider: Replicate,
         await run(provider, seconds=0.3)
 
 
-async def test_a_job_that_was_done_before_its_cancel_is_a_result(provider: Replicate, sim: Simulator) -> None:
+async def test_a_job_that_was_done_before_its_cancel_is_a_result(
+    provider: Replicate, sim: Simulator, clock: Joint
+) -> None:
     """The deadline came first, the polls were lost, and the paid picture is delivered all the same."""
     sim.faults.always("poll", html(502))
     handle = await provider.submit(job())
-    outcome = await provider.wait(handle, soon(0.4))
+    outcome = await provider.wait(handle, clock.after(0.4))
 
     assert size(outcome.pictures[0]) == (48, 32)
     assert sim.books.count("POST", "/cancel") == 1
@@ -250,7 +257,7 @@ async def test_cancelling_ends_a_job_and_harms_no_ended_one(provider: Replicate,
         await provider.wait(handle, soon())
     sim.run_s = 0.01
     done = await provider.submit(job())
-    await asyncio.sleep(0.1)
+    await until(lambda: sim.jobs[done.id].status == "succeeded")
     await provider.cancel(done)
 
     assert len((await provider.wait(done, soon())).pictures) == 1

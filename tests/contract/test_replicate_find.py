@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -27,17 +26,17 @@ SETTLED_S = 61.0
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        running.hooks.postman.off = True
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    running_replicate.hooks.postman.off = True
+    return running_replicate
 
 
 async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = None, **settings: Any) -> Sent:
     """A submit that was taken by a process that then died."""
     sim.faults.script("submit", LOST)
     count = len(sim.jobs)
-    async with adapter(sim, **{"submit_timeout_s": 5, **settings}) as first:
+    async with adapter(sim, **{"submit_timeout_s": 5.0, **settings}) as first:
         return await crashed(first, given or job(), Told(webhook), lambda: len(sim.jobs) > count)
 
 
@@ -175,7 +174,7 @@ async def test_a_list_that_lags_is_read_again(sim: Simulator) -> None:
     """The job turns up a little later."""
     sim.lag_s = 0.5
     sent = await lost(sim)
-    assert stored(await found(sim, sent, reconcile_s=3)).id == sim.books.taken[0]
+    assert stored(await found(sim, sent, reconcile_s=60)).id == sim.books.taken[0]
     assert sim.books.count("GET", "/v1/predictions") > 1
 
 

@@ -14,7 +14,7 @@ from providers.base import Heard
 from providers.clock import CLOCK, Clock
 from providers.polling import Pace
 from providers.replicate import Replicate
-from tests.contract.replicate_setup import adapter, job, soon
+from tests.contract.replicate_setup import Joint, adapter, job, soon
 from tests.simulators.common import Fault, html
 from tests.simulators.replicate import Simulator
 from tests.simulators.replicate_hooks import new_secret, signed
@@ -23,14 +23,27 @@ from tests.support.linked import Door, Told, door
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    return running_replicate
 
 
 @pytest.fixture
 async def provider(sim: Simulator) -> AsyncIterator[Replicate]:
-    async with adapter(sim) as made:
+    """Over a real clock: the messages come by one, and would miss what a job was in time that is skipped."""
+    async with adapter(sim, clock=CLOCK) as made:
+        yield made
+
+
+@pytest.fixture
+def clock(sim: Simulator) -> Joint:
+    return Joint(sim)
+
+
+@pytest.fixture
+async def hasty(sim: Simulator, clock: Joint) -> AsyncIterator[Replicate]:
+    """Over a clock that skips time."""
+    async with adapter(sim, clock=clock) as made:
         yield made
 
 
@@ -148,8 +161,7 @@ async def test_a_webhook_cuts_a_wait_short(sim: Simulator, hooks: Door) -> None:
                 yield 3600.0
 
     link = Woken(hooks.url)
-    async with adapter(sim) as provider:
-        provider._pace = Never()
+    async with adapter(sim, pace=Never()) as provider:
         handle = await provider.submit(job(), link)
         assert len((await provider.wait(handle, soon(3600), link)).pictures) == 1
     assert link.slept == 1
@@ -201,21 +213,23 @@ async def test_a_message_tells_the_share_that_is_done(provider: Replicate, sim: 
     assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == Heard(id="p1", ended=False)
 
 
-async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(provider: Replicate, sim: Simulator) -> None:
+async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(
+    hasty: Replicate, sim: Simulator, clock: Joint
+) -> None:
     """Once a minute at the most, however many wrong messages come."""
 
     def asked() -> int:
         return sim.books.count("GET", "secret")
 
-    assert await provider.hear(*message(sim, GOOD))
+    assert await hasty.hear(*message(sim, GOOD))
     sim.hooks.rotate()
-    wrong = [await provider.hear(*message(sim, GOOD)) for _ in range(5)]
+    wrong = [await hasty.hear(*message(sim, GOOD)) for _ in range(5)]
     assert (wrong, asked()) == ([None] * 5, 1)
-    provider._hook._next = 0
-    heard = await asyncio.gather(*(provider.hear(*message(sim, GOOD)) for _ in range(5)))
+    clock.skipped += 60
+    heard = await asyncio.gather(*(hasty.hear(*message(sim, GOOD)) for _ in range(5)))
     assert all(heard)
     assert asked() == 2
-    strange = [await provider.hear(*message(sim, GOOD, secret=new_secret())) for _ in range(5)]
+    strange = [await hasty.hear(*message(sim, GOOD, secret=new_secret())) for _ in range(5)]
     assert (strange, asked()) == ([None] * 5, 2)
 
 
@@ -224,13 +238,15 @@ async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(provi
     [html(502), Fault(kind="truncate"), Fault(status=200, body={"key": 7}), Fault(status=404), Fault(status=429)],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
 )
-async def test_a_secret_that_cannot_be_fetched_costs_a_hint(provider: Replicate, sim: Simulator, fault: Fault) -> None:
+async def test_a_secret_that_cannot_be_fetched_costs_a_hint(
+    hasty: Replicate, sim: Simulator, clock: Joint, fault: Fault
+) -> None:
     """Nothing is raised, the question is not repeated at once, and later it is."""
     sim.faults.script("result", fault)
-    assert [await provider.hear(*message(sim, GOOD)) for _ in range(3)] == [None] * 3
+    assert [await hasty.hear(*message(sim, GOOD)) for _ in range(3)] == [None] * 3
     assert sim.books.count("GET", "secret") == 1
-    provider._hook._next = 0
-    assert await provider.hear(*message(sim, GOOD))
+    clock.skipped += 60
+    assert await hasty.hear(*message(sim, GOOD))
 
 
 async def test_without_a_key_nothing_is_heard(sim: Simulator) -> None:

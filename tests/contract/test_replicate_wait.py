@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -11,7 +12,7 @@ from typing_extensions import override
 from providers.base import Blocked, Expired, Failed, Handle, ProviderError, Upstream
 from providers.polling import Pace
 from providers.replicate import Replicate
-from tests.contract.replicate_setup import UPSTREAM, adapter, job, soon
+from tests.contract.replicate_setup import UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, size
 from tests.simulators.replicate import USD_PER_SECOND, Simulator
 from tests.support.fake_cog import until
@@ -19,14 +20,19 @@ from tests.support.linked import Told, bill, stored
 
 
 @pytest.fixture
-def sim() -> Iterator[Simulator]:
-    with Simulator().running() as running:
-        yield running
+def sim(running_replicate: Simulator) -> Simulator:
+    running_replicate.reset()
+    return running_replicate
 
 
 @pytest.fixture
-async def provider(sim: Simulator) -> AsyncIterator[Replicate]:
-    async with adapter(sim) as made:
+def clock(sim: Simulator) -> Joint:
+    return Joint(sim)
+
+
+@pytest.fixture
+async def provider(sim: Simulator, clock: Joint) -> AsyncIterator[Replicate]:
+    async with adapter(sim, clock=clock) as made:
         yield made
 
 
@@ -98,12 +104,14 @@ async def test_a_job_that_was_stopped_before_it_began_is_free(provider: Replicat
     assert bill(caught.value) == (0, False)
 
 
-async def test_a_job_that_is_stopped_at_the_deadline_tells_its_bill(provider: Replicate, sim: Simulator) -> None:
+async def test_a_job_that_is_stopped_at_the_deadline_tells_its_bill(
+    provider: Replicate, sim: Simulator, clock: Joint
+) -> None:
     """The seconds until then are paid."""
     sim.faults.script("job", Fault(kind="job", word="stuck"))
     handle = await provider.submit(job())
     with pytest.raises(Expired) as caught:
-        await provider.wait(handle, soon(0.3))
+        await provider.wait(handle, clock.after(0.3))
     assert caught.value.cost
     assert caught.value.cost == pytest.approx(sim.books.bills[handle.id] * 1_000_000, abs=2)
 
@@ -116,35 +124,34 @@ class Hours(Pace):
         return iter([3600.0 if age else 0.05, *[3600.0] * 9])
 
 
-async def test_who_comes_back_looks_at_once(sim: Simulator) -> None:
+async def test_who_comes_back_looks_at_once(sim: Simulator, clock: Joint) -> None:
     """A job that was submitted long ago has probably ended."""
     async with adapter(sim) as first:
         handle = await first.submit(job())
     old = Handle(provider=handle.provider, id=handle.id, data={**handle.data, "at": f"{time.time() - 60:.3f}"})
-    async with adapter(sim) as second:
-        second._pace = Hours()
+    async with adapter(sim, clock=clock, pace=Hours(clock)) as second:
         await until(lambda: sim.jobs[handle.id].status == "succeeded")
-        assert len((await second.wait(old, soon())).pictures) == 1
+        assert len((await second.wait(old, clock.after(10))).pictures) == 1
     assert sim.books.count("POST", "cancel") == 0
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
-async def test_after_a_cancel_the_wait_tells_the_truth(sim: Simulator, elsewhere: bool) -> None:
+async def test_after_a_cancel_the_wait_tells_the_truth(sim: Simulator, clock: Joint, elsewhere: bool) -> None:
     """What ran is paid, what was done is a result; one look tells it, with the pace of jobs that take an hour."""
     sim.run_s = 60
-    async with adapter(sim) as first, adapter(sim) as other:
-        first._pace = other._pace = Hours()
+    hours: dict[str, Any] = {"clock": clock, "pace": Hours(clock)}
+    async with adapter(sim, **hours) as first, adapter(sim, **hours) as other:
         later = other if elsewhere else first
         running = await first.submit(job())
         await until(lambda: sim.jobs[running.id].status == "processing")
         await first.cancel(running)
         with pytest.raises(Failed, match="canceled") as caught:
-            await later.wait(stored(running), soon())
+            await later.wait(stored(running), clock.after(10))
         sim.run_s = 0.01
         done = await first.submit(job())
         await until(lambda: sim.jobs[done.id].status == "succeeded")
         await later.cancel(stored(done))
-        outcome = await later.wait(stored(done), soon())
+        outcome = await later.wait(stored(done), clock.after(10))
 
     cost = round(sim.books.bills[running.id] * 1_000_000)
     assert bill(caught.value) == (cost, cost > 0)

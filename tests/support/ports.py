@@ -16,8 +16,8 @@ for _ in range(os.getpid() * 97 % (_LAST - _FIRST)):
 def listener(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A socket that listens, on a free port where none is given.
 
-    Servers write an answer in two pieces. Without the option the second waits until the client confirms the first, which
-    takes 40 ms; uvloop sets it by itself, asyncio does not for a socket that is handed in.
+    Servers write an answer in two pieces. Without the option the second waits until the client confirms the first,
+    for 40 ms; uvloop sets it by itself, asyncio does not for a socket that is handed in.
     """
     made = socket.create_server((host, port))
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
