@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from normalization.values import Image
 from providers.base import Expired, Handle, Job, Sent, Unknown, Upstream
-from tests.contract.replicate_setup import IMAGE, UPSTREAM, adapter, job, soon
+from tests.contract.replicate_setup import IMAGE, UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.replicate import TOKEN, Simulator
 from tests.support.linked import Refused, Told, bill, crashed, stored
@@ -86,13 +85,15 @@ async def test_where_it_cannot_be_written_down_nothing_is_sent(sim: Simulator) -
 async def test_what_takes_too_long_to_write_down_is_not_sent(sim: Simulator) -> None:
     """After its deadline nobody waits for the job: it surely cost nothing."""
 
+    clock = Joint(sim)
+
     class Slow(Told):
         async def sending(self, data: Any) -> None:
-            await asyncio.sleep(0.1)
+            await clock.sleep(20)
 
-    async with adapter(sim) as provider:
+    async with adapter(sim, clock=clock) as provider:
         with pytest.raises(Expired) as caught:
-            await provider.submit(job(seconds=0.05), Slow())
+            await provider.submit(job(seconds=10), Slow())
         assert bill(caught.value)[1] is False
         past = Told()
         with pytest.raises(Expired):
