@@ -7,7 +7,7 @@ import pytest
 from gateway.config import SHIPPED, Config, load
 from tests.support.paths import COFFEE
 
-pytest_plugins = ["tests.support.gateways"]
+pytest_plugins = ["tests.support.gateways", "tests.support.databases"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

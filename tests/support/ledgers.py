@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,24 @@ from gateway.jobs.ledger import Ledger
 from gateway.jobs.placed import Rules
 from gateway.jobs.records import AttemptRow, Making, Order
 from gateway.opening import open_ledger
+from gateway.settings import GatewaySettings
 from providers.base import Upstream
+from tests.support.databases import put_ledger
 
 
 @asynccontextmanager
 async def ledger(folder: Path, url: str | None = None, **settings: Any) -> AsyncIterator[Ledger]:
     """One process's ledger, in a folder or at an address."""
     changed = {"lease_s": 1.0, **settings, "ledger_url": None if url is None else SecretStr(url)}
-    async with open_ledger(load(SHIPPED, {}).gateway.model_copy(update=changed), folder) as opened:
+    if url is None:
+        put_ledger(folder)
+    async with open_ledger(_shipped().model_copy(update=changed), folder) as opened:
         yield opened
+
+
+@cache
+def _shipped() -> GatewaySettings:
+    return load(SHIPPED, {}).gateway
 
 
 def order(**given: Any) -> Order:

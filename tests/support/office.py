@@ -22,6 +22,7 @@ from gateway.webhooks.postman import AT_ONCE, Postman
 from gateway.webhooks.secret import Secrets
 from providers.download import strangers_client
 from providers.guard import Guard
+from tests.support.databases import put_ledger
 
 SECRETS = Secrets(bytes(range(32)))
 
@@ -29,6 +30,8 @@ SECRETS = Secrets(bytes(range(32)))
 @asynccontextmanager
 async def opened(url: str | None, folder: Path) -> AsyncIterator[Database]:
     """The database as a process has it: its own connections."""
+    if url is None:
+        put_ledger(folder)
     writer = open_engine(url, folder, writes=True)
     await asyncio.to_thread(migrate, writer)
     database = Database(writer, open_engine(url, folder, writes=False))
@@ -73,8 +76,9 @@ async def rows(database: Database) -> list[Any]:
 
 
 async def hurry(database: Database, **values: Any) -> None:
-    """Let the time come at which the waiting messages are tried again."""
-    due = update(DELIVERIES).where(DELIVERIES.c.state == "pending").values(next_at=0.0, **values)
+    """Let the time come at which the waiting messages are tried again. What came of their last try is forgotten: what
+    stands there afterwards is the next one's."""
+    due = update(DELIVERIES).where(DELIVERIES.c.state == "pending").values(next_at=0.0, answer=None, **values)
     await database.write(lambda connection: connection.execute(due))
 
 
