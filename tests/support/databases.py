@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +24,10 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Postgres) -> str:
+def postgres_url(postgres_server: Postgres) -> Iterator[str]:
     """The address of a new database in it, without anything."""
-    return postgres_server.fresh(f"t_{secrets.token_hex(6)}")
+    with _database(postgres_server, "template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -39,14 +41,25 @@ def _postgres_ledger(postgres_server: Postgres) -> str:
 
 
 @pytest.fixture
-def postgres_ledger(postgres_server: Postgres, _postgres_ledger: str) -> str:
+def postgres_ledger(postgres_server: Postgres, _postgres_ledger: str) -> Iterator[str]:
     """The address of a new, empty ledger in it."""
+    with _database(postgres_server, _postgres_ledger) as url:
+        yield url
+
+
+@contextmanager
+def _database(server: Postgres, like: str) -> Iterator[str]:
+    """A database like another one, for one test: a few hundred of them would keep the disk busy at the end."""
     import psycopg
 
     name = f"t_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_postgres_ledger}"')
-    return f"{postgres_server.url.rpartition('/')[0]}/{name}"
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
+    try:
+        yield f"{server.url.rpartition('/')[0]}/{name}"
+    finally:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def put_ledger(folder: Path) -> None:
