@@ -1,17 +1,15 @@
-"""Databases for tests: one Postgres for the whole session, and empty ledgers that need no migration any more."""
+"""One Postgres for the whole session, with a database of its own for each test."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from gateway.database.engine import FILE, open_engine
+from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from tests.support.postgres import Postgres, postgres
 
@@ -60,20 +58,3 @@ def _database(server: Postgres, like: str) -> Iterator[str]:
     finally:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def put_ledger(folder: Path) -> None:
-    """Put an empty ledger into a data folder that has none: migrating one takes longer than most tests of it."""
-    file = folder / FILE
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_ledger())
-
-
-@cache
-def _ledger() -> bytes:
-    with TemporaryDirectory() as name:
-        engine = open_engine(None, Path(name), writes=True)
-        migrate(engine)
-        engine.dispose()
-        return (Path(name) / FILE).read_bytes()

@@ -22,7 +22,7 @@ from gateway.webhooks.postman import AT_ONCE, Postman
 from gateway.webhooks.secret import Secrets
 from providers.download import strangers_client
 from providers.guard import Guard
-from tests.support.databases import put_ledger
+from tests.support.ledgers import put_ledger
 
 SECRETS = Secrets(bytes(range(32)))
 # Nothing is measured with it: on a busy machine two hundred messages take their time.
