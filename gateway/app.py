@@ -61,6 +61,7 @@ from gateway.webhooks.postman import AT_ONCE, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
 from providers.base import Provider
+from providers.clock import CLOCK
 from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
 
@@ -144,7 +145,9 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = Learning()
         executor = Executor(
-            calls=Calls(providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s),
+            calls=Calls(
+                providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s, clock=CLOCK
+            ),
             imaging=imaging,
             breakers=breakers,
             learning=learning,

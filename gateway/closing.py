@@ -58,7 +58,7 @@ class Closing:
 
     def _begin(self) -> None:
         if self._began is None:
-            self._began = self._loop.time()
+            self._began = self._jobs.clock.now()
             self._jobs.leaving.set()
             # Handlers that wait for a job are sent away then: the server waits for them.
             self._loop.call_later(_FINISH * self._grace_s, self._jobs.let_go.set)

@@ -9,6 +9,7 @@ from tests.support.paths import COFFEE
 pytest_plugins = [
     "tests.support.tiers",
     "tests.support.gateways",
+    "tests.support.databases",
     "tests.contract.fal_setup",
     "tests.contract.replicate_setup",
 ]

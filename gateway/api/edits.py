@@ -71,7 +71,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     if begun.order.mode == "background":
         return await accepted(request, state, begun.order, placed)
     caller = Caller(request, state.jobs, placed)
-    until = asyncio.get_running_loop().time() + begun.deadline_s + _END_S
+    until = state.jobs.clock.now() + begun.deadline_s + _END_S
     if begun.stream:
         return Events(
             _events(state, caller, placed, delivery, until, links),

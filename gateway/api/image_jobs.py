@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 
@@ -59,7 +58,7 @@ async def cancel_job(request: Request) -> Response:
     row = await _own(request, state)
     if not row.ended:
         try:
-            await state.jobs.cancel(row.order.id, asyncio.get_running_loop().time() + _CANCEL_S)
+            await state.jobs.cancel(row.order.id, state.jobs.clock.now() + _CANCEL_S)
         except LedgerDown:
             raise failures.unreadable() from None
         except failures.UNDONE as error:

@@ -37,7 +37,7 @@ def follow(request: Request, state: State, job: str) -> Events:
 
 async def wait_for_end(request: Request, state: State, job: str, seconds: float) -> bool:
     """Wait for a job's end: so long at most, no longer than this process serves; false once the client has left."""
-    until = asyncio.get_running_loop().time() + seconds
+    until = state.jobs.clock.now() + seconds
     leaving = asyncio.create_task(disconnected(request))
     waits = [leaving, asyncio.create_task(state.jobs.ended(job, until)), asyncio.create_task(_away(state, job).wait())]
     try:

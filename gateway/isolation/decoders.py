@@ -43,10 +43,12 @@ class Decoders:
 
     A decoder is replaced after a number of pictures or seconds, when it takes too long, and when it dies. One that dies
     under a picture may have been killed for another reason: the picture is given to one more, and then refused.
+    `program` is what a decoder runs, with the folder of our modules as its first argument.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, *, program: str = _START) -> None:
         self._bounds = bounds
+        self._program = program
         self._lock = threading.Lock()
         self._idle: list[_Decoder] = []
         self._busy: set[_Decoder] = set()
@@ -113,7 +115,7 @@ class Decoders:
                 return decoder
         if decoder is not None:
             decoder.end()
-        decoder = _Decoder(self._bounds)
+        decoder = _Decoder(self._bounds, self._program)
         with self._lock:
             self._busy.add(decoder)
             closed = self._closed
@@ -137,7 +139,7 @@ class _Starved(Exception):
 class _Decoder:
     """One process and the link to it."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, program: str) -> None:
         self._bounds = bounds
         self._asked = 0
         self._began = time.monotonic()
@@ -147,7 +149,7 @@ class _Decoder:
         try:
             with theirs:
                 self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
-                    [sys.executable, "-I", "-c", _START, _ROOT, *map(str, given)],
+                    [sys.executable, "-I", "-c", program, _ROOT, *map(str, given)],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

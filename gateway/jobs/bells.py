@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+
+from providers.clock import Clock
 
 # One that comes before anybody waits is remembered, for a while.
 _REMEMBERED = 16_384
@@ -34,19 +35,23 @@ class Bells:
         if ended or news:
             bell.event.set()
 
-    async def sleep(self, attempt: str, seconds: float) -> None:
-        """Wait so long, or until it rings."""
+    async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
+        """Wait so long by this clock, or until it rings."""
         bell = self._of(attempt)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(bell.event.wait(), seconds)
+        waits = {asyncio.ensure_future(bell.event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
         bell.event.clear()
 
-    async def heard(self, attempt: str, seconds: float) -> str | None:
+    async def heard(self, attempt: str, seconds: float, clock: Clock) -> str | None:
         """Wait until the provider's id of the job is known; None where that does not come in time."""
-        until = asyncio.get_running_loop().time() + seconds
+        until = clock.now() + seconds
         bell = self._of(attempt)
-        while bell.name is None and (left := until - asyncio.get_running_loop().time()) > 0:
-            await self.sleep(attempt, left)
+        while bell.name is None and (left := until - clock.now()) > 0:
+            await self.sleep(attempt, left, clock)
         return bell.name
 
     def forget(self, attempt: str) -> None:

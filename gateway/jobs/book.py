@@ -13,6 +13,7 @@ from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import Ledger, LedgerDown
 from gateway.jobs.records import AttemptRow, Order
 from providers.base import Handle
+from providers.clock import CLOCK, Clock
 
 _LOOK_S = 1.0
 
@@ -35,6 +36,7 @@ class Book(Journal):
         address: Address,
         moved: Callable[[], None],
         overdue: Callable[[], None],
+        clock: Clock = CLOCK,
     ) -> None:
         self.sent = False
         """Whether anything may have been bought for this job."""
@@ -49,6 +51,7 @@ class Book(Journal):
         self._address = address
         self._moved = moved
         self._overdue = overdue
+        self._clock = clock
         self._shares: dict[int, float] = {}
 
     def close(self) -> None:
@@ -105,8 +108,8 @@ class Book(Journal):
         return self._address(attempt.provider, attempt.id)
 
     @override
-    async def sleep(self, attempt: str, seconds: float) -> None:
-        await self._bells.sleep(attempt, seconds)
+    async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
+        await self._bells.sleep(attempt, seconds, clock)
 
     @override
     async def others(self, attempt: AttemptRow) -> frozenset[str]:
@@ -118,9 +121,9 @@ class Book(Journal):
 
     @override
     async def heard(self, attempt: str, seconds: float) -> str | None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if (name := await self._bells.heard(attempt, min(_LOOK_S, left))) is not None:
+        until = self._clock.now() + seconds
+        while (left := until - self._clock.now()) > 0:
+            if (name := await self._bells.heard(attempt, min(_LOOK_S, left), self._clock)) is not None:
                 return name
             # The webhook may have come to another process.
             with contextlib.suppress(LedgerDown):

@@ -12,6 +12,7 @@ from gateway.jobs.ledger import Claimed, LedgerDown
 from gateway.jobs.records import AttemptRow
 from normalization.values import Value
 from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Sent, Unfinished, Unknown
+from providers.clock import CLOCK, Clock
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
 _SEEN_S = 15.0
@@ -36,17 +37,18 @@ class Calls:
     """Makes calls at providers.
 
     An attempt is given `attempt_timeout` seconds. A job that cannot be cancelled, and is paid for, is waited for
-    `late` seconds beyond: nobody may wait for it any more, and its picture is kept.
+    `late` seconds beyond: nobody may wait for it any more, and its picture is kept. Deadlines are readings of `clock`.
     """
 
     providers: Mapping[str, Provider]
     attempt_timeout: float
     late: float
+    clock: Clock = CLOCK
 
     async def make(
         self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal
     ) -> Outcome:
-        """Submit, and wait for the end. `deadline` is of the event loop's clock.
+        """Submit, and wait for the end.
 
         Cancelling it cancels the job upstream, unless the journal is leaving: then it stays for another process.
         Raises ProviderError, Cancelled, LedgerDown and Superseded.
@@ -65,7 +67,7 @@ class Calls:
         self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal
     ) -> Outcome:
         provider = self.providers[attempt.provider]
-        limit = min(deadline, _now() + self.attempt_timeout)
+        limit = min(deadline, self.clock.now() + self.attempt_timeout)
         job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit)
         link = CallLink(journal, attempt)
         handle, cancelled = await self._submit(provider, job, link, journal)
@@ -90,7 +92,7 @@ class Calls:
                 raise Failed(message, unbilled=True)
             handle = await self._noted(provider, attempt, handle, journal)
         link = CallLink(journal, attempt)
-        deadline = _now() + max(left, _LEAST_S)
+        deadline = self.clock.now() + max(left, _LEAST_S)
         return await self._wait(provider, handle, (deadline, deadline), link, journal)
 
     async def _submit(self, provider: Provider, job: Job, link: CallLink, journal: Journal) -> tuple[Handle, bool]:
@@ -161,9 +163,9 @@ class Calls:
         try:
             for limit in dict.fromkeys(limits):
                 with contextlib.suppress(Unfinished):
-                    return await _insist(provider, handle, limit, link)
+                    return await self._insist(provider, handle, limit, link)
             journal.overdue()
-            return await _insist(provider, handle, _now() + self.late, link)
+            return await self._insist(provider, handle, self.clock.now() + self.late, link)
         except asyncio.CancelledError:
             return await self._interrupted(provider, handle, link, journal)
 
@@ -173,22 +175,21 @@ class Calls:
             raise asyncio.CancelledError
         try:
             await provider.cancel(handle)
-            return await provider.wait(handle, _now() + _SEEN_S, link)
+            return await provider.wait(handle, self.clock.now() + _SEEN_S, link)
         except ProviderError as error:
             raise Cancelled(error) from None
 
-
-async def _insist(provider: Provider, handle: Handle, limit: float, link: CallLink) -> Outcome:
-    """Wait for a job, and for a picture that cannot be fetched at the moment. Raises Unfinished at `limit`."""
-    pause = _PAUSE_S
-    while True:
-        try:
-            return await provider.wait(handle, limit, link)
-        except Unfinished:
-            if _now() + pause >= limit:
-                raise
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+    async def _insist(self, provider: Provider, handle: Handle, limit: float, link: CallLink) -> Outcome:
+        """Wait for a job, and for a picture that cannot be fetched at the moment. Raises Unfinished at `limit`."""
+        pause = _PAUSE_S
+        while True:
+            try:
+                return await provider.wait(handle, limit, link)
+            except Unfinished:
+                if self.clock.now() + pause >= limit:
+                    raise
+            await self.clock.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _texts(value: Value) -> Iterator[str]:
@@ -202,7 +203,3 @@ def _texts(value: Value) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

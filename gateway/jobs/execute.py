@@ -28,6 +28,7 @@ from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Value
 from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
+from providers.clock import Clock
 from providers.ids import token_hex
 
 T = TypeVar("T")
@@ -109,10 +110,15 @@ class Executor:
     load: Callable[[Json], Awaitable[Picture | None]]
     max_duplicate: int | None = None
 
+    @property
+    def clock(self) -> Clock:
+        """The clock of everything that waits for a job, here and at the providers."""
+        return self.calls.clock
+
     async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: Journal) -> Finished:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
 
-        `deadline` is of the event loop's clock. Raises AllFailed when there is not one picture, Cancelled where it was
+        `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, Cancelled where it was
         cancelled before, LedgerDown where nothing could be written down and so nothing was bought, Exceeded where the
         caller's key may not have it.
         """
@@ -124,7 +130,8 @@ class Executor:
             if progress.attempts and calls != len(candidates[0].plan.calls):
                 continue  # its calls are not the ones that are missing
             missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
-            if not missing or progress.halt or progress.cancelled or (progress.attempts and _now() >= deadline):
+            late = progress.attempts and self.clock.now() >= deadline
+            if not missing or progress.halt or progress.cancelled or late:
                 break
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
@@ -166,7 +173,7 @@ class Executor:
             try:
                 return await self.load(kept)
             except StoreFailed:
-                await asyncio.sleep(_STORE_S)
+                await self.clock.sleep(_STORE_S)
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
         """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
@@ -186,7 +193,7 @@ class Executor:
         """One call, from its submit to the finished picture; what came of it is written into `progress`."""
         route, plan = candidate.route, candidate.plan
         attempt = _attempt(job, candidate, number)
-        began = _now()
+        began = self.clock.now()
         try:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
                 making = self.calls.make(attempt, plan.calls[number], deadline, journal)
@@ -199,11 +206,11 @@ class Executor:
             return
         except _Ended:
             return
-        metrics.ATTEMPT_SECONDS.labels(route.provider, route.name).observe(_now() - began)
+        metrics.ATTEMPT_SECONDS.labels(route.provider, route.name).observe(self.clock.now() - began)
         self.learning.learn(
             candidate.model,
             route.name,
-            latency=_now() - began,
+            latency=self.clock.now() - began,
             observed=outcome.seconds,
             expected=candidate.cost.seconds,
         )
@@ -373,7 +380,3 @@ def upstream(route: Route) -> Upstream:
 def _told(error: ProviderError) -> str:
     """What the caller may read of an error. Trouble with our account is ours: only the log has the provider's text."""
     return "our key or account cannot be used there" if isinstance(error, Unusable) else error.message
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -32,6 +32,7 @@ from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from providers.base import Heard, Provider, Unknown
+from providers.clock import Clock
 
 # A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
@@ -92,6 +93,11 @@ class Jobs:
         self._live: dict[str, Job] = {}
 
     @property
+    def clock(self) -> Clock:
+        """The clock of everything that waits for a job."""
+        return self._executor.clock
+
+    @property
     def providers(self) -> Mapping[str, Provider]:
         return self._executor.calls.providers
 
@@ -111,7 +117,7 @@ class Jobs:
             found = await self.ledger.accept(order)
         if found is not None:
             return await self._join(order, found)
-        deadline = _now() + max(0.0, order.deadline_at - time.time())
+        deadline = self.clock.now() + max(0.0, order.deadline_at - time.time())
         job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
         job.callers += order.mode != "background"
         return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
@@ -135,7 +141,7 @@ class Jobs:
 
     async def _match(self, order: Order, retry: int) -> JobRow | None:
         """The job that a repeated call joins; None once all callers of jobs like it are known to be alive."""
-        began = asyncio.get_running_loop().time()
+        began = self.clock.now()
         beats = await self.ledger.processes.beats()
         while True:
             matches = await self.ledger.match(order, retry)
@@ -143,11 +149,11 @@ class Jobs:
                 return matches.joined
             now = await self.ledger.processes.beats()
             others = matches.waiting - {self.ledger.process}
-            waited = asyncio.get_running_loop().time() - began
+            waited = self.clock.now() - began
             # One that has renewed its lease since is alive; one whose lease has lapsed is not among them any more.
             if waited >= _ALIVE_S and all(now.get(other, 0) > beats.get(other, 0) for other in others):
                 return None
-            await asyncio.sleep(_FIRST_LOOK_S)
+            await self.clock.sleep(_FIRST_LOOK_S)
 
     def _begin(self, order: Order, work: Callable[[Book], Coroutine[Any, Any, Finished]]) -> Job:
         job = Job(order=order)
@@ -158,6 +164,7 @@ class Jobs:
             address=self._address,
             moved=lambda: self._moved(job),
             overdue=job.overdue.set,
+            clock=self.clock,
         )
         job.task = asyncio.create_task(self._run(job, work(job.book)))
         self._live[order.id] = job
@@ -206,8 +213,8 @@ class Jobs:
 
     def _moved(self, job: Job) -> None:
         job.move()
-        if time.monotonic() - job.written_at >= _PROGRESS_S and job.book.share:
-            job.written_at = time.monotonic()
+        if self.clock.now() - job.written_at >= _PROGRESS_S and job.book.share:
+            job.written_at = self.clock.now()
             share = round(job.book.share, 3)
             tell = messages(job.order, "progress", state="in_progress", progress=share)
             self.ledger.progressed(job.order.id, share, tell)
@@ -248,13 +255,13 @@ class Jobs:
     async def wait(self, id: str, until: float) -> Finished:  # noqa: A002 - a job's id
         """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
 
-        `until` is of the event loop's clock. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
+        `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
         LedgerDown, Exceeded), StillGoing at `until`, ResultGone, and StoreFailed.
         """
         pause = _FIRST_LOOK_S
         while True:
             if (job := self._live.get(id)) is not None:
-                await _first(job.task, job.overdue, until)
+                await _first(job.task, job.overdue, until - self.clock.now())
                 if not job.task.done():
                     raise StillGoing(await self._so_far(id))
                 if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
@@ -265,9 +272,9 @@ class Jobs:
                 row = await self.ledger.read(id)
             if row is not None and row.ended:
                 return await self.load(row)
-            if _now() >= until:
+            if self.clock.now() >= until:
                 raise StillGoing(await self._so_far(id))
-            await asyncio.sleep(min(pause, max(0.0, until - _now())))
+            await self.clock.sleep(min(pause, max(0.0, until - self.clock.now())))
             pause = min(_LAST_LOOK_S, 2 * pause)
 
     async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
@@ -283,14 +290,14 @@ class Jobs:
     async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Wait until a job has ended, or until `until`. Raises LedgerDown."""
         pause = _FIRST_LOOK_S
-        while (left := until - _now()) > 0:
+        while (left := until - self.clock.now()) > 0:
             if (job := self._live.get(id)) is not None:
                 await asyncio.wait({job.task}, timeout=left)
                 continue
             row = await self.ledger.read(id)
             if row is None or row.ended:
                 return
-            await asyncio.sleep(min(pause, left))
+            await self.clock.sleep(min(pause, left))
             pause = min(_LAST_LOOK_S, 2 * pause)
 
     async def load(self, row: JobRow) -> Finished:
@@ -340,7 +347,7 @@ class Jobs:
             await self.ended(id, until)
         else:
             job.cancel()
-            await asyncio.wait({job.task}, timeout=max(0.0, until - _now()))
+            await asyncio.wait({job.task}, timeout=max(0.0, until - self.clock.now()))
 
     def _may_cancel(self, going: Iterable[str]) -> bool:
         """Whether anything would come of it: not where all that goes on is at providers that cannot."""
@@ -395,12 +402,12 @@ def _result(finished: Finished) -> Json:
     }
 
 
-async def _first(task: asyncio.Task[Finished], overdue: asyncio.Event, until: float) -> None:
-    """Wait for a job's end, or until it is known to come too late."""
+async def _first(task: asyncio.Task[Finished], overdue: asyncio.Event, seconds: float) -> None:
+    """Wait for a job's end, or until it is known to come too late; so many seconds at most."""
     late = asyncio.ensure_future(overdue.wait())
     try:
         wanted: set[asyncio.Future[Any]] = {task, late}
-        await asyncio.wait(wanted, timeout=max(0.0, until - _now()), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(wanted, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
     finally:
         late.cancel()
 
@@ -411,7 +418,3 @@ def _count_resumed(task: asyncio.Task[Finished]) -> None:
     error = task.exception()
     lost = isinstance(error, AllFailed) and any(isinstance(cause, Unknown) for cause in error.causes)
     metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -40,9 +39,9 @@ class Journal:
         """The address at which a provider may report of an attempt; None where we cannot be reached."""
         return None
 
-    async def sleep(self, attempt: str, seconds: float) -> None:
-        """Wait; a webhook cuts it short."""
-        await asyncio.sleep(seconds)
+    async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
+        """Wait by this clock; a webhook cuts it short."""
+        await clock.sleep(seconds)
 
     async def others(self, attempt: AttemptRow) -> frozenset[str]:
         """The ids of the jobs at an attempt's provider that are known to be other attempts'."""
@@ -95,4 +94,4 @@ class CallLink(Link):
 
     @override
     async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
-        await self._journal.sleep(self.attempt.id, seconds)
+        await self._journal.sleep(self.attempt.id, seconds, clock)

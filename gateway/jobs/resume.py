@@ -27,14 +27,14 @@ class Keeper:
         beaten = -beat
         while True:
             try:
-                if _now() - beaten >= beat:
+                if self._jobs.clock.now() - beaten >= beat:
                     await self._jobs.ledger.processes.beat()
-                    beaten = _now()
+                    beaten = self._jobs.clock.now()
                     await self.take_orphans()
                 await self._hear_of_cancels()
             except LedgerDown as error:
                 event("ledger.unreachable", logging.WARNING, error=str(error))
-            await asyncio.sleep(min(_HEAR_S, beat))
+            await self._jobs.clock.sleep(min(_HEAR_S, beat))
 
     async def take_orphans(self) -> None:
         """Go on with the jobs of processes that are gone. Raises LedgerDown."""
@@ -44,31 +44,24 @@ class Keeper:
             self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
 
     async def close(self, until: float, last: float) -> None:
-        """End: let jobs finish until `until`, then leave them to others, by `last` (event loop's clock).
+        """End: let jobs finish until `until`, then leave them to others, by `last` (of the jobs' clock).
 
         What lives in a connection of this process is cancelled; what a provider has is not.
         """
         self._jobs.leaving.set()
-        await _wait(self._tasks(), until)
+        await self._wait(until)
         self._jobs.let_go.set()
         for job in self._jobs.going():
             job.book.leaving = True
             job.task.cancel()
-        await _wait(self._tasks(), last)
+        await self._wait(last)
 
     async def _hear_of_cancels(self) -> None:
         going = [job.order.id for job in self._jobs.going()]
         for name in await self._jobs.ledger.cancels(going) if going else ():
             self._jobs.stop(name)
 
-    def _tasks(self) -> set[asyncio.Task[object]]:
-        return {job.task for job in self._jobs.going()}
-
-
-async def _wait(tasks: set[asyncio.Task[object]], until: float) -> None:
-    if tasks:
-        await asyncio.wait(tasks, timeout=max(0.1, until - _now()))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    async def _wait(self, until: float) -> None:
+        """Wait for the jobs that go on."""
+        if tasks := {job.task for job in self._jobs.going()}:
+            await asyncio.wait(tasks, timeout=max(0.1, until - self._jobs.clock.now()))

@@ -28,15 +28,14 @@ _TRY_S = 15.0
 # An answer is read so far, and for so long, out of courtesy: only its status counts.
 _ANSWER_BYTES = 4096
 _ANSWER_S = 1.0
-# What the end of the process leaves to messages that are under way.
-_LEAVE_S = 1.0
 
 
 class Postman:
     """Delivers messages until it is cancelled. `posted` is set whenever this process has written new ones.
 
     `client` is one of `strangers_client`, with the same guard. What another process has written, or is due again, is
-    looked for every `look_s` seconds. `chance` gives random numbers from 0 to 1.
+    looked for every `look_s` seconds. The end of the process leaves `leave_s` seconds to what is under way. `chance`
+    gives random numbers from 0 to 1.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class Postman:
         *,
         posted: asyncio.Event,
         look_s: float = 2.0,
+        leave_s: float = 1.0,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
@@ -56,6 +56,7 @@ class Postman:
         self._secrets = secrets
         self._posted = posted
         self._look_s = look_s
+        self._leave_s = leave_s
         self._chance = chance
         self._under_way: dict[asyncio.Task[None], Delivery] = {}
 
@@ -91,7 +92,7 @@ class Postman:
     async def _leave(self) -> None:
         """Let what is under way come to its end; what does not is sent again by another process, under the same id."""
         if tasks := set(self._under_way):
-            await asyncio.wait(tasks, timeout=_LEAVE_S)
+            await asyncio.wait(tasks, timeout=self._leave_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

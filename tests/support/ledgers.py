@@ -4,27 +4,56 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import SecretStr
 
 from gateway.config import SHIPPED, load
+from gateway.database.engine import FILE, open_engine
+from gateway.database.migrate import migrate
 from gateway.jobs.execute import Executor
 from gateway.jobs.job import Jobs
 from gateway.jobs.ledger import Ledger
 from gateway.jobs.placed import Rules
 from gateway.jobs.records import AttemptRow, Making, Order
 from gateway.opening import open_ledger
+from gateway.settings import GatewaySettings
 from providers.base import Upstream
+
+
+def put_ledger(folder: Path) -> None:
+    """Put an empty ledger into a data folder that has none: migrating one takes longer than most tests of it."""
+    file = folder / FILE
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_ledger())
+
+
+@cache
+def _ledger() -> bytes:
+    with TemporaryDirectory() as name:
+        engine = open_engine(None, Path(name), writes=True)
+        migrate(engine)
+        engine.dispose()
+        return (Path(name) / FILE).read_bytes()
 
 
 @asynccontextmanager
 async def ledger(folder: Path, url: str | None = None, **settings: Any) -> AsyncIterator[Ledger]:
     """One process's ledger, in a folder or at an address."""
     changed = {"lease_s": 1.0, **settings, "ledger_url": None if url is None else SecretStr(url)}
-    async with open_ledger(load(SHIPPED, {}).gateway.model_copy(update=changed), folder) as opened:
+    if url is None:
+        put_ledger(folder)
+    async with open_ledger(_shipped().model_copy(update=changed), folder) as opened:
         yield opened
+
+
+@cache
+def _shipped() -> GatewaySettings:
+    return load(SHIPPED, {}).gateway
 
 
 def order(**given: Any) -> Order:

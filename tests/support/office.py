@@ -22,13 +22,18 @@ from gateway.webhooks.postman import AT_ONCE, Postman
 from gateway.webhooks.secret import Secrets
 from providers.download import strangers_client
 from providers.guard import Guard
+from tests.support.ledgers import put_ledger
 
 SECRETS = Secrets(bytes(range(32)))
+# Nothing is measured with it: on a busy machine two hundred messages take their time.
+_PATIENCE_S = 60.0
 
 
 @asynccontextmanager
 async def opened(url: str | None, folder: Path) -> AsyncIterator[Database]:
     """The database as a process has it: its own connections."""
+    if url is None:
+        put_ledger(folder)
     writer = open_engine(url, folder, writes=True)
     await asyncio.to_thread(migrate, writer)
     database = Database(writer, open_engine(url, folder, writes=False))
@@ -39,12 +44,14 @@ async def opened(url: str | None, folder: Path) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def working(database: Database, *allow: str, look_s: float = 0.5) -> AsyncIterator[asyncio.Event]:
+async def working(
+    database: Database, *allow: str, look_s: float = 0.5, leave_s: float = 1.0
+) -> AsyncIterator[asyncio.Event]:
     """A postman at work; what wakes it. `allow` are origins as the operator allows them."""
     guard = Guard(allow=frozenset(allow))
     posted = asyncio.Event()
     async with strangers_client(guard, accept="*/*", max_connections=AT_ONCE, keepalive_s=4.0) as client:
-        postman = Postman(database, client, guard, SECRETS, posted=posted, look_s=look_s)
+        postman = Postman(database, client, guard, SECRETS, posted=posted, look_s=look_s, leave_s=leave_s)
         task = asyncio.create_task(postman.run())
         try:
             yield posted
@@ -73,14 +80,15 @@ async def rows(database: Database) -> list[Any]:
 
 
 async def hurry(database: Database, **values: Any) -> None:
-    """Let the time come at which the waiting messages are tried again."""
-    due = update(DELIVERIES).where(DELIVERIES.c.state == "pending").values(next_at=0.0, **values)
+    """Let the time come at which the waiting messages are tried again. What came of their last try is forgotten: what
+    stands there afterwards is the next one's."""
+    due = update(DELIVERIES).where(DELIVERIES.c.state == "pending").values(next_at=0.0, answer=None, **values)
     await database.write(lambda connection: connection.execute(due))
 
 
 async def until_states(database: Database, *states: str, tries: int | None = None) -> list[Any]:
     """Wait until the messages are in these states, and the last was tried so often."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _PATIENCE_S
     while True:
         found = await rows(database)
         tried = all(row.answer is not None for row in found) and (tries is None or found[-1].tries == tries)
@@ -92,7 +100,7 @@ async def until_states(database: Database, *states: str, tries: int | None = Non
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is true."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -107,13 +108,9 @@ class Postgres:
     def stop(self) -> None:
         """Stop it at once: whoever is connected loses the connection."""
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(3)
-            except subprocess.TimeoutExpired:
-                # It waits for its clients to leave; SIGINT makes it send them away.
-                self._process.send_signal(2)
-                self._process.wait(10)
+            # After SIGTERM it would wait for its clients to leave; SIGINT makes it send them away.
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(20)
             self._process = None
 
     def _run(self, name: str, *arguments: str) -> None:

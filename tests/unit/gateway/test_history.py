@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.__main__ import main
 from gateway.jobs.ledger import End, Ledger
 from gateway.jobs.records import AllFailed
 from providers.base import Failed, Handle
@@ -24,38 +28,74 @@ _NOW = datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp()
 _BEFORE = _NOW - _DAY
 
 
-def darkroom(data: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with this data folder."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+def as_process(data: Path, *arguments: str) -> Ran:
+    """Run the command with this data folder, as a process of its own."""
     plain = {name: text for name, text in os.environ.items() if not name.startswith("DARKROOM")}
-    return subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
-        env={**plain, "DARKROOM_DATA": str(data), **environ},
+        env={**plain, "DARKROOM_DATA": str(data)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 
-def printed(data: Path, *arguments: str) -> list[list[str]]:
-    """What a command that goes well prints: the words of each line."""
-    ran = darkroom(data, *arguments)
+@pytest.fixture
+def darkroom(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command with a data folder, here: a process would spend most of its time on imports."""
+
+    def run(data: Path, *arguments: str) -> Ran:
+        for name in [name for name in os.environ if name.startswith("DARKROOM")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("DARKROOM_DATA", str(data))
+        capsys.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as ended:  # argparse's way
+            status = int(ended.code or 0)
+        return Ran(status, *capsys.readouterr())
+
+    return run
+
+
+def printed(ran: Ran) -> list[list[str]]:
+    """What a command that went well printed: the words of each line."""
     assert (ran.returncode, ran.stderr) == (0, "")
     return [line.split() for line in ran.stdout.splitlines()]
 
 
-def told(data: Path, *arguments: str) -> Any:
-    """What a command that goes well prints as JSON."""
-    ran = darkroom(data, *arguments, "--json")
+def told(ran: Ran) -> Any:
+    """What a command that went well printed as JSON."""
     assert (ran.returncode, ran.stderr) == (0, "")
     return json.loads(ran.stdout)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with three jobs: `img_a` a day before `img_b`, and `img_c`, which goes on."""
-    asyncio.run(_write(tmp_path))
-    return tmp_path
+    folder = tmp_path_factory.mktemp("written")
+    asyncio.run(_write(folder))
+    return folder
+
+
+@pytest.fixture
+def data(written: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(written, tmp_path / "data")
 
 
 async def _write(folder: Path) -> None:
@@ -99,9 +139,22 @@ async def _failed(opened: Ledger) -> None:
     await opened.ended(asked, [row], End(state="failed", cost=0, error=error))
 
 
-def test_the_table(data: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(("jobs",), 0), (("costs", "--json"), 0), (("jobs", "img_x"), 1), (("jobs", "--purge"), 2)],
+    ids=["jobs", "costs", "an unknown job", "a mistake"],
+)
+def test_as_a_process(darkroom: Run, data: Path, arguments: tuple[str, ...], status: int) -> None:
+    """What the other tests call here is what `python -m gateway` does, to the letter."""
+    ran = as_process(data, *arguments)
+
+    assert ran.returncode == status
+    assert ran == darkroom(data, *arguments)
+
+
+def test_the_table(darkroom: Run, data: Path) -> None:
     """A line a job, the newest first: when, how it ended, who served it, how long it took and what it cost."""
-    head, *lines = printed(data, "jobs")
+    head, *lines = printed(darkroom(data, "jobs"))
 
     assert head[:2] == ["id", "created"]
     assert lines == [
@@ -119,14 +172,14 @@ def test_the_table(data: Path) -> None:
         (("--provider", "replicate", "--key", "key_one"), ["img_a"]),
     ],
 )
-def test_filters(data: Path, arguments: tuple[str, ...], found: list[str]) -> None:
+def test_filters(darkroom: Run, data: Path, arguments: tuple[str, ...], found: list[str]) -> None:
     """Each filter leaves what it names."""
-    page = told(data, "jobs", *arguments)
+    page = told(darkroom(data, "jobs", *arguments, "--json"))
     assert [entry["id"] for entry in page["data"]] == found
     assert page["has_more"] is ("--limit" in arguments)
 
 
-def test_one_job(data: Path) -> None:
+def test_one_job(darkroom: Run, data: Path) -> None:
     """Everything about one job: what was asked, each attempt, what was billed and what is only estimated."""
     text = darkroom(data, "jobs", "img_a").stdout
     lines = [line.split() for line in text.splitlines()]
@@ -141,23 +194,23 @@ def test_one_job(data: Path) -> None:
     assert "all_providers_failed: No provider gave a picture: out of memory." in darkroom(data, "jobs", "img_b").stdout
 
 
-def test_one_job_as_json(data: Path) -> None:
+def test_one_job_as_json(darkroom: Run, data: Path) -> None:
     """For scripts it is what the API tells."""
-    found = told(data, "jobs", "img_a")
+    found = told(darkroom(data, "jobs", "img_a", "--json"))
 
     assert (found["object"], found["status"], found["cost"]) == ("request", "completed", 0.032345)
     assert [attempt["cost"] for attempt in found["attempts"]] == [0.02, 0.012345]
     assert found["parameters"] == {"params": {"prompt": "a cup"}}
 
 
-def test_an_unknown_job(data: Path) -> None:
+def test_an_unknown_job(darkroom: Run, data: Path) -> None:
     """It is said, and the status is 1."""
     ran = darkroom(data, "jobs", "img_x")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "no job 'img_x'" in ran.stderr
 
 
-def test_costs(data: Path) -> None:
+def test_costs(darkroom: Run, data: Path) -> None:
     """By provider the dearest first, by day in order; with what is only estimated, what was lost, and the sum."""
     by_provider = [
         ["fal", "3", "3", "0.020000", "0.020000", "0.020000"],
@@ -169,24 +222,24 @@ def test_costs(data: Path) -> None:
         ["2026-03-02", "2", "2", "0.000000", "0.000000", "0.000000"],
         ["all", "4", "0.032345", "0.020000", "0.020000"],
     ]
-    assert printed(data, "costs")[2:] == by_provider
-    assert printed(data, "costs", "--by", "day")[2:] == by_day
-    assert [row["key"] for row in told(data, "costs", "--by", "key")["data"]] == ["key_one", ""]
+    assert printed(darkroom(data, "costs"))[2:] == by_provider
+    assert printed(darkroom(data, "costs", "--by", "day"))[2:] == by_day
+    assert [row["key"] for row in told(darkroom(data, "costs", "--by", "key", "--json"))["data"]] == ["key_one", ""]
 
 
-def test_purge(data: Path) -> None:
+def test_purge(darkroom: Run, data: Path) -> None:
     """Everything that has ended is forgotten with --before 0s; a job that goes on stays, and so do younger ones."""
-    years = printed(data, "jobs", "--purge", "--before", "2000w")
-    purged = printed(data, "jobs", "--purge", "--before", "0s")
+    years = printed(darkroom(data, "jobs", "--purge", "--before", "2000w"))
+    purged = printed(darkroom(data, "jobs", "--purge", "--before", "0s"))
 
     assert years[0][:2] == ["0", "jobs"]
     assert purged[0][:2] == ["2", "jobs"]
-    assert [entry["id"] for entry in told(data, "jobs")["data"]] == ["img_c"]
+    assert [entry["id"] for entry in told(darkroom(data, "jobs", "--json"))["data"]] == ["img_c"]
 
 
-def test_purge_as_json(data: Path) -> None:
+def test_purge_as_json(darkroom: Run, data: Path) -> None:
     """For scripts the number alone."""
-    purged = told(data, "jobs", "--purge", "--before", "0s")
+    purged = told(darkroom(data, "jobs", "--purge", "--before", "0s", "--json"))
     assert (purged["object"], purged["count"]) == ("jobs.purged", 2)
 
 
@@ -204,23 +257,23 @@ def test_purge_as_json(data: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_nothing_is_forgotten_by_mistake(data: Path, arguments: tuple[str, ...]) -> None:
+def test_nothing_is_forgotten_by_mistake(darkroom: Run, data: Path, arguments: tuple[str, ...]) -> None:
     """Options that do not go together, or mean nothing, are told with status 2, and every job is still there."""
     ran = darkroom(data, "jobs", *arguments)
 
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "error: " in ran.stderr
-    assert len(told(data, "jobs")["data"]) == 3
+    assert len(told(darkroom(data, "jobs", "--json"))["data"]) == 3
 
 
-def test_ages_beyond_all_time(data: Path) -> None:
+def test_ages_beyond_all_time(darkroom: Run, data: Path) -> None:
     """An age from before the epoch means everything there is."""
-    assert printed(data, "costs", "--since", "99999999w")[-1][0] == "all"
-    assert len(told(data, "jobs", "--since", "99999999w")["data"]) == 3
+    assert printed(darkroom(data, "costs", "--since", "99999999w"))[-1][0] == "all"
+    assert len(told(darkroom(data, "jobs", "--since", "99999999w", "--json"))["data"]) == 3
 
 
 @pytest.mark.parametrize("arguments", [("jobs",), ("jobs", "--purge", "--before", "1d"), ("costs",)])
-def test_no_ledger(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_no_ledger(darkroom: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Where there is no ledger a sentence says so, the status is 2, and nothing is created."""
     ran = darkroom(tmp_path / "none", *arguments)
 
@@ -231,9 +284,9 @@ def test_no_ledger(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_question_changes_nothing(data: Path) -> None:
+def test_a_question_changes_nothing(darkroom: Run, data: Path) -> None:
     """Reading leaves the database's file as it is."""
     file = data / "darkroom.db"
     before = file.read_bytes()
-    assert len(told(data, "jobs")["data"]) == 3
+    assert len(told(darkroom(data, "jobs", "--json"))["data"]) == 3
     assert file.read_bytes() == before

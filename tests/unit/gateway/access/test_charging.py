@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -22,18 +22,10 @@ from gateway.access.grant import Allowance, AtCapacity, Grant, OverBudget
 from gateway.jobs.ledger import End, Ledger
 from gateway.jobs.records import AttemptRow, Order
 from tests.support.ledgers import attempted, ledger, order
-from tests.support.postgres import Postgres, postgres
 
 KEY = "key_0123456789abcdef"
 PRICE = 30_000
 _NUMBERS = count()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """A server for the tests of this module."""
-    with postgres() as running:
-        yield running
 
 
 @dataclass(slots=True)
@@ -68,10 +60,10 @@ class Shop:
         return await self.ledgers[1].database.read(lambda connection: register.spent_in(connection, KEY, name) or 0)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def shop(request: pytest.FixtureRequest, server: Postgres, tmp_path: Path) -> AsyncIterator[Shop]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
+async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
     """A shop over either database."""
-    url = server.fresh(f"shop{next(_NUMBERS)}") if request.param == "postgres" else None
+    url = request.getfixturevalue("postgres_ledger") if request.param == "postgres" else None
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(ledger(tmp_path, url, lease_s=30)) for _ in range(2)]
         grant = Grant(id=KEY, name="shop", digest=b"x")
@@ -213,9 +205,10 @@ async def test_jobs_at_once(shop: Shop) -> None:
     await shop.send(shop.order(concurrency=2, budget=False), at=1)
 
 
-async def test_who_charges_the_same_key_waits(server: Postgres, tmp_path: Path) -> None:
+@pytest.mark.system
+async def test_who_charges_the_same_key_waits(postgres_ledger: str, tmp_path: Path) -> None:
     """Two machines look at the last of a budget in the same moment: the second one sees what the first one took."""
-    url = server.fresh("waiting")
+    url = postgres_ledger
     async with ledger(tmp_path, url, lease_s=30) as one, ledger(tmp_path, url, lease_s=30) as two:
         shop = Shop((one, two))
         await one.database.write(lambda connection: register.add(connection, Grant(id=KEY, digest=b"x")))

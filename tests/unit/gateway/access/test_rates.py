@@ -39,6 +39,7 @@ async def test_headers() -> None:
     assert float(headers["x-ratelimit-reset-requests"][:-1]) <= 60
 
 
+@pytest.mark.system
 async def test_in_redis(server: Redis) -> None:
     """Two processes count together."""
     one, two = Rates(server.url), Rates(server.url)
@@ -51,6 +52,7 @@ async def test_in_redis(server: Redis) -> None:
     assert 59 < taken[-1].reset_s <= 60
 
 
+@pytest.mark.system
 async def test_without_its_redis(server: Redis) -> None:
     """While the Redis is away, calls are counted here: neither refused nor uncounted."""
     rates = Rates(server.url)

@@ -14,7 +14,6 @@ from sqlalchemy import Engine, create_engine, insert, inspect, select, text
 from gateway.database.engine import open_engine
 from gateway.database.migrate import _LOCK, HEAD, NewerSchema, migrate, version
 from gateway.database.schema import METADATA, SECRETS
-from tests.support.postgres import Postgres
 from tests.support.running import until
 
 TOGETHER = 8
@@ -82,9 +81,10 @@ def test_many_at_once(url: str, engine: Engine) -> None:
     assert differences(engine) == []
 
 
-def test_one_waits_for_another(server: Postgres) -> None:
+@pytest.mark.system
+def test_one_waits_for_another(postgres_url: str) -> None:
     """Over a Postgres, whose tables several could make at once, whoever comes second waits for the first."""
-    engine = open_engine(server.fresh("waits"), Path(), writes=True)
+    engine = open_engine(postgres_url, Path(), writes=True)
     other = create_engine(engine.url)
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     try:

@@ -181,12 +181,13 @@ async def test_a_closed_one(url: str) -> None:
     await again.aclose()
 
 
-async def test_a_server_that_is_away(server: Postgres) -> None:
+@pytest.mark.system
+async def test_a_server_that_is_away(postgres_server: Postgres, postgres_url: str) -> None:
     """While a Postgres is stopped nothing can be written or read; when it is back everything can, the owed first."""
-    made = opened(server.fresh("away"))
+    made = opened(postgres_url)
     try:
         await made.write(put("before"))
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(postgres_server.stop)
         try:
             with pytest.raises(LedgerDown):
                 await made.write(put("refused"))
@@ -195,7 +196,7 @@ async def test_a_server_that_is_away(server: Postgres) -> None:
             made.later(put("owed"))
             assert not made.up
         finally:
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(postgres_server.start)
         assert await made.write(put("after")) == 2
         await until(lambda: made.up, "seen to be up")
         assert await rows(made) == ["before", "owed", "after"]
@@ -203,14 +204,15 @@ async def test_a_server_that_is_away(server: Postgres) -> None:
         await made.aclose()
 
 
-async def test_a_server_that_was_away_unseen(server: Postgres) -> None:
+@pytest.mark.system
+async def test_a_server_that_was_away_unseen(postgres_server: Postgres, postgres_url: str) -> None:
     """A Postgres that was restarted while nobody asked for anything costs nobody a call."""
-    made = opened(server.fresh("unseen"))
+    made = opened(postgres_url)
     try:
         await made.write(put("before"))
         assert await rows(made) == ["before"]
-        await asyncio.to_thread(server.stop)
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(postgres_server.stop)
+        await asyncio.to_thread(postgres_server.start)
         assert await rows(made) == ["before"]
         assert await made.write(put("after")) == 1
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.isolation import decoders, wire
+from gateway.isolation import wire
 from gateway.isolation.decoders import Bounds, Decoders
 from gateway.jobs.imaging import Imaging, Limits
 from normalization import images
@@ -30,11 +30,12 @@ STEPS: tuple[Step, ...] = (Transcode(format="avif"),)
 
 @pytest.fixture
 def made() -> Iterator[Callable[..., Decoders]]:
-    """Decoders with bounds of one's own, ended with the test."""
+    """Decoders with bounds of one's own, and perhaps another program; ended with the test."""
     every: list[Decoders] = []
 
-    def make(**bounds: float) -> Decoders:
-        every.append(Decoders(Bounds(**bounds)))  # type: ignore[arg-type]
+    def make(program: str | None = None, **bounds: float) -> Decoders:
+        bounded = Bounds(**bounds)  # type: ignore[arg-type]
+        every.append(Decoders(bounded) if program is None else Decoders(bounded, program=program))
         return every[-1]
 
     yield make
@@ -167,12 +168,11 @@ LIARS = {
 
 
 @pytest.mark.parametrize("said", LIARS.values(), ids=LIARS.keys())
-def test_nothing_is_believed(said: bytes, made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_believed(said: bytes, made: Callable[..., Decoders]) -> None:
     """Whatever a decoder in a stranger's hands says, the picture is refused and nothing else happens."""
     lies = f"import socket; link = socket.socket(fileno=0); link.recv(9); link.sendall({said!r})"
-    monkeypatch.setattr(decoders, "_START", lies)
 
-    assert refusal(lambda: made().prepare(taken(plain("gif")))).code in ("corrupt_image", "not_an_image")
+    assert refusal(lambda: made(program=lies).prepare(taken(plain("gif")))).code in ("corrupt_image", "not_an_image")
 
 
 def test_it_ends_with_the_gateway(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from providers.base import (
     Unknown,
     Upstream,
 )
+from providers.clock import CLOCK, Clock
 
 MODEL = load(SHIPPED, {}).models["lanczos-bp"]
 ROUTE = MODEL.routes["local"]
@@ -69,6 +70,7 @@ class Scripted:
     found: Handle | ProviderError | None = None
     sought: list[Sent] = field(default_factory=list)
     queue_depth: int = 0
+    clock: Clock = CLOCK
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return Readiness.READY, ""
@@ -96,7 +98,7 @@ class Scripted:
                 self.answers.appendleft(answer)
                 raise
         if isinstance(answer, Unfinished):
-            await asyncio.sleep(max(0.0, deadline - asyncio.get_running_loop().time()))
+            await self.clock.sleep(max(0.0, deadline - self.clock.now()))
         if isinstance(answer, ProviderError):
             raise answer
         return Outcome(pictures=(answer,), cost=self.cost)
@@ -158,12 +160,18 @@ class Shelf:
 
 
 def executing(
-    imaging: Imaging, *providers: Scripted, shelf: Shelf | None = None, attempt_timeout: float = 0.1
+    imaging: Imaging,
+    *providers: Scripted,
+    shelf: Shelf | None = None,
+    attempt_timeout: float = 0.1,
+    clock: Clock = CLOCK,
 ) -> Executor:
-    """An executor over these providers."""
+    """An executor over these providers; all of them go by its clock."""
     shelf = shelf or Shelf()
+    for one in providers:
+        one.clock = clock
     return Executor(
-        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=attempt_timeout, late=0.3),
+        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=attempt_timeout, late=0.3, clock=clock),
         imaging=imaging,
         breakers=Breakers(Policy(), time.monotonic),
         learning=Learning(),

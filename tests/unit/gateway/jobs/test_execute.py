@@ -30,6 +30,7 @@ from providers.base import (
     Unreached,
     Unusable,
 )
+from tests.support.clock import Skipping
 from tests.unit.gateway.jobs.scripted import MODEL, ROUTE, Scripted, Shelf, candidates, executing, png, provider
 
 ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
@@ -37,8 +38,9 @@ ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Un
 
 async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
     """Execute over these providers in their order."""
-    executor = executing(imaging, *providers)
-    deadline = asyncio.get_running_loop().time() + deadline_s
+    clock = Skipping()
+    executor = executing(imaging, *providers, clock=clock)
+    deadline = clock.after(deadline_s)
     return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, Journal())
 
 
@@ -285,11 +287,8 @@ async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> N
     assert not second.jobs
 
 
-async def test_a_picture_that_is_paid_for_waits_for_the_store(
-    imaging: Imaging, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: Imaging) -> None:
     """A job that is taken up while nobody can read its files is not told to have lost them."""
-    monkeypatch.setattr("gateway.jobs.execute._STORE_S", 0.01)
 
     class Away(Shelf):
         away = 3
@@ -306,10 +305,12 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(
         def ended(self, attempt: AttemptRow) -> None:
             Rows.last = attempt
 
-    executor = executing(imaging, provider("sim", png()), shelf=Away())
-    deadline = asyncio.get_running_loop().time() + 30
+    clock = Skipping()
+    executor = executing(imaging, provider("sim", png()), shelf=Away(), clock=clock)
+    deadline = clock.after(30)
     first = await executor.run("img_1", candidates(["sim"]), deadline, Rows())
     again = await executor.take_up([Rows.last], 1, 30, Rows())
 
     assert [picture.file for picture in again.pictures] == [picture.file for picture in first.pictures]
     assert Away.away == -1
+    assert len(clock.slept) == 3

@@ -19,6 +19,8 @@ from gateway.jobs.placed import Leaving, NotCancellable, ResultGone, StillGoing
 from gateway.jobs.records import AllFailed, Cancelled, Interrupted, JobRow
 from gateway.jobs.resume import Keeper
 from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown
+from providers.clock import CLOCK, Clock
+from tests.support.clock import Skipping
 from tests.support.ledgers import jobs_of, ledger, order
 from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider
 
@@ -32,10 +34,12 @@ class World:
         self.stack = stack
         self.shelf = Shelf()
 
-    async def process(self, *providers: Scripted, attempt_timeout: float = 0.1, **rules: Any) -> Jobs:
+    async def process(
+        self, *providers: Scripted, attempt_timeout: float = 0.1, clock: Clock = CLOCK, **rules: Any
+    ) -> Jobs:
         """A process that begins."""
         opened = await self.stack.enter_async_context(ledger(self.folder))
-        executor = executing(self.imaging, *providers, shelf=self.shelf, attempt_timeout=attempt_timeout)
+        executor = executing(self.imaging, *providers, shelf=self.shelf, attempt_timeout=attempt_timeout, clock=clock)
         return jobs_of(executor, opened, **rules)
 
     async def kill(self, jobs: Jobs) -> None:
@@ -101,7 +105,7 @@ async def test_nothing_is_bought_that_is_not_written(world: World) -> None:
     """While the database takes nothing no request leaves, and the caller is told that nothing was bought."""
     first, second = provider("first", png()), provider("second", png())
     jobs = await world.process(first, second)
-    await _break(jobs)
+    mend = await _break(jobs)
     placed = await jobs.place(order(), candidates(["first", "second"]))
 
     with pytest.raises(LedgerDown):
@@ -111,6 +115,7 @@ async def test_nothing_is_bought_that_is_not_written(world: World) -> None:
     assert not second.jobs
     with pytest.raises(LedgerDown):
         await jobs.place(order(idempotency_key="k"), candidates(["first"]))
+    await mend()
 
 
 async def test_what_is_paid_is_not_lost_with_the_database(world: World) -> None:
@@ -276,15 +281,17 @@ async def test_retries_join_what_nobody_waits_for(world: World) -> None:
 
 async def test_a_retry_beside_a_living_caller(world: World) -> None:
     """Where the caller of an equal job still waits for it, a retry is another call's, and buys."""
-    slow = provider("slow", png(), png())
+    slow, clock = provider("slow", png(), png()), Skipping()
     slow.hold = asyncio.Event()
-    jobs = await world.process(slow)
+    jobs = await world.process(slow, clock=clock)
     first = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     retry = await jobs.place(order(), candidates(["slow"]), retry=1)
+    watched = sum(clock.slept)
     slow.hold.set()
-    await jobs.wait(retry.id, soon())
+    await jobs.wait(retry.id, clock.after(60))
 
+    assert 0.5 < watched < 1.5
     assert not retry.joined
     assert retry.id != first.id
 
@@ -293,7 +300,7 @@ async def test_a_second_retry_follows_its_own_first(world: World) -> None:
     """A caller who repeats twice is given its own job again, not that of another who repeated once."""
     slow = provider("slow", png(), png())
     slow.hold = asyncio.Event()
-    jobs = await world.process(slow)
+    jobs = await world.process(slow, clock=Skipping())
     a, b = [await jobs.place(order(), candidates(["slow"])) for _ in range(2)]
     await until(lambda: len(slow.waited) == 2, "at work")
     for placed in (a, b):
@@ -530,14 +537,15 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
     """A process whose job another one has taken over learns it before it buys anything more for it."""
     first, second = provider("first", Failed("no", unbilled=True)), provider("second", png())
     first.hold = asyncio.Event()
-    jobs = await world.process(first, second)
+    clock = Skipping()
+    jobs = await world.process(first, second, clock=clock)
     asked = order()
     placed = await jobs.place(asked, candidates(["first", "second"]))
     await until(lambda: first.waited, "at work")
     await jobs.ledger.database.write(lambda c: c.execute(text("UPDATE jobs SET owner = 'another'")))
     first.hold.set()
     with pytest.raises(StillGoing):
-        await jobs.wait(placed.id, soon(0.3))
+        await jobs.wait(placed.id, clock.after(30))
 
     assert not second.jobs
     assert (await row(jobs.ledger, asked.id)).state == "in_progress"
@@ -545,20 +553,27 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
 
 async def test_late_jobs_are_kept(world: World) -> None:
     """A caller is told at the deadline of a job that cannot be cancelled; its picture comes later, and is kept."""
-    late = provider("late", Unfinished("goes on"), Unfinished("goes on"), png())
-    jobs = await world.process(late)
-    placed = await jobs.place(order(deadline_at=time.time() + 0.2), candidates(["late"]))
+    late, clock = provider("late", Unfinished("goes on"), Unfinished("goes on"), png()), Skipping()
     late.hold = gate = asyncio.Event()
     gate.set()
-    await until(lambda: len(late.waited) == 2, "waited for to the deadline")
-    gate.clear()
+    whole = late.wait
+
+    async def wait(handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        if len(late.waited) == 2:  # to the deadline: this one is beyond it
+            gate.clear()
+        return await whole(handle, deadline, link)
+
+    late.wait = wait  # type: ignore[method-assign]
+    jobs = await world.process(late, clock=clock)
+    placed = await jobs.place(order(), candidates(["late"]))
     with pytest.raises(StillGoing) as told:
-        await jobs.wait(placed.id, soon())
+        await jobs.wait(placed.id, clock.after(600))
     gate.set()
-    await jobs.ended(placed.id, soon())
+    await jobs.ended(placed.id, clock.after(600))
 
     assert [(attempt.outcome, attempt.cost) for attempt in told.value.attempts] == [("unfinished", 30_000)]
-    assert len((await jobs.wait(placed.id, soon())).pictures) == 1
+    assert sum(clock.slept) > 25
+    assert len((await jobs.wait(placed.id, clock.after(600))).pictures) == 1
     assert len(late.jobs) == 1
 
 
@@ -575,10 +590,12 @@ async def test_a_picture_that_does_not_come_is_asked_for_again(world: World) -> 
         return await whole(handle, deadline, link)
 
     sim.wait = wait  # type: ignore[method-assign]
-    jobs = await world.process(sim, other, attempt_timeout=20)
+    clock = Skipping()
+    jobs = await world.process(sim, other, attempt_timeout=20, clock=clock)
     placed = await jobs.place(order(), candidates(["sim", "other"]))
 
-    assert len((await jobs.wait(placed.id, soon())).pictures) == 1
+    assert len((await jobs.wait(placed.id, clock.after(60))).pictures) == 1
+    assert clock.slept == [0.5]
     assert len(tried) == 2
     assert (len(sim.jobs), len(other.jobs)) == (1, 0)
 

@@ -13,7 +13,6 @@ import pytest
 
 from gateway.jobs.ledger import Ledger
 from tests.support.ledgers import ledger
-from tests.support.postgres import postgres
 
 LEASE_S = 30.0
 # A process as it is in the ledger: its lock, its lease, and work that does not end.
@@ -82,31 +81,31 @@ async def test_one_that_left_or_never_was(tmp_path: Path) -> None:
             assert {path.name for path in (tmp_path / "processes").iterdir()} == {here.process, third.process}
 
 
-async def test_on_other_machines_by_lease(tmp_path: Path) -> None:
+@pytest.mark.system
+async def test_on_other_machines_by_lease(tmp_path: Path, postgres_ledger: str) -> None:
     """Over a Postgres a killed process is there until its lease lapses by the database's own clock."""
-    with postgres() as server:
-        async with ledger(tmp_path, server.url, lease_s=LEASE_S) as here:
-            with other(tmp_path, server.url) as (process, name):
-                process.kill()
-                process.wait()
-            assert not await is_gone(here, name)
-            assert not (tmp_path / "processes").exists()
-            await here.database.write(lambda c: c.exec_driver_sql(_LAPSED, (name,)))
-            assert await is_gone(here, name)
-            assert not await is_gone(here, here.process)
+    async with ledger(tmp_path, postgres_ledger, lease_s=LEASE_S) as here:
+        with other(tmp_path, postgres_ledger) as (process, name):
+            process.kill()
+            process.wait()
+        assert not await is_gone(here, name)
+        assert not (tmp_path / "processes").exists()
+        await here.database.write(lambda c: c.exec_driver_sql(_LAPSED, (name,)))
+        assert await is_gone(here, name)
+        assert not await is_gone(here, here.process)
 
 
 _LAPSED = "UPDATE processes SET lease_until = extract(epoch from clock_timestamp()) - 1 WHERE id = %s"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("skew", [-3600.0, 3600.0])
-async def test_own_clocks_do_not_matter_on_postgres(tmp_path: Path, skew: float) -> None:
+async def test_own_clocks_do_not_matter_on_postgres(tmp_path: Path, postgres_ledger: str, skew: float) -> None:
     """A machine whose clock is an hour off neither buries the living nor lives longer itself."""
-    with postgres() as server:
-        async with ledger(tmp_path, server.url, lease_s=LEASE_S) as here, ledger(tmp_path, server.url) as there:
-            here.processes._clock = lambda: time.time() + skew
-            await here.processes.beat()
-            await there.processes.beat()
-            beats = await here.processes.beats()
-            assert abs(beats[here.process] - beats[there.process]) < LEASE_S
-            assert not await is_gone(here, there.process)
+    async with ledger(tmp_path, postgres_ledger, lease_s=LEASE_S) as here, ledger(tmp_path, postgres_ledger) as there:
+        here.processes._clock = lambda: time.time() + skew
+        await here.processes.beat()
+        await there.processes.beat()
+        beats = await here.processes.beats()
+        assert abs(beats[here.process] - beats[there.process]) < LEASE_S
+        assert not await is_gone(here, there.process)

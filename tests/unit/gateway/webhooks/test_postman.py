@@ -129,7 +129,8 @@ async def test_a_slow_one_holds_up_nobody(receiver: Receiver, tmp_path: Path) ->
     """A receiver that is slow has two messages at a time; those of others pass by all that wait for it."""
     receiver.slow_s = 30.0
     with Receiver().running() as other:
-        async with opened(None, tmp_path) as database, working(database, receiver.origin, other.origin) as posted:
+        origins = receiver.origin, other.origin
+        async with opened(None, tmp_path) as database, working(database, *origins, leave_s=0.0) as posted:
             await post(database, f"{receiver.url}/slow", count=60)
             posted.set()
             await post(database, f"{other.url}/hook", count=20)
@@ -176,7 +177,7 @@ async def test_the_last_words(receiver: Receiver, tmp_path: Path) -> None:
     """A postman who is stopped lets what is under way come to its end."""
     receiver.slow_s = 0.3
     async with opened(None, tmp_path) as database:
-        async with working(database, receiver.origin) as posted:
+        async with working(database, receiver.origin, leave_s=30.0) as posted:
             await post(database, f"{receiver.url}/slow")
             posted.set()
             await until(lambda: receiver.messages)

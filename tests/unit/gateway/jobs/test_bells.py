@@ -1,0 +1,41 @@
+"""Bells: a webhook ends a wait before its time, and nothing else does."""
+
+import asyncio
+
+from gateway.jobs.bells import Bells
+from providers.clock import CLOCK
+from tests.support.clock import Skipping
+
+
+async def test_a_ring_ends_a_wait() -> None:
+    """Whoever waits is woken by what says that the job has ended, or that names it; both are good for one wait."""
+    bells = Bells()
+    for name, ended in (("job-1", False), ("job-1", True), (None, True)):
+        waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
+        await asyncio.sleep(0)
+        bells.ring("a", name, ended=ended)
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_what_tells_nothing_new_wakes_nobody() -> None:
+    """A webhook of a job that goes on, and whose name is known, is no reason to look; nor is another attempt's."""
+    bells = Bells()
+    bells.ring("a", "job-1", ended=False)
+    await bells.sleep("a", 60, CLOCK)  # for the name, which had come before
+    waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
+    bells.ring("a", "job-1", ended=False)
+    bells.ring("b", "job-2")
+    done, _ = await asyncio.wait({waiting}, timeout=0.05)
+    assert not done
+    waiting.cancel()
+
+
+async def test_waits_go_by_the_clock() -> None:
+    """Where nothing rings, the clock that was handed in says when a wait is over."""
+    bells, clock = Bells(), Skipping()
+    await bells.sleep("a", 3600, clock)
+    assert await bells.heard("a", 3600, clock) is None
+    assert clock.slept[0] == 3600
+
+    bells.ring("a", "job-1")
+    assert await bells.heard("a", 3600, clock) == "job-1"
