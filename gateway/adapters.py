@@ -15,6 +15,7 @@ from gateway.provider_keys import keys_of
 from providers.accounts import Accounts
 from providers.apiframe import Apiframe
 from providers.base import Provider
+from providers.clock import Clock
 from providers.cog import Cog
 from providers.fal import Fal
 from providers.guard import Guard
@@ -33,7 +34,8 @@ class Parts:
     http: httpx.AsyncClient
     downloads: httpx.AsyncClient
     guard: Guard
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace
+    """Its clock is the one that all of them wait by."""
 
 
 def build(parts: Parts) -> dict[str, Provider]:
@@ -54,6 +56,7 @@ def _local(parts: Parts) -> Provider:
         max_queue=settings.max_queue,
         start_deadline_s=settings.start_deadline_s,
         health_interval_s=settings.health_interval_s,
+        clock=parts.pace.clock,
     )
 
 
@@ -121,6 +124,7 @@ def _accounts(parts: Parts, name: str, make: Callable[[str | None], Provider]) -
 class _Cloud(TypedDict):
     guard: Guard
     pace: Pace
+    clock: Clock
     submit_timeout_s: float
     poll_timeout_s: float
     max_result_bytes: int
@@ -132,6 +136,7 @@ def _cloud(parts: Parts) -> _Cloud:
     return {
         "guard": parts.guard,
         "pace": parts.pace,
+        "clock": parts.pace.clock,
         "submit_timeout_s": settings.submit_timeout_s,
         "poll_timeout_s": settings.poll_timeout_s,
         "max_result_bytes": settings.max_result_bytes,

@@ -61,9 +61,10 @@ from gateway.webhooks.postman import AT_ONCE, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
 from providers.base import Provider
-from providers.clock import CLOCK
+from providers.clock import CLOCK, Clock
 from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
+from providers.polling import Pace
 
 VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
@@ -81,7 +82,7 @@ def create() -> ASGIApp:
     return build(config, os.environ)
 
 
-def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
+def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -> ASGIApp:
     """The application for a config. Nothing is opened before its lifespan begins.
 
     Raises UnreadableKey.
@@ -90,7 +91,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(config, environ, keys) as state:
+        async with running(config, environ, keys, clock) as state:
             app.state.darkroom = state
             yield
 
@@ -110,7 +111,7 @@ def build(config: Config, environ: Mapping[str, str]) -> ASGIApp:
 
 
 @asynccontextmanager
-async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> AsyncIterator[State]:
+async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock: Clock = CLOCK) -> AsyncIterator[State]:
     """A State with everything open, and with what runs beside the requests."""
     settings = config.gateway
     async with AsyncExitStack() as stack:
@@ -131,7 +132,14 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         )
         stack.callback(imaging.close)
         providers = adapters.build(
-            adapters.Parts(config=config, environ=environ, http=client, downloads=downloads, guard=guard)
+            adapters.Parts(
+                config=config,
+                environ=environ,
+                http=client,
+                downloads=downloads,
+                guard=guard,
+                pace=Pace(clock),
+            )
         )
         for provider in providers.values():
             await provider.start()
@@ -146,7 +154,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys) -> Asy
         learning = Learning()
         executor = Executor(
             calls=Calls(
-                providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s, clock=CLOCK
+                providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s, clock=clock
             ),
             imaging=imaging,
             breakers=breakers,

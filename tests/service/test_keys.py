@@ -313,6 +313,7 @@ def test_what_a_key_sees(guarded: Guarded) -> None:
         assert one.get("/webhooks/secret").json() != two.get("/webhooks/secret").json()
 
 
+@pytest.mark.system
 def test_a_key_that_the_command_made(guarded: Guarded) -> None:
     """The running server knows it at once, and refuses it soon after it was revoked."""
     environ = {**os.environ, "DARKROOM_DATA": str(guarded.folder)}

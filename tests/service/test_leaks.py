@@ -26,6 +26,8 @@ from tests.simulators.common import Fault, tiny
 from tests.support.running import COMMAND, Served, clean_environ, serving
 from tests.support.world import PATIENCE
 
+pytestmark = pytest.mark.system
+
 CALLER, ADMIN = "caller-key-5f2ab90c77d1", "admin-key-91d0cc3e12ab"
 PROMPT = "a violet teapot named Hortensia beside the third window"
 PICTURE = tiny(40, 30, (17, 99, 203))

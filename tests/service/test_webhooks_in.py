@@ -15,6 +15,7 @@ from tests.service.test_failover import LARGE, of
 from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi
 from tests.simulators.replicate import Simulator
+from tests.support.clock import Faster
 from tests.support.faults import says
 from tests.support.hooked import PUBLIC, around, ask, caller, ended
 from tests.support.postgres import postgres
@@ -31,9 +32,9 @@ RECEIVED = "darkroom_webhooks_received_total"
 
 
 @contextmanager
-def hooked(name: str, **environ: str) -> Iterator[World]:
-    """A world of one provider that can reach the gateway."""
-    with world(name, environ={**HOOKED, **environ}) as there:
+def hooked(name: str, times: float = 1, **environ: str) -> Iterator[World]:
+    """A world of one provider that can reach the gateway. Its time passes `times` as fast."""
+    with world(name, environ={**HOOKED, **environ}, clock=Faster(times)) as there:
         yield there
 
 
@@ -75,7 +76,7 @@ def received(there: World) -> Callable[..., float]:
 @pytest.mark.parametrize("name", ["replicate", "fal"])
 def test_a_lost_answer_is_found_again(name: str, fault: str) -> None:
     """A submit whose answer was lost, and that no list shows, is known by its webhook: the caller has its picture."""
-    with hooked(name, **PATIENT) as there:
+    with hooked(name, 4, **PATIENT) as there:
         blind(there)
         there.sims[name].faults.script("submit", LOST[fault])
         answer = there.edit()
@@ -87,7 +88,7 @@ def test_a_lost_answer_is_found_again(name: str, fault: str) -> None:
 @pytest.mark.parametrize("name", ["replicate", "fal"])
 def test_without_a_webhook_it_is_not(name: str) -> None:
     """The test above, turned round: where nobody tells, the answer stays lost, and nothing is bought again."""
-    with hooked(name, **PATIENT) as there:
+    with hooked(name, 4, **PATIENT) as there:
         blind(there)
         silence(there)
         there.sims[name].faults.script("submit", LOST["cut"])
@@ -101,7 +102,7 @@ def test_one_that_comes_too_late_is_a_picture_all_the_same() -> None:
 
     That the same webhook comes again, and once more when all is over, changes nothing.
     """
-    with hooked("fal", **PATIENT) as there, caller(there.url) as client:
+    with hooked("fal", 4, **PATIENT) as there, caller(there.url) as client:
         fal = of(there, FalAi)
         blind(there)
         silence(there)
@@ -150,7 +151,7 @@ def test_nobody_waits_for_the_next_look(name: str, told: bool) -> None:
 
 def test_progress_is_passed_on_without_a_look(photo: bytes) -> None:
     """What tells that a job goes on is heard, and nobody asks for its end because of it."""
-    with hooked("replicate", **LARGE) as there:
+    with hooked("replicate", 1, **LARGE) as there:
         sim = of(there, Simulator)
         sim.run_s = 3.0
         sim.faults.script("poll", says(429, {"detail": "slow down"}, retry_after="3600"))
@@ -243,6 +244,7 @@ def test_without_a_public_address_nobody_is_asked_to_call() -> None:
         assert of(there, FalAi).hooks.delivered == []
 
 
+@pytest.mark.system
 def test_another_process_hears_of_it() -> None:
     """A webhook may come to another process than the one that works on the job: a lost answer is found all the same."""
     with ExitStack() as stack:

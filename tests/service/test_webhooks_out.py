@@ -22,6 +22,8 @@ from tests.support.postgres import postgres
 from tests.support.running import serving, until
 from tests.support.world import Canary, gateway
 
+pytestmark = pytest.mark.system
+
 KEYS = {"DARKROOM_API_KEYS": "one,two"}
 
 

@@ -25,6 +25,7 @@ from typing_extensions import override
 from gateway.app import build
 from gateway.config import SHIPPED, load
 from gateway.serve import protocol
+from providers.clock import CLOCK, Clock
 from tests.simulators.base import Simulated, wiring
 from tests.simulators.clouds import borrowed
 from tests.simulators.common import Served, serve, tiny
@@ -183,14 +184,14 @@ class _Gateway(uvicorn.Server):
 
 
 @contextmanager
-def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
+def gateway(config: Path, environ: Mapping[str, str], *, clock: Clock = CLOCK) -> Iterator[Served]:
     """Serve the gateway's own application on a free port until the block ends, its lifespan included."""
     listening = listener()
     origin = f"127.0.0.1:{listening.getsockname()[1]}"
     environ = {name: text.replace(SELF, origin) for name, text in environ.items()}
     loaded = load(config, environ)
     settings = uvicorn.Config(
-        build(loaded, environ),
+        build(loaded, environ, clock=clock),
         http=protocol(loaded.gateway),
         lifespan="on",
         log_config=None,
@@ -215,12 +216,16 @@ def gateway(config: Path, environ: Mapping[str, str]) -> Iterator[Served]:
 
 @contextmanager
 def world(
-    *names: str, config: Path = SHIPPED, environ: Mapping[str, str] | None = None, allow: Iterable[str] = ()
+    *names: str,
+    config: Path = SHIPPED,
+    environ: Mapping[str, str] | None = None,
+    allow: Iterable[str] = (),
+    clock: Clock = CLOCK,
 ) -> Iterator[World]:
     """Start the named providers, a canary, and a gateway that knows them.
 
     `environ` wins over everything; CANARY in it is where the canary listens. `allow` are further origins, `host:port`,
-    that the gateway may call.
+    that the gateway may call. `clock` is what its waits and deadlines go by.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
@@ -233,5 +238,5 @@ def world(
             name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in (environ or {}).items()
         }
         settings = {**PATIENCE, **wiring(sims.values(), allow), "DARKROOM_DATA": folder, **aimed}
-        served = stack.enter_context(gateway(config, settings))
+        served = stack.enter_context(gateway(config, settings, clock=clock))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)

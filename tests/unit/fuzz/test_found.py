@@ -10,6 +10,8 @@ import pytest
 from providers import apiframe_answer, cog_answer, fal_answer, segmind_answer
 from tests.fuzz.properties import PROPERTIES
 
+pytestmark = pytest.mark.slow
+
 FOUND = (
     ("wire", b'\0{"metrics": {"inference_time": 1' + b"0" * 400 + b"}}"),
     ("wire", b'\1{"detail": [{"msg": "a", "type": []}]}'),

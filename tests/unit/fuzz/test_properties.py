@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from tests.fuzz.properties import PROPERTIES, wire
 from tests.fuzz.seeds import seeds
 
+pytestmark = pytest.mark.slow
+
 _EXAMPLES = int(os.environ.get("DARKROOM_FUZZ_EXAMPLES", "100"))
 _BOUNDED = settings(
     max_examples=_EXAMPLES,

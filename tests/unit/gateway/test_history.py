@@ -139,6 +139,7 @@ async def _failed(opened: Ledger) -> None:
     await opened.ended(asked, [row], End(state="failed", cost=0, error=error))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [(("jobs",), 0), (("costs", "--json"), 0), (("jobs", "img_x"), 1), (("jobs", "--purge"), 2)],

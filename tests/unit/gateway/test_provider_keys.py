@@ -65,6 +65,7 @@ def test_both_at_once(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("command", [("check", "--quiet"), ("serve", "--port", "0")])
 def test_commands_tell_it_before_anything_else(tmp_path: Path, command: tuple[str, ...]) -> None:
     """A file that is not there ends them with a sentence: nothing is served, and no trace is shown."""

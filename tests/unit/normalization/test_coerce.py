@@ -256,6 +256,7 @@ def test_null_and_empty_text_are_absent() -> None:
     assert not any(is_absent(value) for value in present)
 
 
+@pytest.mark.slow
 @given(JSON, st.sampled_from([INTEGER, NUMBER, BOOLEAN, STRING, OBJECT, ARRAY, ENUM, MIXED, STEPS, TAGS, SEED]))
 def test_any_value_is_inside_its_bounds_or_refused(value: Value, declared: Param) -> None:
     """No value makes coercion fail otherwise, and what comes out is of the declared type and inside its bounds."""

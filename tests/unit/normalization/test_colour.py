@@ -193,6 +193,7 @@ def test_which_profiles_are_srgb(profile: bytes, expected: bool) -> None:
     assert icc.is_srgb(profile) is expected
 
 
+@pytest.mark.slow
 @given(st.sampled_from([pictures.SRGB, with_curve(TABLE), pictures.tables("sRGB")]), st.data())
 @settings(max_examples=300)
 def test_any_damage_to_a_profile(profile: bytes, draw: st.DataObject) -> None:

@@ -295,6 +295,7 @@ def _is_header_or_refusal(data: bytes) -> None:
     assert found.height > 0
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300), st.sampled_from([b"", *(plain(fmt)[:16] for fmt in ALL)]))
 @settings(max_examples=400)
 def test_any_bytes(data: bytes, beginning: bytes) -> None:
@@ -302,6 +303,7 @@ def test_any_bytes(data: bytes, beginning: bytes) -> None:
     _is_header_or_refusal(beginning + data)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(FEATURES), st.data())
 @settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage(name: str, draw: st.DataObject) -> None:

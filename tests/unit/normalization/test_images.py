@@ -221,6 +221,7 @@ def test_a_decoder_that_sees_another_size() -> None:
     assert refusal(lambda: images._decoded(other)).code == "corrupt_image"
 
 
+@pytest.mark.slow
 @given(st.sampled_from(FEATURES), st.sampled_from(FORMATS), st.data())
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 def test_any_damage(name: str, fmt: Format, draw: st.DataObject) -> None:

@@ -75,6 +75,7 @@ def test_depth_is_limited_to_the_last_level() -> None:
     assert caught.value.key == deep + "[b]"
 
 
+@pytest.mark.slow
 def test_nesting_takes_linear_time() -> None:
     """Ten times the pairs do not take a hundred times as long, whichever form the keys have."""
     for template in ("a[]", "a[{}]", "a[][x]", "k{}[y]", "a"):

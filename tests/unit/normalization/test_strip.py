@@ -38,6 +38,7 @@ def test_the_secret_is_gone(name: str) -> None:
     assert not {"exif", "xmp", "comment", "Comment", "Long", "XML:com.adobe.xmp", "photoshop"} & set(after.info)
 
 
+@pytest.mark.slow
 def test_compressed_text_is_not_inflated() -> None:
     """A text of a gigabyte, which Pillow refuses to open, goes without being looked into."""
     bomb = pictures.with_chunk(plain("png"), chunk(b"zTXt", b"Comment\0\0" + pictures.deflated_zeros(1 << 30)))

@@ -47,6 +47,7 @@ payloads = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(payloads)
 async def test_a_body_is_the_json_of_its_payload(payload: dict[str, Value]) -> None:
     """Whatever lies around the pictures, the bytes are what the slow way would write."""

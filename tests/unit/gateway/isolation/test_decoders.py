@@ -22,6 +22,8 @@ from normalization.headers import sniff
 from normalization.values import Resize, Size, Step, Transcode
 from tests.support.pictures import ALL, chunk, encoded, noise, plain, raw_png, refusal, taken
 
+pytestmark = pytest.mark.system
+
 MARK = "secret-of-the-environment"
 # Long enough at work to be met there.
 LARGE = noise(1600, 1200)

@@ -46,6 +46,7 @@ async def is_gone(ledger: Ledger, process: str) -> bool:
     return await ledger.database.read(lambda connection: ledger.processes.gone(connection, process))
 
 
+@pytest.mark.system
 async def test_a_killed_process_is_gone_at_once(tmp_path: Path) -> None:
     """A process is there while it holds its lock, and gone when SIGKILL has ended it, long before its lease."""
     async with ledger(tmp_path, lease_s=LEASE_S) as here:

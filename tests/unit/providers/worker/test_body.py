@@ -34,6 +34,7 @@ def as_texts(value: object) -> object:
     return [as_texts(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @given(some.dictionaries(TEXTS, VALUES, max_size=4), some.booleans(), some.sampled_from([None, 1]))
 def test_reads_what_json_reads(value: dict[str, object], escape: bool, indent: int | None) -> None:
     """Whatever lies in a body and however it is written, it is read as the JSON decoder reads it."""

@@ -331,6 +331,7 @@ def test_too_wide_for_webp() -> None:
     assert run(data, scale=16.0)[0].width == 17600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.0, 0.15, 0.4, 0.8, 1.5])
 def test_cancelled(coffee: Image.Image, after: float) -> None:
     """Wherever a large run is when it is cancelled, it ends soon: in processor time, as others use the machine too."""

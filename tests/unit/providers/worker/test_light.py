@@ -20,6 +20,7 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.system
 def test_nothing_heavy_is_imported() -> None:
     """Neither by the gateway, nor by a worker with the engine of the base install, whose start is counted."""
     gateway = f"import sys; import gateway.app, gateway.serve, gateway.__main__; print({HEAVY} & sys.modules.keys())"
