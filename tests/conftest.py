@@ -1,10 +1,12 @@
 """What every test may use."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
 from gateway.config import SHIPPED, Config, load
-from tests.support.paths import COFFEE
+from tests.support.paths import COFFEE, DATA
 
 pytest_plugins = [
     "tests.support.tiers",
@@ -14,6 +16,8 @@ pytest_plugins = [
     "tests.contract.replicate_setup",
 ]
 
+# Each of the tests' own clients would read all the world's root certificates: 50 ms a time, thousands of times.
+os.environ.setdefault("SSL_CERT_FILE", str(DATA / "one-root.pem"))
 # An example may take as long as a busy machine makes it: how long a test takes in all is pytest-timeout's to say.
 # What else hypothesis sets by itself, as it does under CI, stays.
 settings.register_profile("darkroom", deadline=None)

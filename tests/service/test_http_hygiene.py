@@ -52,6 +52,7 @@ def test_nobody_behind_a_proxy_is_this_machine(running: World, name: str) -> Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "loopback_only")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("trusted", "scheme"), [("[]", "http"), ('["127.0.0.0/8"]', "https"), ('["10.0.0.0/8"]', "http")]
 )
@@ -146,6 +147,7 @@ def test_hosts_that_are_answered_for() -> None:
         assert asked("127.0.0.1", "/files/none.png").status_code == 421
 
 
+@pytest.mark.system
 def test_addresses_have_the_host_that_a_trusted_proxy_names(tmp_path: Path) -> None:
     """Only where it is trusted; otherwise a caller could have a picture's address lead elsewhere."""
     for trusted, origin in (("[]", None), ('["127.0.0.1"]', "https://images.example.org")):

@@ -114,6 +114,7 @@ def test_a_client_that_leaves(there: World, query: str, headers: dict[str, str])
         assert client.get(f"/images/jobs/{job}").json()["status"] == "in_progress"
 
 
+@pytest.mark.system
 def test_a_server_that_ends(tmp_path: Path) -> None:
     """Streams and waits end in good order when the server does, and the next one knows the job."""
     sim = Simulator(boot_s=0.01, run_s=0.05)

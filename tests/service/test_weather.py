@@ -14,6 +14,7 @@ from tests.simulators.clouds import KEYS
 from tests.simulators.common import Fault, size
 from tests.support.world import CANARY, Answer, World, world
 
+pytestmark = pytest.mark.early
 _AT_ONCE = 8
 IDS = [f"{row.victim}-{row.name}" for row in ROWS]
 

@@ -9,6 +9,14 @@ from typing_extensions import override
 from providers.clock import Clock
 
 
+class Still(Clock):
+    """A clock that stands at zero: what is sent of a deadline is the same each time."""
+
+    @override
+    def now(self) -> float:
+        return 0.0
+
+
 class Faster(Clock):
     """The event loop's clock, going so many times faster: for whole gateways, where several jobs wait at a time.
 

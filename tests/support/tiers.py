@@ -37,8 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     for name, text in REST.items():
         config.addinivalue_line("markers", f"{name}: {text}")
-    config.addinivalue_line("markers", "spread: a file whose tests need not run on one worker")
-    config.addinivalue_line("markers", "early: among the first to run, as it takes long")
+    config.addinivalue_line("markers", "early: a file that takes long, and so is among the first to run")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -48,15 +47,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests by their folders, keep each file's on one worker, and begin with what takes long."""
+    """Mark the tests by their folders, and begin with what takes long."""
     for item in items:
-        group = _group(item.path)
-        if marker := _FOLDERS.get(group.partition("/")[0]):
+        folder = item.path.relative_to(_TESTS).parts[0] if item.path.is_relative_to(_TESTS) else ""
+        if marker := _FOLDERS.get(folder):
             item.add_marker(marker)
-        if item.get_closest_marker("timing"):
-            item.add_marker(pytest.mark.xdist_group("timing"))
-        elif not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(group))
     seed = config.getoption("--shuffle")
     if seed is None:
         items.sort(key=lambda item: item.get_closest_marker("early") is None)
@@ -78,11 +73,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and session.exitstatus == 0 and _skipped(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def _group(path: Path) -> str:
-    inside = path.relative_to(_TESTS) if path.is_relative_to(_TESTS) else path
-    return inside.with_suffix("").as_posix()
 
 
 def _shuffle(items: list[pytest.Item], chance: random.Random) -> None:

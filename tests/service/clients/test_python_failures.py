@@ -19,6 +19,8 @@ from tests.support.ports import dead_port
 from tests.support.running import Serve, Served
 from tests.support.scripted_cog import as_workers, container, enlarge
 
+pytestmark = pytest.mark.system
+
 PNG = flat(20, 10)
 
 

@@ -24,6 +24,9 @@ from providers.guard import Guard
 from providers.polling import Pace
 from providers.replicate import Replicate
 from providers.segmind import Segmind
+from tests.support.clock import Still
+
+CLOCK = Still()
 
 KEY = "key-0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n, and the rest of a picture"
@@ -108,8 +111,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 
 def job(model: str, *, seconds: float = 59.9, options: Mapping[str, Value] | None = None) -> Job:
-    deadline = asyncio.get_running_loop().time() + seconds
-    return Job(id="dr-1", upstream=Upstream(model=model, options=options or {}), payload=WANTED, deadline=deadline)
+    return Job(id="dr-1", upstream=Upstream(model=model, options=options or {}), payload=WANTED, deadline=seconds)
 
 
 def form(request: Sent, name: str, filename: str) -> Sent:
@@ -127,7 +129,7 @@ BEARER = f"Bearer {KEY}"
 
 
 def replicate(wire: Wire, **settings: Any) -> Replicate:
-    return Replicate(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(), **settings)
+    return Replicate(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_replicate_runs_a_version(wire: Wire) -> None:
@@ -186,7 +188,7 @@ FAL_HEADERS = {
 
 
 def fal(wire: Wire, **settings: Any) -> Fal:
-    return Fal(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(), **settings)
+    return Fal(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_fal_queues_a_job(wire: Wire) -> None:
@@ -249,7 +251,7 @@ SEGMIND = "https://api.segmind.com"
 
 
 def segmind(wire: Wire, **settings: Any) -> Segmind:
-    return Segmind(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(), **settings)
+    return Segmind(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_segmind_gets_the_pictures_first(wire: Wire) -> None:
@@ -289,7 +291,7 @@ async def test_apiframe_gets_the_picture_first(wire: Wire, link: Link) -> None:
     """As a form; then the job, under our own id as the key that makes it one, with the parameters in their object."""
     wire.answer("POST", f"{APIFRAME}/v2/uploads", {"url": STORED})
     wire.answer("POST", f"{APIFRAME}/v2/images/upscale", {"jobId": UUID, "status": "QUEUED"})
-    adapter = Apiframe(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace())
+    adapter = Apiframe(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK)
 
     handle = await adapter.submit(job("clarity-upscale", options={"params": "clarityUpscaleParams"}), link)
 
