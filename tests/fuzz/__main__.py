@@ -46,7 +46,7 @@ def _in_process(name: str, seconds: int) -> int:
 def _hypothesis(seconds: int) -> int:
     print("== hypothesis", flush=True)
     environ = {**os.environ, "DARKROOM_FUZZ_EXAMPLES": str(100 * seconds)}
-    return subprocess.call([sys.executable, "-m", "pytest", "-q", "tests/fuzz"], cwd=ROOT, env=environ)
+    return subprocess.call([sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/unit/fuzz"], cwd=ROOT, env=environ)
 
 
 def _fuzz(name: str, seconds: int) -> int:
