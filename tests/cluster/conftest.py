@@ -87,7 +87,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     )
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     # Sockets below it have paths of 107 bytes at most.
-    paths = os.pathsep.join([str(SERVE.parents[2]), str(SERVE.parents[2] / "tests" / "providers" / "worker")])
+    paths = os.pathsep.join([str(SERVE.parents[2]), str(SERVE.parents[2] / "tests" / "support")])
     environ = {**os.environ, "PYTHONPATH": paths, "DARKROOM_TEST_CLUSTER": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
     start = [sys.executable, "-m", "tests.cluster.local", str(folder / "serve.yaml")]
     log = folder / "ray.log"
