@@ -424,6 +424,12 @@ async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: si
     assert (sim.books.count("POST", "upscale"), sim.books.billed) == (1, 1)
 
 
+async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Apiframe) -> None:
+    """However little time a job has to be missed for: right after the submit not every server knows of it."""
+    sim.faults.script("poll", *[said(404, {"error": "Job not found"})] * 2)
+    assert size((await run(Apiframe(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
+
+
 POLICY = "Provider returned an error: content policy violation"
 
 

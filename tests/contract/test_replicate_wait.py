@@ -59,6 +59,14 @@ async def test_progress_never_goes_back_and_nonsense_is_ignored(provider: Replic
     assert link.shares == [0.6, 0.8, 1.0]
 
 
+async def test_two_misses_lose_no_job(sim: Simulator, clock: Joint) -> None:
+    """However little time a job has to be missed for: right after the submit not every server knows of it."""
+    async with adapter(sim, clock=clock, vanish_s=0) as provider:
+        handle = await provider.submit(job())
+        sim.faults.script("poll", *[Fault(status=404, body={"detail": "Not found."})] * 2)
+        assert size((await provider.wait(handle, soon())).pictures[0]) == (48, 32)
+
+
 @pytest.mark.parametrize(("word", "kind"), [("fails", Failed), ("nsfw", Blocked)])
 async def test_a_failed_job_tells_its_bill(
     provider: Replicate, sim: Simulator, word: str, kind: type[ProviderError]

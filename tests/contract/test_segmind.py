@@ -501,6 +501,13 @@ async def test_a_result_that_stays_away_is_lost(provider: Segmind, sim: simulato
     assert sim.books.billed == 1
 
 
+@pytest.mark.parametrize("point", ["poll", "result"])
+async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Segmind, point: str) -> None:
+    """However little time a job has to be missed for: right after the submit not every server knows of it."""
+    sim.faults.script(point, *[said(404, {"error": "Request not found"})] * 2)
+    assert size((await run(Segmind(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
+
+
 async def test_the_addresses_in_answers_are_not_followed(provider: Segmind, sim: simulator.Segmind) -> None:
     """Our key goes to the configured origin, wherever an answer would lead it."""
     stranger = simulator.Segmind()

@@ -12,7 +12,6 @@ import torch
 
 from providers.worker.engines.base import Stopped
 from providers.worker.engines.cards import Card
-from providers.worker.engines.diffusion import denoise
 from providers.worker.engines.diffusion.denoise import Plan, refine
 from providers.worker.engines.diffusion.models import Models, load
 from providers.worker.engines.diffusion.prompts import encode, parse
@@ -87,11 +86,8 @@ def test_one_tile_is_image_to_image(
     assert float((made - latents).abs().mean()) > 0.05
 
 
-def test_one_tile_with_its_controlnet(
-    models: Models, latents: torch.Tensor, pixels: torch.Tensor, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_tile_with_its_controlnet(models: Models, latents: torch.Tensor, pixels: torch.Tensor, tiny: Path) -> None:
     """Where every block counts fully, the ControlNet's say is what it is in diffusers' own pipeline."""
-    monkeypatch.setattr(denoise, "_DECAY", 1.0)
     from diffusers import ControlNetModel
 
     net = ControlNetModel.from_pretrained(tiny / "controlnet")
@@ -111,7 +107,7 @@ def test_one_tile_with_its_controlnet(
         output_type="latent",
     ).images
 
-    made = refined(models, latents, pixels, replace(PLAN, resemblance=0.7))
+    made = refined(models, latents, pixels, replace(PLAN, resemblance=0.7, decay=1.0))
 
     assert torch.allclose(made, expected, atol=1e-4)
     without = refined(models, latents, pixels, PLAN)

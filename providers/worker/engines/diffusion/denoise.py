@@ -18,16 +18,14 @@ from providers.worker.engines.diffusion.schedulers import Sampler
 from providers.worker.engines.tensors import to_unit
 from providers.worker.engines.tiles import Canvas, Grid, Tile
 
-# How much less each block of the ControlNet counts than the one below it: "my prompt is more important". The deepest,
-# which holds the composition, counts fully.
-_DECAY = 0.825
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How a picture is refined. `tile` (height, width) and `overlap` are in latent pixels.
 
-    `strength` is from 0 (nothing changes) to 1; a `guidance` of 1 is none; a `resemblance` of 0 is no ControlNet.
+    `strength` is from 0 (nothing changes) to 1; a `guidance` of 1 is none; a `resemblance` of 0 is no ControlNet. Each
+    block of the ControlNet counts `decay` times the one below it ("my prompt is more important"); the deepest, which
+    holds the composition, counts fully.
     """
 
     scheduler: str
@@ -38,6 +36,7 @@ class Plan:
     seed: int
     tile: tuple[int, int]
     overlap: int
+    decay: float = 0.825
 
     def sampler(self, models: Models) -> Sampler:
         return Sampler(self.scheduler, models.trained, self.steps, self.strength)
@@ -129,7 +128,7 @@ class _Predictor:
         deepest = len(down)
         return {
             "down_block_additional_residuals": [
-                residual * (self._plan.resemblance * _DECAY ** (deepest - number))
+                residual * (self._plan.resemblance * self._plan.decay ** (deepest - number))
                 for number, residual in enumerate(down)
             ],
             "mid_block_additional_residual": middle * self._plan.resemblance,
