@@ -37,7 +37,7 @@ from providers.guard import Guard
 from providers.polling import Pace
 from providers.segmind import Segmind
 from tests.simulators import segmind as simulator
-from tests.simulators.common import Fault, html, serve, size, tiny
+from tests.simulators.common import Fault, Op, html, serve, size, tiny
 from tests.simulators.segmind import KEY
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port
@@ -502,7 +502,7 @@ async def test_a_result_that_stays_away_is_lost(provider: Segmind, sim: simulato
 
 
 @pytest.mark.parametrize("point", ["poll", "result"])
-async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Segmind, point: str) -> None:
+async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Segmind, point: Op) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
     sim.faults.script(point, *[said(404, {"error": "Request not found"})] * 2)
     assert size((await run(Segmind(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
