@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self, TypeAlias
@@ -18,7 +19,7 @@ ALLOW = "DARKROOM_GATEWAY__URL_ALLOW"
 _OWN = ("_served", "_pristine")
 
 
-class Simulated:
+class Simulated(ABC):
     """A provider that is played over real HTTP. One may serve many tests: `reset` makes it as it was at its start.
 
     `name` is the provider's, `key` the one credential it takes, `key_variable` where a gateway reads that from.
@@ -34,37 +35,37 @@ class Simulated:
     """What the account holds, where the provider counts that."""
     _served: Sequence[Served] = ()
 
+    @abstractmethod
     def hosts(self, run: Run) -> None:
         """Serve each host with `run`, and keep its address."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def books(self) -> Books:
         """What was taken, and what it costs."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def strays(self) -> Sequence[object]:
         """Credentials that came to the host that delivers results, where none belong."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def origins(self) -> frozenset[str]:
         """`host:port` of what a gateway has to be allowed to fetch from."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def addresses(self) -> Mapping[str, str]:
         """The settings of the provider's section that hold an address, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def given(self, job: str) -> Mapping[str, Any]:
         """What a job was asked to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def timed(self, *, run_s: float, queue_s: float = 0.0) -> Self:
         """Let each job wait and run for so many seconds."""
-        raise NotImplementedError
 
     def environ(self) -> dict[str, str]:
         """The environment that leads a gateway here: the key, the addresses, the origins that it may fetch from."""
