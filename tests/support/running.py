@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
 
-START_S = 30.0
+START_S = 60.0
 STOP_S = 40.0
 COMMAND = (sys.executable, "-m", "gateway", "serve")
 

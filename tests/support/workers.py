@@ -51,7 +51,7 @@ class Running:
 
 
 @contextmanager
-def worker(tmp_path: Path, *arguments: str, ready: str = "READY", patience: float = 15) -> Iterator[Running]:
+def worker(tmp_path: Path, *arguments: str, ready: str = "READY", patience: float = 60) -> Iterator[Running]:
     """Run our worker on a free port, from the moment on when its status is `ready`, and kill it in the end.
 
     `patience` is in seconds: engines that stand on large libraries take long to import them.
@@ -122,7 +122,7 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.wait()
 
 
-def await_status(url: str, status: str, process: subprocess.Popen[bytes] | None = None, patience: float = 15) -> None:
+def await_status(url: str, status: str, process: subprocess.Popen[bytes] | None = None, patience: float = 60) -> None:
     """Wait until a worker says that it is in this status, for `patience` seconds."""
     give_up = time.monotonic() + patience
     said: object = None
