@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.api.rights import admins_only
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.model import Model
@@ -30,6 +31,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(body, 200 if ready else 503)
 
 
+@admins_only
 async def expose_metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format."""
     return Response(metrics.expose(), media_type=metrics.CONTENT_TYPE)
