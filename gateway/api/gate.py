@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from typing_extensions import override
@@ -16,6 +16,7 @@ from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
 from gateway.api import failures, forwarded
 from gateway.api.errors import ApiError
+from gateway.api.given import check_headers, check_query
 from gateway.api.rights import DEFAULT, Access, GuardedRoute, check_admin
 from gateway.database.writer import LedgerDown
 from gateway.telemetry import metrics
@@ -55,12 +56,17 @@ class Gate(Router):
         headers = Headers(scope=scope)
         if route is None or not route.any_host:
             self._check_host(headers)
+        if access is not Access.PUBLIC:
+            check_headers(headers)
         grant = await self._admit(access, headers)
         scope["darkroom.grant"] = grant
         if access is Access.ADMIN:
             check_admin(grant)
         app = self.default if route is None else route.handle
-        if access is Access.METERED and route is not None and route.row(scope["method"]) is not None:
+        row = None if route is None else route.row(scope["method"])
+        if row is not None and row.query is not None:
+            check_query(QueryParams(scope["query_string"]), row.query)
+        if row is not None and access is Access.METERED:
             await self._metered(app, grant, scope, receive, send)
         else:
             await app(scope, receive, send)

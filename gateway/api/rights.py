@@ -38,10 +38,15 @@ DEFAULT = Access.KEY
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method of a route: who answers, and who may call. `any_host` exempts it from `allowed_hosts`."""
+    """One method of a route: who answers, who may call, and which parameters the query may have.
+
+    None for `query` leaves them unread: what others put behind such an address changes nothing. `any_host` exempts the
+    row from `allowed_hosts`.
+    """
 
     endpoint: Endpoint
     access: Access
+    query: frozenset[str] | None = frozenset()
     any_host: bool = False
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
+from gateway.api.dry_run import DRY_RUN
 from gateway.api.rights import Access, GuardedRoute, Row
 
 PREFIXES = ("/openai/v1", "/v1")
 """The same calls, with and without OpenAI's own part of the address."""
 
+_PAGE = frozenset({"limit", "after"})
+_JOBS = _PAGE | {"model", "status"}
+_REQUESTS = _JOBS | {"provider", "key", "created_after", "created_before", "summary"}
+
 UNDER_BOTH: Mapping[str, Mapping[str, Row]] = {
-    "/images/edits": {"POST": Row(edits.edit, Access.METERED)},
-    "/images/jobs": {"GET": Row(image_jobs.list_jobs, Access.KEY)},
-    "/images/jobs/{id}": {"GET": Row(image_jobs.read_job, Access.KEY)},
+    "/images/edits": {"POST": Row(edits.edit, Access.METERED, frozenset(DRY_RUN))},
+    "/images/jobs": {"GET": Row(image_jobs.list_jobs, Access.KEY, _JOBS)},
+    "/images/jobs/{id}": {"GET": Row(image_jobs.read_job, Access.KEY, frozenset({"wait"}))},
     "/images/jobs/{id}/cancel": {"POST": Row(image_jobs.cancel_job, Access.KEY)},
     "/keys": {"POST": Row(key_list.create_key, Access.ADMIN), "GET": Row(key_list.list_keys, Access.ADMIN)},
     "/keys/{id}": {
@@ -23,18 +28,18 @@ UNDER_BOTH: Mapping[str, Mapping[str, Row]] = {
     },
     "/webhooks/secret": {"GET": Row(hooks.read_secret, Access.KEY)},
     "/models": {"GET": Row(models.list_models, Access.KEY)},
-    "/models/{id:path}": {"GET": Row(models.read_model, Access.KEY)},
+    "/models/{id:path}": {"GET": Row(models.read_model, Access.KEY, frozenset({"schema"}))},
 }
 ALONE: Mapping[str, Mapping[str, Row]] = {
-    "/v1/requests": {"GET": Row(requests.list_requests, Access.KEY)},
+    "/v1/requests": {"GET": Row(requests.list_requests, Access.KEY, _REQUESTS)},
     "/v1/requests/{id}": {"GET": Row(requests.read_request, Access.KEY)},
     "/v1/requests/{id}/payload": {"DELETE": Row(requests.forget_payload, Access.KEY)},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(hooks.hear, Access.PUBLIC)},
-    "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC)},
-    "/metrics": {"GET": Row(health.expose_metrics, Access.ADMIN)},
+    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(hooks.hear, Access.PUBLIC, query=None)},
+    "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC, query=None)},
+    "/metrics": {"GET": Row(health.expose_metrics, Access.ADMIN, query=None)},
     # A probe comes by the address of a process, whatever names the server has.
-    "/healthz": {"GET": Row(health.healthz, Access.PUBLIC, any_host=True)},
-    "/readyz": {"GET": Row(health.readyz, Access.OPTIONAL, any_host=True)},
+    "/healthz": {"GET": Row(health.healthz, Access.PUBLIC, query=None, any_host=True)},
+    "/readyz": {"GET": Row(health.readyz, Access.OPTIONAL, query=None, any_host=True)},
 }
 
 

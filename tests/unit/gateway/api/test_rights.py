@@ -14,6 +14,7 @@ from starlette.types import Message, Scope
 from gateway.access.grant import Grant
 from gateway.api import health
 from gateway.api.errors import ApiError
+from gateway.api.openapi.operations import OPERATIONS
 from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import PREFIXES, routes
 from gateway.app import build
@@ -151,6 +152,18 @@ def test_only_the_router_looks_at_paths() -> None:
     # The edge refuses control characters and logs paths, an error says which path it was, and a job's address has the
     # prefix that its caller used.
     assert readers == {"gateway/api/edge.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
+
+
+def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]) -> None:
+    """What a query may have is what the document says, but for the other spelling of a dry run."""
+    operations = {(operation.path, operation.method): operation for operation in OPERATIONS}
+    for route in served:
+        path = route.path.replace(":path", "")
+        for method, row in route.rows.items():
+            short = path.removeprefix(next((one for one in PREFIXES if path.startswith(f"{one}/")), ""))
+            operation = operations.get((path, method.lower())) or operations[short, method.lower()]
+            described = {given["name"] for given in operation.parameters if given["in"] == "query"}
+            assert row.query is None or row.query - {"dryRun"} == described, path
 
 
 def test_probes_are_the_only_rows_for_any_host() -> None:
