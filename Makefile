@@ -47,12 +47,13 @@ test-ray: $(VENV)/.dev  ## a worker over a local Ray cluster: replicas side by s
 	@if $(BIN)/python -c 'import ray' 2>/dev/null; then $(BIN)/pytest -n 0 tests/cluster; \
 		else echo '*** NOT TESTED: providers/worker/cluster.py, as ray is not installed. make ray installs it. ***'; fi
 
-check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes
+check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, rights of every route, known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile deploy/worker/Dockerfile
 	$(BIN)/darkroom check --quiet
+	$(BIN)/pytest -q -n 0 tests/unit/gateway/api/test_rights.py
 	$(BIN)/python -m tests.audit requirements.lock
 
 format: $(VENV)/.dev  ## rewrite to the house style

@@ -34,7 +34,8 @@ from gateway.api.errors import ApiError
 from gateway.api.gate import Gate
 from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.api.openapi import document
-from gateway.api.routes import Endpoint, route, routes
+from gateway.api.rights import Access, Endpoint, GuardedRoute, Row
+from gateway.api.routes import routes
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
 from gateway.isolation.decoders import Bounds, Decoders
@@ -97,14 +98,18 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
 
     settings = config.gateway
     table = routes(metrics=settings.metrics_port is None)
-    documents = [route("/openapi.json", {"GET": _document(config)})] if settings.docs else []
+    document_row = Row(_document(config), Access.KEY)
+    documents = [GuardedRoute("/openapi.json", {"GET": document_row})] if settings.docs else []
     app = Starlette(
-        routes=[*table, *documents],
         exception_handlers={ApiError: on_api_error, HTTPException: on_http_exception, Exception: on_crash},
-        lifespan=lifespan,
     )
-    app.router.redirect_slashes = False
-    inner: ASGIApp = Gate(app, doors=lambda: app.state.darkroom.doors, hosts=settings.allowed_hosts)
+    app.router = Gate(
+        [*table, *documents],
+        lifespan=lifespan,
+        doors=lambda: app.state.darkroom.doors,
+        hosts=settings.allowed_hosts,
+    )
+    inner: ASGIApp = app
     if settings.cors_origins:
         inner = Cors(inner, settings.cors_origins)
     return Edge(inner, settings)

@@ -1,11 +1,14 @@
-"""The host that a request is for, by the rules of HTTP/1.1."""
+"""What a request is for: its host, by the rules of HTTP/1.1, and a path that every program reads alike."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from gateway.api.errors import ApiError
 
+# C0, DEL and C1. A path has them only as escapes, and programs differ in where they think that it ends then.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 
 
@@ -22,3 +25,11 @@ def settle_host(target: bytes, version: str, headers: list[tuple[bytes, bytes]])
         for at in named:
             del headers[at]
         headers.insert(0, (b"host", absolute[1]))
+
+
+def check_path(path: str) -> None:
+    """Raise ApiError 400 for a control character in a path, whose escapes have been read."""
+    if (found := _CONTROL.search(path)) is not None:
+        escaped = quote(found[0], safe="")
+        message = f"The path has a control character, {escaped}, as its character {found.start() + 1}: leave it out."
+        raise ApiError(400, message, code="invalid_url")

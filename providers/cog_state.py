@@ -44,7 +44,8 @@ def readiness(workers: Sequence[Worker], upstream: Upstream) -> tuple[Readiness,
         return Readiness.READY, ""
     # One that starts, and one that has had this model and is away, may yet have it.
     if not live or any(w.may_serve(upstream) or (w.heard and w.serves(upstream)) for w in workers if not w.live):
-        states = ", ".join(f"{worker.url} is {worker.state}" for worker in workers if not worker.live)
+        # Callers are told this: the addresses are the operator's, who has them in this order.
+        states = ", ".join(f"worker {n} is {worker.state}" for n, worker in enumerate(workers, 1) if not worker.live)
         return Readiness.DOWN, f"no worker can take this model now: {states}"
     return (
         Readiness.OFF,

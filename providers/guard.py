@@ -10,26 +10,29 @@ import contextlib
 import re
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
-# Denied whatever the standard library says of them, for its tables differ between versions: carrier-grade NAT (there
-# are metadata services), link-local, protocol assignments, the 6to4 relay, benchmarks, reserved; in IPv6 addresses
-# that embed an IPv4 one without being unwrapped below, site-local, and a metadata service.
-_DENIED = tuple(
-    ip_network(network)
+# Denied whatever the standard library says of them, for its tables differ between versions: all of IANA's registry of
+# special-purpose IPv4 addresses, also what is reachable everywhere (AS112 and relays are mostly reached inside of one's
+# own network), carrier-grade NAT, where there are metadata services, and multicast.
+_DENIED_V4 = tuple(
+    IPv4Network(network)
     for network in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-        "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-        "224.0.0.0/4", "240.0.0.0/4", "::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2001::/32", "2001:db8::/32",
-        "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "fd00:ec2::254/128",
+        "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
     )
 )  # fmt: skip
-_NAT64 = ip_network("64:ff9b::/96")
+# All public addresses of IPv6 are in here: what is outside is special, or nobody's yet. Only the special ones within
+# have to be named: protocol assignments with Teredo and benchmarks, documentation, AS112.
+_GLOBAL_V6 = IPv6Network("2000::/3")
+_DENIED_V6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")))
+_NAT64 = IPv6Network("64:ff9b::/96")
 # Two parsers read an address, httpx's and aiohttp's: only what no parser can read in two ways.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*\.?", re.IGNORECASE)
 # What the C library and browsers take for an IPv4 address: 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1
@@ -53,7 +56,11 @@ def public(address: str) -> bool:
         return False
     if isinstance(found, IPv6Address):
         found = _embedded(found) or found
-    return found.is_global and not found.is_multicast and not any(found in network for network in _DENIED)
+    if isinstance(found, IPv6Address):
+        usual = found in _GLOBAL_V6 and not any(found in network for network in _DENIED_V6)
+    else:
+        usual = not any(found in network for network in _DENIED_V4)
+    return usual and found.is_global and not found.is_multicast
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:

@@ -8,15 +8,19 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from gateway.api.given import flag_of
 from gateway.api.request import Asked
 from gateway.routing.pricing import MICROS
 from gateway.routing.select import Candidate, Choice
 from normalization.values import Image, Resize, Step, Value
 
+DRY_RUN = ("dry_run", "dryRun")
+"""The parameter in its spellings."""
+
 
 def is_dry_run(query: Mapping[str, str]) -> bool:
-    """Whether the query asks for a dry run, in either spelling."""
-    return any(query.get(name, "").lower() in ("true", "1") for name in ("dry_run", "dryRun"))
+    """Whether the query asks for a dry run, in either spelling. Raises ApiError 400 for neither true nor false."""
+    return True in {flag_of(query, name) for name in DRY_RUN}
 
 
 def answer(asked: Asked, choice: Choice) -> Response:

@@ -9,9 +9,11 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api.errors import ApiError
 from gateway.api.forwarded import networks, seen_through
 from gateway.api.handlers import internal, respond
 from gateway.settings.http import HttpSettings
+from gateway.target import check_path
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from providers.ids import token_hex
@@ -63,7 +65,7 @@ class Edge:
 
         metrics.IN_FLIGHT.inc()
         try:
-            await self._app(scope, receive, sending)
+            await self._answering(scope)(scope, receive, sending)
         except Exception:  # noqa: BLE001 - the last resort: whatever it was, the caller gets the envelope
             event("request.crashed", logging.ERROR, request_id=request_id, path=scope["path"], exc_info=True)
             if not started:
@@ -71,6 +73,14 @@ class Edge:
         finally:
             metrics.IN_FLIGHT.dec()
             self._record(scope, status, time.perf_counter() - began, request_id)
+
+    def _answering(self, scope: Scope) -> ASGIApp:
+        """Who answers: the application, or the refusal of a path that is none."""
+        try:
+            check_path(scope["path"])
+        except ApiError as refusal:
+            return respond(refusal)
+        return self._app
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "unknown")

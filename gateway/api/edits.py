@@ -94,9 +94,9 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
 async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Response:
     """Read a request and have its job begun, or found; or answer it at once. Raises ApiError, Overloaded and Busy."""
     settings = state.config.gateway
+    dry = is_dry_run(request.query_params)
     form = await _form(request, settings, hold)
     state.load.check_jobs()
-    dry = is_dry_run(request.query_params)
     grant = grant_of(request)
     routing = request.headers.get("x-darkroom-routing")
     asked = read_fields(form, state.config, grant=grant, routing=routing, dry=dry)

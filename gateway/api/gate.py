@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.routing import Match, Router
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+from typing_extensions import override
 
 from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
 from gateway.api import failures, forwarded
 from gateway.api.errors import ApiError
-from gateway.api.handlers import respond
+from gateway.api.given import check_headers, check_query
+from gateway.api.rights import DEFAULT, Access, GuardedRoute, check_admin
 from gateway.database.writer import LedgerDown
 from gateway.telemetry import metrics
 
-# Served without a key: probes know none, and the address of a file, or of a webhook, is its own secret.
-_OPEN = re.compile(r"/(healthz|readyz|files/.*|hooks/.*)?")
-# What a key's limits count: the calls that may buy something.
-_METERED = re.compile(r"(/openai)?/v1/images/edits")
-# What tells of all keys, or makes them.
-_ADMIN = re.compile(r"/metrics|(/openai)?/v1/keys(/.*)?")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
 _NOBODY = Grant(id="")
-# Probes come to a process by its own address, whatever names the server has.
-_PROBES = frozenset({"/healthz", "/readyz"})
+# A probe is answered whatever the ledger does: it waits no longer to learn whose it is.
+_GLANCE_S = 0.5
 
 
-class Gate:
-    """Pure ASGI, inside of what every answer gets."""
+class Gate(Router):
+    """The router, which hands a request to the route that it matched as far as that route's rights let its key."""
 
-    def __init__(self, app: ASGIApp, *, doors: Callable[[], Doors], hosts: Sequence[str] = ()) -> None:
-        self._app = app
+    def __init__(
+        self,
+        routes: Iterable[GuardedRoute],
+        *,
+        lifespan: Lifespan[Any],
+        doors: Callable[[], Doors],
+        hosts: Sequence[str] = (),
+    ) -> None:
+        super().__init__(lifespan=lifespan, redirect_slashes=False)
+        self.table = tuple(routes)
         self._doors = doors
         self._hosts = frozenset(host for host in hosts if not host.startswith("*."))
         self._suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer with why not."""
+    @override
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or raise ApiError, and HTTPException for no such path or method."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await super().app(scope, receive, send)
             return
-        try:
-            await self._enter(scope, Headers(scope=scope), receive, send)
-        except ApiError as refusal:
-            await respond(refusal)(scope, receive, send)
-
-    async def _enter(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        """Let a request in as far as its key may come. Raises ApiError before the application has seen anything."""
-        self._check_host(scope["path"], headers)
-        grant = await self._admit(scope["path"], headers)
+        route = self._matched(scope)
+        access = DEFAULT if route is None else route.access(scope["method"])
+        headers = Headers(scope=scope)
+        if route is None or not route.any_host:
+            self._check_host(headers)
+        if access is not Access.PUBLIC:
+            check_headers(headers)
+        grant = await self._admit(access, headers)
         scope["darkroom.grant"] = grant
-        if _ADMIN.fullmatch(scope["path"]) and not grant.admin:
-            message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
-            raise ApiError(403, message, code="admin_key_required")
-        if scope["method"] != "POST" or not _METERED.fullmatch(scope["path"]):
-            await self._app(scope, receive, send)
-            return
+        if access is Access.ADMIN:
+            check_admin(grant)
+        app = self.default if route is None else route.handle
+        row = None if route is None else route.row(scope["method"])
+        if row is not None and row.query is not None:
+            check_query(QueryParams(scope["query_string"]), row.query)
+        if row is not None and access is Access.METERED:
+            await self._metered(app, grant, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    def _matched(self, scope: Scope) -> GuardedRoute | None:
+        """The route of a request: the only place where its path is looked at. A path is that of one route at most."""
+        for route in self.table:
+            match, found = route.matches(scope)
+            if match is not Match.NONE:
+                scope.update(found, route=route)
+                return route
+        return None
+
+    async def _metered(self, app: ASGIApp, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
         rates = self._doors().rates
         if grant.rpm is not None:
             rate = await rates.take(grant.id, grant.rpm)
@@ -71,15 +93,25 @@ class Gate:
             metrics.REFUSED.labels("concurrency").inc()
             raise failures.too_many(f"{grant.concurrency} requests at once", 1)
         try:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
         finally:
             if grant.concurrency is not None:
                 rates.leave(grant.id)
 
-    async def _admit(self, path: str, headers: Headers) -> Grant:
+    async def _admit(self, access: Access, headers: Headers) -> Grant:
         """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
-        if _OPEN.fullmatch(path):
+        if access is Access.PUBLIC:
             return _NOBODY
+        if access is Access.OPTIONAL:
+            try:
+                async with asyncio.timeout(_GLANCE_S):
+                    return await self._known(headers)
+            except (ApiError, TimeoutError):
+                return _NOBODY
+        return await self._known(headers)
+
+    async def _known(self, headers: Headers) -> Grant:
+        """Whose the key of a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
         doors = self._doors()
         try:
             if (grant := await doors.admit(headers)) is not None:
@@ -102,8 +134,8 @@ class Gate:
             raise ApiError(403, message, code="loopback_only")
         return OPERATOR
 
-    def _check_host(self, path: str, headers: Headers) -> None:
-        if not (self._hosts or self._suffixes) or path in _PROBES:
+    def _check_host(self, headers: Headers) -> None:
+        if not (self._hosts or self._suffixes):
             return
         host = (_host(f"//{headers.get('host', '')}") or "").rstrip(".")
         if host not in self._hosts and not host.endswith(self._suffixes):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.api.placing import grant_of
+from gateway.api.rights import admins_only
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.model import Model
@@ -19,17 +21,19 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
 
-    The body says it model by model, route by route.
+    An admin is told it model by model and route by route: a probe has no use for that, and a stranger has.
     """
     state: State = request.app.state.darkroom
     ledger = state.jobs.ledger.database.up
     models = {model.id: _routes(state, model) for model in state.config.models.values()}
     ready = any(route["state"] == Readiness.READY.value for routes in models.values() for route in routes.values())
     ready = ready and ledger and not state.jobs.leaving.is_set()
-    body = {"status": "ready" if ready else "not ready", "ledger": "up" if ledger else "down", "models": models}
-    return JSONResponse(body, 200 if ready else 503)
+    body = {"status": "ready" if ready else "not ready", "ledger": "up" if ledger else "down"}
+    detail = {"models": models} if grant_of(request).admin else {}
+    return JSONResponse({**body, **detail}, 200 if ready else 503)
 
 
+@admins_only
 async def expose_metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format."""
     return Response(metrics.expose(), media_type=metrics.CONTENT_TYPE)

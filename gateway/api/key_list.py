@@ -21,6 +21,7 @@ from gateway.api import failures
 from gateway.api.body import FormLimits, feed
 from gateway.api.errors import ApiError, invalid
 from gateway.api.listing import is_id, listed
+from gateway.api.rights import admins_only
 from gateway.config import Config
 from gateway.database.writer import LedgerDown
 from gateway.routing.pricing import MICROS
@@ -50,6 +51,7 @@ class NewKey(Rights):
     admin: bool = False
 
 
+@admins_only
 async def create_key(request: Request) -> Response:
     """Make a key; this answer alone has it."""
     state: State = request.app.state.darkroom
@@ -60,6 +62,7 @@ async def create_key(request: Request) -> Response:
     return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
 
 
+@admins_only
 async def list_keys(request: Request) -> Response:
     """Every key, the newest first, with what it has spent in its budget's period."""
     state: State = request.app.state.darkroom
@@ -70,11 +73,13 @@ async def list_keys(request: Request) -> Response:
     return JSONResponse(listed([described(grant, spent) for grant, spent in found], more=False))
 
 
+@admins_only
 async def read_key(request: Request) -> Response:
     """One key."""
     return JSONResponse(described(*await _one(request)))
 
 
+@admins_only
 async def change_key(request: Request) -> Response:
     """Change what a key may, as far as the body names it; null takes a limit away."""
     state: State = request.app.state.darkroom
@@ -85,6 +90,7 @@ async def change_key(request: Request) -> Response:
     return JSONResponse(described(*await _one(request)))
 
 
+@admins_only
 async def revoke_key(request: Request) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
     state: State = request.app.state.darkroom

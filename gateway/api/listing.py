@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,9 +40,14 @@ def after_of(query: Mapping[str, str]) -> str | None:
 
 def state_of(query: Mapping[str, str]) -> str | None:
     """A job's state as a filter. Raises ApiError 400."""
-    text = query.get("status")
-    if text is not None and text not in STATES:
-        raise invalid("status", f"Invalid 'status': expected one of {', '.join(STATES)}.")
+    return one_of(query, "status", STATES)
+
+
+def one_of(query: Mapping[str, str], name: str, known: Collection[str]) -> str | None:
+    """One of some words as a filter. Raises ApiError 400 for another one, which would find nothing."""
+    text = query.get(name)
+    if text is not None and text not in known:
+        raise invalid(name, f"Invalid '{name}': expected one of {', '.join(known)}.")
     return text
 
 

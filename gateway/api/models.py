@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.api.given import flag_of
 from gateway.api.placing import grant_of
 from gateway.api.request import model_not_allowed, unknown_model
 from gateway.config import Config
@@ -41,7 +42,7 @@ async def read_model(request: Request) -> Response:
         raise unknown_model(name, state.config)
     if not (grant := grant_of(request)).may_use(model.id):
         raise model_not_allowed(name, grant)
-    if request.query_params.get("schema", "").lower() in ("true", "1"):
+    if flag_of(request.query_params, "schema"):
         return JSONResponse(schema(model, state.config))
     found = describe(model, state)
     return JSONResponse({**found, "id": name, "alias_of": alias.model} if alias else found)

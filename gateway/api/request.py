@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
 from gateway.jobs.imaging import BadImage, Imaging
+from gateway.near import near
 from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
@@ -22,6 +22,10 @@ from normalization.plan import check
 from normalization.rules import Param
 from normalization.values import Header, Image, ImageRequest, Value
 
+_HINTS = {
+    "image": " Send the picture as a file.",
+    "webhook_url": " 'webhook_events' says of what to tell, and not whom.",
+}
 # Where a picture will be, once it has been read.
 _UNREAD = Image(data=b"", header=Header(format="png", width=1, height=1))
 
@@ -84,6 +88,8 @@ def read_fields(
             seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
         )
         check(model, request, config.denied)
+        if "webhook_events" in params and "webhook_url" not in params:
+            raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         wish = _wish(params.get("routing"), routing, provider, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
@@ -126,8 +132,8 @@ def _background(fields: dict[str, Value]) -> bool:
 def unknown_model(name: str, config: Config) -> ApiError:
     """The 404 for a model that does not exist, with what may have been meant."""
     known = (*config.models, *config.aliases)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"The models are: {', '.join(config.models)}."
+    meant = near(name, known)
+    hint = f"Did you mean '{meant}'?" if meant else f"The models are: {', '.join(config.models)}."
     return ApiError(
         404, f"The model '{excerpt(name, 80)}' does not exist. {hint}", param="model", code="model_not_found"
     )
@@ -214,7 +220,7 @@ def _images_of(form: Form) -> list[FilePart]:
 
 
 def _missing(name: str) -> str:
-    hint = " Send the picture as a file." if name == "image" else ""
+    hint = _HINTS.get(name, "")
     return f"Missing required parameter: '{name}'.{hint}"
 
 

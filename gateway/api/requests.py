@@ -7,7 +7,8 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.api import failures
 from gateway.api.errors import ApiError, invalid
-from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, time_of, word_of
+from gateway.api.given import flag_of
+from gateway.api.listing import after_of, is_id, limit_of, listed, one_of, state_of, time_of, word_of
 from gateway.api.placing import grant_of
 from gateway.api.request_body import described, summed, with_parameters
 from gateway.jobs.files import StoreFailed
@@ -26,7 +27,9 @@ async def list_requests(request: Request) -> Response:
     query = request.query_params
     wanted = _filter(request)
     try:
-        if query.get("summary", "").lower() in ("true", "1"):
+        if flag_of(query, "summary"):
+            if (paged := next((name for name in ("limit", "after") if name in query), None)) is not None:
+                raise invalid(paged, f"Sums are over all requests: leave out '{paged}'.", "parameter_conflict")
             return JSONResponse(summed(await state.reports.summary(wanted)))
         page = await state.reports.page(wanted, after=after_of(query), limit=limit_of(query))
     except NoSuchCursor:
@@ -62,6 +65,7 @@ async def forget_payload(request: Request) -> Response:
 
 
 def _filter(request: Request) -> Filter:
+    state: State = request.app.state.darkroom
     query = request.query_params
     # A key sees what is its own: another one's requests are not there for it. The admin, and whoever calls from this
     # machine while there are no keys, sees all.
@@ -69,7 +73,7 @@ def _filter(request: Request) -> Filter:
         scope=grant_of(request).scope,
         key=word_of(query, "key"),
         model=word_of(query, "model"),
-        provider=word_of(query, "provider"),
+        provider=one_of(query, "provider", type(state.config.providers).model_fields),
         state=state_of(query),
         since=time_of(query, "created_after"),
         before=time_of(query, "created_before"),

@@ -1,60 +1,53 @@
-"""Every address, its methods, and who answers."""
+"""Every path, its methods, who answers, and who may call."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from collections.abc import Iterator, Mapping
 
 from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
-
-Endpoint = Callable[[Request], Awaitable[Response]]
+from gateway.api.dry_run import DRY_RUN
+from gateway.api.rights import Access, GuardedRoute, Row
 
 PREFIXES = ("/openai/v1", "/v1")
 """The same calls, with and without OpenAI's own part of the address."""
 
-UNDER_BOTH: Mapping[str, Mapping[str, Endpoint]] = {
-    "/images/edits": {"POST": edits.edit},
-    "/images/jobs": {"GET": image_jobs.list_jobs},
-    "/images/jobs/{id}": {"GET": image_jobs.read_job},
-    "/images/jobs/{id}/cancel": {"POST": image_jobs.cancel_job},
-    "/keys": {"POST": key_list.create_key, "GET": key_list.list_keys},
-    "/keys/{id}": {"GET": key_list.read_key, "PATCH": key_list.change_key, "DELETE": key_list.revoke_key},
-    "/webhooks/secret": {"GET": hooks.read_secret},
-    "/models": {"GET": models.list_models},
-    "/models/{id:path}": {"GET": models.read_model},
+_PAGE = frozenset({"limit", "after"})
+_JOBS = _PAGE | {"model", "status"}
+_REQUESTS = _JOBS | {"provider", "key", "created_after", "created_before", "summary"}
+
+UNDER_BOTH: Mapping[str, Mapping[str, Row]] = {
+    "/images/edits": {"POST": Row(edits.edit, Access.METERED, frozenset(DRY_RUN))},
+    "/images/jobs": {"GET": Row(image_jobs.list_jobs, Access.KEY, _JOBS)},
+    "/images/jobs/{id}": {"GET": Row(image_jobs.read_job, Access.KEY, frozenset({"wait"}))},
+    "/images/jobs/{id}/cancel": {"POST": Row(image_jobs.cancel_job, Access.KEY)},
+    "/keys": {"POST": Row(key_list.create_key, Access.ADMIN), "GET": Row(key_list.list_keys, Access.ADMIN)},
+    "/keys/{id}": {
+        "GET": Row(key_list.read_key, Access.ADMIN),
+        "PATCH": Row(key_list.change_key, Access.ADMIN),
+        "DELETE": Row(key_list.revoke_key, Access.ADMIN),
+    },
+    "/webhooks/secret": {"GET": Row(hooks.read_secret, Access.KEY)},
+    "/models": {"GET": Row(models.list_models, Access.KEY)},
+    "/models/{id:path}": {"GET": Row(models.read_model, Access.KEY, frozenset({"schema"}))},
 }
-ALONE: Mapping[str, Mapping[str, Endpoint]] = {
-    "/v1/requests": {"GET": requests.list_requests},
-    "/v1/requests/{id}": {"GET": requests.read_request},
-    "/v1/requests/{id}/payload": {"DELETE": requests.forget_payload},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": hooks.hear},
-    "/files/{name}": {"GET": files.read_file},
-    "/metrics": {"GET": health.expose_metrics},
-    "/healthz": {"GET": health.healthz},
-    "/readyz": {"GET": health.readyz},
+ALONE: Mapping[str, Mapping[str, Row]] = {
+    "/v1/requests": {"GET": Row(requests.list_requests, Access.KEY, _REQUESTS)},
+    "/v1/requests/{id}": {"GET": Row(requests.read_request, Access.KEY)},
+    "/v1/requests/{id}/payload": {"DELETE": Row(requests.forget_payload, Access.KEY)},
+    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(hooks.hear, Access.PUBLIC, query=None)},
+    "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC, query=None)},
+    "/metrics": {"GET": Row(health.expose_metrics, Access.ADMIN, query=None)},
+    # A probe comes by the address of a process, whatever names the server has.
+    "/healthz": {"GET": Row(health.healthz, Access.PUBLIC, query=None, any_host=True)},
+    "/readyz": {"GET": Row(health.readyz, Access.OPTIONAL, query=None, any_host=True)},
 }
 
 
-def routes(*, metrics: bool = True) -> Iterator[Route]:
+def routes(*, metrics: bool = True) -> Iterator[GuardedRoute]:
     """All of them, with the metrics where they have no port of their own. HEAD is answered wherever GET is."""
     for prefix in PREFIXES:
-        for path, methods in UNDER_BOTH.items():
-            yield route(prefix + path, methods)
-    for path, methods in ALONE.items():
+        for path, rows in UNDER_BOTH.items():
+            yield GuardedRoute(prefix + path, rows)
+    for path, rows in ALONE.items():
         if metrics or path != "/metrics":
-            yield route(path, methods)
-
-
-def route(path: str, methods: Mapping[str, Endpoint]) -> Route:
-    """One address: a single route, so that a method which is not allowed is told of all that are."""
-    if len(methods) == 1:
-        ((method, endpoint),) = methods.items()
-        return Route(path, endpoint, methods=[method])
-
-    async def answer(request: Request) -> Response:
-        return await methods["GET" if request.method == "HEAD" else request.method](request)
-
-    return Route(path, answer, methods=list(methods))
+            yield GuardedRoute(path, rows)

@@ -37,7 +37,6 @@ def _paths() -> Iterator[Hostile]:
         "/metrics/../healthz",
         "/openai/v1/images/jobs/%2e%2e/edits/x",
         "/" + "a" * 60_000,
-        "/%00",
         "/%ff%fe",
         "/cgi-bin/luci",
         "/openai/v1/images/edits;jsessionid=1",
@@ -45,14 +44,17 @@ def _paths() -> Iterator[Hostile]:
         "/static/..%5c..%5cwindows",
     ):
         yield hostile(f"path: {path[:44]}", _get(path), 404, unknown)
+    for path in ("/%00", "/hooks/%00/%00/%00", "/v1/keys%0A", "/openai/v1/images/edits%0a", "/v1/models%C2%85", "/%7f"):
+        yield hostile(f"path: {path}, a control character", _get(path), 400, "invalid_url")
+    for name in ("%00", "img_%0d%0aSet-Cookie:a"):
+        for folder in ("v1/images/jobs", "v1/requests", "files", "v1/models"):
+            yield hostile(f"{folder}: {name}", _get(f"/{folder}/{name}"), 400, "invalid_url")
     for name in (
         "img_0",
-        "%00",
         "%2e%2e",
         "a" * 65,
         "%F0%9F%92%A3",
         "1%20or%201=1",
-        "img_%0d%0aSet-Cookie:a",
         "null",
         "-1",
     ):
@@ -66,9 +68,9 @@ def _paths() -> Iterator[Hostile]:
     yield hostile(
         "a file's name: an address", _get("/files/http:%2f%2f127.0.0.1:00000"), 404, "file_not_found", unknown
     )
-    for name in ("../../etc/passwd", "%00", "a" * 5000, "..%2f..%2fmodels", "__proto__"):
+    for name in ("../../etc/passwd", "a" * 5000, "..%2f..%2fmodels", "__proto__"):
         yield hostile(f"a model's id: {name[:20]}", _get(f"/v1/models/{name}"), 404, "model_not_found")
-    for path in ("/hooks/fal/att_1/x", "/hooks/replicate/att_1/" + "0" * 64, "/hooks/nobody/a/b", "/hooks/%00/%00/%00"):
+    for path in ("/hooks/fal/att_1/x", "/hooks/replicate/att_1/" + "0" * 64, "/hooks/nobody/a/b"):
         body = b'{"status": "OK", "payload": {"images": [{"url": "http://127.0.0.1:00000/"}]}}'
         yield hostile(f"forged webhook: {path[:24]}", functools.partial(request, "POST", path, body), 404, unknown)
     yield hostile("cancel a stranger's job", _get("/v1/images/jobs/img_0/cancel", method="POST"), 404, "job_not_found")

@@ -131,7 +131,7 @@ def test_one_with_its_attempts(there: World) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "img_000000000000000000000000"), ("GET", "%00"), ("DELETE", "img_000000000000000000000000/payload")],
+    [("GET", "img_000000000000000000000000"), ("GET", "%20"), ("DELETE", "img_000000000000000000000000/payload")],
 )
 def test_unknown_requests(there: World, method: str, path: str) -> None:
     """An id that nobody was given is a 404, to read and to forget."""

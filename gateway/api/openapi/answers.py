@@ -287,7 +287,9 @@ def _small() -> dict[str, Schema]:
     return {
         "Alive": record(status={"const": "ok"}),
         "Readiness": record(
-            status=one_of(("ready", "not ready")), ledger=one_of(("up", "down")), models=by_name(by_name(route))
+            optional={"models": {**by_name(by_name(route)), "description": "For an admin: each route of each model."}},
+            status=one_of(("ready", "not ready")),
+            ledger=one_of(("up", "down")),
         ),
         "Heard": record(ok={"const": True}),
         "WebhookSecret": record(key=text("What webhooks to this caller's addresses are signed with.")),

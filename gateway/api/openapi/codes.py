@@ -20,6 +20,7 @@ CODES: Mapping[int, tuple[str, ...]] = {
         "invalid_json",
         "invalid_multipart",
         "invalid_type",
+        "invalid_url",
         "invalid_value",
         "job_cancelled",
         "job_in_progress",

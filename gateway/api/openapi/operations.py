@@ -276,7 +276,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/readyz",
         twice=False,
         open=True,
-        doc="Whether any model has a route that can serve.",
+        doc="Whether any model has a route that can serve; with the admin's key, which.",
         good={200: _json("It has.", "Readiness"), 503: _json("It has not.", "Readiness", "Error")},
     ),
 )

@@ -1,0 +1,175 @@
+"""Every route states its rights, nothing else decides them, and what is the admin's refuses others by itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Message, Scope
+
+from gateway.access.grant import Grant
+from gateway.api import health
+from gateway.api.errors import ApiError
+from gateway.api.openapi.operations import OPERATIONS
+from gateway.api.rights import Access, GuardedRoute, Row
+from gateway.api.routes import PREFIXES, routes
+from gateway.app import build
+from gateway.config import SHIPPED, load
+from gateway.target import check_path
+from tests.support.paths import ROOT
+
+# The whole table, once more: a route whose rights change, or that is new, has to be thought of twice.
+STATED = {
+    ("/images/edits", "POST"): Access.METERED,
+    ("/images/jobs", "GET"): Access.KEY,
+    ("/images/jobs/{id}", "GET"): Access.KEY,
+    ("/images/jobs/{id}/cancel", "POST"): Access.KEY,
+    ("/keys", "GET"): Access.ADMIN,
+    ("/keys", "POST"): Access.ADMIN,
+    ("/keys/{id}", "GET"): Access.ADMIN,
+    ("/keys/{id}", "PATCH"): Access.ADMIN,
+    ("/keys/{id}", "DELETE"): Access.ADMIN,
+    ("/webhooks/secret", "GET"): Access.KEY,
+    ("/models", "GET"): Access.KEY,
+    ("/models/{id:path}", "GET"): Access.KEY,
+    ("/v1/requests", "GET"): Access.KEY,
+    ("/v1/requests/{id}", "GET"): Access.KEY,
+    ("/v1/requests/{id}/payload", "DELETE"): Access.KEY,
+    ("/hooks/{provider}/{attempt}/{mac}", "POST"): Access.PUBLIC,
+    ("/files/{name}", "GET"): Access.PUBLIC,
+    ("/metrics", "GET"): Access.ADMIN,
+    ("/healthz", "GET"): Access.PUBLIC,
+    ("/readyz", "GET"): Access.OPTIONAL,
+    ("/openapi.json", "GET"): Access.KEY,
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> list[GuardedRoute]:
+    """What an application has, the document included."""
+    edge = build(load(SHIPPED, {}), {})
+    app = edge._app  # type: ignore[attr-defined]
+    # What Starlette itself has would be asked by nobody, and guarded by nobody.
+    assert app.router.routes == []
+    return list(app.router.table)
+
+
+def test_every_route_has_its_rights_stated(served: list[GuardedRoute]) -> None:
+    """Under each prefix the same; and nothing is served beside the table."""
+    for prefix in PREFIXES:
+        found = {
+            (route.path if (route.path, method) in STATED else route.path.removeprefix(prefix), method): row.access
+            for route in served
+            for method, row in route.rows.items()
+            if (route.path, method) in STATED or route.path.startswith(f"{prefix}/")
+        }
+        assert found == STATED
+    assert {route.path for route in routes()} | {"/openapi.json"} == {route.path for route in served}
+
+
+def test_each_path_is_one_routes(served: list[GuardedRoute]) -> None:
+    """No path has two routes, whose rights might differ."""
+    for route in served:
+        path = re.sub(r"\{[a-z]+(:path)?\}", "x", route.path)
+        scope: Scope = {"type": "http", "path": path, "method": "GET"}
+        assert [one.path for one in served if one.matches(scope)[0].value] == [route.path]
+
+
+ADMINS = [
+    pytest.param(row, id=f"{method} {route.path}")
+    for route in routes()
+    for method, row in route.rows.items()
+    if row.access is Access.ADMIN
+]
+
+
+@pytest.mark.parametrize("row", ADMINS)
+async def test_what_is_the_admins_refuses_others_by_itself(row: Row) -> None:
+    """Were it let through by mistake, it would still do nothing; and nothing at all where nobody said whose it is."""
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "darkroom.grant": Grant(id="key_0")}
+    with pytest.raises(ApiError) as caught:
+        await row.endpoint(Request(scope))
+    assert (caught.value.status, caught.value.code) == (403, "admin_key_required")
+
+    del scope["darkroom.grant"]
+    with pytest.raises(KeyError):
+        await row.endpoint(Request(scope))
+
+
+async def test_the_rights_of_a_method() -> None:
+    """HEAD is GET; a method that is not allowed takes what the strictest one does, and is told of them all."""
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(request.method)
+
+    route = GuardedRoute("/x", {"GET": Row(answer, Access.KEY, any_host=True), "POST": Row(answer, Access.ADMIN)})
+
+    assert [route.access(method) for method in ("GET", "HEAD", "POST", "PUT")] == [
+        Access.KEY,
+        Access.KEY,
+        Access.ADMIN,
+        Access.ADMIN,
+    ]
+    assert not route.any_host
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    with pytest.raises(HTTPException) as caught:
+        await route.handle({"type": "http", "path": "/x", "method": "PUT", "headers": [], "app": None}, receive, send)
+    assert caught.value.status_code == 405
+    assert caught.value.headers is not None
+    assert set(caught.value.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
+
+def test_what_is_no_path() -> None:
+    """A control character in any part of it; letters of every language are ordinary."""
+    for path in ("/v1/keys\n", "/v1/\r\nkeys", "/\0", "/a\x7f", "/a\x85", "/\x1b[0m", "\t"):
+        with pytest.raises(ApiError) as caught:
+            check_path(path)
+        assert (caught.value.status, caught.value.code) == (400, "invalid_url")
+        assert caught.value.message.isprintable()
+    for path in ("/", "/v1/models/größe", "/files/a b.png", "/\N{BOMB}", "/\ufffd", "/%0A", "*"):
+        check_path(path)
+    with pytest.raises(ApiError, match=r"%0A, as its character 9"):
+        check_path("/v1/keys\n")
+
+
+def test_only_the_router_looks_at_paths() -> None:
+    """No module decides by the text of a path: two parsers of one path would be of two minds about it."""
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in Path(ROOT, "gateway").rglob("*.py")
+        if re.search(r"""scope\[["'](raw_)?path["']\]|\.url\.path\b""", path.read_text())
+    }
+    # The edge refuses control characters and logs paths, an error says which path it was, and a job's address has the
+    # prefix that its caller used.
+    assert readers == {"gateway/api/edge.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
+
+
+def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]) -> None:
+    """What a query may have is what the document says, but for the other spelling of a dry run."""
+    operations = {(operation.path, operation.method): operation for operation in OPERATIONS}
+    for route in served:
+        path = route.path.replace(":path", "")
+        for method, row in route.rows.items():
+            short = path.removeprefix(next((one for one in PREFIXES if path.startswith(f"{one}/")), ""))
+            operation = operations.get((path, method.lower())) or operations[short, method.lower()]
+            described = {given["name"] for given in operation.parameters if given["in"] == "query"}
+            assert row.query is None or row.query - {"dryRun"} == described, path
+
+
+def test_probes_are_the_only_rows_for_any_host() -> None:
+    """Whoever asks for another path by another name is sent away where `allowed_hosts` is set."""
+    assert {route.path for route in routes() if route.any_host} == {"/healthz", "/readyz"}
+    assert {row.endpoint for route in routes() for row in route.rows.values() if row.any_host} == {
+        health.healthz,
+        health.readyz,
+    }
