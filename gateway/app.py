@@ -37,6 +37,7 @@ from gateway.api.openapi import document
 from gateway.api.routes import Endpoint, route, routes
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
+from gateway.first_key import keys_of, policy_of
 from gateway.isolation.decoders import Bounds, Decoders
 from gateway.jobs.book import Address
 from gateway.jobs.call import Calls
@@ -85,9 +86,9 @@ def create() -> ASGIApp:
 def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -> ASGIApp:
     """The application for a config. Nothing is opened before its lifespan begins.
 
-    Raises UnreadableKey.
+    Raises ConfigError.
     """
-    keys = Keys.of(environ)
+    keys = keys_of(environ)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -149,7 +150,13 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
         ledger = await stack.enter_async_context(open_ledger(settings, data))
         rates = Rates(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
-        doors = Doors(keys, ledger.database, rates, remember_s=settings.keys_remembered_s)
+        doors = Doors(
+            keys,
+            ledger.database,
+            rates,
+            policy=policy_of(config, environ, keys),
+            remember_s=settings.keys_remembered_s,
+        )
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = Learning()
         executor = Executor(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
-from gateway.api import failures, forwarded
+from gateway.api import failures
 from gateway.api.errors import ApiError
 from gateway.api.handlers import respond
+from gateway.api.loopback import check_local, host_in
 from gateway.database.writer import LedgerDown
 from gateway.telemetry import metrics
 
@@ -23,7 +23,6 @@ _OPEN = re.compile(r"/(healthz|readyz|files/.*|hooks/.*)?")
 _METERED = re.compile(r"(/openai)?/v1/images/edits")
 # What tells of all keys, or makes them.
 _ADMIN = re.compile(r"/metrics|(/openai)?/v1/keys(/.*)?")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
 _NOBODY = Grant(id="")
 # Probes come to a process by its own address, whatever names the server has.
@@ -52,7 +51,7 @@ class Gate:
     async def _enter(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Let a request in as far as its key may come. Raises ApiError before the application has seen anything."""
         self._check_host(scope["path"], headers)
-        grant = await self._admit(scope["path"], headers)
+        grant = await self._admit(scope, headers)
         scope["darkroom.grant"] = grant
         if _ADMIN.fullmatch(scope["path"]) and not grant.admin:
             message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
@@ -76,36 +75,30 @@ class Gate:
             if grant.concurrency is not None:
                 rates.leave(grant.id)
 
-    async def _admit(self, path: str, headers: Headers) -> Grant:
+    async def _admit(self, scope: Scope, headers: Headers) -> Grant:
         """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
-        if _OPEN.fullmatch(path):
+        if _OPEN.fullmatch(scope["path"]):
             return _NOBODY
         doors = self._doors()
         try:
             if (grant := await doors.admit(headers)) is not None:
                 return grant
-            closed = await doors.closed()
+            closed = await doors.closed(headers)
         except LedgerDown:
             raise failures.unreadable() from None
         if closed:
-            message = "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'."
-            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-        # Without keys only this machine is served, and a web page open in its browser is a stranger all the same.
-        # So is whoever stands behind a proxy on it.
-        addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
-        proxied = any(name in forwarded.NAMES for name in headers)
-        if proxied or any(_host(address) not in _LOOPBACK for address in addresses):
             message = (
-                "This server has no API keys and serves its own machine only: set DARKROOM_API_KEYS, or make one with "
-                "`darkroom keys create`."
+                "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'; "
+                "`darkroom serve` says where the first one is kept."
             )
-            raise ApiError(403, message, code="loopback_only")
+            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+        check_local(scope, headers)
         return OPERATOR
 
     def _check_host(self, path: str, headers: Headers) -> None:
         if not (self._hosts or self._suffixes) or path in _PROBES:
             return
-        host = (_host(f"//{headers.get('host', '')}") or "").rstrip(".")
+        host = (host_in(f"//{headers.get('host', '')}") or "").rstrip(".")
         if host not in self._hosts and not host.endswith(self._suffixes):
             message = "This server does not answer for the host in this address: `allowed_hosts` names its own."
             raise ApiError(421, message, code="host_not_allowed")
@@ -120,12 +113,3 @@ def _adding(send: Send, headers: Mapping[str, str]) -> Send:
         await send(message)
 
     return adding
-
-
-def _host(address: str) -> str | None:
-    """The host in an address; None where it has none, cannot be read, or comes behind a user's name."""
-    try:
-        parts = urlsplit(address)
-        return None if "@" in parts.netloc else parts.hostname
-    except ValueError:
-        return None
