@@ -26,6 +26,7 @@ from gateway import adapters
 from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
+from gateway.access.policy import Policy
 from gateway.access.rates import Rates
 from gateway.api import addresses
 from gateway.api.cors import Cors
@@ -89,10 +90,11 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
     Raises ConfigError.
     """
     keys = keys_of(environ)
+    policy = policy_of(config, environ, keys)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(config, environ, keys, clock) as state:
+        async with running(config, environ, keys, policy, clock) as state:
             app.state.darkroom = state
             yield
 
@@ -112,7 +114,9 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
 
 
 @asynccontextmanager
-async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock: Clock = CLOCK) -> AsyncIterator[State]:
+async def running(
+    config: Config, environ: Mapping[str, str], keys: Keys, policy: Policy, clock: Clock = CLOCK
+) -> AsyncIterator[State]:
     """A State with everything open, and with what runs beside the requests."""
     settings = config.gateway
     async with AsyncExitStack() as stack:
@@ -154,7 +158,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             keys,
             ledger.database,
             rates,
-            policy=policy_of(config, environ, keys),
+            policy=policy,
             remember_s=settings.keys_remembered_s,
         )
         breakers = Breakers(settings.breaker(), time.monotonic)
