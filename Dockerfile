@@ -22,5 +22,6 @@ VOLUME /var/lib/darkroom
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-# It listens on every address of the container, so DARKROOM_API_KEYS must be given: without keys it refuses to start.
+# It listens on every address of the container, so it needs keys: those in DARKROOM_API_KEYS, or the one that is made and
+# printed at the first start with a provider's key. Without either it refuses to start.
 CMD ["darkroom", "serve", "--host", "0.0.0.0"]

@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(mistake)
     if args.config:
         os.environ["DARKROOM_CONFIG"] = str(args.config)
+    if args.command == "serve" and args.no_auth:
+        os.environ["DARKROOM_GATEWAY__AUTH"] = "none"
     try:
         if args.command == "serve":
             from gateway import serve
@@ -98,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
     serve.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
+    serve.add_argument(
+        "--no-auth", action="store_true", help="serve calls without an API key, though they cost money: loopback only"
+    )
     check = commands.add_parser("check", help="check the config and print the table")
     how = check.add_mutually_exclusive_group()
     how.add_argument("--quiet", action="store_true", help="print nothing but mistakes")
@@ -123,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     create = actions.add_parser("create", help="make a key, and print it: it is shown this once")
     create.add_argument("--name", required=True, help="whose it is, for the lists")
     create.add_argument("--admin", action="store_true", help="may see all jobs, read /metrics and make keys")
+    create.add_argument(
+        "--keep", action="store_true", help="keep it in the data folder too, as the key of this machine's commands"
+    )
     change = actions.add_parser(
         "change", help="change what a key may: what is not named stays, none takes a limit away"
     )

@@ -26,6 +26,7 @@ from gateway import adapters
 from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
+from gateway.access.policy import Policy
 from gateway.access.rates import Rates
 from gateway.api import addresses
 from gateway.api.cors import Cors
@@ -38,6 +39,7 @@ from gateway.api.rights import Access, Endpoint, GuardedRoute, Row
 from gateway.api.routes import routes
 from gateway.closing import Closing
 from gateway.config import SHIPPED, Config, load
+from gateway.first_key import keys_of, policy_of
 from gateway.isolation.decoders import Bounds, Decoders
 from gateway.jobs.book import Address
 from gateway.jobs.call import Calls
@@ -86,13 +88,14 @@ def create() -> ASGIApp:
 def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -> ASGIApp:
     """The application for a config. Nothing is opened before its lifespan begins.
 
-    Raises UnreadableKey.
+    Raises ConfigError.
     """
-    keys = Keys.of(environ)
+    keys = keys_of(environ)
+    policy = policy_of(config, environ, keys)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(config, environ, keys, clock) as state:
+        async with running(config, environ, keys, policy, clock) as state:
             app.state.darkroom = state
             yield
 
@@ -116,7 +119,9 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
 
 
 @asynccontextmanager
-async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock: Clock = CLOCK) -> AsyncIterator[State]:
+async def running(
+    config: Config, environ: Mapping[str, str], keys: Keys, policy: Policy, clock: Clock = CLOCK
+) -> AsyncIterator[State]:
     """A State with everything open, and with what runs beside the requests."""
     settings = config.gateway
     async with AsyncExitStack() as stack:
@@ -154,7 +159,13 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
         ledger = await stack.enter_async_context(open_ledger(settings, data))
         rates = Rates(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
-        doors = Doors(keys, ledger.database, rates, remember_s=settings.keys_remembered_s)
+        doors = Doors(
+            keys,
+            ledger.database,
+            rates,
+            policy=policy,
+            remember_s=settings.keys_remembered_s,
+        )
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = Learning()
         executor = Executor(

@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gateway.access.policy import Policy
 from gateway.config import SHIPPED, Config, load
+from gateway.first_key import keys_of as keys_of_ours
+from gateway.first_key import policy_of
 from gateway.provider_keys import check_keys, keys_of
 from normalization.model import Model, Price, Route
 from normalization.rules import Param
@@ -19,10 +22,11 @@ def check(*, quiet: bool, markdown: bool) -> int:
     """Check the config and print the table. Raises ConfigError."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     check_keys(config.providers, os.environ)
+    policy = policy_of(config, os.environ, keys_of_ours(os.environ))
     if markdown:
         print(page(config), end="")
     elif not quiet:
-        print("\n".join(_text(config)))
+        print("\n".join(_text(config, policy)))
     return 0
 
 
@@ -31,8 +35,9 @@ def page(config: Config) -> str:
     return "\n".join(_page(config)) + "\n"
 
 
-def _text(config: Config) -> Iterator[str]:
+def _text(config: Config, policy: Policy) -> Iterator[str]:
     yield f"config: {config.folder}"
+    yield f"API keys: {policy.value}"
     yield f"local: {_workers(config)}"
     for name, settings in config.providers:
         if name != "local":

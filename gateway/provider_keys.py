@@ -35,6 +35,12 @@ def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> 
     return tuple(keys)
 
 
+def configured(providers: ProvidersFile, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The clouds that have a key: what calls can cost money at. Raises ConfigError."""
+    clouds = (name for name, settings in providers if hasattr(settings, "key_env"))
+    return tuple(name for name in clouds if keys_of(providers, name, environ))
+
+
 def check_keys(providers: ProvidersFile, environ: Mapping[str, str]) -> None:
     """Raise ConfigError where the keys of any cloud cannot be had."""
     for name, settings in providers:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.access import register
+from gateway.access import kept, register
 from gateway.access.grant import Grant
 from gateway.api.key_list import NewKey, Rights, Unmade, changed, described, make
 from gateway.api.listing import listed
@@ -40,8 +40,12 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
     # The first key may be made before the first start: this makes the ledger where there is none.
     engine = prepare_ledger(config.gateway, _data())
     with engine.begin() as connection:
+        another = register.any_in_force(connection)
+        if args.keep and (status := _keep(key)):
+            return status
         register.add(connection, grant)
     engine.dispose()
+    print(_what_changes(config, grant, another=another), file=sys.stderr)
     if as_json:
         _print_json({**described(grant, 0), "key": key})
         return 0
@@ -95,13 +99,54 @@ def revoke(key: str, *, as_json: bool) -> int:
     now = time.time()
     with opened(revealed(_config().gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
         found = register.told(connection, key, now) if register.revoke(connection, key, now) else None
+        left = register.any_in_force(connection)
     if found is None:
         return _unknown(key)
+    _forget(key)
+    if not left:
+        print(_NONE_LEFT, file=sys.stderr)
     if as_json:
         _print_json(described(*found))
     else:
         print(f"{key} ({found[0].name}): revoked")
     return 0
+
+
+_NONE_LEFT = (
+    "That was the last key. Within seconds servers answer calls from their own machine without a key again; those with "
+    "a provider's key, where calls cost money, refuse every call until there is a key: their next start makes one."
+)
+
+
+def _what_changes(config: Config, grant: Grant, *, another: bool) -> str:
+    """What a new key means for clients that run. What the environment of a server says is not known here."""
+    if another:
+        return "Nothing changes for clients that run: the other keys go on."
+    return (
+        f"It is the only key. Within {config.gateway.keys_remembered_s:g} s servers refuse calls without one, from "
+        "their own machine too, unless they were started with --no-auth. Give it to clients that run, as api_key or "
+        f"'Authorization: Bearer …'; `darkroom keys revoke {grant.id}` brings the former state back."
+    )
+
+
+def _keep(key: str) -> int:
+    """Keep a key in the data folder; the exit status, 0 where that went well."""
+    try:
+        kept.write(_data(), key)
+    except OSError as error:
+        print(f"darkroom: the key cannot be kept in {kept.file(_data())}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"The key is kept in {kept.file(_data())}, for this machine's commands.", file=sys.stderr)
+    return 0
+
+
+def _forget(number: str) -> None:
+    """Delete a revoked key from the data folder. One that stays there opens nothing."""
+    try:
+        if kept.forget(_data(), number):
+            print(f"It was the one in {kept.file(_data())}, which is deleted.", file=sys.stderr)
+    except (OSError, kept.NoKey) as error:
+        print(f"The file {kept.file(_data())} stays as it is: {error}", file=sys.stderr)
 
 
 def _config() -> Config:

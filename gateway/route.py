@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+
+from gateway.access import kept
 
 _HEAD = ("", "provider", "route", "cost USD", "output", "delivered", "finish", "healthy")
 
@@ -19,7 +22,7 @@ def route(url: str, picture: Path, fields: Sequence[str]) -> int:
     if wrong := [name for name, equals, _ in pairs if not equals]:
         print(f"darkroom: found {wrong[0]!r}; expected name=value, such as scale_factor=4", file=sys.stderr)
         return 2
-    key = os.environ.get("DARKROOM_API_KEYS", "").partition(",")[0].strip()
+    key = _key(url)
     try:
         answer = httpx.post(
             f"{url.rstrip('/')}/openai/v1/images/edits?dry_run=true",
@@ -37,9 +40,25 @@ def route(url: str, picture: Path, fields: Sequence[str]) -> int:
     found = answer.json()
     if "error" in found:
         print(f"darkroom: {found['error']['message']}", file=sys.stderr)
+        if answer.status_code == 401:
+            print("darkroom: this command takes the key from DARKROOM_API_KEYS, or from the folder DARKROOM_DATA of a "
+                  "gateway on this machine", file=sys.stderr)  # fmt: skip
         return 1
     print("\n".join(_lines(found)))
     return 0
+
+
+def _key(url: str) -> str | None:
+    """The environment's key, or for a gateway on this machine the one in its data folder: that goes nowhere else."""
+    if given := os.environ.get("DARKROOM_API_KEYS", "").partition(",")[0].strip():
+        return given
+    if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    try:
+        return kept.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
+    except (OSError, kept.NoKey) as error:
+        print(f"darkroom: no key was sent: {error}", file=sys.stderr)
+        return None
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,15 @@ from typing import cast
 import uvicorn
 from prometheus_client import start_http_server
 
-from gateway.access.keys import Keys, UnreadableKey
-from gateway.access.register import any_at_all
+from gateway.access.policy import Policy
+from gateway.access.register import any_in_force
 from gateway.config import SHIPPED, load
+from gateway.first_key import FirstKey, ensure, keys_of, policy_of
 from gateway.mistakes import ConfigError, Mistake
 from gateway.names import EMBEDDED
 from gateway.opening import prepare_ledger
 from gateway.protocol import Patience, PatientProtocol
-from gateway.provider_keys import check_keys
+from gateway.provider_keys import check_keys, configured
 from gateway.settings import GatewaySettings
 from gateway.telemetry import metrics
 
@@ -42,14 +43,18 @@ def serve(host: str, port: int, workers: int) -> int:
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     check_keys(config.providers, os.environ)
     # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
-    engine = prepare_ledger(config.gateway, Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
+    keys = keys_of(os.environ)
+    policy = policy_of(config, os.environ, keys)
+    data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
+    engine = prepare_ledger(config.gateway, data)
     with engine.begin() as connection:
-        registered = any_at_all(connection)
-    engine.dispose()
+        registered = any_in_force(connection)
     if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
         expected = "the extra `redis`: pip install 'darkroom[redis]'"
         raise ConfigError([Mistake("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
-    _check_exposure(host, has_keys=registered or bool(_keys()))
+    _check_exposure(host, policy, has_keys=registered or bool(keys))
+    first = ensure(engine, data, make=policy is Policy.REQUIRED and not keys)
+    engine.dispose()
     # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, _leave)
@@ -66,7 +71,7 @@ def serve(host: str, port: int, workers: int) -> int:
         if config.gateway.metrics_port is not None:
             stack.callback(_expose_metrics(config.gateway.metrics_host, config.gateway.metrics_port))
         _raise_files()
-        _greet(host, port)
+        _greet(host, port, _about_keys(policy, first, configured(config.providers, os.environ)))
         uvicorn.run(
             "gateway.app:create",
             factory=True,
@@ -132,33 +137,45 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _keys() -> Keys:
-    try:
-        return Keys.of(os.environ)
-    except UnreadableKey as error:
-        raise ConfigError([Mistake("environment", "", str(error), "keys, separated by commas or lines")]) from None
-
-
-def _check_exposure(host: str, *, has_keys: bool) -> None:
-    """Without keys, only this machine may reach the server."""
-    if has_keys:
+def _check_exposure(host: str, policy: Policy, *, has_keys: bool) -> None:
+    """Where calls without a key are served, only this machine may reach the server."""
+    if policy is Policy.REQUIRED or (has_keys and policy is not Policy.OFF):
         return
     try:
         addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except OSError as error:
         raise ConfigError([Mistake("--host", "", host, f"an address of this machine ({error})")]) from None
-    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-        raise ConfigError(
-            [
-                Mistake(
-                    "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
-                    "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
-                    "could use it",
-                )
-            ]
-        )  # fmt: skip
+    if all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        return
+    if policy is Policy.OFF:
+        expected = "a loopback address such as 127.0.0.1: whoever can reach the server could use it"
+        raise ConfigError([Mistake("--host", "", f'{host} and --no-auth (or auth = "none")', expected)])
+    raise ConfigError(
+        [
+            Mistake(
+                "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
+                "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
+                "could use it",
+            )
+        ]
+    )  # fmt: skip
 
 
-def _greet(host: str, port: int) -> None:
+def _about_keys(policy: Policy, first: FirstKey | None, clouds: Sequence[str]) -> str | None:
+    """What whoever starts the server is told about API keys. A new key is told this once."""
+    if policy is Policy.OFF:
+        spent = f", and spends your money at {', '.join(clouds)}" if clouds else ""
+        return f"No API key is needed: whoever reaches this port, through a proxy here too, is served{spent}"
+    if first is None:
+        return None
+    if first.key is None:
+        return f"API key: in {first.path}"
+    why = f"calls cost money at {', '.join(clouds)}" if clouds else 'auth = "required"'
+    return f"API key: {first.key} (made now, as {why}; shown this once, and kept in {first.path})"
+
+
+def _greet(host: str, port: int, about_keys: str | None) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"Darkroom serves on http://{shown}:{port}/openai/v1 (models: /openai/v1/models)", file=sys.stderr)
+    if about_keys is not None:
+        print(about_keys, file=sys.stderr)

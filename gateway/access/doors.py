@@ -12,6 +12,7 @@ from gateway.access import register
 from gateway.access.charging import check
 from gateway.access.grant import Grant, OverBudget
 from gateway.access.keys import Keys, presented
+from gateway.access.policy import Policy
 from gateway.access.rates import Rates
 from gateway.access.secret import digest, id_of
 from gateway.database.writer import Database
@@ -49,27 +50,52 @@ class Doors:
         database: Database,
         rates: Rates,
         *,
+        policy: Policy,
         remember_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.rates = rates
         self._keys = keys
+        self._policy = policy
         self._database = database
         self._remember_s = remember_s
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._spent: dict[str, _Spent] = {}
         self._looking: dict[str, asyncio.Task[Grant | None]] = {}
-        self._open_until = 0.0
-        self._closed = bool(keys)
+        self._registered = False
+        self._registered_until = 0.0
+        self._counting: asyncio.Task[bool] | None = None
 
-    async def closed(self) -> bool:
-        """Whether a key is needed: there is one, or there has ever been one. Raises LedgerDown."""
-        if not self._closed and self._clock() >= self._open_until:
-            # Keys are never deleted: a server whose last one was revoked does not open its doors.
-            self._closed = await self._database.read(register.any_at_all)
-            self._open_until = self._clock() + self._remember_s
-        return self._closed
+    async def closed(self, headers: Mapping[str, str]) -> bool:
+        """Whether a call that `admit` knows nobody for is refused. Raises LedgerDown.
+
+        A key of the register that is revoked or expired is refused whatever the policy, not taken for no key.
+        """
+        if self._policy is Policy.REQUIRED:
+            return True
+        if (name := id_of(presented(headers) or "")) is not None and await self._find(name) is not None:
+            return True
+        return self._policy is Policy.WHILE_KEYS_EXIST and await self._any_key()
+
+    async def _any_key(self) -> bool:
+        """Whether the register has a key that was not revoked."""
+        if self._clock() >= self._registered_until:
+            # Of many calls at once, one asks.
+            if self._counting is None:
+                self._counting = asyncio.create_task(self._count())
+                self._counting.add_done_callback(self._counted)
+            await asyncio.shield(self._counting)
+        return self._registered
+
+    async def _count(self) -> bool:
+        began = self._clock()
+        self._registered = await self._database.read(register.any_in_force)
+        self._registered_until = began + self._remember_s
+        return self._registered
+
+    def _counted(self, task: asyncio.Task[bool]) -> None:
+        self._counting = None
 
     async def admit(self, headers: Mapping[str, str]) -> Grant | None:
         """The grant of the key that a request carries; None where it is none that is good. Raises LedgerDown."""
@@ -106,8 +132,8 @@ class Doors:
     async def add(self, grant: Grant) -> None:
         """Enter a new key. Raises LedgerDown."""
         await self._database.write(lambda connection: register.add(connection, grant))
-        self._closed = True
         self._known.pop(grant.id, None)
+        self._registered_until = 0.0
 
     async def change(self, grant: Grant) -> None:
         """Write down what a key may from now on. Raises LedgerDown."""
@@ -119,6 +145,7 @@ class Doors:
         now = self._clock()
         found = await self._database.write(lambda connection: register.revoke(connection, key, now))
         self._known.pop(key, None)
+        self._registered_until = 0.0
         return found
 
     async def one(self, key: str) -> tuple[Grant, int] | None:

@@ -39,8 +39,11 @@ class Grant:
 
     def opens(self, digest: bytes, now: float) -> bool:
         """Whether the key with this digest is this one, compared in constant time, and good at this time."""
-        same = hmac.compare_digest(digest, self.digest)
-        return same and self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+        return hmac.compare_digest(digest, self.digest) and self.good(now)
+
+    def good(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired at this time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
     def allowance(self) -> Allowance | None:

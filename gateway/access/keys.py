@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.access.grant import Grant
 from gateway.access.secret import digest
 
+LEAST_LENGTH = 32
+"""Characters of a key: of random hexadecimal digits these are 128 bits, and no word that somebody would type."""
 
-class UnreadableKey(Exception):
-    """The file that is to hold a key cannot be read, or is empty. The message names it."""
+
+class UnusableKey(Exception):
+    """What the environment says cannot be taken for API keys. The message names the variable or the file."""
+
+
+class UnreadableKey(UnusableKey):
+    """The file that is to hold a key cannot be read, or is empty."""
+
+
+class WeakKey(UnusableKey):
+    """A key is so short that it can be guessed."""
 
 
 class Keys:
@@ -26,8 +37,11 @@ class Keys:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Keys:
-        """Read `DARKROOM_API_KEYS` and `DARKROOM_ADMIN_KEY`, each also as `…_FILE`. Raises UnreadableKey."""
-        return cls(_value(environ, "DARKROOM_API_KEYS"), _value(environ, "DARKROOM_ADMIN_KEY"))
+        """Read `DARKROOM_API_KEYS` and `DARKROOM_ADMIN_KEY`, each also as `…_FILE`. Raises UnusableKey."""
+        callers, admin = _value(environ, "DARKROOM_API_KEYS"), _value(environ, "DARKROOM_ADMIN_KEY")
+        _check_strength("DARKROOM_API_KEYS", (callers or "").split(","))
+        _check_strength("DARKROOM_ADMIN_KEY", [admin or ""])
+        return cls(callers, admin)
 
     def __bool__(self) -> bool:
         return bool(self._grants)
@@ -49,6 +63,19 @@ def presented(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
     return headers.get("api-key") or None
+
+
+def _check_strength(name: str, parts: Sequence[str]) -> None:
+    """Raise WeakKey for a key that is too short. The key itself is never told: it may be in use elsewhere."""
+    keys = [part.strip() for part in parts if part.strip()]
+    for number, key in enumerate(keys, 1):
+        if len(key) < LEAST_LENGTH:
+            which = f"key {number} of {len(keys)}" if len(keys) > 1 else "the key"
+            raise WeakKey(
+                f"{name}: {which} has {len(key)} characters, and whoever guesses it spends your money; expected at "
+                f"least {LEAST_LENGTH} random ones, such as `openssl rand -hex 32` or "
+                "`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` print"
+            )
 
 
 def _grant(key: str, *, admin: bool) -> Grant:

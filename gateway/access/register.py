@@ -46,9 +46,9 @@ def every(connection: Connection) -> list[Grant]:
     return [_grant(row) for row in rows]
 
 
-def any_at_all(connection: Connection) -> bool:
-    """Whether there has ever been a key."""
-    return connection.execute(select(KEYS.c.id).limit(1)).first() is not None
+def any_in_force(connection: Connection) -> bool:
+    """Whether there is a key that was not revoked. One that has expired counts: no time that passes lets anybody in."""
+    return connection.execute(select(KEYS.c.id).where(KEYS.c.revoked_at.is_(None)).limit(1)).first() is not None
 
 
 def change(connection: Connection, grant: Grant) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.routing import Match, Router
@@ -14,14 +13,14 @@ from typing_extensions import override
 
 from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
-from gateway.api import failures, forwarded
+from gateway.api import failures
 from gateway.api.errors import ApiError
 from gateway.api.given import check_headers, check_query
+from gateway.api.loopback import check_local, host_in
 from gateway.api.rights import DEFAULT, Access, GuardedRoute, check_admin
 from gateway.database.writer import LedgerDown
 from gateway.telemetry import metrics
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
 _NOBODY = Grant(id="")
 # A probe is answered whatever the ledger does: it waits no longer to learn whose it is.
@@ -58,7 +57,7 @@ class Gate(Router):
             self._check_host(headers)
         if access is not Access.PUBLIC:
             check_headers(headers)
-        grant = await self._admit(access, headers)
+        grant = await self._admit(access, scope, headers)
         scope["darkroom.grant"] = grant
         if access is Access.ADMIN:
             check_admin(grant)
@@ -98,46 +97,40 @@ class Gate(Router):
             if grant.concurrency is not None:
                 rates.leave(grant.id)
 
-    async def _admit(self, access: Access, headers: Headers) -> Grant:
+    async def _admit(self, access: Access, scope: Scope, headers: Headers) -> Grant:
         """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
         if access is Access.PUBLIC:
             return _NOBODY
         if access is Access.OPTIONAL:
             try:
                 async with asyncio.timeout(_GLANCE_S):
-                    return await self._known(headers)
+                    return await self._known(scope, headers)
             except (ApiError, TimeoutError):
                 return _NOBODY
-        return await self._known(headers)
+        return await self._known(scope, headers)
 
-    async def _known(self, headers: Headers) -> Grant:
+    async def _known(self, scope: Scope, headers: Headers) -> Grant:
         """Whose the key of a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
         doors = self._doors()
         try:
             if (grant := await doors.admit(headers)) is not None:
                 return grant
-            closed = await doors.closed()
+            closed = await doors.closed(headers)
         except LedgerDown:
             raise failures.unreadable() from None
         if closed:
-            message = "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'."
-            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-        # Without keys only this machine is served, and a web page open in its browser is a stranger all the same.
-        # So is whoever stands behind a proxy on it.
-        addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
-        proxied = any(name in forwarded.NAMES for name in headers)
-        if proxied or any(_host(address) not in _LOOPBACK for address in addresses):
             message = (
-                "This server has no API keys and serves its own machine only: set DARKROOM_API_KEYS, or make one with "
-                "`darkroom keys create`."
+                "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'; "
+                "`darkroom serve` says where the first one is kept."
             )
-            raise ApiError(403, message, code="loopback_only")
+            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+        check_local(scope, headers)
         return OPERATOR
 
     def _check_host(self, headers: Headers) -> None:
         if not (self._hosts or self._suffixes):
             return
-        host = (_host(f"//{headers.get('host', '')}") or "").rstrip(".")
+        host = (host_in(f"//{headers.get('host', '')}") or "").rstrip(".")
         if host not in self._hosts and not host.endswith(self._suffixes):
             message = "This server does not answer for the host in this address: `allowed_hosts` names its own."
             raise ApiError(421, message, code="host_not_allowed")
@@ -152,12 +145,3 @@ def _adding(send: Send, headers: Mapping[str, str]) -> Send:
         await send(message)
 
     return adding
-
-
-def _host(address: str) -> str | None:
-    """The host in an address; None where it has none, cannot be read, or comes behind a user's name."""
-    try:
-        parts = urlsplit(address)
-        return None if "@" in parts.netloc else parts.hostname
-    except ValueError:
-        return None

@@ -54,7 +54,7 @@ class NewKey(Rights):
 @admins_only
 async def create_key(request: Request) -> Response:
     """Make a key; this answer alone has it."""
-    state: State = request.app.state.darkroom
+    state = _managed(request)
     document = await _document(request)
     with _told():
         grant, key = make(NewKey.model_validate(document), state.config, time.time())
@@ -65,7 +65,7 @@ async def create_key(request: Request) -> Response:
 @admins_only
 async def list_keys(request: Request) -> Response:
     """Every key, the newest first, with what it has spent in its budget's period."""
-    state: State = request.app.state.darkroom
+    state = _managed(request)
     try:
         found = await state.doors.all()
     except LedgerDown:
@@ -82,7 +82,7 @@ async def read_key(request: Request) -> Response:
 @admins_only
 async def change_key(request: Request) -> Response:
     """Change what a key may, as far as the body names it; null takes a limit away."""
-    state: State = request.app.state.darkroom
+    state = _managed(request)
     document = await _document(request)
     grant, _ = await _one(request)
     with _told():
@@ -93,7 +93,7 @@ async def change_key(request: Request) -> Response:
 @admins_only
 async def revoke_key(request: Request) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
-    state: State = request.app.state.darkroom
+    state = _managed(request)
     grant, _ = await _one(request)
     with _told():
         await state.doors.revoke(grant.id)
@@ -197,8 +197,24 @@ def _told() -> Iterator[None]:
         raise failures.unreadable() from None
 
 
-async def _one(request: Request) -> tuple[Grant, int]:
+def _managed(request: Request) -> State:
+    """The server's parts, for a call with a key. Raises ApiError 401 for one without, which may be anybody's.
+
+    A server that serves calls without a key cannot tell who made them: whoever could make a key would keep it.
+    """
+    grant: Grant = request.scope["darkroom.grant"]
+    if not grant.id:
+        message = (
+            "Keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or make one with `darkroom keys create "
+            "--admin`. The `darkroom keys` commands manage them on the server's machine."
+        )
+        raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
     state: State = request.app.state.darkroom
+    return state
+
+
+async def _one(request: Request) -> tuple[Grant, int]:
+    state = _managed(request)
     key = request.path_params["id"]
     try:
         found = await state.doors.one(key) if is_id(key) else None

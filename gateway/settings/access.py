@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
+from gateway.access.policy import Auth
 from gateway.settings.kinds import Seconds
 from normalization.rules import Frozen
 
@@ -22,6 +23,7 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 class AccessSettings(Frozen):
     """Keys and their limits. A `…_file` has the secret of that name in it, instead."""
 
+    auth: Auth = "auto"
     limits_url: RedisUrl | None = None
     limits_url_file: str = ""
     keys_remembered_s: Seconds = 2

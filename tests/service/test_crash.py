@@ -12,11 +12,13 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.access.doors import Doors
 from gateway.api import routes
+from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until
 from tests.support.world import World, world
 
 SECRET = "what-only-the-operator-may-read"
+KEY = api_key("one")
 PAGE = "https://studio.example.org"
 
 
@@ -40,13 +42,13 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A gateway with two handlers that crash."""
     monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": crash})
     monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": crash_late})
-    with world(environ={"DARKROOM_API_KEYS": "a-key", "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}) as started:
+    with world(environ={"DARKROOM_API_KEYS": KEY, "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}) as started:
         yield started
 
 
 def ask(there: World, path: str) -> httpx.Response:
     """Ask as a page's script does."""
-    return httpx.get(f"{there.url}{path}", headers={"authorization": "Bearer a-key", "origin": PAGE})
+    return httpx.get(f"{there.url}{path}", headers={"authorization": f"Bearer {KEY}", "origin": PAGE})
 
 
 def is_told(answer: httpx.Response, lines: Lines, path: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.raw import head, line
 from tests.support.running import until
@@ -119,13 +120,18 @@ def test_expect_without_a_body(there: World) -> None:
 
 def test_nobody_is_told_to_go_on_who_may_not() -> None:
     """Without a key, or under another host, the refusal is the first word: the body is never asked for."""
-    environ = {"DARKROOM_API_KEYS": "a-key", "DARKROOM_GATEWAY__ALLOWED_HOSTS": '["127.0.0.1"]'}
+    key = api_key("one")
+    environ = {"DARKROOM_API_KEYS": key, "DARKROOM_GATEWAY__ALLOWED_HOSTS": '["127.0.0.1"]'}
     expect = "expect: 100-continue"
     with world(environ=environ) as guarded:
         for root, headers, status in (
             (guarded.url, (expect,), 401),
             (guarded.url, (expect, "authorization: Bearer another"), 401),
-            (guarded.url.replace("127.0.0.1", "evil.example"), (expect, "authorization: Bearer a-key"), 421),
+            (
+                guarded.url.replace("127.0.0.1", "evil.example"),
+                (expect, f"authorization: Bearer {key}"),
+                421,
+            ),
         ):
             with line(guarded.url) as client:
                 client.say(head(root, 1000, *headers))

@@ -10,10 +10,12 @@ import pytest
 
 from gateway.config import SHIPPED, ConfigError, load
 from tests.simulators.common import tiny
+from tests.support.keys import api_key
 from tests.support.running import serving
 from tests.support.world import World, world
 
-KEYS = {"DARKROOM_API_KEYS": "a-key"}
+KEYS = {"DARKROOM_API_KEYS": api_key("one")}
+ADMIN = {"authorization": f"Bearer {api_key('one')}"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_proxies_are_believed_where_they_are_trusted(tmp_path: Path, trusted: st
     """The addresses of results have the scheme that a trusted proxy names, and nobody else."""
     environ = {**KEYS, "DARKROOM_GATEWAY__TRUSTED_PROXIES": trusted}
     with serving(tmp_path, environ=environ) as served:
-        headers = {"authorization": "Bearer a-key", "x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7"}
+        headers = {**ADMIN, "x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7"}
         answer = httpx.post(
             f"{served.base_url}/images/edits",
             data={"model": "lanczos-bp", "prompt": "a cup"},
@@ -81,7 +83,7 @@ def test_no_page_may_call_by_itself() -> None:
     """Without the setting no answer says anything of it, and a preflight is a call without a key."""
     with world(environ=KEYS) as started:
         preflight = httpx.options(f"{started.url}/v1/images/edits", headers={"origin": PAGE, **ASKS})
-        answer = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, "authorization": "Bearer a-key"})
+        answer = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, **ADMIN})
 
     assert preflight.status_code == 401
     assert not [name for name in (*preflight.headers, *answer.headers) if name.startswith("access-control-")]
@@ -94,7 +96,7 @@ def test_pages_that_may_call() -> None:
         url = f"{started.url}/v1/images/edits"
         preflight = httpx.options(url, headers={"origin": PAGE, **ASKS})
         refused = httpx.post(url, headers={"origin": PAGE})
-        models = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, "authorization": "Bearer a-key"})
+        models = httpx.get(f"{started.url}/v1/models", headers={"origin": PAGE, **ADMIN})
         stranger = httpx.options(url, headers={"origin": "https://evil.example.org", **ASKS})
 
     assert preflight.status_code == 200
@@ -117,9 +119,6 @@ def test_what_is_no_network() -> None:
     """A proxy's name is no address: it is told with the setting."""
     with pytest.raises(ConfigError, match="trusted_proxies"):
         load(SHIPPED, {"DARKROOM_GATEWAY__TRUSTED_PROXIES": '["proxy.example.org"]'})
-
-
-ADMIN = {"authorization": "Bearer a-key"}
 
 
 def test_hosts_that_are_answered_for() -> None:

@@ -20,10 +20,11 @@ from openai import APIStatusError, OpenAI, RateLimitError
 from tests.simulators.clouds import ALL
 from tests.simulators.common import tiny
 from tests.support.hooked import ask, caller, ended
+from tests.support.keys import api_key
 from tests.support.running import until
 from tests.support.world import World, world
 
-ADMIN = "the-admins-own-key"
+ADMIN, PLAIN = api_key("the-admins-own"), api_key("a-plain-one")
 APIFRAME = json.dumps({"only": ["apiframe"]})
 PRICE = 0.03
 
@@ -63,7 +64,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("data")
     environ = {
         "DARKROOM_ADMIN_KEY": ADMIN,
-        "DARKROOM_API_KEYS": "a-plain-one",
+        "DARKROOM_API_KEYS": PLAIN,
         "DARKROOM_DATA": str(folder),
         "DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2",
     }
@@ -93,7 +94,7 @@ def test_a_key_is_needed(guarded: Guarded) -> None:
 def test_what_only_the_admin_may(guarded: Guarded) -> None:
     """Another key neither makes keys, nor sees them, nor reads the metrics."""
     key = guarded.make()
-    for who in (key, "a-plain-one"):
+    for who in (key, PLAIN):
         headers = {"authorization": f"Bearer {who}"}
         for method, path in (
             ("GET", "/v1/keys"),

@@ -20,7 +20,7 @@ import pytest
 
 from gateway.config import SHIPPED, load
 from tests.simulators import apiframe, fal, replicate, segmind
-from tests.simulators.base import Simulated, wiring
+from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.clouds import ALL, quick
 from tests.simulators.common import Fault, tiny
 from tests.support.running import COMMAND, Served, clean_environ, serving
@@ -28,7 +28,7 @@ from tests.support.world import PATIENCE
 
 pytestmark = pytest.mark.system
 
-CALLER, ADMIN = "caller-key-5f2ab90c77d1", "admin-key-91d0cc3e12ab"
+CALLER, ADMIN = "caller-key-5f2ab90c77d15f2ab90c77d1", "admin-key-91d0cc3e12ab91d0cc3e12ab"
 PROMPT = "a violet teapot named Hortensia beside the third window"
 PICTURE = tiny(40, 30, (17, 99, 203))
 BASE64 = base64.b64encode(PICTURE).decode()
@@ -105,7 +105,7 @@ def standing(folder: Path) -> Iterator[There]:
             "DARKROOM_GATEWAY__DEADLINE_S": "4",
             "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "3",
         }
-        yield There(stack.enter_context(serving(folder, environ=environ)), sims, folder)
+        yield There(stack.enter_context(serving(folder, environ=asking(environ))), sims, folder)
 
 
 def found_in(text: str, what: Mapping[str, str]) -> list[str]:

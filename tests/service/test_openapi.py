@@ -18,10 +18,11 @@ from openapi_spec_validator import validate
 from gateway.api.openapi.codes import CODES
 from gateway.api.routes import ALONE, PREFIXES, UNDER_BOTH
 from tests.simulators.clouds import ALL
+from tests.support.keys import api_key
 from tests.support.paths import ROOT
 from tests.support.world import World, world
 
-KEY, ADMIN = "a-key-for-callers", "a-key-for-the-admin"
+KEY, ADMIN = api_key("for-callers"), api_key("for-the-admin")
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",

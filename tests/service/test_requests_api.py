@@ -12,6 +12,7 @@ import pytest
 
 from tests.simulators.common import Fault
 from tests.support.hooked import ask, caller, ended
+from tests.support.keys import api_key
 from tests.support.world import World, world
 
 
@@ -164,9 +165,9 @@ def test_a_payload_is_forgotten() -> None:
 def test_each_key_sees_its_own() -> None:
     """Another key's requests and jobs are not there: not to read, list, sum up, go on after, cancel or forget."""
     with (
-        world("fal", environ={"DARKROOM_API_KEYS": "one,two"}) as there,
-        caller(there.url, key="one") as one,
-        caller(there.url, key="two") as two,
+        world("fal", environ={"DARKROOM_API_KEYS": f"{api_key('one')},{api_key('two')}"}) as there,
+        caller(there.url, key=api_key("one")) as one,
+        caller(there.url, key=api_key("two")) as two,
     ):
         mine, theirs = (ended(client, ask(client, background="true").json()["id"])["id"] for client in (one, two))
         reached = f"{there.url}/v1/requests"
@@ -188,6 +189,6 @@ def test_each_key_sees_its_own() -> None:
             assert refused.status_code == 404
         assert two.get(f"{reached}/{theirs}").json()["parameters"] is not None
         assert entry["key"] != other
-        assert "one" not in (entry["key"], other)
+        assert api_key("one") not in (entry["key"], other)
         with caller(there.url) as nobody:
             assert nobody.get(reached).status_code == nobody.get(f"/images/jobs/{mine}").status_code == 401

@@ -18,6 +18,7 @@ from tests.simulators.replicate import Simulator
 from tests.support.clock import Faster
 from tests.support.faults import says
 from tests.support.hooked import PUBLIC, around, ask, caller, ended
+from tests.support.keys import api_key
 from tests.support.postgres import postgres
 from tests.support.running import serving, until
 from tests.support.world import World, world
@@ -227,7 +228,7 @@ def test_strangers() -> None:
 
 def test_providers_need_no_key_of_ours() -> None:
     """Where callers need a key, a webhook comes without one, and to the name under which the server is public."""
-    with hooked("replicate", DARKROOM_API_KEYS="one") as there:
+    with hooked("replicate", DARKROOM_API_KEYS=api_key("one")) as there:
         path, host = SECRETS.path("replicate", "dr-1"), {"host": "images.example.org"}
         body = b'{"id": "%s", "status": "succeeded"}' % (b"a" * 26)
         signed = of(there, Simulator).hooks._headers("msg_1", body, False)

@@ -18,13 +18,15 @@ from tests.simulators.common import Fault
 from tests.simulators.fal import FalAi
 from tests.simulators.receiver import Receiver
 from tests.support.hooked import around, ask, begin, caller, ended
+from tests.support.keys import api_key
 from tests.support.postgres import postgres
 from tests.support.running import serving, until
 from tests.support.world import Canary, gateway
 
 pytestmark = pytest.mark.system
 
-KEYS = {"DARKROOM_API_KEYS": "one,two"}
+ONE, TWO = api_key("one"), api_key("two")
+KEYS = {"DARKROOM_API_KEYS": f"{ONE},{TWO}"}
 
 
 @pytest.fixture
@@ -52,10 +54,10 @@ def secret(url: str, key: str | None = None, prefix: str = "/openai/v1") -> str:
 def test_each_caller_is_told_of_its_own(receiver: Receiver, fal: FalAi, tmp_path: Path) -> None:
     """A job's end is told once, signed with its key's secret; secrets and addresses stay out of the log."""
     with serving(tmp_path, (), around({"fal": fal}, receiver, **KEYS)) as served:
-        secrets = {key: secret(served.root, key) for key in ("one", "two")}
-        assert secret(served.root, "one", "/v1") == secrets["one"] != secrets["two"]
+        secrets = {key: secret(served.root, key) for key in (ONE, TWO)}
+        assert secret(served.root, ONE, "/v1") == secrets[ONE] != secrets[TWO]
         receiver.answers.append(500)
-        for key in ("one", "two"):
+        for key in (ONE, TWO):
             with caller(served.root, key=key) as client:
                 job = begin(client, receiver, f"/{key}?token=very-private")
                 until(lambda: receiver.at(f"/{key}"), "the job is told of")  # noqa: B023 - it is called at once

@@ -15,6 +15,9 @@ from tests.simulators.common import Books, Faults, Served, serve
 
 Run: TypeAlias = "Callable[[ASGIApp], Served]"
 ALLOW = "DARKROOM_GATEWAY__URL_ALLOW"
+AUTH = "DARKROOM_GATEWAY__AUTH"
+# Where a gateway is given its own API keys.
+OURS = frozenset({"DARKROOM_API_KEYS", "DARKROOM_API_KEYS_FILE", "DARKROOM_ADMIN_KEY", "DARKROOM_ADMIN_KEY_FILE"})
 # What belongs to the running servers, and is no state of the provider.
 _OWN = ("_served", "_pristine")
 
@@ -137,11 +140,22 @@ def _within(value: object, parts: Iterable[object]) -> bool:
 
 
 def wiring(sims: Iterable[Simulated], more: Iterable[str] = ()) -> dict[str, str]:
-    """The environment that leads a gateway to all of these; `more` are further origins that it may fetch from."""
+    """The environment that leads a gateway to all of these; `more` are further origins that it may fetch from.
+
+    It is told that calls need no key, which providers' keys would make it ask for. `asking` takes that back.
+    """
     made: dict[str, str] = {}
     allowed = set(more)
     for sim in sims:
         environ = sim.environ()
         allowed |= set(json.loads(environ.pop(ALLOW)))
         made |= environ
-    return {**made, ALLOW: json.dumps(sorted(allowed))}
+    return {**made, AUTH: "none", ALLOW: json.dumps(sorted(allowed))}
+
+
+def asking(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a gateway, which asks for a key where it has API keys of its own."""
+    found = dict(environ)
+    if not OURS.isdisjoint(found) and found.get(AUTH) == "none":
+        del found[AUTH]
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.simulators.base import Simulated, wiring
+from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.common import tiny
 from tests.simulators.receiver import Receiver
 from tests.support.world import PATIENCE, SELF
@@ -23,7 +23,7 @@ def around(sims: Mapping[str, Simulated], *receivers: Receiver, **more: str) -> 
     found = {**PATIENCE, **wiring(sims.values()), **more}
     name = "DARKROOM_GATEWAY__URL_ALLOW"
     found[name] = json.dumps([*json.loads(found[name]), *(receiver.origin for receiver in receivers)])
-    return found
+    return asking(found)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from gateway.app import build
 from gateway.config import SHIPPED, load
 from gateway.serve import protocol
 from providers.clock import CLOCK, Clock
-from tests.simulators.base import Simulated, wiring
+from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.clouds import borrowed
 from tests.simulators.common import Served, serve, tiny
 from tests.support.ports import listener
@@ -237,6 +237,6 @@ def world(
         aimed = {
             name: text.replace(CANARY, canary.url.removeprefix("http://")) for name, text in (environ or {}).items()
         }
-        settings = {**PATIENCE, **wiring(sims.values(), allow), "DARKROOM_DATA": folder, **aimed}
+        settings = asking({**PATIENCE, **wiring(sims.values(), allow), "DARKROOM_DATA": folder, **aimed})
         served = stack.enter_context(gateway(config, settings, clock=clock))
         yield World(url=served.url, sims=sims, canary=canary, stops=stops)

@@ -15,11 +15,12 @@ import pytest
 
 from tests.simulators.apiframe import Apiframe
 from tests.support.hooked import around, ask, caller
+from tests.support.keys import api_key
 from tests.support.postgres import postgres
 from tests.support.running import serving
 
 CALLS = 200
-ADMIN = "the-admins-own-key"
+ADMIN = api_key("the-admins-own")
 PRICE = 0.03
 
 

@@ -29,6 +29,7 @@ def test_a_decoder_that_hangs(serve: Serve) -> None:
         DARKROOM_GATEWAY__IMAGE_ISOLATION="process",
         DARKROOM_GATEWAY__IMAGE_TIMEOUT_S="2",
         SEGMIND_API_KEY=KEY,
+        DARKROOM_GATEWAY__AUTH="none",
     )
     with OpenAI(base_url=served.base_url, api_key="none", max_retries=0) as client:
 

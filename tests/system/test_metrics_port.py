@@ -9,10 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.keys import api_key
 from tests.support.ports import free_port
 from tests.support.running import COMMAND, clean_environ, serving, until
 
-KEYS = {"DARKROOM_API_KEYS": "a-key", "DARKROOM_ADMIN_KEY": "an-admin-key"}
+KEYS = {"DARKROOM_API_KEYS": api_key("one"), "DARKROOM_ADMIN_KEY": api_key("admin")}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -21,7 +22,7 @@ def test_the_metrics_are_there_and_nowhere_else(tmp_path: Path, workers: int) ->
     url = f"http://127.0.0.1:{(port := free_port())}/metrics"
     environ = {**KEYS, "DARKROOM_GATEWAY__METRICS_PORT": str(port)}
     with serving(tmp_path, ["--workers", str(workers)], environ) as served:
-        admin = {"authorization": "Bearer an-admin-key"}
+        admin = {"authorization": f"Bearer {api_key('admin')}"}
         for _ in range(8):
             httpx.get(f"{served.root}/v1/models", headers=admin).raise_for_status()
         beside = httpx.get(f"{served.root}/metrics", headers=admin)

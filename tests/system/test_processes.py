@@ -17,11 +17,13 @@ from openai import Omit, OpenAI
 from openai.types import ImagesResponse
 
 from tests.service.clients.test_python_errors import check
+from tests.support.keys import api_key
 from tests.support.photo import flat, picture
 from tests.support.running import COMMAND, STOP_S, Serve, Served, clean_environ, processes, serving, until
 
 PNG = flat(20, 10)
-KEYS = "first-key,second-key"
+FIRST, SECOND, THIRD = (api_key(word) for word in ("first", "second", "third"))
+KEYS = f"{FIRST},{SECOND}"
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +95,11 @@ def shown(headers: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": "Bearer first-key"},
-        {"Authorization": "bearer second-key"},
-        {"Authorization": "BEARER   second-key"},
-        {"Authorization": Omit(), "api-key": "first-key"},
-        {"Authorization": Omit(), "API-Key": "second-key"},
+        {"Authorization": f"Bearer {FIRST}"},
+        {"Authorization": f"bearer {SECOND}"},
+        {"Authorization": f"BEARER   {SECOND}"},
+        {"Authorization": Omit(), "api-key": FIRST},
+        {"Authorization": Omit(), "API-Key": SECOND},
     ],
     ids=shown,
 )
@@ -109,12 +111,12 @@ def test_keys(locked: Served, headers: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": "Bearer first-ke"},
-        {"Authorization": "Bearer first-key,second-key"},
+        {"Authorization": f"Bearer {FIRST[:-1]}"},
+        {"Authorization": f"Bearer {KEYS}"},
         {"Authorization": "Bearer"},
-        {"Authorization": "Basic first-key"},
+        {"Authorization": f"Basic {FIRST}"},
         {"Authorization": Omit()},
-        {"Authorization": Omit(), "api-key": "third-key"},
+        {"Authorization": Omit(), "api-key": THIRD},
     ],
     ids=shown,
 )
@@ -129,7 +131,7 @@ def test_wrong_keys(locked: Served, headers: dict[str, Any]) -> None:
 
 def test_with_keys_other_hosts_may_call(locked: Served) -> None:
     """With a key the name under which the server was called does not matter, and results are addressed with it."""
-    response = call(locked, {"Authorization": "Bearer first-key", "Host": "pictures.example:8443"})
+    response = call(locked, {"Authorization": f"Bearer {FIRST}", "Host": "pictures.example:8443"})
 
     assert response.data
     assert str(response.data[0].url).startswith("http://pictures.example:8443/files/")
@@ -137,7 +139,7 @@ def test_with_keys_other_hosts_may_call(locked: Served) -> None:
 
 def test_what_needs_no_key(locked: Served) -> None:
     """Probes and results are open: a probe has no key, and a result's name is its secret."""
-    response = call(locked, {"Authorization": "Bearer second-key"})
+    response = call(locked, {"Authorization": f"Bearer {SECOND}"})
 
     assert response.data
     assert httpx.get(str(response.data[0].url)).status_code == 200
@@ -147,14 +149,14 @@ def test_what_needs_no_key(locked: Served) -> None:
 
 def test_keys_stay_out_of_the_log(locked: Served) -> None:
     """Neither the keys nor wrong ones nor prompts are in the log, and each request is, under its id."""
-    with OpenAI(base_url=locked.base_url, api_key="first-key") as client:
+    with OpenAI(base_url=locked.base_url, api_key=FIRST) as client:
         response = client.images.edit(image=PNG, prompt="a very private prompt", model="lanczos-bp")
 
     request_id = str(response._request_id)
     # The line is written when the answer is out, which is a moment after its client has it.
     until(lambda: request_id in locked.log.read_text(), "the request is in the log")
     log = locked.log.read_text()
-    for secret in (*KEYS.split(","), "third-key", "a very private prompt", "iVBOR"):
+    for secret in (*KEYS.split(","), THIRD, "a very private prompt", "iVBOR"):
         assert secret not in log
 
 

@@ -12,6 +12,7 @@ import pytest
 from gateway.access.doors import Doors
 from gateway.access.grant import Grant
 from gateway.access.keys import Keys
+from gateway.access.policy import Policy
 from gateway.access.rates import Rates
 from gateway.access.secret import digest, draw, id_of
 from gateway.database.writer import Database
@@ -46,24 +47,66 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with ledger(tmp_path) as opened:
         made: list[House] = []
         here, there = (
-            Doors(Keys(None), opened.database, Rates(), remember_s=2, clock=lambda: made[0].now) for _ in range(2)
+            Doors(
+                Keys(None),
+                opened.database,
+                Rates(),
+                policy=Policy.WHILE_KEYS_EXIST,
+                remember_s=2,
+                clock=lambda: made[0].now,
+            )
+            for _ in range(2)
         )
         made.append(House(here, there, opened))
         yield made[0]
 
 
 async def test_open_until_there_is_a_key(house: House) -> None:
-    """The first key closes the doors: here at once, elsewhere within the time that is remembered; and for ever."""
-    assert not await house.here.closed()
-    assert not await house.there.closed()
+    """The first key closes the doors, revoking the last one opens them: here at once, elsewhere within seconds."""
+    assert not await house.here.closed({})
+    assert not await house.there.closed({})
     number, _ = await house.key()
-    assert await house.here.closed()
-    assert not await house.there.closed()
+    assert await house.here.closed({})
+    assert not await house.there.closed({})
     house.now += 2
-    assert await house.there.closed()
+    assert await house.there.closed({})
+    another, _ = await house.key()
     await house.there.revoke(number)
     house.now += 10
-    assert await house.there.closed()
+    assert await house.there.closed({})
+    await house.there.revoke(another)
+    assert not await house.there.closed({})
+    house.now += 2
+    assert not await house.here.closed({})
+
+
+async def test_a_key_that_is_over_is_not_no_key(house: House) -> None:
+    """One that is revoked is refused where calls need none; one that has expired keeps the doors closed."""
+    number, revoked = await house.key()
+    await house.here.revoke(number)
+    assert not await house.here.closed({})
+    assert not await house.here.closed(bearing("any text"))
+    assert not await house.here.closed(bearing(draw()[1]))
+    assert await house.here.closed(bearing(revoked))
+    await house.key(expires_at=1001.0)
+    house.now = 1500.0
+    assert await house.here.closed({})
+
+
+@pytest.mark.parametrize(("policy", "closed"), [(Policy.REQUIRED, True), (Policy.OFF, False)])
+async def test_the_policy_decides(house: House, policy: Policy, closed: bool) -> None:
+    """Whatever keys there are: a call without one is always refused, or never; one with a good one is that key's."""
+    doors = Doors(Keys(None), house.ledger.database, Rates(), policy=policy, remember_s=2, clock=lambda: house.now)
+    assert await doors.closed({}) is closed
+    number, key = await house.key(rpm=3)
+    house.now += 10
+    assert await doors.closed({}) is closed
+    assert (grant := await doors.admit(bearing(key))) is not None
+    assert grant.rpm == 3
+    await house.here.revoke(number)
+    house.now += 10
+    assert await doors.admit(bearing(key)) is None
+    assert await doors.closed(bearing(key))
 
 
 async def test_a_key_opens(house: House) -> None:
@@ -113,7 +156,7 @@ async def test_keys_that_are_none_cost_no_memory() -> None:
             self.asked += 1
 
     register = Nobody()
-    doors = Doors(Keys(None), cast("Database", register), Rates(), remember_s=2)
+    doors = Doors(Keys(None), cast("Database", register), Rates(), policy=Policy.REQUIRED, remember_s=2)
     for _ in range(4200):
         assert await doors.admit(bearing(draw()[1])) is None
 

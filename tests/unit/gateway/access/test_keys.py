@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import Keys, UnreadableKey, presented
+from gateway.access.keys import Keys, UnreadableKey, WeakKey, presented
+from tests.support.keys import api_key
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_the_admin() -> None:
 def test_keys_from_files(tmp_path: Path) -> None:
     """A secret's file holds one key a line; it must be there, not be empty, and not stand beside the variable."""
     path = tmp_path / "keys"
-    path.write_text("first\nsecond\n")
+    path.write_text(f"{api_key('first')}\n{api_key('second')}\n")
     keys = Keys.of({"DARKROOM_API_KEYS_FILE": str(path)})
-    assert keys.find("first")
-    assert keys.find("second")
+    assert keys.find(api_key("first"))
+    assert keys.find(api_key("second"))
     with pytest.raises(UnreadableKey, match="both set"):
         Keys.of({"DARKROOM_API_KEYS_FILE": str(path), "DARKROOM_API_KEYS": "third"})
     path.write_text("\n")
@@ -75,3 +76,23 @@ def test_keys_from_files(tmp_path: Path) -> None:
         Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(path)})
     with pytest.raises(UnreadableKey, match="cannot be read"):
         Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize("name", ["DARKROOM_API_KEYS", "DARKROOM_ADMIN_KEY"])
+@pytest.mark.parametrize("weak", ["change-me", "a", "x" * 31])
+def test_weak_keys(name: str, weak: str, tmp_path: Path) -> None:
+    """A key that can be guessed is refused, from a file too; the message says how to make one, and not the key."""
+    path = tmp_path / "key"
+    path.write_text(weak)
+    for environ in ({name: weak}, {f"{name}_FILE": str(path)}):
+        with pytest.raises(WeakKey, match=f"{name}: the key has {len(weak)} characters") as caught:
+            Keys.of(environ)
+        assert "openssl rand -hex 32" in str(caught.value)
+        assert f" {weak} " not in str(caught.value)
+    assert Keys.of({name: "x" * 32})
+
+
+def test_one_weak_key_of_several() -> None:
+    """It is told which one is meant."""
+    with pytest.raises(WeakKey, match="key 2 of 3 has 4 characters"):
+        Keys.of({"DARKROOM_API_KEYS": f"{api_key('a')}, weak,{api_key('b')}"})
