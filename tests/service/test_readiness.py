@@ -9,11 +9,12 @@ import httpx
 import pytest
 
 from gateway.access.grant import Grant
+from gateway.access.secret import draw
 from gateway.database.writer import Database, LedgerDown
 from tests.support.hooked import ask, caller
 from tests.support.world import World, world
 
-PLAIN, ADMIN = "a-key-for-one-of-many-callers", "the-key-of-the-admin-alone"
+PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of-nobody-else"
 # Nobody listens there.
 WORKER = "http://127.0.0.1:9"
 
@@ -86,6 +87,8 @@ def test_a_probe_does_not_wait_for_the_ledger(monkeypatch: pytest.MonkeyPatch, a
 
     with world("replicate") as started:
         monkeypatch.setattr(Database, "read", read)
-        assert set(readyz(started.url).json()) == {"status", "ledger"}
+        # The register of keys, which is in the ledger, has to say whose this is.
+        key = {"authorization": f"Bearer {draw()[1]}"}
+        assert set(readyz(started.url, **key).json()) == {"status", "ledger"}
         if away == "fails":
-            assert httpx.get(f"{started.url}/v1/models").status_code == 503
+            assert httpx.get(f"{started.url}/v1/models", headers=key).status_code == 503

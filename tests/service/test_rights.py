@@ -15,7 +15,7 @@ from gateway.api.rights import Access, GuardedRoute
 from gateway.api.routes import routes
 from tests.support.world import World, world
 
-PLAIN, ADMIN = "a-key-for-one-of-many-callers", "the-key-of-the-admin-alone"
+PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of-nobody-else"
 # Each stands for a path with something behind it, before it or around it. These have a control character.
 CONTROLS = ("{}%0A", "{}%0d%0a", "{}%00", "{}%7F", "{}%C2%85", "/%0A{}")
 # Careless servers take these for the path itself.
