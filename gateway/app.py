@@ -123,7 +123,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
         callers = await stack.enter_async_context(
             strangers_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
         )
-        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.AT_ONCE))
+        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.CONNECTIONS))
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,

@@ -12,10 +12,11 @@ import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
+
+from providers.lookup import Lookup
 
 # Denied whatever the standard library says of them, for its tables differ between versions: carrier-grade NAT (there
 # are metadata services), link-local, protocol assignments, the 6to4 relay, benchmarks, reserved; in IPv6 addresses
@@ -126,7 +127,7 @@ class Guard:
 
     def resolver(self) -> AbstractResolver:
         """Return a resolver for aiohttp's connector that gives public addresses only. The connector closes it."""
-        return _Resolver(self, aiohttp.ThreadedResolver())
+        return _Resolver(self, Lookup())
 
 
 def _among(patterns: frozenset[str], host: str) -> bool:

@@ -164,7 +164,7 @@ async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Fo
     if not form.addressed:
         return form
     sent = sum(len(file.data) for file in form.files)
-    whole = await unless_gone(request, state.fetching.fetched(form))
+    whole = await unless_gone(request, state.fetching.fetched(form, grant_of(request).id))
     hold.add(sum(len(file.data) for file in whole.files) - sent)
     return whole
 
