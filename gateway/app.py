@@ -60,7 +60,7 @@ from gateway.settings.kinds import revealed
 from gateway.state import State
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
-from gateway.webhooks.postman import AT_ONCE, Postman
+from gateway.webhooks.postman import CONNECTIONS, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
 from providers.base import Provider
@@ -131,9 +131,9 @@ async def running(
         downloads = await stack.enter_async_context(downloads_client(guard))
         strangers = _strangers(settings)
         callers = await stack.enter_async_context(
-            strangers_client(strangers, accept="*/*", max_connections=AT_ONCE, keepalive_s=_KEEPALIVE_S)
+            strangers_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
         )
-        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.AT_ONCE))
+        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.CONNECTIONS))
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
@@ -206,7 +206,7 @@ async def running(
         yield State(
             config=config,
             doors=doors,
-            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=settings.max_jobs, jobs=lambda: jobs.count),
+            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=settings.max_jobs, jobs=lambda: jobs.of_keys),
             providers=providers,
             imaging=imaging,
             files=stored,

@@ -4,6 +4,7 @@ ProviderError
 ├── Rejected       the provider refuses the input
 ├── Blocked        the provider's content policy refuses the input or the result
 ├── Throttled      too many requests, or no free place
+│   └── Crowded        … in a queue of ours, for whoever asked: others may find one
 ├── Unusable       our account or our key cannot be used
 ├── Unreached      the request never left
 ├── Unknown        the answer to a submit was lost; the work may have been taken
@@ -110,7 +111,15 @@ class Throttled(ProviderError):
     """Too many requests (429), or no free place (409 at capacity): others may have one."""
 
     next_route = True
-    health = "cools_down"
+    health: ClassVar[Health] = "cools_down"
+    billed = False
+
+
+class Crowded(Throttled):
+    """No free place in a queue of ours for the owner of this job. It says nothing of the next one's chances."""
+
+    next_route = True
+    health = "neutral"
     billed = False
 
 
@@ -194,12 +203,14 @@ class Job:
 
     `id` is ours and unique to the attempt: letters, digits, `-` and `_`. `payload` is the model's input object, with
     pictures as `Image` leaves for the adapter to encode or upload. `deadline` is in seconds of the event loop's clock.
+    `owner` is the API key that it is for: where jobs wait in a queue of ours, owners take turns.
     """
 
     id: str
     upstream: Upstream
     payload: Mapping[str, Value]
     deadline: float
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,10 +52,10 @@ class _NoPlace(Exception):
 class Cog:
     """The adapter for Cog workers: one queue before all of them.
 
-    `workers` are base URLs. `max_queue` bounds the jobs that wait; a job waits to its deadline at most. A worker that
-    is STARTING longer than `start_deadline_s` is out. `cancel_timeout_s` is how long a worker is given to end a job
-    that was cancelled before its connection is closed. Pictures above `max_input_bytes` (as base64, together) are
-    rejected, as a container would; answers above `max_output_bytes` are Undecodable.
+    `workers` are base URLs. `max_queue` bounds the jobs that wait; their owners take turns, and a job waits to its
+    deadline at most. A worker that is STARTING longer than `start_deadline_s` is out. `cancel_timeout_s` is how long a
+    worker is given to end a job that was cancelled before its connection is closed. Pictures above `max_input_bytes`
+    (as base64, together) are rejected, as a container would; answers above `max_output_bytes` are Undecodable.
 
     A broken connection leaves open whether the worker goes on. Nothing is billed here, so the adapter settles that by
     itself: it cancels the job and runs it once more under a new id, and only then gives up with Failed.
@@ -135,19 +135,19 @@ class Cog:
 
         `link.sending` is told which worker it is; where it raises, the place there is given back.
 
-        Raises Rejected for pictures that are too large, Throttled when the queue is full or no worker was free before
+        Raises Rejected for pictures that are too large, Crowded when the queue is full or no worker was free before
         the job's deadline, Unreached when there is no worker for it. A job whose id is at work already is joined.
         """
         size = encoded_size(job.payload)
         if size > self._max_input_bytes:
             raise Rejected(f"{NAME}: pictures of {size} bytes are more than the {self._max_input_bytes} a worker takes")
         if (run := self._runs.get(job.id)) is None:
-            turn = self._pool.turn(job.upstream, job.deadline)
+            turn = self._pool.turn(job.upstream, job.deadline, job.owner)
             worker = await self._pool.enter(turn)
             try:
                 await link.sending({"worker": worker.url})
             except BaseException:
-                self._pool.release(worker)
+                self._pool.release(worker, turn.owner)
                 raise
             run = Run(job=job, turn=turn, id=job.id, worker=worker, webhook=link.webhook)
             run.task = asyncio.create_task(self._work(run))
@@ -226,7 +226,7 @@ class Cog:
                 run.id = again(run.job.id)
             finally:
                 run.worker = None
-                self._pool.release(worker, ran_s=ran)
+                self._pool.release(worker, run.turn.owner, ran_s=ran)
             run.worker = await self._pool.enter(run.turn, again=True)
 
     async def _predict(self, worker: Worker, run: Run) -> Outcome:

@@ -1,4 +1,4 @@
-"""The queue before the local workers: first come, first served, one job for each free slot.
+"""The queue before the local workers: one job for each free slot, API keys in turn, first come, first served in each.
 
 The queue is here and not in the workers: here a waiting job can be cancelled, moved to another worker and counted.
 """
@@ -6,16 +6,16 @@ The queue is here and not in the workers: here a waiting job can be cancelled, m
 from __future__ import annotations
 
 import asyncio
-import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
-from providers.base import ProviderError, Throttled, Unreached, Upstream
+from providers.base import Crowded, ProviderError, Unreached, Upstream
 from providers.clock import Clock
 from providers.cog_worker import NAME, Worker, look, missed
+from providers.fair import FairQueue, Room, Shares
 
 # How long a worker is left alone after it had no place. Short at first: Cog frees a slot a moment after its answer.
 # Doubled each time: each try sends the pictures again, and somebody else's job may be long.
@@ -29,20 +29,20 @@ _LEARN = 0.2
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """A job's turn. It keeps its number when it has to come back, and so its place at the head."""
+    """A job's turn. `owner` is the API key that the job is for."""
 
-    number: int
     upstream: Upstream
     deadline: float
+    owner: str
     place: asyncio.Future[Worker] = field(init=False)
 
 
 class Pool:
     """The workers and who waits for them.
 
-    `max_queue` bounds the jobs that wait. A worker is looked at every `health_interval_s`, ten times a second until it
-    is first ready, for `health_timeout_s` at most; one that is STARTING longer than `start_deadline_s` is out. Seconds
-    of `clock` throughout.
+    `max_queue` bounds the jobs that wait, and is shared out among their owners as `room_for` says. A worker is looked
+    at every `health_interval_s`, ten times a second until it is first ready, for `health_timeout_s` at most; one that
+    is STARTING longer than `start_deadline_s` is out. Seconds of `clock` throughout.
     """
 
     def __init__(
@@ -58,13 +58,12 @@ class Pool:
     ) -> None:
         self.workers = tuple(Worker(url.rstrip("/")) for url in dict.fromkeys(urls))
         self._http = http
-        self._max_queue = max_queue
+        self._shares = Shares(max_queue, clock.now)
         self._health_interval_s = health_interval_s
         self._health_timeout_s = health_timeout_s
         self._start_deadline_s = start_deadline_s
         self._clock = clock
-        self._waiting: list[Turn] = []
-        self._numbers = 0
+        self._waiting = FairQueue[Turn]()
         self._run_s = _RUN_S
         self._watchers: list[asyncio.Task[None]] = []
         self._alarms: dict[str, asyncio.Task[None]] = {}
@@ -94,42 +93,50 @@ class Pool:
         await asyncio.gather(*self._watchers, *self._alarms.values(), return_exceptions=True)
         self._watchers = []
 
-    def turn(self, upstream: Upstream, deadline: float) -> Turn:
-        self._numbers += 1
-        return Turn(self._numbers, upstream, deadline)
+    def turn(self, upstream: Upstream, deadline: float, owner: str = "") -> Turn:
+        return Turn(upstream, deadline, owner)
 
     async def enter(self, turn: Turn, *, again: bool = False) -> Worker:
         """Wait for a free slot at a worker that serves `turn`, and take it; `release` gives it back.
 
-        `again` is for a job that was already let in: the queue's bound is not for it. Raises Throttled when the queue
-        is full or the deadline passes, Unreached when no worker is left that could come to serve it.
+        `again` is for a job that was already let in: it is the next, and the queue's bound is not for it. Raises
+        Crowded when the queue is full or the deadline passes, Unreached when no worker is left that could serve it.
         """
         turn.place = asyncio.get_running_loop().create_future()
-        bisect.insort(self._waiting, turn, key=lambda other: other.number)
+        (self._waiting.put_back if again else self._waiting.put)(turn.owner, turn)
         try:
             self._dispatch()
-            if not (again or turn.place.done()) and self.waiting > self._max_queue:
-                raise Throttled(f"{NAME}: the queue is full", retry_after=self.estimate(turn.upstream))
+            if not (again or turn.place.done()):
+                self._check_room(turn)
             async with self._clock.timeout_at(turn.deadline):
                 return await turn.place
         except TimeoutError:
             self._leave(turn)
             message = f"{NAME}: no worker was free in time"
-            raise Throttled(message, retry_after=self.estimate(turn.upstream)) from None
+            raise Crowded(message, retry_after=self.estimate(turn)) from None
         except BaseException:
             self._leave(turn)
             raise
 
-    def _leave(self, turn: Turn) -> None:
-        if turn in self._waiting:
-            self._waiting.remove(turn)
-        # The place may have been given in the very moment of leaving.
-        elif turn.place.done() and not turn.place.cancelled() and turn.place.exception() is None:
-            self.release(turn.place.result())
+    def _check_room(self, turn: Turn) -> None:
+        others = {**self._waiting.waiting}
+        others[turn.owner] -= 1
+        room = self._shares.ask(1, turn.owner, others)
+        if room is Room.FREE:
+            return
+        full = "is full" if room is Room.FULL else "has this key's share of jobs, and keeps the rest for other keys"
+        raise Crowded(f"{NAME}: the queue {full}", retry_after=self.estimate(turn))
 
-    def release(self, worker: Worker, *, ran_s: float | None = None) -> None:
-        """Give a slot back. `ran_s` is how long the job ran, where it ran to its end."""
+    def _leave(self, turn: Turn) -> None:
+        # The place may have been given in the very moment of leaving.
+        left = self._waiting.remove(turn.owner, turn)
+        if not left and turn.place.done() and not turn.place.cancelled() and turn.place.exception() is None:
+            self.release(turn.place.result(), turn.owner)
+
+    def release(self, worker: Worker, owner: str = "", *, ran_s: float | None = None) -> None:
+        """Give a slot back that a job of this owner had. `ran_s` is how long it ran, where it ran to its end."""
         worker.running -= 1
+        self._waiting.give_back(owner)
         if ran_s is not None:
             self._run_s += _LEARN * (ran_s - self._run_s)
             worker.refusals = 0
@@ -153,14 +160,14 @@ class Pool:
         """Note that a worker takes no connections: it is out until it is seen again."""
         missed(worker, certain=True)
 
-    def estimate(self, upstream: Upstream) -> float:
+    def estimate(self, turn: Turn) -> float:
         """Return in how many seconds a place may be free, for a caller who is sent away."""
-        slots = sum(worker.slots for worker in self.workers if worker.may_serve(upstream))
-        return float(math.ceil(self._run_s * (self.waiting + 1) / max(1, slots)))
+        slots = sum(worker.slots for worker in self.workers if worker.may_serve(turn.upstream))
+        return float(math.ceil(self._run_s * (self._waiting.ahead_of(turn.owner) + 1) / max(1, slots)))
 
     def _dispatch(self) -> None:
-        """Give the free slots to those who wait, in their order; turn away those whom nobody can serve any more."""
-        for turn in list(self._waiting):
+        """Give the free slots to those who wait, in turn; turn away those whom nobody can serve any more."""
+        for owner, turn in list(self._waiting.in_turn()):
             if turn.place.done():
                 # Cancelled, and not yet awake to leave.
                 continue
@@ -169,11 +176,10 @@ class Pool:
                 worker.running += 1
                 worker.used_at = self._clock.now()
                 turn.place.set_result(worker)
+                self._waiting.take(owner, turn)
             elif problem := self._hopeless(turn.upstream):
                 turn.place.set_exception(problem)
-            else:
-                continue
-            self._waiting.remove(turn)
+                self._waiting.remove(owner, turn)
 
     def _free_for(self, upstream: Upstream) -> Worker | None:
         now = self._clock.now()

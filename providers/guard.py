@@ -12,10 +12,11 @@ import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
+
+from providers.lookup import Lookup
 
 # Denied whatever the standard library says of them, for its tables differ between versions: all of IANA's registry of
 # special-purpose IPv4 addresses, also what is reachable everywhere (AS112 and relays are mostly reached inside of one's
@@ -133,7 +134,7 @@ class Guard:
 
     def resolver(self) -> AbstractResolver:
         """Return a resolver for aiohttp's connector that gives public addresses only. The connector closes it."""
-        return _Resolver(self, aiohttp.ThreadedResolver())
+        return _Resolver(self, Lookup())
 
 
 def _among(patterns: frozenset[str], host: str) -> bool:

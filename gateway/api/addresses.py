@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -15,6 +15,7 @@ from gateway.api.pictures import Address
 from gateway.settings import GatewaySettings
 from providers.base import Undecodable
 from providers.download import Gone, fetch
+from providers.fair_gate import FairGate
 from providers.guard import Forbidden, Guard
 from providers.http import Unanswered
 from providers.wire import TooLarge
@@ -22,16 +23,21 @@ from providers.wire import TooLarge
 AT_ONCE = 64
 """So many pictures are fetched at any moment for all callers together."""
 
+_SPARE = 16
+CONNECTIONS = AT_ONCE + _SPARE
+"""With those of keys that have none under way: these do not wait for another key's slow servers."""
+
 _OF_ONE_CALL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetching:
-    """Fetches pictures for callers. `client` is one of `strangers_client`, with this guard."""
+    """Fetches pictures for callers, whose keys take turns. `client` is one of `strangers_client`, with this guard."""
 
     client: httpx.AsyncClient
     guard: Guard
     settings: GatewaySettings
+    places: FairGate = field(default_factory=lambda: FairGate(AT_ONCE, spare=_SPARE))
 
     def check(self, form: Form) -> None:
         """Refuse what may not be fetched by its text alone. Raises ApiError 400."""
@@ -39,7 +45,7 @@ class Fetching:
             if file.address is not None:
                 self._check(file.address)
 
-    async def fetched(self, form: Form) -> Form:
+    async def fetched(self, form: Form, owner: str = "") -> Form:
         """The form with every picture in it, fetched at once. Its other pictures count against the whole's limit too.
 
         Raises ApiError: 400 for what may not or could not be fetched, 413 for what is too large. The first failure
@@ -52,7 +58,7 @@ class Fetching:
         async def one(file: FilePart) -> FilePart:
             if file.address is None:
                 return file
-            async with places:
+            async with places, self.places.place(owner):
                 return replace(file, data=await self._fetch(file.address, room.take))
 
         tasks = [asyncio.create_task(one(file)) for file in form.files]

@@ -45,10 +45,10 @@ async def edit(request: Request) -> Response:
     if length is not None and length > state.config.gateway.max_body_bytes:
         length = None  # it will be refused for that, and not because of others
     try:
-        with state.load.admit(length) as hold:
+        with state.load.admit(length, grant_of(request).id) as hold:
             return await _edit(request, state, hold)
     except (Overloaded, Busy) as error:
-        raise failures.overloaded(error.limit) from None
+        raise failures.overloaded(error.limit, kept=error.kept) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     settings = state.config.gateway
     dry = is_dry_run(request.query_params)
     form = await _form(request, settings, hold)
-    state.load.check_jobs()
+    hold.begin()
     grant = grant_of(request)
     routing = request.headers.get("x-darkroom-routing")
     asked = read_fields(form, state.config, grant=grant, routing=routing, dry=dry)
@@ -116,7 +116,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
             form = await _fetched(request, state, form, hold)
         except Gone:
             return Response(status_code=499)
-        asked = await read_pictures(asked, form, state.imaging)
+        asked = await read_pictures(asked, form, state.imaging, grant.id)
         metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
         choice = _allowed(_choice(asked, state), grant)
         fitting = _within_limits(asked, choice, settings)
@@ -164,7 +164,7 @@ async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Fo
     if not form.addressed:
         return form
     sent = sum(len(file.data) for file in form.files)
-    whole = await unless_gone(request, state.fetching.fetched(form))
+    whole = await unless_gone(request, state.fetching.fetched(form, grant_of(request).id))
     hold.add(sum(len(file.data) for file in whole.files) - sent)
     return whole
 

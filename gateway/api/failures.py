@@ -122,8 +122,14 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             raise error
 
 
-def overloaded(limit: str) -> ApiError:
-    """There is no room for the call: nothing was begun. `limit` is what is full."""
+def overloaded(limit: str, *, kept: bool = False) -> ApiError:
+    """There is no room for the call: nothing was begun. `limit` is what is full, or `kept` for other keys."""
+    if kept:
+        message = (
+            f"This key has its share of the {limit} that the server takes at once, and what is left is kept for other "
+            "keys. Nothing was begun. Try again in a few seconds."
+        )
+        return _retryable(429, message, "rate_limit_exceeded", _DEFAULT_RETRY_AFTER_S)
     message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
     return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
 

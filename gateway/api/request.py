@@ -106,14 +106,14 @@ def read_fields(
     )
 
 
-async def read_pictures(asked: Asked, form: Form, imaging: Imaging) -> Asked:
+async def read_pictures(asked: Asked, form: Form, imaging: Imaging, owner: str = "") -> Asked:
     """The request with its pictures, each of which is in the form by now. Raises ApiError with one that is wrong."""
     sent = _images_of(form)
     params = dict(asked.request.params)
     names = ["image"] if len(sent) == 1 else [f"image[{i}]" for i in range(len(sent))]
-    images = [await _image(file, name, imaging) for file, name in zip(sent, names, strict=True)]
+    images = [await _image(file, name, imaging, owner) for file, name in zip(sent, names, strict=True)]
     for name, file in _others_of(form, asked.model).items():
-        params[name] = await _image(file, name, imaging)
+        params[name] = await _image(file, name, imaging, owner)
     # What a dry run described stays as it is.
     request = replace(asked.request, images=tuple(images) or asked.request.images, params=params)
     return replace(asked, request=request)
@@ -247,9 +247,9 @@ def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
     return found
 
 
-async def _image(file: FilePart, param: str, imaging: Imaging) -> Image:
+async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> Image:
     try:
-        return await imaging.prepare(await imaging.inspect(file.data))
+        return await imaging.prepare(await imaging.inspect(file.data, owner), owner)
     except BadImage as error:
         code = "image_too_large" if error.code == "image_too_large" else "invalid_image_file"
         message = f"Invalid image file in '{param}': {error.message}"

@@ -142,7 +142,9 @@ DELIVERIES = _table(
     # Not to be tried before; a process that tries it moves this on first, so that no other one does.
     _time("next_at", null=False),
     _text("answer", null=True),
-    Index("deliveries_by_time", "state", "next_at"),
+    # The job's: the messages of one key are found without reading those of the others.
+    Column("key", String, nullable=False, server_default=""),
+    Index("deliveries_by_key", "state", "key", "next_at"),
     Index("deliveries_by_job", "job"),
 )
 

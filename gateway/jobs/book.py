@@ -38,6 +38,7 @@ class Book(Journal):
         overdue: Callable[[], None],
         clock: Clock = CLOCK,
     ) -> None:
+        self.owner = order.key
         self.sent = False
         """Whether anything may have been bought for this job."""
         self.going: dict[str, str] = {}

@@ -68,7 +68,7 @@ class Calls:
     ) -> Outcome:
         provider = self.providers[attempt.provider]
         limit = min(deadline, self.clock.now() + self.attempt_timeout)
-        job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit)
+        job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=journal.owner)
         link = CallLink(journal, attempt)
         handle, cancelled = await self._submit(provider, job, link, journal)
         if cancelled:

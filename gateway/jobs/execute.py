@@ -232,7 +232,7 @@ class Executor:
         cancelled = False
         try:
             outcome = await work
-            made = await unbroken(self._made(outcome, attempt.making))
+            made = await unbroken(self._made(outcome, attempt.making, journal.owner))
         except ProviderError as exc:
             error = exc
         except Cancelled as exc:
@@ -256,8 +256,8 @@ class Executor:
         progress.causes.append(error)
         raise error
 
-    async def _made(self, outcome: Outcome, making: Making) -> _Made:
-        images, notes = await finish(self.imaging, outcome, making)
+    async def _made(self, outcome: Outcome, making: Making, owner: str) -> _Made:
+        images, notes = await finish(self.imaging, outcome, making, owner)
         return _Made(tuple([Picture(image=image, file=await self.keep(image)) for image in images]), notes)
 
     def _record(self, ended: AttemptRow, error: ProviderError | None, progress: _Progress) -> None:

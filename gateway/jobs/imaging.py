@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections import deque
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,22 +16,32 @@ from gateway.telemetry import metrics
 from normalization import images
 from normalization.headers import BadImage, Limits, check, is_quick, sniff
 from normalization.values import Header, Image, Resize, Step
+from providers.fair import Room, Shares
+from providers.fair_gate import FairGate
 
 T = TypeVar("T")
 
 
 class Busy(Exception):
-    """Too many pictures wait to be decoded. `limit` is what is full."""
+    """Too many pictures wait to be decoded: of all callers, or of this one, where the rest is `kept` for others.
+
+    `limit` is what is full.
+    """
 
     limit = "pixels"
+
+    def __init__(self, *, kept: bool = False) -> None:
+        super().__init__(self.limit)
+        self.kept = kept
 
 
 class Imaging:
     """Runs the pure picture functions in threads.
 
-    At most `max_pixels` are being decoded or encoded at any moment; who comes later waits in order. A picture larger
-    than the whole budget runs alone. Callers' pictures are turned away where more than `max_waiting` pixels wait
-    already; providers' pictures never are, because they are paid for. With `decoders` the work is done in processes.
+    At most `max_pixels` are being decoded or encoded at any moment; who comes later waits, for these and for a thread:
+    owners, which are API keys, take turns. A picture larger than the whole budget runs alone. Callers' pictures are
+    turned away where more than `max_waiting` pixels wait already, shared out as `room_for` says; providers' pictures
+    never are, because they are paid for. With `decoders` the work is done in processes.
     """
 
     def __init__(
@@ -44,23 +54,23 @@ class Imaging:
         decoders: Decoders | None = None,
     ) -> None:
         self._limits = limits
-        self._max_pixels = max_pixels
-        self._max_waiting = max_waiting
+        self._shares = None if max_waiting is None else Shares(max_waiting, time.monotonic)
         self._decoders = decoders
         self._prepare = decoders.prepare if decoders else images.prepare
         self._finish = decoders.finish if decoders else images.finish
-        self._free = max_pixels
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="imaging")
+        self._pixels = FairGate(max_pixels)
+        threads = threads or os.cpu_count() or 1
+        self._threads = FairGate(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="imaging")
 
-    async def inspect(self, data: bytes) -> Image:
+    async def inspect(self, data: bytes, owner: str = "") -> Image:
         """Read a picture's header and check its structure and size. Raises BadImage."""
         if is_quick(data):
             # A change of thread costs more.
             return _inspect(data, self._limits)
-        return await self._run(_inspect, data, self._limits)
+        return await self._run(owner, _inspect, data, self._limits)
 
-    async def prepare(self, image: Image) -> Image:
+    async def prepare(self, image: Image, owner: str = "") -> Image:
         """The picture as every provider reads it alike: upright, sRGB, without metadata. Raises BadImage, and Busy."""
         header = image.header
         if (
@@ -71,20 +81,20 @@ class Imaging:
         ):
             return image
         pixels = header.width * header.height
-        if self._max_waiting is not None and self._waiting and self._queued + pixels > self._max_waiting:
-            metrics.SHED.labels(Busy.limit).inc()
-            raise Busy
-        async with self._budget(pixels):
-            return await self._run(self._prepare, image)
+        self._check_room(pixels, owner)
+        async with self._budget(pixels, owner):
+            return await self._run(owner, self._prepare, image)
 
-    async def finish(self, data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, tuple[str, ...]]:
+    async def finish(
+        self, data: bytes, header: Header, steps: Sequence[Step], owner: str = ""
+    ) -> tuple[Image, tuple[str, ...]]:
         """Bring a provider's picture to what the caller asked for. Raises BadImage."""
         if images.is_finished(data, header, steps):
             return Image(data=data, header=header), ()
         pixels = header.width * header.height
         pixels += sum(step.size.pixels for step in steps if isinstance(step, Resize))
-        async with self._budget(pixels):
-            return await self._run(self._finish, data, header, steps)
+        async with self._budget(pixels, owner):
+            return await self._run(owner, self._finish, data, header, steps)
 
     def close(self) -> None:
         """Let the threads end; nothing new starts."""
@@ -93,39 +103,31 @@ class Imaging:
             self._decoders.close()
 
     @property
-    def _queued(self) -> int:
-        return sum(pixels for pixels, turn in self._waiting if not turn.done())
+    def _free(self) -> int:
+        return self._pixels.free
 
-    async def _run(self, function: Callable[..., T], *args: object) -> T:
+    def _check_room(self, pixels: int, owner: str) -> None:
+        waiting = self._pixels.waiting
+        if self._shares is None or not waiting:
+            return
+        room = self._shares.ask(pixels, owner, waiting)
+        if room is Room.KEPT:
+            metrics.REFUSED.labels("share").inc()
+            raise Busy(kept=True)
+        if room is Room.FULL:
+            metrics.SHED.labels(Busy.limit).inc()
+            raise Busy
+
+    async def _run(self, owner: str, function: Callable[..., T], *args: object) -> T:
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(function, *args))
+        async with self._threads.place(owner):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, lambda: context.run(function, *args))
 
     @asynccontextmanager
-    async def _budget(self, pixels: int) -> AsyncIterator[None]:
-        pixels = min(pixels, self._max_pixels)
-        if self._waiting or pixels > self._free:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((pixels, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(pixels)
-                raise
-        else:
-            self._free -= pixels
-        try:
+    async def _budget(self, pixels: int, owner: str = "") -> AsyncIterator[None]:
+        async with self._pixels.place(owner, pixels):
             yield
-        finally:
-            self._give_back(pixels)
-
-    def _give_back(self, pixels: int) -> None:
-        self._free += pixels
-        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
-            wanted, turn = self._waiting.popleft()
-            if not turn.done():
-                self._free -= wanted
-                turn.set_result(None)
 
 
 def _inspect(data: bytes, limits: Limits) -> Image:

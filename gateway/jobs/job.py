@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -231,6 +232,11 @@ class Jobs:
     def count(self) -> int:
         """How many jobs go on in this process."""
         return len(self._live)
+
+    @property
+    def of_keys(self) -> Mapping[str, int]:
+        """How many jobs of each API key go on in this process, by the keys' ids."""
+        return Counter(job.order.key for job in self._live.values())
 
     def when_over(self, id: str, call: Callable[[], None]) -> None:  # noqa: A002 - a job's id
         """Call once this process has no such job any more: at once where it has none."""

@@ -19,6 +19,8 @@ class Journal:
     """
 
     leaving = False
+    owner = ""
+    """The API key that the job is for."""
 
     async def sending(self, attempt: AttemptRow) -> None:
         """A request is about to leave that may buy something. What this raises stops it."""

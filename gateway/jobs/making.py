@@ -9,7 +9,9 @@ from normalization.values import Image, Size
 from providers.base import Outcome, Undecodable
 
 
-async def finish(imaging: Imaging, outcome: Outcome, making: Making) -> tuple[list[Image], tuple[str, ...]]:
+async def finish(
+    imaging: Imaging, outcome: Outcome, making: Making, owner: str = ""
+) -> tuple[list[Image], tuple[str, ...]]:
     """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what cannot be them."""
     if len(outcome.pictures) < making.pictures_per_call:
         raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
@@ -17,9 +19,9 @@ async def finish(imaging: Imaging, outcome: Outcome, making: Making) -> tuple[li
     told = dict.fromkeys(outcome.notes)
     for data in outcome.pictures[: making.pictures_per_call]:
         try:
-            image = await imaging.inspect(data)
+            image = await imaging.inspect(data, owner)
             verify(image, making.output)
-            done, notes = await imaging.finish(data, image.header, making.finish)
+            done, notes = await imaging.finish(data, image.header, making.finish, owner)
         except BadImage as error:
             raise Undecodable(f"the result is no usable picture: {error.message}") from error
         _count(image, done)

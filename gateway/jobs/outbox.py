@@ -35,6 +35,7 @@ def messages(order: Order, event: str, *, state: str, progress: float | None = N
         {
             "id": f"msg_{secrets.token_hex(12)}",
             "job": order.id,
+            "key": order.key,
             "url": order.webhook_url,
             "event": event,
             "body": body,

@@ -8,13 +8,13 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
 from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
-from providers.base import Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
+from providers.base import Crowded, Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 Mode = Literal["plain", "stream", "background"]
 Json: TypeAlias = "dict[str, Any]"
 
-_KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Unfinished)
+_KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Crowded, Unfinished)
 STATES: tuple[State, ...] = get_args(State)
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 

@@ -18,10 +18,16 @@ from gateway.telemetry.logs import event
 from gateway.webhooks.deliveries import Delivery, settle, take
 from gateway.webhooks.schedule import judge
 from gateway.webhooks.secret import Secrets
+from providers.fair import Turns
 from providers.guard import Forbidden, Guard
 
 AT_ONCE = 16
-"""So many messages are under way at any moment; to one receiver a few, so that a slow one holds up no other."""
+"""So many messages are under way at any moment, of keys in turn; of one key to one receiver a few, so that a slow one
+holds up no other."""
+
+_SPARE = 16
+CONNECTIONS = AT_ONCE + _SPARE
+"""With those of keys that had none under way: these do not wait for another key's slow receivers."""
 
 _AT_ONE_RECEIVER = 2
 _TRY_S = 15.0
@@ -59,6 +65,7 @@ class Postman:
         self._leave_s = leave_s
         self._chance = chance
         self._under_way: dict[asyncio.Task[None], Delivery] = {}
+        self._turns = Turns()
 
     async def run(self) -> None:
         """Send what is due, now and whenever there is more."""
@@ -68,6 +75,7 @@ class Postman:
                 for delivery in await self._taken():
                     task = asyncio.create_task(self._try(delivery))
                     self._under_way[task] = delivery
+                    self._turns.begin(delivery.key)
                     task.add_done_callback(self._done)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._look_s):
@@ -77,16 +85,19 @@ class Postman:
 
     async def _taken(self) -> Sequence[Delivery]:
         most = AT_ONCE - len(self._under_way)
-        if most <= 0:
+        if most + _SPARE <= 0:
             return ()
-        busy = Counter(delivery.receiver for delivery in self._under_way.values())
+        busy = Counter((delivery.key, delivery.receiver) for delivery in self._under_way.values())
+        turns = self._turns.copy()
         try:
-            return await self._database.write(lambda c: take(c, most=most, at_once=_AT_ONE_RECEIVER, busy=busy))
+            return await self._database.write(
+                lambda c: take(c, most=most, at_once=_AT_ONE_RECEIVER, busy=busy, turns=turns, spare=_SPARE)
+            )
         except LedgerDown:  # there is a next time
             return ()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
+        self._turns.end(self._under_way.pop(task).key)
         self._posted.set()  # its place is free
 
     async def _leave(self) -> None:

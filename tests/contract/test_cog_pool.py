@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -411,4 +412,57 @@ async def test_a_slow_health_check_does_not_end_a_job(client: httpx.AsyncClient,
     cog.play = busy
     await run(local, "a")
     assert how(local) is Readiness.READY
+    await local.aclose()
+
+
+def of(owner: str, name: str) -> Job:
+    return replace(job(name, seconds=60), owner=owner)
+
+
+async def test_keys_take_turns(client: httpx.AsyncClient, cog: FakeCog) -> None:
+    """A key's one job is behind one job of a key that has many, and not behind all of them."""
+    cog.play = after(0.01)
+    local = Cog(client, workers=[cog.url])
+    await local.start()
+    async with asyncio.TaskGroup() as group:
+
+        async def one(owner: str, name: str) -> None:
+            await local.wait(await local.submit(of(owner, name)), soon(60))
+
+        for number in range(8):
+            group.create_task(one("a", f"a-{number}"))
+        await until(lambda: local.queue_depth == 7)
+        for number in range(2):
+            group.create_task(one("b", f"b-{number}"))
+    assert cog.jobs[:5] == ["a-0", "b-0", "a-1", "b-1", "a-2"]
+    assert sorted(cog.jobs) == [*(f"a-{number}" for number in range(8)), "b-0", "b-1"]
+    await local.aclose()
+
+
+async def test_a_full_queue_has_room_for_another_key(client: httpx.AsyncClient, cog: FakeCog) -> None:
+    """One key may fill the queue, and another one comes in; what one is refused for says nothing of the next one."""
+    cog.play = hold
+    local = Cog(client, workers=[cog.url], max_queue=8)
+    await local.start()
+    await local.submit(of("a", "runs"))
+    queued = [asyncio.create_task(local.submit(of("a", f"waits-{number}"))) for number in range(8)]
+    await until(lambda: local.queue_depth == 8)
+    with pytest.raises(Throttled, match="is full") as mine:
+        await local.submit(of("a", "one-too-many"))
+    queued.append(asyncio.create_task(local.submit(of("b", "another"))))
+    await until(lambda: local.queue_depth == 9)
+    with pytest.raises(Throttled, match="is full") as other:
+        await local.submit(of("b", "and-one-more"))
+    assert (mine.value.retry_after, other.value.retry_after) == (100.0, 60.0)
+    assert mine.value.health == other.value.health == "neutral"
+    for task in queued[:2]:
+        task.cancel()
+    await until(lambda: local.queue_depth == 7)
+    with pytest.raises(Throttled, match="keeps the rest for other keys"):
+        await local.submit(of("a", "not-yet"))
+    queued.append(asyncio.create_task(local.submit(of("b", "and-one-more"))))
+    await until(lambda: local.queue_depth == 8)
+    for task in queued:
+        task.cancel()
+    await asyncio.wait(queued)
     await local.aclose()

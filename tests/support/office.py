@@ -18,7 +18,7 @@ from gateway.database.writer import Database
 from gateway.jobs.outbox import messages
 from gateway.jobs.records import Order
 from gateway.jobs.rows import job_values
-from gateway.webhooks.postman import AT_ONCE, Postman
+from gateway.webhooks.postman import CONNECTIONS, Postman
 from gateway.webhooks.secret import Secrets
 from providers.download import strangers_client
 from providers.guard import Guard
@@ -50,7 +50,7 @@ async def working(
     """A postman at work; what wakes it. `allow` are origins as the operator allows them."""
     guard = Guard(allow=frozenset(allow))
     posted = asyncio.Event()
-    async with strangers_client(guard, accept="*/*", max_connections=AT_ONCE, keepalive_s=4.0) as client:
+    async with strangers_client(guard, accept="*/*", max_connections=CONNECTIONS, keepalive_s=4.0) as client:
         postman = Postman(database, client, guard, SECRETS, posted=posted, look_s=look_s, leave_s=leave_s)
         task = asyncio.create_task(postman.run())
         try:

@@ -19,14 +19,15 @@ OURS = {
     "gateway": {"gateway", "providers", "normalization"},
     "gateway.routing": {"gateway.routing", "providers.base", "normalization"},
     "gateway.telemetry": {"gateway.telemetry"},
-    "gateway.access": {"gateway.access", "gateway.database", "gateway.telemetry"},
+    "gateway.access": {"gateway.access", "gateway.database", "gateway.telemetry", "providers.fair"},
     "gateway.database": {"gateway.database", "gateway.telemetry", "gateway.mistakes"},
     "gateway.webhooks": {
-        "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.guard",
+        "gateway.webhooks", "gateway.database", "gateway.telemetry", "providers.fair", "providers.guard",
     },
     "gateway.jobs": {
         "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry",
-        "gateway.isolation", "providers.base", "providers.clock", "providers.ids", "normalization",
+        "gateway.isolation", "providers.base", "providers.clock", "providers.fair", "providers.fair_gate",
+        "providers.ids", "normalization",
     },
     "gateway.isolation": {"gateway.isolation", "gateway.telemetry", "normalization"},
     # The child: what it imports, a hostile picture may get to see.

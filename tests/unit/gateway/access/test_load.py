@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -29,7 +30,7 @@ async def body(hold: Hold, *sizes: int) -> None:
 @pytest.fixture
 def load() -> Load:
     """Room for 100 bytes and 2 jobs."""
-    return Load(max_bytes=100, max_jobs=2, jobs=lambda: Jobs.count)
+    return Load(max_bytes=100, max_jobs=2, jobs=lambda: {"": Jobs.count})
 
 
 async def test_what_is_announced(load: Load) -> None:
@@ -86,3 +87,61 @@ def test_jobs(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Overloaded) as caught, load.admit(0):
         pass
     assert caught.value.limit == "jobs"
+
+
+async def test_bytes_are_shared_out() -> None:
+    """One key may fill the room; another one finds an eighth more, and gets its share of what is given back."""
+    load = Load(max_bytes=1000, max_jobs=9, jobs=dict, clock=lambda: 0.0)
+    with ExitStack() as stack:
+        calls = [stack.enter_context(load.admit(100, "a")) for _ in range(10)]
+        for call in calls:
+            await body(call, 100)
+        with pytest.raises(Overloaded) as full, load.admit(1, "a"):
+            pass
+        with load.admit(120, "b") as first:
+            await body(first, 60, 60)
+            with pytest.raises(Overloaded), load.admit(400, "b"):
+                pass
+        for call in calls[:4]:
+            call.close()
+        with pytest.raises(Overloaded) as kept, load.admit(100, "a"):
+            pass
+        with load.admit(400, "b") as second:
+            await body(second, 400)
+            assert load.held == 1000
+    assert (full.value.kept, kept.value.kept) == (False, True)
+    assert load.held == 0
+
+
+def test_jobs_are_shared_out() -> None:
+    """A key that has no job going on begins one beyond the bound; of what becomes free it gets its share."""
+    going = {"a": 8}
+    load = Load(max_bytes=9, max_jobs=8, jobs=lambda: going, clock=lambda: 0.0)
+    with load.admit(0, "b") as call:
+        call.begin()
+        with pytest.raises(Overloaded), load.admit(0, "b"):
+            pass
+        going["a"] = 7
+        going["b"] = 1
+        call.pass_on()
+    going["a"] = 6
+    with pytest.raises(Overloaded) as caught, load.admit(0, "a"):
+        pass
+    assert (caught.value.limit, caught.value.kept) == ("jobs", True)
+    with load.admit(0, "b"):
+        pass
+
+
+def test_calls_that_are_about_to_begin_a_job_count() -> None:
+    """Of calls that come at once no more begin one than there is room for; what was not begun is given back."""
+    load = Load(max_bytes=9, max_jobs=2, jobs=dict, clock=lambda: 0.0)
+    with ExitStack() as stack:
+        calls = [stack.enter_context(load.admit(0)) for _ in range(3)]
+        calls[0].begin()
+        calls[1].begin()
+        with pytest.raises(Overloaded):
+            calls[2].begin()
+        calls[0].pass_on()
+        calls[2].begin()
+    with load.admit(0):
+        pass

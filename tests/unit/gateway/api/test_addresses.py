@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.addresses import Fetching
+from gateway.api.addresses import AT_ONCE, Fetching
 from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.api.pictures import Address
@@ -155,3 +155,21 @@ async def test_the_end_of_whoever_waits_ends_the_fetch() -> None:
 def limited(**changes: float) -> GatewaySettings:
     """The settings with other limits."""
     return SETTINGS.model_copy(update=changes)
+
+
+async def test_another_keys_slow_servers_hold_up_nobody() -> None:
+    """Where one key's pictures have every place, those of another key come at once all the same."""
+    async with shelf() as (books, served, fetching):
+        slow = [
+            asyncio.create_task(fetching.fetched(form(served, "slow", "slow", "slow", "slow"), "much"))
+            for _ in range(AT_ONCE // 4 + 2)
+        ]
+        while books.come < AT_ONCE:  # noqa: ASYNC110 - they come over sockets
+            await asyncio.sleep(0.01)
+        found = await fetching.fetched(form(served, "5", "6"), "little")
+        assert [len(file.data) for file in found.files] == [0, 5, 6]
+        assert (books.come, books.left) == (AT_ONCE + 2, 0)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert fetching.places.free == AT_ONCE

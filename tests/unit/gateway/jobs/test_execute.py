@@ -19,6 +19,7 @@ from gateway.telemetry import metrics
 from normalization.values import Header, Image, Size
 from providers.base import (
     Blocked,
+    Crowded,
     Expired,
     Failed,
     ProviderError,
@@ -33,7 +34,7 @@ from providers.base import (
 from tests.support.clock import Skipping
 from tests.unit.gateway.jobs.scripted import MODEL, ROUTE, Scripted, Shelf, candidates, executing, png, provider
 
-ERRORS = (Rejected, Blocked, Throttled, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
+ERRORS = (Rejected, Blocked, Throttled, Crowded, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
 
 
 async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:

@@ -1,6 +1,7 @@
 """The budget of pixels: how much is decoded or encoded at any moment, and in which order."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -27,12 +28,12 @@ class Work:
         self.running: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
 
-    def begin(self, name: str, pixels: int) -> asyncio.Task[None]:
+    def begin(self, name: str, pixels: int, owner: str = "") -> asyncio.Task[None]:
         """Start a piece of work; it waits for its part of the budget."""
         self._ends[name] = asyncio.Event()
 
         async def work() -> None:
-            async with self._imaging._budget(pixels):
+            async with self._imaging._budget(pixels, owner):
                 self.running.append(name)
                 try:
                     await self._ends[name].wait()
@@ -113,4 +114,64 @@ async def test_too_many_wait() -> None:
     assert [(await one).format for one in waiting] == ["png", "png"]
     assert (await paid)[0].format == "jpeg"
     assert (await imaging.prepare(gif)).format == "png"
+    imaging.close()
+
+
+async def test_owners_take_turns(imaging: Imaging) -> None:
+    """Whoever comes with one picture is not behind all that another one has."""
+    work = Work(imaging)
+    for name, owner in (("a0", "a"), ("a1", "a"), ("a2", "a"), ("b0", "b")):
+        work.begin(name, 100, owner)
+        await asyncio.sleep(0.01)
+    order = []
+    for _ in range(4):
+        order += work.running
+        await work.end(work.running[0])
+    assert order == ["a0", "b0", "a1", "a2"]
+
+
+async def test_threads_are_given_in_turn() -> None:
+    """Where the threads are all taken, and not the pixels, owners take turns as well."""
+    imaging = Imaging(max_pixels=1000, limits=Limits(max_pixels=10**6, max_side=10**3), threads=1)
+    let_go, order = threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        let_go.wait(10)
+        order.append(name)
+
+    names = ["a0", "a1", "a2", "a3", "b0"]
+    tasks = []
+    for name in names:
+        tasks.append(asyncio.create_task(imaging._run(name[0], work, name)))
+        await asyncio.sleep(0)
+    let_go.set()
+    await asyncio.gather(*tasks)
+    assert order == ["a0", "b0", "a1", "a2", "a3"]
+    imaging.close()
+
+
+async def test_waiting_pixels_are_shared_out() -> None:
+    """One key's pictures may fill the line; another one finds an eighth more, and one refused gets its share."""
+    gif = taken(encoded(noise(10, 10), "gif"))
+    imaging = Imaging(max_pixels=100, max_waiting=800, limits=Limits(max_pixels=10**6, max_side=10**3))
+    work = Work(imaging)
+    work.begin("running", 100, "a")
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(imaging.prepare(gif, "a")) for _ in range(8)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Busy) as full:
+        await imaging.prepare(gif, "a")
+    other = asyncio.create_task(imaging.prepare(gif, "b"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Busy):
+        await imaging.prepare(gif, "b")
+    for task in waiting[:2]:
+        task.cancel()
+    await asyncio.sleep(0.01)
+    with pytest.raises(Busy) as kept:
+        await imaging.prepare(gif, "a")
+    assert (full.value.kept, kept.value.kept) == (False, True)
+    await work.end("running")
+    assert (await other).format == "png"
+    await asyncio.gather(*waiting, return_exceptions=True)
     imaging.close()

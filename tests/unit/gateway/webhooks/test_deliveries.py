@@ -63,7 +63,7 @@ async def test_a_few_for_one_receiver(url: str | None, tmp_path: Path) -> None:
         taken = await database.write(some)
         expected = ["https://a_%.example", "https://a_%.example", "https://b.example", "https://a_b.example"]
         assert [found.receiver for found in taken] == expected
-        busy = {"https://a_%.example": 1}
+        busy = {("key_a", "https://a_%.example"): 1}
         assert len(await database.write(lambda connection: take(connection, most=16, at_once=2, busy=busy))) == 1
 
 
