@@ -150,8 +150,9 @@ class Jobs:
             now = await self.ledger.processes.beats()
             others = matches.waiting - {self.ledger.process}
             waited = self.clock.now() - began
-            # One that has renewed its lease since is alive; one whose lease has lapsed is not among them any more.
-            if waited >= _ALIVE_S and all(now.get(other, 0) > beats.get(other, 0) for other in others):
+            # One that has renewed its lease since is alive, whichever way the database's clock went; one whose lease
+            # has lapsed is not among them any more.
+            if waited >= _ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
                 return None
             await self.clock.sleep(_FIRST_LOOK_S)
 
