@@ -211,6 +211,8 @@ class Jobs:
             event("job.end_not_written", logging.ERROR, job=job.order.id)
         except Superseded:
             event("job.superseded", logging.WARNING, job=job.order.id)
+        except Exception:  # noqa: BLE001 - a fault of ours; the keeper sees that the job has no end
+            event("job.end_crashed", logging.ERROR, job=job.order.id, exc_info=True)
 
     def _moved(self, job: Job) -> None:
         job.move()

@@ -98,6 +98,11 @@ class Ledger:
         self._join_window_s = join_window_s
         self._clock = clock
 
+    @property
+    def up(self) -> bool:
+        """Whether the last write and the last heartbeat went well, and nothing is owed."""
+        return self.database.up and self.processes.heard
+
     async def accept(self, order: Order) -> JobRow | None:
         """Write a job down, or find the one that has its idempotency key already; None where it is new.
 
@@ -295,6 +300,11 @@ class Ledger:
             return taken
 
         return await self.database.write(take)
+
+    async def own(self) -> list[str]:
+        """The ids of the jobs that are this process's and go on. Raises LedgerDown."""
+        mine = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), JOBS.c.owner == self.process)
+        return await self.database.read(lambda connection: list(connection.execute(mine).scalars()))
 
     async def reopen(self, job: str) -> bool:
         """Take a job whose outcome is unknown up again; false where it is not one, or somebody did so before.
