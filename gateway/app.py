@@ -163,7 +163,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             load=stored.load,
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
-        reports = Reports(ledger.database)
+        reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         secrets = await open_secrets(ledger.database, revealed(settings.webhook_secret))
         jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
         postman = Postman(ledger.database, callers, strangers, secrets, posted=ledger.posted)

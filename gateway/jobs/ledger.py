@@ -43,6 +43,8 @@ __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Supersede
 OPEN = ("queued", "in_progress")
 # A job that is looked for at a provider is not older or younger than this by its submit, in seconds.
 _AROUND_S = 300.0
+# How often a job is inserted that others insert, retire or forget at the same moment.
+_TURNS = 50
 
 
 class KeyReused(Exception):
@@ -323,14 +325,9 @@ class Ledger:
     def _accept(self, connection: Connection, order: Order) -> JobRow | None:
         # A background job's caller is gone as soon as it is accepted.
         caller = None if order.mode == "background" else self.process
-        if order.idempotency_key is None:
-            connection.execute(NEW_JOB, self._new(order, caller))
+        found = self._insert_or_find(connection, order, self._new(order, caller))
+        if found is None:
             return None
-        same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
-        # Two processes that do so at once are told apart by the unique index.
-        if connection.execute(unless_there(connection, JOBS), self._new(order, caller)).first() is not None:
-            return None
-        found = job_of(connection.execute(select(JOBS).where(same).with_for_update()).one())
         if self._may_run_again(found, order):
             retired = update(JOBS).where(JOBS.c.id == found.order.id)
             connection.execute(retired.values(idempotency_key=None))
@@ -339,6 +336,21 @@ class Ledger:
         if caller is not None:
             connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
         return found
+
+    def _insert_or_find(self, connection: Connection, order: Order, values: Json) -> JobRow | None:
+        """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
+        same = JOBS.c.id == order.id
+        if order.idempotency_key is not None:
+            same = or_(same, and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key))
+        for _ in range(_TURNS):
+            # Two processes that do so at once are told apart by the unique index.
+            if connection.execute(unless_there(connection, JOBS), values).first() is not None:
+                return None
+            # The one that stood in the way may have lost its key to a third since, or be forgotten: then once more.
+            if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
+                # Its own row is from a try whose commit was made and whose answer was lost.
+                return None if row.id == order.id else job_of(row)
+        raise LedgerDown("too many calls with one idempotency key")
 
     def _may_run_again(self, found: JobRow, order: Order) -> bool:
         """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
