@@ -11,3 +11,14 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def ticks() -> float:
     """Return seconds from no particular moment. A step of the wall clock does not show here."""
     return time.clock_gettime(_CLOCK)
+
+
+_OFFSET = time.time() - ticks()
+
+
+def ahead() -> float:
+    """Return by how many seconds the wall clock was set forward since the process began; 0 where it was not.
+
+    So much has not passed: what lapses by the wall clock would otherwise do so with a step of it.
+    """
+    return max(0.0, time.time() - ticks() - _OFFSET)

@@ -17,6 +17,7 @@ from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.ledger import OPEN
 from gateway.jobs.records import AttemptRow, JobRow
 from gateway.jobs.rows import attempt_of, job_of
+from gateway.ticks import ahead
 
 __all__ = [
     "Filter",
@@ -141,7 +142,7 @@ class Reports:
 
     async def purge(self, ttl_s: float, parameters_ttl_s: float) -> None:
         """Forget the jobs that ended so many seconds ago, and of younger ones what was asked in them."""
-        now = self._clock()
+        now = self._clock() - ahead()
         kept = in_force(now - self._key_ttl_s, now - self._join_window_s)
         await self._bit_by_bit(and_(_ended_before(now - ttl_s), not_(kept)), _drop)
         await self._bit_by_bit(and_(_ended_before(now - parameters_ttl_s), _has_payload()), _blank)
