@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,8 @@ from gateway.settings import GatewaySettings
 from gateway.settings.kinds import revealed
 from gateway.state import State
 from gateway.telemetry import metrics
-from gateway.telemetry.logs import event, set_up
+from gateway.telemetry.logs import set_up
+from gateway.tending import tend
 from gateway.webhooks.postman import CONNECTIONS, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
@@ -179,23 +179,24 @@ async def running(
             load=stored.load,
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
-        reports = Reports(ledger.database)
+        reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         secrets = await open_secrets(ledger.database, revealed(settings.webhook_secret))
         jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
         postman = Postman(ledger.database, callers, strangers, secrets, posted=ledger.posted)
         # It ends after the jobs: their callers are told as well.
-        stack.push_async_callback(_stop, asyncio.create_task(_guard("postman", postman.run())))
+        stack.push_async_callback(_stop, asyncio.create_task(tend("postman", postman.run)))
         keeper = Keeper(jobs, lease_s=settings.lease_s)
-        beside = {
-            "sweep": stored.sweep_for_ever(),
-            "watch": _watch(providers),
-            "jobs": keeper.keep(),
-            "purge": reports.purge_for_ever(settings.ledger_ttl_s, settings.parameters_ttl_s),
+        # So does this: a process that ends has its jobs, and renews its lease, until it has handed them over.
+        stack.push_async_callback(_stop, asyncio.create_task(tend("jobs", keeper.keep)))
+        beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "sweep": stored.sweep_for_ever,
+            "watch": partial(_watch, providers),
+            "purge": partial(reports.purge_for_ever, settings.ledger_ttl_s, settings.parameters_ttl_s),
         }
         closing = stack.enter_context(Closing(jobs, keeper, settings.grace_s))
         stack.push_async_callback(closing.finish)
         for name, work in beside.items():
-            stack.push_async_callback(_stop, asyncio.create_task(_guard(name, work)))
+            stack.push_async_callback(_stop, asyncio.create_task(tend(name, work)))
         # anyio imports its half of asyncio with its first call: 25 ms that would keep the loop from the first jobs.
         await anyio.to_thread.run_sync(int)
         # What is there now stays: without this a full collection holds the event loop for tens of milliseconds.
@@ -272,13 +273,6 @@ async def _watch(providers: Mapping[str, Provider]) -> None:
         metrics.LAG.observe(max(0.0, loop.time() - due))
         for name, provider in providers.items():
             metrics.QUEUE.labels(name).set(provider.queue_depth)
-
-
-async def _guard(name: str, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:  # noqa: BLE001 - a task beside the requests must say that it died
-        event("background.crashed", logging.ERROR, work=name, exc_info=True)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

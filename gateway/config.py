@@ -91,6 +91,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         mistakes.append(Mistake(str(folder / "models"), "", "no model", "one TOML file for each model"))
     if gateway is not None:
         mistakes += _references(gateway, documents["models"], folder / "gateway.toml")
+        mistakes += _forgetful(gateway.gateway, folder / "gateway.toml", changed)
     if mistakes or gateway is None or providers is None or standard is None:
         # Mistakes in the rules of a model that is valid otherwise are found twice.
         raise ConfigError(list(dict.fromkeys(mistakes)))
@@ -234,3 +235,14 @@ def _references(file: GatewayFile, models: Collection[str], path: Path) -> list[
         if name in models:
             found.append(Mistake(str(path), f"aliases.{name}", name, "a name that is not a model's own"))
     return found
+
+
+def _forgetful(settings: GatewaySettings, path: Path, changed: Mapping[tuple[str, ...], Override]) -> list[Mistake]:
+    """A ledger that forgets a job while a repeated call may still be given it: the call would buy once more."""
+    if (found := settings.forgetful()) is None:
+        return []
+    name, least = found
+    override = changed.get(("gateway", "gateway", "ledger_ttl_s"))
+    where = str(path) if override is None else f"environment variable {override.variable}"
+    expected = f"{least:g} at least, which is {name}: a call that is repeated until then must find its job"
+    return [Mistake(where, "gateway.ledger_ttl_s", f"{settings.ledger_ttl_s:g}", expected)]

@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, Engine
+
 from gateway.api.listing import listed
 from gateway.api.request_body import described, duration_ms, with_parameters
-from gateway.config import SHIPPED, load
+from gateway.config import SHIPPED, Config, load
 from gateway.database.reader import opened
-from gateway.jobs.reports import Filter, Page, Told, forget_some, read_one, read_page
+from gateway.jobs.reports import (
+    Filter,
+    Page,
+    Told,
+    blank_some,
+    forget_some,
+    in_force,
+    left_from,
+    read_one,
+    read_page,
+)
 from gateway.jobs.sums import By, Spent, spent
 from gateway.routing.pricing import MICROS
 from gateway.settings.kinds import revealed
@@ -51,21 +64,37 @@ def job(name: str, *, as_json: bool) -> int:
 
 
 def purge(before: float, *, as_json: bool) -> int:
-    """Forget the jobs that ended before a time (seconds since the epoch), and say how many. Raises ConfigError."""
-    gone = 0
-    with _ledger(writes=True) as engine:
-        while True:
-            # A few at a time: a server that writes meanwhile is not held up.
-            with engine.begin() as connection:
-                some = forget_some(connection, before)
-            gone += some
-            if not some:
-                break
+    """Forget the jobs that ended before a time (seconds since the epoch), and say how many. Raises ConfigError.
+
+    Of those that a repeated call may still be given only what was asked is forgotten: without them it would buy again.
+    """
+    config = _config()
+    settings, now = config.gateway, time.time()
+    kept = in_force(now - settings.idempotency_ttl_s, now - settings.join_window_s)
+    with _ledger(config, writes=True) as engine:
+        # A few at a time: a server that writes meanwhile is not held up.
+        gone = _bit_by_bit(engine, lambda connection: forget_some(connection, before, kept))
+        _bit_by_bit(engine, lambda connection: blank_some(connection, before))
+        with engine.begin() as connection:
+            left = left_from(connection, before)
     if as_json:
-        _print_json({"object": "jobs.purged", "count": gone, "before": before})
+        _print_json({"object": "jobs.purged", "count": gone, "kept": left, "before": before})
         return 0
     print(f"{gone} {'job' if gone == 1 else 'jobs'} that ended before {_when(before)} UTC: forgotten")
+    if left:
+        what = "1 younger job stays" if left == 1 else f"{left} younger jobs stay"
+        print(f"{what} without parameters, for a repeated call would buy again: see idempotency_ttl_s, join_window_s")
     return 0
+
+
+def _bit_by_bit(engine: Engine, some: Callable[[Connection], int]) -> int:
+    whole = 0
+    while True:
+        with engine.begin() as connection:
+            done = some(connection)
+        if not done:
+            return whole
+        whole += done
 
 
 def costs(by: By, since: float | None, *, as_json: bool) -> int:
@@ -79,8 +108,12 @@ def costs(by: By, since: float | None, *, as_json: bool) -> int:
     return 0
 
 
-def _ledger(*, writes: bool = False) -> Any:
-    config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+def _config() -> Config:
+    return load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+
+
+def _ledger(config: Config | None = None, *, writes: bool = False) -> Any:
+    config = config or _config()
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
     return opened(revealed(config.gateway.ledger_url), data, writes=writes)
 

@@ -49,11 +49,11 @@ async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Le
     locks = data / "processes" if is_embedded(writer) else None
     processes = Processes(database, lease_s=settings.lease_s, folder=locks)
     try:
-        processes.lock()
+        await asyncio.to_thread(processes.lock)
         await processes.beat()
         yield Ledger(database, processes, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         with contextlib.suppress(LedgerDown):
             await processes.leave()
     finally:
         await database.aclose()
-        processes.unlock()
+        await asyncio.to_thread(processes.unlock)

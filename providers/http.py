@@ -20,6 +20,7 @@ from httpx_aiohttp.transport import AiohttpResponseStream
 from typing_extensions import override
 
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+from providers.departure import watched
 from providers.wire import detail
 
 _CONNECT_S = 5.0
@@ -303,7 +304,11 @@ def client(*, max_connections: int = 1000) -> httpx.AsyncClient:
     def session() -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(ssl=tls, limit=max_connections, keepalive_timeout=_KEEPALIVE_S)
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=READ_BYTES, trust_env=False
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=READ_BYTES,
+            trust_env=False,
+            trace_configs=[watched()],
         )
 
     return Client(

@@ -21,10 +21,12 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
 
+    A process whose last heartbeat was not written is not ready: others may take it for gone.
+
     An admin is told it model by model and route by route: a probe has no use for that, and a stranger has.
     """
     state: State = request.app.state.darkroom
-    ledger = state.jobs.ledger.database.up
+    ledger = state.jobs.ledger.up
     models = {model.id: _routes(state, model) for model in state.config.models.values()}
     ready = any(route["state"] == Readiness.READY.value for routes in models.values() for route in routes.values())
     ready = ready and ledger and not state.jobs.leaving.is_set()

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import IntegrityError
 
+from gateway.database.engine import is_embedded
+from gateway.database.faults import down_of, is_transient
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 
@@ -35,7 +36,9 @@ _TRIES = 3
 _RETRY_S = 0.5
 # What the end of a process waits for writes that could not be made so far.
 _FLUSH_S = 5.0
-_DOWN = (OperationalError, InterfaceError, PoolTimeout, OSError)
+# After so many that fail in a row the rest of what is owed is not tried: one that the database will never take does not
+# hold up the others, and a database that takes nothing is not asked for each of thousands.
+_ENOUGH = 3
 
 
 class LedgerDown(Exception):
@@ -50,14 +53,20 @@ class _Write:
     answer: asyncio.Future[Any] | None
     loop: asyncio.AbstractEventLoop | None
     began: float
+    done: bool = False
 
 
 class Database:
-    """Writes through one thread, in their order, and reads in a few. Both engines are of the same database."""
+    """Writes through one thread, in their order, and reads in a few. Both engines are of the same database.
 
-    def __init__(self, writer: Engine, reader: Engine) -> None:
+    The end waits `flush_s` seconds for what could not be written so far.
+    """
+
+    def __init__(self, writer: Engine, reader: Engine, *, flush_s: float = _FLUSH_S) -> None:
         self._writer = writer
         self._reader = reader
+        self._flush_s = flush_s
+        self._is_down = down_of(writer)
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._owed: deque[_Write] = deque()
         self._closed = False
@@ -95,7 +104,7 @@ class Database:
         """Write what is left, for a few seconds at most, and end."""
         self._closed = True
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, 2 * _FLUSH_S)
+        await asyncio.to_thread(self._thread.join, _FLUSH_S + self._flush_s)
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._writer.dispose()
         self._reader.dispose()
@@ -104,7 +113,9 @@ class Database:
         try:
             with self._reader.begin() as connection:
                 return operation(connection)
-        except _DOWN as error:
+        except Exception as error:
+            if not self._is_down(error):
+                raise
             raise LedgerDown(type(error).__name__) from error
 
     def _work(self) -> None:
@@ -120,33 +131,44 @@ class Database:
                     batch.append(self._take(max(0.0, lazy_until - time.monotonic()) if lazy else 0))
             ended = None in batch
             self._safely([write for write in batch if write is not None])
-        limit = time.monotonic() + _FLUSH_S
+        limit = time.monotonic() + self._flush_s
         while self._owed and time.monotonic() < limit:
             time.sleep(_RETRY_S)
-            self._commit([])
+            self._safely([])
         if self._owed:
             event("ledger.lost", logging.ERROR, writes=len(self._owed))
 
     def _safely(self, batch: Sequence[_Write]) -> None:
         """Commit, whatever happens: without this thread nobody would ever be answered again."""
+        whole = [*self._owed, *batch]
         try:
-            self._commit(batch)
+            self._commit(whole)
         except Exception as error:  # noqa: BLE001 - a fault of ours; whoever waits hears of it
             event("ledger.crashed", logging.ERROR, exc_info=True)
-            _settle([(write, None, LedgerDown(type(error).__name__)) for write in batch])
+            self._failing = True
+            self._owed = deque(write for write in whole if write.answer is None and not write.done)
+            _settle([(write, None, LedgerDown(type(error).__name__)) for write in batch if not write.done])
 
     def _take(self, timeout: float | None) -> _Write | None:
         return self._queue.get_nowait() if timeout == 0 else self._queue.get(timeout=timeout)
 
-    def _commit(self, batch: Sequence[_Write]) -> None:
+    def _commit(self, whole: Sequence[_Write]) -> None:
         """Everything in one transaction, what is owed before what is new; each alone where that fails."""
-        whole = [*self._owed, *batch]
-        self._owed.clear()
         if not whole:
             return
         if len(whole) == 1 or not self._together(whole):
+            owed: list[_Write] = []
+            failed = 0
             for write in whole:
-                self._alone(write)
+                # Nobody waits for it, so it may as well wait behind what could not be written.
+                left = write.answer is None and failed >= _ENOUGH
+                if not left:
+                    failed = 0 if self._alone(write) else failed + 1
+                if not write.done:
+                    owed.append(write)
+            self._owed = deque(owed)
+        else:
+            self._owed.clear()
         metrics.LEDGER_OWED.set(len(self._owed))
 
     def _together(self, whole: Sequence[_Write]) -> bool:
@@ -154,7 +176,9 @@ class Database:
         try:
             # Savepoints cost as much as many an operation, and are seldom needed: without them, and if need be again.
             results = self._results(whole, apart=False) or self._results(whole, apart=True)
-        except (*_DOWN, DBAPIError):
+        except Exception as error:
+            if not self._is_of_database(error):
+                raise
             return False
         self._done([(write, result, error) for write, (result, error) in zip(whole, results, strict=True)])
         return True
@@ -168,47 +192,53 @@ class Database:
                 try:
                     with connection.begin_nested() if apart else contextlib.nullcontext():
                         results.append((write.run(connection), None))
-                except DBAPIError:
-                    raise
-                except Exception as refused:  # noqa: BLE001 - it belongs to whoever asked for this write
+                except Exception as refused:
+                    if self._is_of_database(refused):
+                        raise
                     if not apart:
                         transaction.rollback()
                         return []
                     results.append((None, refused))
         return results
 
-    def _alone(self, write: _Write) -> None:
-        if self._owed and write.answer is None:
-            self._owed.append(write)  # behind what could not be written: the order is kept
-            return
+    def _alone(self, write: _Write) -> bool:
+        """Commit one; false where the database did not take it."""
         for attempt in range(_TRIES):
             try:
                 with self._writer.begin() as connection:
                     result = write.run(connection)
-            except _DOWN as error:
-                if attempt + 1 < _TRIES and _is_transient(error):
+            except Exception as error:  # noqa: BLE001 - it is told to whoever asked for this write
+                if not self._is_down(error):
+                    self._done([(write, None, error)])
+                    return True
+                if attempt + 1 < _TRIES and is_transient(error):
                     continue
                 self._refused(write, error)
-                return
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this write
-                self._done([(write, None, error)])
-                return
+                return False
             self._done([(write, result, None)])
-            return
+            return True
+        return False
 
     def _refused(self, write: _Write, error: BaseException) -> None:
         if not self._failing:
             event("ledger.down", logging.ERROR, error=type(error).__name__)
         self._failing = True
-        if write.answer is None:
-            self._owed.append(write)
-        else:
+        if not is_embedded(self._writer):
+            # After a failover this connection may be to a server that will never be written to again.
+            self._writer.dispose()
+        if write.answer is not None:
+            write.done = True
             _settle([(write, None, LedgerDown(type(error).__name__))])
+
+    def _is_of_database(self, error: BaseException) -> bool:
+        """Whether a transaction is spoilt by an error, so that everything in it has to be done again."""
+        return self._is_down(error) or isinstance(error, IntegrityError)
 
     def _done(self, done: Sequence[tuple[_Write, object, BaseException | None]]) -> None:
         self._failing = False
         now = time.perf_counter()
         for write, _, error in done:
+            write.done = True
             metrics.LEDGER_SECONDS.observe(now - write.began)
             if error is not None and write.answer is None:
                 # Nobody hears of it, and trying it again would change nothing.
@@ -235,9 +265,3 @@ def _wake(answers: Sequence[tuple[asyncio.Future[Any], object, BaseException | N
             answer.set_exception(error)
         else:
             answer.set_result(result)
-
-
-def _is_transient(error: BaseException) -> bool:
-    """Whether another process stood in the way: Postgres' class 40, rolled back for the sake of another transaction."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(state, str) and state.startswith("40")

@@ -74,6 +74,10 @@ class Book(Journal):
         self._moved()
 
     @override
+    async def departing(self) -> None:
+        await self._ledger.assure(self._order)
+
+    @override
     async def submitted(self, attempt: str, handle: Handle) -> None:
         self.sent = True
         self.going[attempt] = handle.provider

@@ -17,6 +17,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from gateway.jobs.records import Json, Picture, header_of
 from gateway.telemetry.logs import event
+from gateway.ticks import ahead
 from normalization.values import FORMATS, MEDIA_TYPES, Format, Image
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{32}}\.({'|'.join(FORMATS)})")
@@ -96,7 +97,7 @@ class Files:
         try:
             found = await obstore.get_async(self._store, name)
             expires = found.meta["last_modified"] + self._ttl
-            if expires <= datetime.now(UTC):
+            if expires <= _now():
                 return None
             data = bytes(await found.bytes_async())
         except FileNotFoundError:
@@ -116,7 +117,7 @@ class Files:
         except (BaseError, OSError) as error:
             raise StoreFailed(type(error).__name__) from error
         expires = found["last_modified"] + self._ttl
-        return expires if expires > datetime.now(UTC) else None
+        return expires if expires > _now() else None
 
     async def presigned(self, name: str, until: datetime) -> str:
         """The bucket's own address of a file, good until then, at most for seven days. Raises StoreFailed."""
@@ -131,7 +132,7 @@ class Files:
 
     async def sweep(self) -> int:
         """Delete what has expired; return how many files that were. What we did not put there is left alone."""
-        limit = datetime.now(UTC) - self._ttl
+        limit = _now() - self._ttl
         gone = 0
         async for page in obstore.list(self._store):
             for entry in page:
@@ -154,6 +155,11 @@ class Files:
             except (BaseError, OSError) as error:  # the store may be back next time
                 event("files.sweep_failed", logging.WARNING, error=type(error).__name__)
             await asyncio.sleep(min(_SWEEP_S, self._ttl.total_seconds()))
+
+
+def _now() -> datetime:
+    """The time by which files expire: not earlier for a clock that was set forward."""
+    return datetime.now(UTC) - timedelta(seconds=ahead())
 
 
 def open_store(url: str | None, data: Path) -> ObjectStore:

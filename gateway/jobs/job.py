@@ -118,7 +118,7 @@ class Jobs:
             found = await self.ledger.accept(order)
         if found is not None:
             return await self._join(order, found)
-        deadline = self.clock.now() + max(0.0, order.deadline_at - time.time())
+        deadline = self.clock.now() + max(0.0, _left(order))
         job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
         job.callers += order.mode != "background"
         return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
@@ -151,8 +151,9 @@ class Jobs:
             now = await self.ledger.processes.beats()
             others = matches.waiting - {self.ledger.process}
             waited = self.clock.now() - began
-            # One that has renewed its lease since is alive; one whose lease has lapsed is not among them any more.
-            if waited >= _ALIVE_S and all(now.get(other, 0) > beats.get(other, 0) for other in others):
+            # One that has renewed its lease since is alive, whichever way the database's clock went; one whose lease
+            # has lapsed is not among them any more.
+            if waited >= _ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
                 return None
             await self.clock.sleep(_FIRST_LOOK_S)
 
@@ -179,8 +180,10 @@ class Jobs:
             finished = await work
         except AllFailed as failure:
             cost = sum(attempt.cost for attempt in failure.attempts)
-            await self._write_end(job, "failed", cost, error=failure.to_json())
-            raise
+            better = await self._write_end(job, "failed", cost, error=failure.to_json())
+            if better is None:
+                raise
+            return await self.load(better)
         except Cancelled as cancelled:
             cost = sum(attempt.cost for attempt in cancelled.attempts)
             await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
@@ -201,16 +204,20 @@ class Jobs:
 
     async def _write_end(
         self, job: Job, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
-    ) -> None:
+    ) -> JobRow | None:
+        """Write down how a job ended; the job where it ended better, with what another process had made for it."""
         tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
         end = End(state=state, cost=cost, result=result, error=error, deliveries=tell)
         try:
-            await self.ledger.ended(job.order, job.book.pending, end)
+            return await self.ledger.ended(job.order, job.book.pending, end)
         except LedgerDown:
             # It is written as soon as it can be; what was paid for is handed out meanwhile.
             event("job.end_not_written", logging.ERROR, job=job.order.id)
         except Superseded:
             event("job.superseded", logging.WARNING, job=job.order.id)
+        except Exception:  # noqa: BLE001 - a fault of ours; the keeper sees that the job has no end
+            event("job.end_crashed", logging.ERROR, job=job.order.id, exc_info=True)
+        return None
 
     def _moved(self, job: Job) -> None:
         job.move()
@@ -387,11 +394,16 @@ class Jobs:
         """Go on with a job that no process works on."""
         if row.order.id in self._live:
             return
-        left = row.order.deadline_at - time.time()
+        left = _left(row.order)
         job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
         job.book.sent = bool(attempts)
         job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(_count_resumed)
+
+
+def _left(order: Order) -> float:
+    """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
+    return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
 
 
 def _unfinished(attempt: AttemptRow) -> AttemptRow:

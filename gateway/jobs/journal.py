@@ -10,6 +10,7 @@ from typing_extensions import override
 from gateway.jobs.records import AttemptRow
 from providers.base import Handle, Link
 from providers.clock import CLOCK, Clock
+from providers.departure import before_departure
 
 
 class Journal:
@@ -24,6 +25,9 @@ class Journal:
 
     async def sending(self, attempt: AttemptRow) -> None:
         """A request is about to leave that may buy something. What this raises stops it."""
+
+    async def departing(self) -> None:
+        """The bytes of a request that may buy something are about to leave. What this raises stops them."""
 
     async def submitted(self, attempt: str, handle: Handle) -> None:
         """A provider has taken the job. Raises Claimed where it is known to be another attempt's."""
@@ -76,7 +80,10 @@ class CallLink(Link):
         self._stop_here()
         self.attempt = replace(self.attempt, sent=dict(data))
         await self._journal.sending(self.attempt)
+        await self._journal.departing()
         self._stop_here()
+        # There is a connection to be made first, and this process may be paused over it.
+        before_departure(self._journal.departing)
         self.left = True
 
     def _stop_here(self) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -21,28 +22,32 @@ from sqlalchemy.exc import IntegrityError
 from gateway.access.charging import charge, settle
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
+from gateway.jobs.late import gather, keep, save, taken
 from gateway.jobs.processes import Processes
-from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json
+from gateway.jobs.records import AttemptRow, JobRow, Json, Order
 from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
 from gateway.jobs.statements import (
     ATTEMPT,
     END_OWN_JOB,
     JOB,
     JOB_IS_THERE,
-    NEW_ATTEMPT,
     NEW_JOB,
     SET_ATTEMPT,
     SET_AWAITED_JOB,
     SET_OWN_JOB,
     unless_there,
 )
+from gateway.ticks import ahead
 from providers.base import Handle
 
 __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
 
+T = TypeVar("T")
 OPEN = ("queued", "in_progress")
 # A job that is looked for at a provider is not older or younger than this by its submit, in seconds.
 _AROUND_S = 300.0
+# How often a job is inserted that others insert, retire or forget at the same moment.
+_TURNS = 50
 
 
 class KeyReused(Exception):
@@ -98,6 +103,11 @@ class Ledger:
         self._join_window_s = join_window_s
         self._clock = clock
 
+    @property
+    def up(self) -> bool:
+        """Whether the last write and the last heartbeat went well, and nothing is owed."""
+        return self.database.up and self.processes.heard
+
     async def accept(self, order: Order) -> JobRow | None:
         """Write a job down, or find the one that has its idempotency key already; None where it is new.
 
@@ -136,7 +146,7 @@ class Ledger:
         def write(connection: Connection) -> None:
             self._own(connection, order, new=first)
             for old in ended:
-                _save(connection, old)
+                save(connection, old)
             values = attempt_values(attempt)
             if connection.execute(unless_there(connection, ATTEMPTS), values).first() is None:
                 # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
@@ -147,33 +157,52 @@ class Ledger:
 
         await self.database.write(write)
 
+    async def assure(self, order: Order) -> None:
+        """Make sure that a job is this process's, and stays so for long enough that what is sent now has arrived.
+
+        A process that was paused since it wrote down what it sends has perhaps lost the job. Raises Superseded,
+        LedgerDown.
+        """
+        while not self.processes.sure:
+            await self.processes.beat()
+            await self.database.write(lambda connection: self._own(connection, order))
+
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
         """Write down that a provider has taken a job.
 
         Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
         """
         try:
-            await self._surely(_submitted(attempt, handle, at))
+            await self._surely(taken(self.process, attempt, handle, at))
         except IntegrityError as error:
             raise Claimed from error
 
     def held(self, attempt: str, handle: Handle, at: float) -> None:
         """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
-        self.database.later(_submitted(attempt, handle, at))
+        self.database.later(taken(self.process, attempt, handle, at))
 
     def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""
 
         def write(connection: Connection) -> None:
-            self._own(connection, order)
+            try:
+                self._own(connection, order)
+            except Superseded:
+                if not keep(connection, order.id, attempts, self._clock()):
+                    raise
+                return
             for attempt in attempts:
-                _save(connection, attempt)
+                save(connection, attempt)
 
         self.database.later(write)
 
-    async def ended(self, order: Order, attempts: Sequence[AttemptRow], end: End) -> None:
-        """Write down how a job ended, before anybody is told. Raises LedgerDown (it is then written as soon as it can
-        be) and Superseded."""
+    async def ended(self, order: Order, attempts: Sequence[AttemptRow], end: End) -> JobRow | None:
+        """Write down how a job ended, before anybody is told; the job where it ended better than that, for another
+        process had a picture for it, else None.
+
+        Raises LedgerDown (it is then written as soon as it can be), and Superseded where it is another process's and
+        there is no picture; with one it is written down all the same.
+        """
         at = self._clock()
 
         values = {
@@ -188,22 +217,30 @@ class Ledger:
             "reached": 1.0 if end.state == "completed" else None,
         }
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> JobRow | None:
             held = connection.execute(END_OWN_JOB, values).first()
             if held is None:
                 # It ended before anything was written of it, or is another process's by now.
-                self._own(connection, order)
+                try:
+                    self._own(connection, order)
+                except Superseded:
+                    if not keep(connection, order.id, attempts, at):
+                        raise
+                    return None
                 held = connection.execute(END_OWN_JOB, values).one()
             for attempt in attempts:
-                _save(connection, attempt)
+                save(connection, attempt)
             if held.charged_to is not None:
                 settle(connection, order.id, order.key, held.charged, held.charged_to, end.cost)
-            if end.deliveries:
+            whole = end.state == "completed" and len((end.result or {}).get("pictures", ())) >= order.wanted
+            better = None if whole else gather(connection, order.id, at)
+            if end.deliveries and better is None:
                 connection.execute(insert(DELIVERIES), list(end.deliveries))
+            return better
 
-        if end.deliveries:
+        if order.webhook_url is not None:
             self.posted.set()
-        await self._surely(write)
+        return await self._surely(write)
 
     def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
         """Write down how much of a job is done; nobody waits for it."""
@@ -296,6 +333,11 @@ class Ledger:
 
         return await self.database.write(take)
 
+    async def own(self) -> list[str]:
+        """The ids of the jobs that are this process's and go on. Raises LedgerDown."""
+        mine = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), JOBS.c.owner == self.process)
+        return await self.database.read(lambda connection: list(connection.execute(mine).scalars()))
+
     async def reopen(self, job: str) -> bool:
         """Take a job whose outcome is unknown up again; false where it is not one, or somebody did so before.
 
@@ -313,14 +355,9 @@ class Ledger:
     def _accept(self, connection: Connection, order: Order) -> JobRow | None:
         # A background job's caller is gone as soon as it is accepted.
         caller = None if order.mode == "background" else self.process
-        if order.idempotency_key is None:
-            connection.execute(NEW_JOB, self._new(order, caller))
+        found = self._insert_or_find(connection, order, self._new(order, caller))
+        if found is None:
             return None
-        same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
-        # Two processes that do so at once are told apart by the unique index.
-        if connection.execute(unless_there(connection, JOBS), self._new(order, caller)).first() is not None:
-            return None
-        found = job_of(connection.execute(select(JOBS).where(same).with_for_update()).one())
         if self._may_run_again(found, order):
             retired = update(JOBS).where(JOBS.c.id == found.order.id)
             connection.execute(retired.values(idempotency_key=None))
@@ -330,9 +367,24 @@ class Ledger:
             connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
         return found
 
+    def _insert_or_find(self, connection: Connection, order: Order, values: Json) -> JobRow | None:
+        """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
+        same = JOBS.c.id == order.id
+        if order.idempotency_key is not None:
+            same = or_(same, and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key))
+        for _ in range(_TURNS):
+            # Two processes that do so at once are told apart by the unique index.
+            if connection.execute(unless_there(connection, JOBS), values).first() is not None:
+                return None
+            # The one that stood in the way may have lost its key to a third since, or be forgotten: then once more.
+            if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
+                # Its own row is from a try whose commit was made and whose answer was lost.
+                return None if row.id == order.id else job_of(row)
+        raise LedgerDown("too many calls with one idempotency key")
+
     def _may_run_again(self, found: JobRow, order: Order) -> bool:
         """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
-        old = found.order.created_at < self._clock() - self._key_ttl_s
+        old = found.order.created_at < self._clock() - ahead() - self._key_ttl_s
         if not old and found.order.fingerprint != order.fingerprint:
             raise KeyReused
         return old or found.spent_nothing
@@ -348,7 +400,7 @@ class Ledger:
                 JOBS.c.fingerprint == order.fingerprint,
                 # So written that no index of keys is taken for it, in which most jobs are alike.
                 func.coalesce(JOBS.c.idempotency_key, "") == "",
-                JOBS.c.created_at > self._clock() - self._join_window_s,
+                JOBS.c.created_at > self._clock() - ahead() - self._join_window_s,
             )
             # First what nobody has had yet, then what has been asked for as often as this caller has asked.
             .order_by(JOBS.c.delivered_at.is_not(None), func.abs(JOBS.c.joins - (retry - 1)), JOBS.c.created_at)
@@ -359,7 +411,7 @@ class Ledger:
             found = job_of(row)
             if found.spent_nothing:
                 continue
-            if found.caller is not None and not self.processes.gone(connection, found.caller):
+            if found.caller is not None and not self.processes.silent(connection, found.caller):
                 waiting.add(found.caller)
                 continue
             caller = None if order.mode == "background" else self.process
@@ -383,47 +435,15 @@ class Ledger:
             raise Superseded
         connection.execute(NEW_JOB, values)
 
-    async def _surely(self, operation: Callable[[Connection], None]) -> None:
+    async def _surely(self, operation: Callable[[Connection], T]) -> T:
         """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""
         try:
-            await self.database.write(operation)
+            return await self.database.write(operation)
         except LedgerDown:
             self.database.later(operation)
             raise
 
 
-def _submitted(attempt: str, handle: Handle, at: float) -> Callable[[Connection], None]:
-    values = {
-        "this": attempt,
-        "state": "submitted",
-        "handle": handle_to_json(handle),
-        "upstream_id": handle.id,
-        "submitted_at": at,
-    }
-
-    def write(connection: Connection) -> None:
-        connection.execute(SET_ATTEMPT, values)
-
-    return write
-
-
 def _attempt(connection: Connection, attempt: str) -> AttemptRow | None:
     row = connection.execute(ATTEMPT, {"this": attempt}).first()
     return attempt_of(row) if row else None
-
-
-# What is known of an attempt only when it has ended.
-_ENDS = ("model", "state", "outcome", "cost", "actual", "ended_at", "message", "notes", "files")
-
-
-def _save(connection: Connection, attempt: AttemptRow) -> None:
-    """Write an attempt's end; insert one that ended before anything was sent.
-
-    What was sent, and where its job is, stays while the outcome is unknown: it may yet be found.
-    """
-    values = attempt_values(attempt)
-    kept = {name: values[name] for name in _ENDS}
-    if attempt.state == "ended":
-        kept["sent"] = None
-    if not connection.execute(SET_ATTEMPT, {"this": attempt.id, **kept}).rowcount:
-        connection.execute(NEW_ATTEMPT, values)

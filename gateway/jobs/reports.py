@@ -10,15 +10,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_, select, update
 
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.ledger import OPEN
 from gateway.jobs.records import AttemptRow, JobRow
 from gateway.jobs.rows import attempt_of, job_of
+from gateway.ticks import ahead
 
-__all__ = ["Filter", "NoSuchCursor", "Page", "Reports", "Summary", "Told", "forget_some", "read_one", "read_page"]
+__all__ = [
+    "Filter",
+    "NoSuchCursor",
+    "Page",
+    "Reports",
+    "Summary",
+    "Told",
+    "blank_some",
+    "forget_some",
+    "in_force",
+    "left_from",
+    "read_one",
+    "read_page",
+]
 
 _PURGE_S = 600.0
 # How many jobs are forgotten in one transaction: whoever buys something meanwhile must not wait for long.
@@ -91,11 +105,24 @@ class Summary:
 
 
 class Reports:
-    """Reads the ledger for people, and forgets. All of it raises LedgerDown. `clock` is the wall's, in seconds."""
+    """Reads the ledger for people, and forgets. All of it raises LedgerDown. `clock` is the wall's, in seconds.
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    What a repeated call may still be given is not forgotten: a job with an idempotency key for `key_ttl_s` seconds from
+    its beginning, one without for `join_window_s`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        *,
+        key_ttl_s: float = 0.0,
+        join_window_s: float = 0.0,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._key_ttl_s = key_ttl_s
+        self._join_window_s = join_window_s
 
     async def page(self, wanted: Filter, *, after: str | None, limit: int) -> Page:
         """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
@@ -115,8 +142,9 @@ class Reports:
 
     async def purge(self, ttl_s: float, parameters_ttl_s: float) -> None:
         """Forget the jobs that ended so many seconds ago, and of younger ones what was asked in them."""
-        now = self._clock()
-        await self._bit_by_bit(_ended_before(now - ttl_s), _drop)
+        now = self._clock() - ahead()
+        kept = in_force(now - self._key_ttl_s, now - self._join_window_s)
+        await self._bit_by_bit(and_(_ended_before(now - ttl_s), not_(kept)), _drop)
         await self._bit_by_bit(and_(_ended_before(now - parameters_ttl_s), _has_payload()), _blank)
 
     async def purge_for_ever(self, ttl_s: float, parameters_ttl_s: float) -> None:
@@ -154,11 +182,33 @@ def read_one(connection: Connection, job: str) -> Told | None:
     return _with_attempts(connection, [job_of(row)])[0] if row else None
 
 
-def forget_some(connection: Connection, before: float) -> int:
-    """Forget a few of the jobs that ended before a time, with all that belongs to them; how many, 0 once all are."""
-    found = list(connection.execute(select(JOBS.c.id).where(_ended_before(before)).limit(_AT_ONCE)).scalars())
+def in_force(keys_since: float, calls_since: float) -> ColumnElement[bool]:
+    """The jobs that a repeated call would be given: those with a key that began since the one time, others since the
+    other. Without its job such a call buys again."""
+    keyed = and_(JOBS.c.idempotency_key.is_not(None), JOBS.c.created_at >= keys_since)
+    return or_(keyed, and_(JOBS.c.idempotency_key.is_(None), JOBS.c.created_at >= calls_since))
+
+
+def forget_some(connection: Connection, before: float, kept: ColumnElement[bool]) -> int:
+    """Forget a few of the jobs that ended before a time, with all that belongs to them, but for those that are `kept`;
+    how many, 0 once all are."""
+    some = select(JOBS.c.id).where(_ended_before(before), not_(kept)).limit(_AT_ONCE)
+    found = list(connection.execute(some).scalars())
     _drop(connection, found)
     return len(found)
+
+
+def blank_some(connection: Connection, before: float) -> int:
+    """Forget what was asked in a few of the jobs that ended before a time; how many, 0 once all are."""
+    some = select(JOBS.c.id).where(_ended_before(before), _has_payload()).limit(_AT_ONCE)
+    found = list(connection.execute(some).scalars())
+    _blank(connection, found)
+    return len(found)
+
+
+def left_from(connection: Connection, before: float) -> int:
+    """How many of the jobs that ended before a time are still there."""
+    return int(connection.execute(select(func.count()).select_from(JOBS).where(_ended_before(before))).scalar_one())
 
 
 def _ended_before(moment: float) -> ColumnElement[bool]:

@@ -20,6 +20,7 @@ class Keeper:
     def __init__(self, jobs: Jobs, *, lease_s: float) -> None:
         self._jobs = jobs
         self._lease_s = lease_s
+        self._strays: set[str] = set()
 
     async def keep(self) -> None:
         """Renew the lease, take over the jobs of those who are gone, hear of cancels; without end."""
@@ -42,6 +43,25 @@ class Keeper:
             return
         for row in await self._jobs.ledger.take_orphans(limit=_ORPHANS):
             self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
+        await self._take_up_strays()
+
+    async def _take_up_strays(self) -> None:
+        """Go on with jobs that are this process's by the ledger, and on which it does not work.
+
+        The database failed between the two: it took a job and the answer was lost, or could not say more of it. What is
+        seen twice is one; the first time it may be about to begin. Raises LedgerDown.
+        """
+        ledger = self._jobs.ledger
+        if not ledger.database.up:
+            return  # what is owed may be their ends
+        going = {job.order.id for job in self._jobs.going()}
+        found = set(await ledger.own()) - going
+        for name in found & self._strays:
+            row = await ledger.read(name)
+            if row is not None and not row.ended and ledger.database.up:
+                event("job.stray", logging.WARNING, job=name)
+                self._jobs.take_up(row, await ledger.attempts(name))
+        self._strays = found
 
     async def close(self, until: float, last: float) -> None:
         """End: let jobs finish until `until`, then leave them to others, by `last` (of the jobs' clock).

@@ -23,7 +23,10 @@ END_OWN_JOB = SET_OWN_JOB.values(progress=func.coalesce(bindparam("reached"), JO
 NEW_JOB = insert(JOBS)
 ATTEMPT = select(ATTEMPTS).where(ATTEMPTS.c.id == bindparam("this"))
 SET_ATTEMPT = update(ATTEMPTS).where(ATTEMPTS.c.id == bindparam("this"))
-NEW_ATTEMPT = insert(ATTEMPTS)
+# Only where nothing is written of a picture that it made.
+SET_UNMADE_ATTEMPT = SET_ATTEMPT.where(func.coalesce(ATTEMPTS.c.outcome, "") != "ok")
+# Only where nobody else has said anything of it since it was sent.
+SET_SENT_ATTEMPT = SET_ATTEMPT.where(ATTEMPTS.c.state == "submitting")
 
 _UNLESS_THERE: dict[tuple[str, str], Insert] = {}
 

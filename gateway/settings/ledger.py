@@ -32,3 +32,11 @@ class LedgerSettings(Frozen):
     keep_parameters: bool = True
     webhook_secret: WebhookSecret | None = None
     webhook_secret_file: str = ""
+
+    def forgetful(self) -> tuple[str, float] | None:
+        """What a job is to be known for that is forgotten before, and how long; None where all is well.
+
+        A repeated call whose job is forgotten buys it again.
+        """
+        needed = max((self.idempotency_ttl_s, "idempotency_ttl_s"), (self.join_window_s, "join_window_s"))
+        return (needed[1], needed[0]) if self.ledger_ttl_s < needed[0] else None

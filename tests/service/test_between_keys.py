@@ -21,8 +21,8 @@ from tests.support.running import until
 from tests.support.world import World, world
 
 ADMIN = "the-key-of-the-admin-and-of-nobody-else"
-KEYS = {"DARKROOM_ADMIN_KEY": ADMIN, "DARKROOM_API_KEYS": "the-key-of-the-one-who-asks-for-much,the-key-of-the-one-who-asks-for-little"}
-MUCH, LITTLE = KEYS["DARKROOM_API_KEYS"].split(",")
+MUCH, LITTLE = "the-key-of-the-one-who-asks-for-much", "the-key-of-the-one-who-asks-for-little"
+KEYS = {"DARKROOM_ADMIN_KEY": ADMIN, "DARKROOM_API_KEYS": f"{MUCH},{LITTLE}"}
 MODEL = {"model": "clarity-upscaler", "prompt": "a cup"}
 
 

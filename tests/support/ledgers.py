@@ -1,5 +1,6 @@
 """Ledgers for tests, each over a real database, and gateways' jobs over them."""
 
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -49,6 +50,16 @@ async def ledger(folder: Path, url: str | None = None, **settings: Any) -> Async
         put_ledger(folder)
     async with open_ledger(_shipped().model_copy(update=changed), folder) as opened:
         yield opened
+
+
+async def outlast(ledger: Ledger, leases: float = 1.0) -> None:
+    """Let so many leases pass by a process's own clock, in which whoever does not beat is not heard of."""
+    processes, step = ledger.processes, ledger.processes._lease_s / 4
+    before = processes._clock
+    await processes.beat()
+    for number in range(1, math.ceil(4 * leases) + 1):
+        processes._clock = lambda passed=number * step: before() + passed  # type: ignore[misc]
+        await processes.beat()
 
 
 @cache

@@ -543,3 +543,32 @@ def test_every_file_that_is_no_toml_is_told(folder: Path) -> None:
         "providers.toml",
         "lanczos-bp.toml",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"LEDGER_TTL_S": "3600"}, "idempotency_ttl_s"),
+        ({"LEDGER_TTL_S": "86399"}, "86400"),
+        ({"IDEMPOTENCY_TTL_S": "99999999"}, "idempotency_ttl_s"),
+        ({"JOIN_WINDOW_S": "99999999"}, "join_window_s"),
+    ],
+    ids=str,
+)
+def test_a_ledger_forgets_no_job_that_may_be_asked_for(settings: dict[str, str], named: str) -> None:
+    """A job that is forgotten before its key lapses is bought again by a repeated call: refused at the start."""
+    environ = {f"DARKROOM_GATEWAY__{name}": text for name, text in settings.items()}
+    with pytest.raises(ConfigError) as caught:
+        load(SHIPPED, environ)
+
+    [mistake] = caught.value.mistakes
+    assert mistake.key == "gateway.ledger_ttl_s"
+    assert named in mistake.expected
+    if "LEDGER_TTL_S" in settings:
+        assert mistake.where == "environment variable DARKROOM_GATEWAY__LEDGER_TTL_S"
+
+
+def test_the_least_time_of_a_ledger() -> None:
+    """As long as keys are good suffices."""
+    environ = {"DARKROOM_GATEWAY__LEDGER_TTL_S": "900", "DARKROOM_GATEWAY__IDEMPOTENCY_TTL_S": "900"}
+    assert load(SHIPPED, environ).gateway.ledger_ttl_s == 900

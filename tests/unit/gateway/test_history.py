@@ -238,6 +238,24 @@ def test_purge(darkroom: Run, data: Path) -> None:
     assert [entry["id"] for entry in told(darkroom(data, "jobs", "--json"))["data"]] == ["img_c"]
 
 
+def test_purge_keeps_what_a_repeated_call_is_given(darkroom: Run, tmp_path: Path) -> None:
+    """A job whose key is in force stays with its bill, without what was asked: else the call would buy again."""
+    asked = order(idempotency_key="k", id="img_young")
+
+    async def fill() -> None:
+        async with ledger(tmp_path) as opened:
+            await opened.accept(asked)
+            await opened.ended(asked, (), End(state="completed", cost=30_000))
+
+    asyncio.run(fill())
+    purged = told(darkroom(tmp_path, "jobs", "--purge", "--before", "0s", "--json"))
+    assert (purged["count"], purged["kept"]) == (0, 1)
+    assert "1 younger job stays" in darkroom(tmp_path, "jobs", "--purge", "--before", "0s").stdout
+    [job] = told(darkroom(tmp_path, "jobs", "--json"))["data"]
+    assert (job["id"], job["cost"]) == ("img_young", 0.03)
+    assert not told(darkroom(tmp_path, "jobs", "img_young", "--json"))["parameters"]
+
+
 def test_purge_as_json(darkroom: Run, data: Path) -> None:
     """For scripts the number alone."""
     purged = told(darkroom(data, "jobs", "--purge", "--before", "0s", "--json"))

@@ -14,7 +14,7 @@ from gateway.jobs.ledger import Claimed
 from gateway.jobs.records import AllFailed, AttemptRow
 from gateway.jobs.resume import Keeper
 from providers.base import Handle, Sent, Unknown
-from tests.support.ledgers import jobs_of, ledger, order
+from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, candidates, executing, png
 
 
@@ -35,6 +35,7 @@ class Listing(Scripted):
 
 async def taken_up(jobs: Jobs, *names: str) -> list[AttemptRow]:
     """Take up what another process left, and give the attempts of these jobs when they have ended."""
+    await outlast(jobs.ledger)
     await Keeper(jobs, lease_s=1.0).take_orphans()
     until = asyncio.get_running_loop().time() + 10
     for name in names:

@@ -21,7 +21,7 @@ from gateway.jobs.resume import Keeper
 from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown
 from providers.clock import CLOCK, Clock
 from tests.support.clock import Skipping
-from tests.support.ledgers import jobs_of, ledger, order
+from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider
 
 
@@ -449,6 +449,7 @@ async def test_a_killed_process(world: World, at: str) -> None:
     sim.found = Handle(provider="sim", id="found")
 
     after = await world.process(sim)
+    await outlast(after.ledger)
     await Keeper(after, lease_s=1.0).take_orphans()
     if at == "uploading":
         with pytest.raises(Interrupted):
@@ -473,6 +474,7 @@ async def test_what_nobody_can_tell(world: World) -> None:
     sim.hold_submit.set()
     sim.found = Unknown("nobody knows")
     after = await world.process(sim)
+    await outlast(after.ledger)
     await Keeper(after, lease_s=1.0).take_orphans()
 
     with pytest.raises(AllFailed):
@@ -493,6 +495,7 @@ async def test_a_job_that_was_not_taken(world: World) -> None:
     await world.kill(before)
     sim.hold_submit.set()
     after = await world.process(sim)
+    await outlast(after.ledger)
     await Keeper(after, lease_s=1.0).take_orphans()
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())

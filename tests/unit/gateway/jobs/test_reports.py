@@ -142,3 +142,23 @@ async def test_many_are_forgotten_bit_by_bit(opened: Ledger) -> None:
     await reports.purge(_TTL, _PARAMETERS)
 
     assert (before.count, (await reports.summary(Filter())).count) == (1_100, 0)
+
+
+async def test_a_key_in_force_keeps_its_job(opened: Ledger) -> None:
+    """However short the time of the ledger, a job stays as long as its key, or a retry without one, may ask for it."""
+    now = time.time()
+    jobs = {}
+    for name, key, age in (
+        ("key in force", "k", 3000.0), ("old key", "old", 4000.0), ("retry", None, 500.0), ("old call", None, 1000.0)
+    ):  # fmt: skip
+        opened._clock = lambda age=age: now - age  # type: ignore[misc]
+        asked = order(created_at=now - age, idempotency_key=key)
+        await opened.accept(asked)
+        await opened.ended(asked, (), End(state="completed", cost=0))
+        jobs[name] = asked.id
+    reports = Reports(opened.database, key_ttl_s=3600.0, join_window_s=900.0)
+
+    await reports.purge(60.0, _PARAMETERS)
+
+    page = await reports.page(Filter(), after=None, limit=100)
+    assert {entry.job.order.id for entry in page.entries} == {jobs["key in force"], jobs["retry"]}
