@@ -54,7 +54,9 @@ check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, rights of every
 	$(BIN)/hadolint Dockerfile deploy/worker/Dockerfile
 	$(BIN)/darkroom check --quiet
 	$(BIN)/pytest -q -n 0 tests/unit/gateway/api/test_rights.py
-	$(BIN)/python -m tests.audit requirements.lock
+	@# As with a test whose tool is missing: where nobody could look this says so, and with CI set it is an error.
+	@$(BIN)/python -m tests.audit requirements.lock || { status=$$?; [ $$status = 2 ] && [ -z "$$CI" ] \
+		&& echo '*** NOT AUDITED: known holes were not looked for. With CI set this is an error. ***'; }
 
 format: $(VENV)/.dev  ## rewrite to the house style
 	$(BIN)/ruff format .
