@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What the markers mean: tests/support/tiers.py.
 QUICK := not (system or corpus or engines or slow or timing)
 
-.PHONY: run setup test test-rest test-all coverage torch ray test-ray check format bench bench-worker demo chaos fuzz \
+.PHONY: run setup test test-rest test-all coverage torch ray test-ray check audit format bench bench-worker demo chaos fuzz \
 	docs lock clean help
 
 help:  ## what there is
@@ -47,13 +47,17 @@ test-ray: $(VENV)/.dev  ## a worker over a local Ray cluster: replicas side by s
 	@if $(BIN)/python -c 'import ray' 2>/dev/null; then $(BIN)/pytest -n 0 tests/cluster; \
 		else echo '*** NOT TESTED: providers/worker/cluster.py, as ray is not installed. make ray installs it. ***'; fi
 
-check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, rights of every route, known holes
+check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile deploy/worker/Dockerfile
 	$(BIN)/darkroom check --quiet
-	$(BIN)/pytest -q -n 0 tests/unit/gateway/api/test_rights.py
+	@# A machine that reaches no database of known holes can check all the rest; `make audit` is strict about it.
+	@$(BIN)/python -m tests.audit requirements.lock || { [ $$? = 2 ] \
+		&& echo '*** NOT AUDITED: nobody looked for known holes in what Darkroom depends on. ***'; }
+
+audit: $(VENV)/.dev  ## known holes in what Darkroom depends on; an error where nobody could look
 	$(BIN)/python -m tests.audit requirements.lock
 
 format: $(VENV)/.dev  ## rewrite to the house style

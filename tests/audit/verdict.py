@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+CLEAN, HOLES, UNASKED = 0, 1, 2
+"""Our exit status. UNASKED is no pass: nobody has looked, or not at everything."""
+
 # What stands in its complaint where the database of holes cannot be reached.
 _UNREACHED = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "Max retries", "Could not connect", "timed out")
 
@@ -14,8 +17,8 @@ def verdict(status: int, answer: str, complaint: str) -> tuple[int, list[str]]:
         found = json.loads(answer)["dependencies"]
     except (ValueError, KeyError, TypeError):
         if any(word in complaint for word in _UNREACHED):
-            return 0, ["skipped: the database of holes cannot be reached from here"]
-        return 1, [f"it failed ({status}): {complaint.strip()[-500:]}"]
+            return UNASKED, ["not asked: the database of holes cannot be reached from here"]
+        return UNASKED, [f"not asked: it failed ({status}): {complaint.strip()[-500:]}"]
     holes = [
         f"{one['name']} {one['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'no version yet'}"
         for one in found
@@ -23,8 +26,8 @@ def verdict(status: int, answer: str, complaint: str) -> tuple[int, list[str]]:
     ]
     asked = [one for one in found if "skip_reason" not in one]
     if holes:
-        return 1, holes
+        return HOLES, holes
     if not asked:
-        return 0, ["skipped: the database of holes knows nothing of any package, so this is not it"]
+        return UNASKED, ["not asked: the database of holes knows nothing of any package, so this is not it"]
     unasked = [f"not asked: {one['name']} ({one['skip_reason']})" for one in found if "skip_reason" in one]
-    return 0, [f"{len(asked)} packages without a known hole", *unasked]
+    return UNASKED if unasked else CLEAN, [f"{len(asked)} packages without a known hole", *unasked]

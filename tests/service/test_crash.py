@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.access.doors import Doors
 from gateway.api import routes
+from gateway.api.rights import Access, Row
 from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until
@@ -40,8 +41,8 @@ async def crash_late(request: Request) -> Response:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A gateway with two handlers that crash."""
-    monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": crash})
-    monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": crash_late})
+    monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": Row(crash, Access.KEY)})
+    monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": Row(crash_late, Access.KEY)})
     with world(environ={"DARKROOM_API_KEYS": KEY, "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}) as started:
         yield started
 
