@@ -45,6 +45,7 @@ from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs
 from gateway.jobs.placed import Rules
+from gateway.jobs.received import Received, spools
 from gateway.jobs.reports import Reports
 from gateway.jobs.resume import Keeper
 from gateway.memory import return_what_is_freed
@@ -128,6 +129,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
             limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
+            max_result_pixels=settings.max_output_pixels,
             decoders=Decoders(_bounds(settings)) if settings.image_isolation == "process" else None,
         )
         stack.callback(imaging.close)
@@ -145,7 +147,10 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             await provider.start()
             stack.push_async_callback(provider.aclose)
         data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
-        stored = Files(open_store(settings.files_url, data), ttl=timedelta(seconds=settings.files_ttl_s))
+        ttl = timedelta(seconds=settings.files_ttl_s)
+        store = open_store(settings.files_url, data)
+        stored = Files(store, ttl=ttl)
+        received = Received(spools(store if settings.files_url else None, data))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
         rates = Rates(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
@@ -161,6 +166,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             learning=learning,
             keep=stored.keep,
             load=stored.load,
+            received=received,
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         reports = Reports(ledger.database)
@@ -172,6 +178,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
         keeper = Keeper(jobs, lease_s=settings.lease_s)
         beside = {
             "sweep": stored.sweep_for_ever(),
+            "sweep received": received.sweep_for_ever(ttl),
             "watch": _watch(providers),
             "jobs": keeper.keep(),
             "purge": reports.purge_for_ever(settings.ledger_ttl_s, settings.parameters_ttl_s),
@@ -194,6 +201,7 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
             providers=providers,
             imaging=imaging,
             files=stored,
+            received=received,
             jobs=jobs,
             reports=reports,
             secrets=secrets,

@@ -30,7 +30,8 @@ from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.coerce import Invalid
-from normalization.values import Size
+from normalization.encode import MAX_SIDE
+from normalization.values import Plan, Size, Transcode
 from providers.guard import Forbidden
 from providers.pieces import Piece
 
@@ -254,15 +255,23 @@ def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> C
 
 def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:
     """The size of a candidate's pictures that is above the limits; None where they keep to them."""
-    most, side = settings.max_output_pixels, settings.max_side
-    sizes = (size for size in (candidate.plan.output, candidate.plan.delivered) if size is not None)
-    return next((size for size in sizes if size.pixels > most or max(size.width, size.height) > side), None)
+    most, plan = settings.max_output_pixels, candidate.plan
+    sides = ((plan.output, settings.max_side), (plan.delivered, _most_a_side(plan, settings)))
+    return next(
+        (size for size, side in sides if size and (size.pixels > most or max(size.width, size.height) > side)), None
+    )
+
+
+def _most_a_side(plan: Plan, settings: GatewaySettings) -> int:
+    """The longest side of a picture that is delivered: some formats take less than the limit."""
+    formats = [step.format for step in plan.finish if isinstance(step, Transcode)]
+    return min([settings.max_side, *(MAX_SIDE[name] for name in formats[-1:] if name in MAX_SIDE)])
 
 
 def _output_too_large(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> ApiError:
-    sizes = [size for candidate in candidates if (size := _too_large(candidate, settings)) is not None]
-    size = min(sizes, key=lambda size: size.pixels)
-    limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
+    found = [(size, one.plan) for one in candidates if (size := _too_large(one, settings)) is not None]
+    size, plan = min(found, key=lambda pair: pair[0].pixels)
+    limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {_most_a_side(plan, settings)} pixels a side"
     message = f"The picture would be {size} ({size.megapixels:.1f} megapixels); the limit is {limit}."
     return ApiError(400, message, param=_sizing(asked), code="output_too_large")
 

@@ -13,6 +13,7 @@ from gateway.api import failures, reply
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.errors import ApiError, envelope
 from gateway.api.placing import origin_of
+from gateway.jobs.files import Damaged
 from gateway.jobs.placed import Placed, ResultGone
 from gateway.jobs.records import Attempt, JobRow
 from gateway.routing.pricing import MICROS
@@ -91,7 +92,7 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[Piece]:
     wish = Delivery.of_job(row.order.delivery)
     try:
         finished = await state.jobs.load(row)
-    except ResultGone as error:
+    except (ResultGone, Damaged) as error:
         raise failures.told(error) from error
     links = Links.of(state, at.origin)
     if (missing := await incomplete(wish, finished, links)) is not None:

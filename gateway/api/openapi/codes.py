@@ -58,7 +58,7 @@ CODES: Mapping[int, tuple[str, ...]] = {
     422: ("idempotency_key_reuse",),
     429: ("insufficient_quota", "rate_limit_exceeded"),
     431: ("headers_too_large",),
-    500: (),
+    500: ("file_damaged",),
     502: ("all_providers_failed", "partial_result"),
     503: (
         "files_unavailable",
