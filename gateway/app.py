@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway import adapters
+from gateway import adapters, handles
 from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
@@ -194,10 +194,13 @@ async def running(config: Config, environ: Mapping[str, str], keys: Keys, clock:
         gc.freeze()
         # A call makes thousands of objects, hardly any in circles: the usual threshold looks seven times as often.
         gc.set_threshold(5000, 10, 10)
+        most_jobs = handles.bounded(settings.max_jobs, handles.mine())
+        if most_jobs < settings.max_jobs:
+            event("server.few_handles", logging.WARNING, handles=handles.mine(), jobs=most_jobs)
         yield State(
             config=config,
             doors=doors,
-            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=settings.max_jobs, jobs=lambda: jobs.count),
+            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=most_jobs, jobs=lambda: jobs.count),
             providers=providers,
             imaging=imaging,
             files=stored,

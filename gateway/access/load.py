@@ -1,4 +1,5 @@
-"""How much is taken on at once: the bytes of callers' bodies, and jobs. What would be too much is turned away."""
+"""How much is taken on at once: the bytes of callers' bodies and of answers, and jobs. What would be too much is turned
+away, but for what is paid."""
 
 from __future__ import annotations
 
@@ -48,9 +49,9 @@ class Hold:
 class Load:
     """The gate before the bodies.
 
-    At most `max_bytes` of bodies are here, and calls come in while fewer than `max_jobs` jobs go on in this process. A
-    body that announces more than there is room for is not begun. What was only announced takes no room, or a few who
-    announce much and send nothing would keep everybody out. A body larger than all the room may come alone.
+    At most `max_bytes` of bodies and answers are here, and calls come in while fewer than `max_jobs` jobs go on in this
+    process. A body that announces more than there is room for is not begun. What was only announced takes no room, or
+    a few who announce much and send nothing would keep everybody out. A body larger than all the room may come alone.
     """
 
     def __init__(self, *, max_bytes: int, max_jobs: int, jobs: Callable[[], int]) -> None:
@@ -75,6 +76,21 @@ class Load:
         finally:
             hold.close()
 
+    def answer(self, size: int) -> Callable[[], None]:
+        """Count an answer that can be asked for again, before it is read; what this returns lets go of it, once.
+
+        Raises Overloaded where there is no room for it.
+        """
+        if size:
+            self.take(size, 0)
+        return _once(lambda: self.give_back(size))
+
+    def paid(self, size: int) -> Callable[[], None]:
+        """Count an answer that is here already, and is not turned away: others are for it. Returns what lets go."""
+        self._held += size
+        metrics.HELD.inc(size)
+        return _once(lambda: self.give_back(size))
+
     def check_jobs(self) -> None:
         """Raise Overloaded where no more jobs are begun."""
         if self._jobs() >= self._max_jobs:
@@ -94,6 +110,12 @@ class Load:
     def _check_bytes(self, size: int, own: int) -> None:
         if self._held > own and self._held + size > self._max_bytes:
             raise _shed("bytes")
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """Something that is called once, however often it is asked for."""
+    left = [call]
+    return lambda: left.pop()() if left else None
 
 
 def _shed(limit: str) -> Overloaded:

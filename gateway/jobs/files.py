@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,7 +57,7 @@ class OpenFile:
     expires: datetime
     store: ObjectStore = field(repr=False)
 
-    async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` to `end`. Raises StoreFailed, and Damaged before the last piece of a whole file."""
         check = Check(self.what) if (start, end) == (0, self.size) else None
         last: bytes | None = None
@@ -113,6 +113,11 @@ class Files:
         """
         found = await self.get(kept["file"]) if kept["file"] else None
         return Picture(image=Image(data=found.data, header=header_of(kept)), file=kept["file"]) if found else None
+
+    async def look(self, kept: Json) -> Picture | None:
+        """The same without the picture's bytes: for whoever is given its address. Raises as `load` does."""
+        found = await self.open(kept["file"]) if kept["file"] else None
+        return Picture(image=Image(data=b"", header=header_of(kept)), file=kept["file"]) if found else None
 
     async def delete(self, name: str) -> bool:
         """Delete a file before its time; false where there is none. Raises StoreFailed."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from gateway.jobs.placed import (
     error_of,
     error_to_json,
 )
-from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order
+from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
 from gateway.jobs.storing import stored
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
@@ -41,6 +41,9 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
 _PROGRESS_S = 2.0
 # How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
 _ALIVE_S = 1.0
+
+
+Load = Callable[[Json], Awaitable["Picture | None"]]
 
 
 @dataclass(slots=True, eq=False)
@@ -331,15 +334,18 @@ class Jobs:
             await self.clock.sleep(min(pause, left))
             pause = min(_LAST_LOOK_S, 2 * pause)
 
-    async def load(self, row: JobRow) -> Finished:
-        """The result of a job that has ended. Raises what it ended with, ResultGone, StoreFailed, and Damaged."""
+    async def load(self, row: JobRow, load: Load | None = None) -> Finished:
+        """The result of a job that has ended; `load` reads its pictures in a way of its own.
+
+        Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+        """
         told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         if row.state == "cancelled":
             raise Cancelled(told)
         if row.state == "failed":
             raise error_of(row, told)
         result = row.result or {}
-        pictures = [await self._executor.load(kept) for kept in result.get("pictures", ())]
+        pictures = [await (load or self._executor.load)(kept) for kept in result.get("pictures", ())]
         if not pictures or None in pictures:
             raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
         return Finished(
