@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway import adapters
+from gateway import adapters, handles
 from gateway.access.doors import Doors
 from gateway.access.keys import Keys
 from gateway.access.load import Load
@@ -47,6 +48,7 @@ from gateway.jobs.files import Files, open_store
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.job import Jobs
 from gateway.jobs.placed import Rules
+from gateway.jobs.received import Received, spools
 from gateway.jobs.reports import Reports
 from gateway.jobs.resume import Keeper
 from gateway.memory import return_what_is_freed
@@ -58,7 +60,7 @@ from gateway.settings import GatewaySettings
 from gateway.settings.kinds import revealed
 from gateway.state import State
 from gateway.telemetry import metrics
-from gateway.telemetry.logs import set_up
+from gateway.telemetry.logs import event, set_up
 from gateway.tending import tend
 from gateway.webhooks.postman import CONNECTIONS, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
@@ -138,6 +140,7 @@ async def running(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
             limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
+            max_result_pixels=settings.max_output_pixels,
             decoders=Decoders(_bounds(settings)) if settings.image_isolation == "process" else None,
         )
         stack.callback(imaging.close)
@@ -155,7 +158,10 @@ async def running(
             await provider.start()
             stack.push_async_callback(provider.aclose)
         data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
-        stored = Files(open_store(settings.files_url, data), ttl=timedelta(seconds=settings.files_ttl_s))
+        ttl = timedelta(seconds=settings.files_ttl_s)
+        store = open_store(settings.files_url, data)
+        stored = Files(store, ttl=ttl)
+        received = Received(spools(store if settings.files_url else None, data))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
         rates = Rates(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
@@ -177,6 +183,7 @@ async def running(
             learning=learning,
             keep=stored.keep,
             load=stored.load,
+            received=received,
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
@@ -190,6 +197,7 @@ async def running(
         stack.push_async_callback(_stop, asyncio.create_task(tend("jobs", keeper.keep)))
         beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "sweep": stored.sweep_for_ever,
+            "sweep received": partial(received.sweep_for_ever, ttl),
             "watch": partial(_watch, providers),
             "purge": partial(reports.purge_for_ever, settings.ledger_ttl_s, settings.parameters_ttl_s),
         }
@@ -204,13 +212,17 @@ async def running(
         gc.freeze()
         # A call makes thousands of objects, hardly any in circles: the usual threshold looks seven times as often.
         gc.set_threshold(5000, 10, 10)
+        most_jobs = handles.bounded(settings.max_jobs, handles.mine())
+        if most_jobs < settings.max_jobs:
+            event("server.few_handles", logging.WARNING, handles=handles.mine(), jobs=most_jobs)
         yield State(
             config=config,
             doors=doors,
-            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=settings.max_jobs, jobs=lambda: jobs.of_keys),
+            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=most_jobs, jobs=lambda: jobs.of_keys),
             providers=providers,
             imaging=imaging,
             files=stored,
+            received=received,
             jobs=jobs,
             reports=reports,
             secrets=secrets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.errors import ApiError, envelope
+from gateway.reading import Counting, Reader, hold_little
 from gateway.target import settle_host
 from gateway.telemetry import metrics
 
@@ -21,8 +23,12 @@ from gateway.telemetry import metrics
 _LINGER_S = 30.0
 # A client that was turned away at the door gets less: it costs a place.
 _SHORT_LINGER_S = 1.0
-# A client that takes less than this of an answer in `send_timeout_s` counts as one that takes nothing.
+# A client that takes less than this of an answer in `send_timeout_s` counts as one that takes nothing, in any case.
 _LEAST_TAKEN_BYTES = 64 << 10
+# So often in that time it is looked at.
+_LOOKS = 8
+# Where all places are taken, a connection that has asked for nothing for so long makes room for another one.
+_IDLE_S = 1.0
 # The name, the colon, the space and the end of the line.
 _LINE_BYTES = 4
 
@@ -31,11 +37,15 @@ _LINE_BYTES = 4
 class Patience:
     """What a connection may take. Times in seconds; `max_header_bytes` is for a request's line and all its headers.
 
+    `min_answer_bytes_per_s` is how fast an answer has to be taken on average: who is behind by what that makes in
+    `send_timeout_s` is cut off.
+
     `max_connections_per_address` counts the connections of one peer, 0 for no limit: behind a proxy it is the proxy.
     """
 
     header_timeout_s: float = 10
     send_timeout_s: float = 60
+    min_answer_bytes_per_s: int = 0
     max_header_bytes: int = 64 << 10
     max_headers: int = 100
     max_connections: int = 2000
@@ -55,8 +65,10 @@ class PatientProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
-        self._emptied = False
+        self._reader = Reader(
+            max(patience.min_answer_bytes_per_s, _LEAST_TAKEN_BYTES / patience.send_timeout_s), patience.send_timeout_s
+        )
+        self._quiet_since = 0.0
         self._in_head = False
         self._head_bytes = 0
         self._idle_bytes = 0
@@ -64,7 +76,12 @@ class PatientProtocol(HttpToolsProtocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        hold_little(transport)
+        self._counting = Counting(transport)
+        super().connection_made(self._counting)  # type: ignore[arg-type]  # all of a transport but its class
+        self._quiet_since = self.loop.time()
+        if len(self.connections) > self._patience.max_connections:
+            self._make_room()
         limit, own_limit = self._patience.max_connections, self._patience.max_connections_per_address
         if len(self.connections) > 2 * limit:
             transport.abort()
@@ -177,17 +194,13 @@ class PatientProtocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._quiet_since = self.loop.time()
         self._watch_sending()
 
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_sending()
-
-    @override
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._emptied = True
 
     @override
     def timeout_keep_alive_handler(self) -> None:
@@ -199,6 +212,23 @@ class PatientProtocol(HttpToolsProtocol):
         """Whether a request is under way whose answer is not out yet."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    def _make_room(self) -> None:
+        """End the connection that has been without a request for longest, among those of the peer with the most."""
+        limit = self.loop.time() - _IDLE_S
+        every = [one for one in self.connections if isinstance(one, PatientProtocol)]
+        idle = [(since, one) for one in every if (since := one.idle_since) is not None and since <= limit]
+        if idle:
+            peers = Counter(one.client and one.client[0] for _, one in idle)
+            _, oldest = min(idle, key=lambda pair: (-peers[pair[1].client and pair[1].client[0]], pair[0]))
+            metrics.CUT.labels("idle").inc()
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when there is no request here, whole; None while one is answered, and where the connection ends."""
+        return None if self._answering or self.transport.is_closing() else self._quiet_since
 
     def _count(self, size: int) -> None:
         self._idle_bytes = 0
@@ -264,19 +294,22 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _watch_sending(self) -> None:
         """See to it that what is written is taken, also where the connection is closing."""
-        if self._send_timer is None and (unsent := self.transport.get_write_buffer_size()):
-            self._unsent, self._emptied = unsent, False
-            self._send_timer = self.loop.call_later(self._patience.send_timeout_s, self._look_at_sending)
+        if self._send_timer is None and self._is_slow() is not None:
+            self._send_timer = self.loop.call_later(self._patience.send_timeout_s / _LOOKS, self._look_at_sending)
 
     def _look_at_sending(self) -> None:
         self._send_timer = None
-        unsent = self.transport.get_write_buffer_size()
-        # More may have been written meanwhile, but only where the buffer had nearly been emptied before.
-        if unsent and self._unsent - unsent < _LEAST_TAKEN_BYTES and not self._emptied:
+        if self._is_slow():
             metrics.CUT.labels("answer").inc()
             self.transport.abort()
             return
         self._watch_sending()
+
+    def _is_slow(self) -> bool | None:
+        """Whether the client takes too little of what is written; None where nothing is."""
+        unsent = self.transport.get_write_buffer_size()
+        late = self._reader.is_late(self.loop.time(), self._counting.written - unsent, unsent)
+        return late if unsent else None
 
 
 def _head_too_large(patience: Patience) -> ApiError:

@@ -20,6 +20,7 @@ from typing import cast
 import uvicorn
 from prometheus_client import start_http_server
 
+from gateway import handles
 from gateway.access.policy import Policy
 from gateway.access.register import any_in_force
 from gateway.config import SHIPPED, load
@@ -97,9 +98,10 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
     patience = Patience(
         header_timeout_s=settings.header_timeout_s,
         send_timeout_s=settings.send_timeout_s,
+        min_answer_bytes_per_s=settings.min_answer_bytes_per_s,
         max_header_bytes=settings.max_header_bytes,
         max_headers=settings.max_headers,
-        max_connections=settings.max_connections,
+        max_connections=handles.bounded(settings.max_connections, handles.mine()),
         max_connections_per_address=settings.max_connections_per_address,
     )
     # It is only ever called, and unlike a class made here it can be handed to a process.

@@ -13,6 +13,7 @@ from gateway.jobs.execute import upstream
 from gateway.jobs.files import Files
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.job import Jobs
+from gateway.jobs.received import Received
 from gateway.jobs.reports import Reports
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
@@ -32,6 +33,7 @@ class State:
     providers: Mapping[str, Provider]
     imaging: Imaging
     files: Files
+    received: Received
     jobs: Jobs
     reports: Reports
     secrets: Secrets

@@ -32,7 +32,7 @@ GIF_THRESHOLD = 128
 _GIF_TRANSPARENT = 255
 
 # The longest side in pixels that the formats or their libraries can write.
-_MAX_SIDE: Mapping[Format, int] = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535, "avif": 65_536}
+MAX_SIDE: Mapping[Format, int] = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535, "avif": 65_536}
 
 
 def encode(picture: Image.Image, fmt: Format, quality: int | None = None) -> bytes:
@@ -43,11 +43,11 @@ def encode(picture: Image.Image, fmt: Format, quality: int | None = None) -> byt
     """
     if quality is not None and not 0 <= quality <= 100:
         raise ValueError(f"quality {quality} is not within 0 to 100")
-    if max(picture.size) > _MAX_SIDE.get(fmt, max(picture.size)):
+    if max(picture.size) > MAX_SIDE.get(fmt, max(picture.size)):
         raise BadImage(
             "image_too_large",
             f"The picture would have {picture.width}x{picture.height} pixels, and {fmt} takes at most "
-            f"{_MAX_SIDE[fmt]:,} on a side. Ask for another format or a smaller size.",
+            f"{MAX_SIDE[fmt]:,} on a side. Ask for another format or a smaller size.",
         )
     # Encoders write what they find here: profiles, resolution, comments.
     picture.info = {}

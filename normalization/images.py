@@ -30,9 +30,9 @@ _TRANSPOSE = {
 # A picture of one colour compresses to next to nothing in every format: only such a file is worth a look for black.
 _FLAT_BYTES_PER_PIXEL = 0.03
 _BLACK_LEVEL = 2
-# Nothing larger is decoded, whoever asks. A number of our own: Pillow's limit belongs to the whole process, where any
-# library may lift it, and above it Pillow only warns.
-_MOST_PIXELS = 89_478_485
+# Nothing larger is decoded unless whoever asks has checked it against a limit of its own. A number of ours: Pillow's
+# limit belongs to the whole process, where any library may lift it, and above it Pillow only warns.
+MOST_PIXELS = 89_478_485
 
 
 def load_codecs() -> None:
@@ -40,11 +40,11 @@ def load_codecs() -> None:
     Pillow.init()
 
 
-def prepare(image: Image) -> Image:
+def prepare(image: Image, most: int = MOST_PIXELS) -> Image:
     """The picture as every provider reads it alike: upright, 8-bit sRGB, without metadata, as png, jpeg or webp.
 
     The very same object where it is so already; only its container is changed where there is metadata alone. Raises
-    BadImage where the picture moves or cannot be decoded.
+    BadImage where the picture moves, cannot be decoded, or would have to be and has more than `most` pixels.
     """
     header = image.header
     if header.animated:
@@ -53,22 +53,25 @@ def prepare(image: Image) -> Image:
         return strip(image)
     # Losslessly, even a JPEG that only lies on its side: a second lossy encoding would be seen by an upscaler, which
     # makes detail out of the blocks.
-    return _encoded(_decoded(scan(image.data)), "png", None)
+    return _encoded(_decoded(scan(image.data), most), "png", None)
 
 
-def finish(data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, tuple[str, ...]]:
+def finish(
+    data: bytes, header: Header, steps: Sequence[Step], most: int = MOST_PIXELS
+) -> tuple[Image, tuple[str, ...]]:
     """A provider's picture as the caller wants it, and a sentence for everything that was lost on the way.
 
     Bytes that are right already stay as they are, but for their metadata; otherwise they are decoded once and encoded
-    once. Raises BadImage where they cannot be decoded or the result is too large for the format.
+    once. Raises BadImage where they cannot be decoded, would have to be and have more than `most` pixels, or the result
+    is too large for the format.
     """
     transcode, resizes = _wanted(header, steps)
     opaque = transcode.opaque or transcode.format in _OPAQUE
-    black = _blackness(data, header)
+    black = _blackness(data, header, most)
     if _may_stay(header, transcode, resizes):
         return strip(Image(data=data, header=header)), (*black, *_unused_quality(transcode))
     notes = [*black, *_losses_of_decoding(header)]
-    picture = _decoded(scan(data))
+    picture = _decoded(scan(data), most)
     if opaque and picture.mode == "RGBA":
         background = transcode.background or WHITE
         if not transcode.opaque and _alpha_below(picture, 255):
@@ -107,11 +110,11 @@ def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool
     )
 
 
-def _blackness(data: bytes, header: Header) -> tuple[str, ...]:
+def _blackness(data: bytes, header: Header, most: int) -> tuple[str, ...]:
     """What to say of a picture that is black all over. Providers blank what their filters refuse, and call it done."""
     if not _may_be_black(data, header):
         return ()
-    grey = _decoded(scan(data)).convert("L")
+    grey = _decoded(scan(data), most).convert("L")
     if grey.histogram()[_BLACK_LEVEL + 1 :] != [0] * (255 - _BLACK_LEVEL):
         return ()
     return ("The picture is black all over: the provider's safety filter may have blanked it.",)
@@ -121,13 +124,13 @@ def _may_be_black(data: bytes, header: Header) -> bool:
     return len(data) <= header.width * header.height * _FLAT_BYTES_PER_PIXEL
 
 
-def _decoded(found: Scan) -> Pillow.Image:
+def _decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
     """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
     header = found.header
-    if header.width * header.height > _MOST_PIXELS:
+    if header.width * header.height > most:
         raise BadImage(
             "image_too_large",
-            f"The picture has {header.width}x{header.height} pixels, more than {_MOST_PIXELS / 1e6:.1f} megapixels. "
+            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels. "
             "Send a smaller one.",
         )
     # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.

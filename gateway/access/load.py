@@ -1,4 +1,5 @@
-"""How much is taken on at once: the bytes of callers' bodies, and jobs. What would be too much is turned away."""
+"""How much is taken on at once: the bytes of callers' bodies and of answers, and jobs. What would be too much is turned
+away, but for what is paid."""
 
 from __future__ import annotations
 
@@ -65,9 +66,9 @@ class Hold:
 class Load:
     """The gate before the bodies.
 
-    At most `max_bytes` of bodies are here, and calls come in while fewer than `max_jobs` jobs go on in this process. A
-    body that announces more than there is room for is not begun. What was only announced takes no room, or a few who
-    announce much and send nothing would keep everybody out. A body larger than all the room may come alone.
+    At most `max_bytes` of bodies and answers are here, and calls come in while fewer than `max_jobs` jobs go on in this
+    process. A body that announces more than there is room for is not begun. What was only announced takes no room, or
+    a few who announce much and send nothing would keep everybody out. A body larger than all the room may come alone.
 
     Both are shared out among the keys as `room_for` says: one may have everything that no other one wants, and a key
     that has nothing here finds an eighth more. `jobs` tells how many jobs of each key go on, `clock` tells seconds.
@@ -107,6 +108,21 @@ class Load:
         self._check("jobs", 1, key, self._going())
         self._beginning[key] += 1
 
+    def answer(self, size: int, key: str) -> Callable[[], None]:
+        """Count an answer that can be asked for again, before it is read; what this returns lets go of it, once.
+
+        Raises Overloaded where there is no room for it.
+        """
+        if size:
+            self.take(size, key, 0)
+        return _once(lambda: self.give_back(size, key))
+
+    def paid(self, size: int, key: str) -> Callable[[], None]:
+        """Count an answer that is here already, and is not turned away: others are for it. Returns what lets go."""
+        self._held[key] += size
+        metrics.HELD.inc(size)
+        return _once(lambda: self.give_back(size, key))
+
     def begun(self, key: str) -> None:
         """What was about to begin is a job now, or will be none."""
         _less(self._beginning, key, 1)
@@ -139,3 +155,9 @@ def _less(counts: Counter[str], key: str, size: int) -> None:
     counts[key] -= size
     if counts[key] <= 0:
         del counts[key]
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """Something that is called once, however often it is asked for."""
+    left = [call]
+    return lambda: left.pop()() if left else None

@@ -54,6 +54,11 @@ class Delivery:
         return fields_of(self)
 
     @property
+    def has_bytes(self) -> bool:
+        """Whether the answer has the pictures in it, and not their addresses alone."""
+        return self.stream or self.response_format != "url"
+
+    @property
     def wants_url(self) -> bool:
         """A stream's events carry base64, as OpenAI's do, and an address only where one was asked for."""
         form = self.response_format

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,7 @@ from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
 from gateway.jobs.execute import Finished
 from gateway.jobs.imaging import Busy
+from gateway.jobs.ledger import LedgerDown
 from gateway.jobs.placed import Placed
 from gateway.jobs.records import Order
 from gateway.routing.select import Candidate, Choice, Excluded, choose
@@ -30,7 +32,8 @@ from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.coerce import Invalid
-from normalization.values import Size
+from normalization.encode import MAX_SIDE
+from normalization.values import Plan, Size, Transcode
 from providers.guard import Forbidden
 from providers.pieces import Piece
 
@@ -70,25 +73,61 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     links = Links.of(state, state.config.gateway.public_url or origin_of(request))
     if begun.order.mode == "background":
         return await accepted(request, state, begun.order, placed)
+    key = begun.order.key
+    let_go = await _room(state, placed, key)
     caller = Caller(request, state.jobs, placed)
     until = state.jobs.clock.now() + begun.deadline_s + _END_S
     if begun.stream:
+
+        def close(delivered: bool) -> None:
+            let_go()
+            caller.close(delivered=delivered)
+
         return Events(
-            _events(state, caller, placed, delivery, until, links),
+            _events(state, caller, placed, delivery, until, links, key, let_go),
             keep_alive=state.config.gateway.keep_alive_s,
             headers=reply.job_headers(placed),
             gone=lambda: caller.gone,
-            closed=lambda delivered: caller.close(delivered=delivered),
+            closed=close,
         )
     try:
         finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
     except BaseException as error:
+        let_go()
         caller.close(delivered=isinstance(error, ApiError))
         if isinstance(error, Gone):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         raise
     reply.count(placed, finished, delivered)
-    return reply.answer(placed, finished, delivered, notes, lambda whole: caller.close(delivered=whole))
+    counted = state.load.paid(_inside(delivered), key)
+    let_go()
+
+    def closed(whole: bool) -> None:
+        counted()
+        caller.close(delivered=whole)
+
+    return reply.answer(placed, finished, delivered, notes, closed)
+
+
+async def _room(state: State, placed: Placed, key: str) -> Callable[[], None]:
+    """Count what a repeated call is to be given of a job that has ended, before it is read. Raises Overloaded.
+
+    What is made for the call itself is paid, and is never turned away.
+    """
+    row = None
+    if placed.joined and state.jobs.live(placed.id) is None:
+        with contextlib.suppress(LedgerDown):
+            row = await state.jobs.ledger.read(placed.id)
+    try:
+        return state.load.answer(row.picture_bytes if row is not None else 0, key)
+    except Overloaded:
+        state.jobs.leave(placed, delivered=False)
+        raise
+
+
+def _inside(delivered: Sequence[reply.Delivered]) -> int:
+    """The bytes of pictures that are in an answer."""
+    return sum(len(item.image.data) for item in delivered if item.inside)
 
 
 async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Response:
@@ -229,15 +268,28 @@ async def _result(
 
 
 async def _events(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
+    state: State,
+    caller: Caller,
+    placed: Placed,
+    delivery: Delivery,
+    until: float,
+    links: Links,
+    key: str,
+    let_go: Callable[[], None],
 ) -> AsyncIterator[Sequence[Piece]]:
     try:
         finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
+        counted = state.load.paid(_inside(delivered), key)
     except Gone:
         return
-    reply.count(placed, finished, delivered)
-    for item in delivered:
-        yield reply.completed(placed, finished, item, notes)
+    finally:
+        let_go()
+    try:
+        reply.count(placed, finished, delivered)
+        for item in delivered:
+            yield reply.completed(placed, finished, item, notes)
+    finally:
+        counted()
 
 
 def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> Choice:
@@ -254,15 +306,23 @@ def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> C
 
 def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:
     """The size of a candidate's pictures that is above the limits; None where they keep to them."""
-    most, side = settings.max_output_pixels, settings.max_side
-    sizes = (size for size in (candidate.plan.output, candidate.plan.delivered) if size is not None)
-    return next((size for size in sizes if size.pixels > most or max(size.width, size.height) > side), None)
+    most, plan = settings.max_output_pixels, candidate.plan
+    sides = ((plan.output, settings.max_side), (plan.delivered, _most_a_side(plan, settings)))
+    return next(
+        (size for size, side in sides if size and (size.pixels > most or max(size.width, size.height) > side)), None
+    )
+
+
+def _most_a_side(plan: Plan, settings: GatewaySettings) -> int:
+    """The longest side of a picture that is delivered: some formats take less than the limit."""
+    formats = [step.format for step in plan.finish if isinstance(step, Transcode)]
+    return min([settings.max_side, *(MAX_SIDE[name] for name in formats[-1:] if name in MAX_SIDE)])
 
 
 def _output_too_large(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> ApiError:
-    sizes = [size for candidate in candidates if (size := _too_large(candidate, settings)) is not None]
-    size = min(sizes, key=lambda size: size.pixels)
-    limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {settings.max_side} pixels a side"
+    found = [(size, one.plan) for one in candidates if (size := _too_large(one, settings)) is not None]
+    size, plan = min(found, key=lambda pair: pair[0].pixels)
+    limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {_most_a_side(plan, settings)} pixels a side"
     message = f"The picture would be {size} ({size.megapixels:.1f} megapixels); the limit is {limit}."
     return ApiError(400, message, param=_sizing(asked), code="output_too_large")
 

@@ -9,7 +9,7 @@ from gateway.access.grant import AtCapacity, Exceeded, OverBudget
 from gateway.api.errors import ApiError
 from gateway.api.reply import describe_attempts
 from gateway.jobs.execute import Finished
-from gateway.jobs.files import StoreFailed
+from gateway.jobs.files import Damaged, StoreFailed
 from gateway.jobs.ledger import KeyReused, LedgerDown
 from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.jobs.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
@@ -40,6 +40,7 @@ UNDONE = (
     Leaving,
     Exceeded,
     StoreFailed,
+    Damaged,
 )
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
@@ -100,9 +101,15 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             found = _final(400, "The job was cancelled.", "job_cancelled")
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
+        case ResultGone(kept=False):
+            message = "The job was done and its pictures were delivered; the store was away, and they were not kept."
+            return _final(410, message, "result_expired")
         case ResultGone():
             message = "The job was done, and its pictures have been deleted since: their time to live is over."
             return _final(410, message, "result_expired")
+        case Damaged():
+            message = "The picture's file is damaged: the picture was made, and cannot be handed out any more."
+            return _final(500, message, "file_damaged")
         case StoreFailed():
             message = "The picture is made and kept, and cannot be read at the moment: ask for it again."
             return _retryable(503, message, "files_unavailable", _DEFAULT_RETRY_AFTER_S)

@@ -1,21 +1,33 @@
-"""`GET /files/{name}`: result pictures, for as long as they live."""
+"""`GET /files/{name}`: result pictures, for as long as they live, piece by piece and in ranges."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from gateway.access.load import Overloaded
 from gateway.api import failures
+from gateway.api.caller import disconnected
 from gateway.api.errors import ApiError
-from gateway.jobs.files import StoreFailed
+from gateway.jobs.files import Damaged, OpenFile, StoreFailed
 from gateway.state import State
+from gateway.telemetry.logs import event
 
 _TIME = re.compile(r"[0-9]{1,12}")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+# What a file takes of memory while it is handed out: a few pieces, here and in the connection.
+_IN_HAND_BYTES = 1 << 20
+# Whoever has a file's address may fetch it; all of them together are one of those who share the room.
+_NOBODY = ""
 
 
 async def read_file(request: Request) -> Response:
@@ -25,20 +37,110 @@ async def read_file(request: Request) -> Response:
     if state.config.gateway.files_signed:
         _check(state, name, request.query_params)
     try:
-        found = await state.files.get(name)
-    except StoreFailed as error:
+        found = await state.files.open(name)
+        if found is None:
+            raise _not_found()
+        headers = _headers(found)
+        start, end = _wanted(request, found, headers["etag"])
+        if request.method == "HEAD":
+            return _Streamed(None, headers, found, start, end, lambda: None)
+        let_go = state.load.answer(min(end - start, _IN_HAND_BYTES), _NOBODY)
+        try:
+            pieces = found.pieces(start, end)
+            # What is wrong with a file is told as long as nothing of it has gone out.
+            first = await anext(pieces, b"")
+        except BaseException:
+            let_go()
+            raise
+        return _Streamed(_with_first(first, pieces), headers, found, start, end, let_go)
+    except (StoreFailed, Damaged) as error:
         raise failures.told(error) from error
-    if found is None:
-        raise _not_found()
-    left = max(0, int((found.expires - datetime.now(UTC)).total_seconds()))
-    headers = {
-        "content-disposition": f'inline; filename="{name}"',
+    except Overloaded as error:
+        raise failures.overloaded(error.limit) from None
+
+
+class _Streamed(Response):
+    """A part of a file, or the whole of it, sent as it is read. Where reading fails the connection is ended."""
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None] | None,
+        headers: Mapping[str, str],
+        file: OpenFile,
+        start: int,
+        end: int,
+        closed: Callable[[], None],
+    ) -> None:
+        part = (start, end) != (0, file.size)
+        super().__init__(status_code=206 if part else 200, headers=dict(headers), media_type=file.what.media_type)
+        self.headers["content-length"] = str(end - start)
+        if part:
+            self.headers["content-range"] = f"bytes {start}-{end - 1}/{file.size}"
+        self._pieces = pieces
+        self._closed = closed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, until the client leaves."""
+        leaving = asyncio.create_task(disconnected(Request(scope, receive)))
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if self._pieces is not None:
+                async with aclosing(self._pieces) as pieces:
+                    async for piece in pieces:
+                        if leaving.done():
+                            return
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except (StoreFailed, Damaged) as error:
+            # Less comes than was announced: the server ends the connection, and no client takes that for the file.
+            event("files.cut_off", logging.ERROR, error=type(error).__name__)
+        finally:
+            leaving.cancel()
+            self._closed()
+
+
+async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest) as pieces:
+        if first:
+            yield first
+        async for piece in pieces:
+            yield piece
+
+
+def _headers(file: OpenFile) -> dict[str, str]:
+    left = max(0, int((file.expires - datetime.now(UTC)).total_seconds()))
+    # A name stands for one picture for ever.
+    tag = file.what.digest.hex() if file.what.digest is not None else f"{file.size:x}"
+    return {
+        "content-disposition": f'inline; filename="{file.name}"',
         "x-content-type-options": "nosniff",
         "content-security-policy": "default-src 'none'; sandbox",
         "cross-origin-resource-policy": "cross-origin",
         "cache-control": f"private, max-age={left}, immutable",
+        "accept-ranges": "bytes",
+        "etag": f'"{tag}"',
     }
-    return Response(found.data, 200, headers, found.media_type)
+
+
+def _wanted(request: Request, file: OpenFile, tag: str) -> tuple[int, int]:
+    """From where to where a request wants a file (RFC 9110, 14.2). Raises ApiError 416 where that is beyond its end."""
+    whole = 0, file.size
+    text = request.headers.get("range")
+    # Several ranges at once, or another unit: the whole is a good answer to each.
+    match = _RANGE.fullmatch(text) if text is not None and request.method == "GET" else None
+    if match is None or not any(match.groups()) or request.headers.get("if-range", tag) != tag:
+        return whole
+    if not match[1]:
+        start, end = max(0, file.size - int(match[2])), file.size
+    else:
+        start, end = int(match[1]), min(file.size, int(match[2]) + 1) if match[2] else file.size
+        if match[2] and int(match[2]) < start:
+            return whole  # no range at all
+    if start >= end:
+        message = f"The file has {file.size} bytes: there is nothing at {text}."
+        headers = {"content-range": f"bytes */{file.size}"}
+        raise ApiError(416, message, code="range_not_satisfiable", headers=headers)
+    return start, end
 
 
 def _check(state: State, name: str, query: Mapping[str, str]) -> None:

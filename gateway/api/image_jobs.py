@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api import failures, reply
+from gateway.access.load import Overloaded
+from gateway.api import failures, polls, reply
 from gateway.api.errors import invalid
-from gateway.api.job_body import Addresses, described, error_in_list, whole
+from gateway.api.job_body import Addresses, described, error_in_list, room_for, whole
 from gateway.api.job_events import follow, found, no_such_job, wait_for_end
 from gateway.api.listing import after_of, is_id, limit_of, listed, state_of, word_of
 from gateway.api.placing import grant_of, prefers_async
@@ -41,15 +42,16 @@ async def accepted(request: Request, state: State, order: Order, placed: Placed)
 async def read_job(request: Request) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
+    rate = await polls.counted(request)
     row = await _own(request, state)
     if "text/event-stream" in request.headers.get("accept", "").lower():
-        return follow(request, state, row.order.id)
+        return polls.with_rate(follow(request, state, row.order.id), rate)
     wait_s = _wait(request.query_params)
     if wait_s and not row.ended:
         if not await wait_for_end(request, state, row.order.id, wait_s):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         row = await _read(state, row.order.id)
-    return await _answer(state, row, Addresses.of(request, state))
+    return await _answer(state, row, Addresses.of(request, state), rate)
 
 
 async def cancel_job(request: Request) -> Response:
@@ -117,8 +119,11 @@ async def _answer(
     if not row.ended:
         headers["retry-after"] = "1"
     try:
-        return Pieces(await whole(state, row, at), headers, lambda sent: None, status=status)
+        async with room_for(state, row) as let_go:
+            return Pieces(await whole(state, row, at), headers, lambda sent: let_go(), status=status)
     except LedgerDown:
         raise failures.unreadable() from None
+    except Overloaded as error:
+        raise failures.overloaded(error.limit) from None
     except StoreFailed as error:
         raise failures.told(error) from error

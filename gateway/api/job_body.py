@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway.api import failures, reply
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.errors import ApiError, envelope
 from gateway.api.placing import origin_of
+from gateway.jobs.files import Damaged
 from gateway.jobs.placed import Placed, ResultGone
 from gateway.jobs.records import Attempt, JobRow
 from gateway.routing.pricing import MICROS
@@ -67,6 +69,19 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, obje
     return envelope(failures.of(row, attempts))["error"]
 
 
+@asynccontextmanager
+async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None]]:
+    """Count the pictures that a job's answer will have in it. What this gives lets go of them: it is called here where
+    the block fails, and else by whoever has sent the answer. Raises Overloaded."""
+    inside = row.state == "completed" and Delivery.of_job(row.order.delivery).has_bytes
+    let_go = state.load.answer(row.picture_bytes if inside else 0, row.order.key)
+    try:
+        yield let_go
+    except BaseException:
+        let_go()
+        raise
+
+
 async def whole(state: State, row: JobRow, at: Addresses) -> list[Piece]:
     """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
 
@@ -89,12 +104,16 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[Piece]:
         raise failures.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
     placed = Placed(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
     wish = Delivery.of_job(row.order.delivery)
-    try:
-        finished = await state.jobs.load(row)
-    except ResultGone as error:
-        raise failures.told(error) from error
     links = Links.of(state, at.origin)
-    if (missing := await incomplete(wish, finished, links)) is not None:
-        raise missing
-    delivered, notes = await deliver(wish, finished, links)
+    try:
+        finished = await state.jobs.load(row, None if wish.has_bytes else state.files.look)
+        if (missing := await incomplete(wish, finished, links)) is not None:
+            raise missing
+        delivered, notes = await deliver(wish, finished, links)
+        if any(item.inside for item in delivered) and not wish.has_bytes:
+            # There is no address to be given: the pictures are needed after all.
+            finished = await state.jobs.load(row)
+            delivered, notes = await deliver(wish, finished, links)
+    except (ResultGone, Damaged) as error:
+        raise failures.told(error) from error
     return reply.images_response(placed, finished, delivered, notes)

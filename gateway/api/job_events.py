@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
+from gateway.access.load import Overloaded
 from gateway.api.caller import disconnected
 from gateway.api.errors import ApiError
-from gateway.api.job_body import Addresses, whole
+from gateway.api.job_body import Addresses, room_for, whole
 from gateway.api.stream import Events
 from gateway.jobs.files import StoreFailed
 from gateway.jobs.job import Job
@@ -52,15 +53,20 @@ async def wait_for_end(request: Request, state: State, job: str, seconds: float)
 async def _events(request: Request, state: State, job: str, at: Addresses) -> AsyncIterator[Sequence[Piece]]:
     gone = asyncio.create_task(disconnected(request))
     shown: list[Piece] = []
+    stack = contextlib.ExitStack()
     try:
         while not gone.done():
             live = state.jobs.live(job)
             # Taken before the ledger is read: what comes after is not missed.
             moved, away = live.moved if live else asyncio.Event(), _away(state, job)
             now, ended = shown, False
-            with contextlib.suppress(LedgerDown, StoreFailed):  # it may be back at the next look
+            # It may be back, or there may be room, at the next look.
+            with contextlib.suppress(LedgerDown, StoreFailed, Overloaded):
                 row = _fresh(await found(state, job), live)
-                now, ended = [f"event: image.job.{row.state}\ndata: ".encode(), *await whole(state, row, at)], row.ended
+                async with room_for(state, row) as let_go:
+                    stack.callback(let_go)
+                    now = [f"event: image.job.{row.state}\ndata: ".encode(), *await whole(state, row, at)]
+                ended = row.ended
             if now != shown:
                 shown = now
                 yield [*now, b"\n\n"]
@@ -69,6 +75,7 @@ async def _events(request: Request, state: State, job: str, at: Addresses) -> As
             await _any_of(gone, moved, away)
     finally:
         gone.cancel()
+        stack.close()
 
 
 async def found(state: State, job: str) -> JobRow:

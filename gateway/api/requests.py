@@ -56,6 +56,7 @@ async def forget_payload(request: Request) -> Response:
     try:
         await state.reports.forget_payload(job)
         deleted = [name for name in sorted(names) if await state.files.delete(name)]
+        await state.received.forget(attempt.id for attempt in told.attempts)
     except LedgerDown:
         raise failures.unreadable() from None
     except StoreFailed:

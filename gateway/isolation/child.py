@@ -42,9 +42,9 @@ def _done(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     header = Header(**head["header"])
     notes: tuple[str, ...] = ()
     if head["do"] == "prepare":
-        image = images.prepare(Image(data=data, header=header))
+        image = images.prepare(Image(data=data, header=header), head["most"])
     else:
-        image, notes = images.finish(data, header, wire.to_steps(head["steps"]))
+        image, notes = images.finish(data, header, wire.to_steps(head["steps"]), head["most"])
     if image.data is data:
         return {"same": True, "notes": notes}, b""
     return {"same": False, "notes": notes}, image.data

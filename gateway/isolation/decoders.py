@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.isolation import wire
 from gateway.telemetry import metrics
 from normalization.headers import BadImage, sniff
+from normalization.images import MOST_PIXELS
 from normalization.values import Header, Image, Step
 
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -24,6 +25,8 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gateway.isolation.child import main; main()"
 _MAX_NOTES, _MAX_TEXT = 16, 500
+# How many times the usual a picture is given that is tried once more, alone.
+_MORE_TIME, _MORE_MEMORY = 4, 2
 _CODES = ("empty_image", "not_an_image", "truncated_image", "animated_image", "image_too_large", "corrupt_image")
 
 
@@ -36,6 +39,11 @@ class Bounds:
     max_result_bytes: int = 512 << 20
     pictures: int = 200
     life_s: float = 600
+
+
+class BeyondUs(BadImage):
+    """The picture was not decoded or encoded for want of time or memory, or because the decoder died. Of the picture
+    itself that says nothing: another try may do it."""
 
 
 class Decoders:
@@ -60,16 +68,24 @@ class Decoders:
         with self._lock:
             return [one.pid for one in (*self._idle, *self._busy)]
 
-    def prepare(self, image: Image) -> Image:
+    def prepare(self, image: Image, most: int = MOST_PIXELS) -> Image:
         """See `images.prepare`."""
-        made, _ = self._ask({"do": "prepare", "header": wire.from_header(image.header)}, image.data)
+        made, _ = self._ask({"do": "prepare", "header": wire.from_header(image.header), "most": most}, image.data)
         return image if made is None else _read(made)
 
-    def finish(self, data: bytes, header: Header, steps: Sequence[Step]) -> tuple[Image, tuple[str, ...]]:
+    def finish(
+        self, data: bytes, header: Header, steps: Sequence[Step], most: int = MOST_PIXELS
+    ) -> tuple[Image, tuple[str, ...]]:
         """See `images.finish`."""
-        head = {"do": "finish", "header": wire.from_header(header), "steps": wire.from_steps(steps)}
+        head = {"do": "finish", "header": wire.from_header(header), "steps": wire.from_steps(steps), "most": most}
         made, notes = self._ask(head, data)
         return (Image(data=data, header=header) if made is None else _read(made)), notes
+
+    def generous(self) -> Decoders:
+        """Others of the same kind, with several times the time and the memory for a picture. The caller closes them."""
+        bounds = self._bounds
+        time_s, memory = _MORE_TIME * bounds.timeout_s, _MORE_MEMORY * bounds.memory_bytes
+        return Decoders(replace(bounds, timeout_s=time_s, memory_bytes=memory), program=self._program)
 
     def close(self) -> None:
         """End them all, whatever they do."""
@@ -96,16 +112,16 @@ class Decoders:
             except TimeoutError:
                 metrics.DECODERS.labels("timeout").inc()
                 message = f"It takes longer than {self._bounds.timeout_s:g} seconds to decode. Save it again."
-                raise BadImage("corrupt_image", message) from None
+                raise BeyondUs("corrupt_image", message) from None
             except _Starved:
                 metrics.DECODERS.labels("memory").inc()
                 message = "It takes more memory to decode than there is for one picture. Send a smaller one."
-                raise BadImage("image_too_large", message) from None
+                raise BeyondUs("image_too_large", message) from None
             except (wire.Broken, OSError):
                 metrics.DECODERS.labels("died").inc()
             finally:
                 self._give_back(decoder, well=well)
-        raise BadImage("corrupt_image", "The decoder does not survive it. Save it again in an image editor.")
+        raise BeyondUs("corrupt_image", "The decoder does not survive it. Save it again in an image editor.")
 
     def _take(self) -> _Decoder:
         with self._lock:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from typing_extensions import override
 
 from gateway.jobs.bells import Bells
 from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import Ledger, LedgerDown
-from gateway.jobs.records import AttemptRow, Order
+from gateway.jobs.records import AttemptRow, Order, Picture
 from providers.base import Handle
 from providers.clock import CLOCK, Clock
 
@@ -19,6 +20,14 @@ _LOOK_S = 1.0
 
 Address = Callable[[str, str], "str | None"]
 """Where a provider may report of an attempt: from its name and the attempt's id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unkept:
+    """An attempt that is over but for the storing of its pictures."""
+
+    attempt: AttemptRow
+    pictures: tuple[Picture, ...]
 
 
 class Book(Journal):
@@ -46,6 +55,13 @@ class Book(Journal):
         self.share = 0.0
         self.pending: list[AttemptRow] = []
         """Attempts that have ended, and of whose end nothing is written yet."""
+        self.waiting: list[Unkept] = []
+        """Attempts whose pictures the store has not taken yet. In the ledger they go on."""
+        self.came: set[str] = set()
+        """The ids of attempts of which there is a copy of what the provider gave."""
+        self.written = False
+        """Whether the job's end is in the ledger."""
+        self._held: set[str] = set()
         self._ledger = ledger
         self._order = order
         self._bells = bells
@@ -82,10 +98,23 @@ class Book(Journal):
         self.sent = True
         self.going[attempt] = handle.provider
         if handle.held:
+            self._held.add(attempt)
             # Its name is ours, and nobody but this process can go on with it: there is nothing to wait for.
             self._ledger.held(attempt, handle, time.time())
         else:
             await self._ledger.submitted(attempt, handle, time.time())
+
+    @override
+    def is_held(self, attempt: str) -> bool:
+        return attempt in self._held
+
+    @override
+    def received(self, attempt: str) -> None:
+        self.came.add(attempt)
+
+    @override
+    def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
+        self.waiting.append(Unkept(attempt=attempt, pictures=tuple(pictures)))
 
     @override
     def ended(self, attempt: AttemptRow) -> None:

@@ -12,11 +12,12 @@ from typing import Any, TypeVar, cast
 
 from gateway.access.grant import Exceeded
 from gateway.jobs.call import Calls, Cancelled
-from gateway.jobs.files import StoreFailed
+from gateway.jobs.files import Damaged, StoreFailed
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
 from gateway.jobs.ledger import LedgerDown, Superseded
-from gateway.jobs.making import finish
+from gateway.jobs.making import Made, make
+from gateway.jobs.received import Received
 from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Interrupted, Json, Making, Picture
 from gateway.jobs.records import Cancelled as JobCancelled
 from gateway.routing.breaker import Breakers
@@ -83,12 +84,6 @@ class _Progress:
     halt: Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    pictures: tuple[Picture, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
 class _Ended(Exception):
     """A call ended without an error of its provider: it was cancelled, or could not begin."""
 
@@ -98,7 +93,8 @@ class Executor:
     """Takes candidates in their order and gets the pictures from the first that gives them.
 
     `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what
-    the ledger has of it, None where it is gone, and raises StoreFailed while that is not known. `max_duplicate` is up
+    the ledger has of it, None where it is gone, and raises StoreFailed while that is not known. `received` keeps what a
+    provider gave until what becomes of it is stored. `max_duplicate` is up
     to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
     """
 
@@ -108,6 +104,7 @@ class Executor:
     learning: Learning
     keep: Callable[[Image], Awaitable[str | None]]
     load: Callable[[Json], Awaitable[Picture | None]]
+    received: Received = field(default_factory=lambda: Received(()))
     max_duplicate: int | None = None
 
     @property
@@ -165,7 +162,7 @@ class Executor:
         elif attempt.outcome != "ok":
             progress.causes.append(attempt.cause())
         else:
-            progress.causes.append(Undecodable("the picture was made, and its file is gone"))
+            progress.causes.append(Undecodable("the picture was made, and its file is gone or damaged"))
 
     async def _loaded(self, kept: Json) -> Picture | None:
         """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
@@ -174,6 +171,8 @@ class Executor:
                 return await self.load(kept)
             except StoreFailed:
                 await self.clock.sleep(_STORE_S)
+            except Damaged:
+                return None
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
         """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
@@ -217,7 +216,15 @@ class Executor:
 
     async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
         with contextlib.suppress(ProviderError, _Ended):
-            await self._settled(self.calls.take_up(attempt, left, journal), attempt, progress, journal)
+            await self._settled(self._again(attempt, left, journal), attempt, progress, journal)
+
+    async def _again(self, attempt: AttemptRow, left: float, journal: Journal) -> Outcome:
+        """What an attempt gave before, where that was kept; else its provider is asked."""
+        kept = await self.received.found(attempt.id, self.clock)
+        if kept is None:
+            return await self.calls.take_up(attempt, left, journal)
+        journal.received(attempt.id)
+        return kept
 
     async def _settled(
         self, work: Awaitable[Outcome], attempt: AttemptRow, progress: _Progress, journal: Journal
@@ -227,12 +234,12 @@ class Executor:
         Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
         """
         outcome: Outcome | None = None
-        made = _Made()
+        made = Made()
         error: ProviderError | None = None
         cancelled = False
         try:
             outcome = await work
-            made = await unbroken(self._made(outcome, attempt.making, journal.owner))
+            made = await unbroken(make(outcome, attempt, journal, self.imaging, self.received, self.keep))
         except ProviderError as exc:
             error = exc
         except Cancelled as exc:
@@ -246,7 +253,10 @@ class Executor:
             error = Unknown("the gateway had an error of its own")
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
         self._record(ended, error, progress)
-        journal.ended(ended)
+        if all(picture.file for picture in made.pictures):
+            journal.ended(ended)
+        else:
+            journal.unkept(ended, made.pictures)
         if made.pictures and outcome is not None:
             progress.pictures[attempt.number] = made.pictures
             progress.served.append(ended)
@@ -255,10 +265,6 @@ class Executor:
             raise _Ended
         progress.causes.append(error)
         raise error
-
-    async def _made(self, outcome: Outcome, making: Making, owner: str) -> _Made:
-        images, notes = await finish(self.imaging, outcome, making, owner)
-        return _Made(tuple([Picture(image=image, file=await self.keep(image)) for image in images]), notes)
 
     def _record(self, ended: AttemptRow, error: ProviderError | None, progress: _Progress) -> None:
         progress.attempts.append(ended.told())
@@ -349,7 +355,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
 
 
 def _ended(
-    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: _Made, *, cancelled: bool
+    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: Made, *, cancelled: bool
 ) -> AttemptRow:
     actual = outcome.cost if outcome is not None else error.cost if error is not None else 0 if cancelled else None
     # What may have been billed counts as billed until the provider says otherwise.

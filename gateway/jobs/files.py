@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
-import secrets
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,12 +13,13 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
+from gateway.jobs import durable
+from gateway.jobs.file_names import Check, FileName, new_name, parsed
 from gateway.jobs.records import Json, Picture, header_of
 from gateway.telemetry.logs import event
 from gateway.ticks import ahead
-from normalization.values import FORMATS, MEDIA_TYPES, Format, Image
+from normalization.values import Image
 
-_NAME = re.compile(rf"[A-Za-z0-9_-]{{32}}\.({'|'.join(FORMATS)})")
 _SWEEP_S = 30.0
 # The longest that a bucket's own addresses can be good for.
 _PRESIGNED = timedelta(days=7)
@@ -28,6 +27,8 @@ _PRESIGNED = timedelta(days=7)
 _RETRIES = 3
 _RETRIES_S = 10.0
 _BUCKETS = (S3Store, GCSStore, AzureStore)
+# A file is read so much at a time while it is handed out.
+PIECE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,44 @@ class StoreFailed(Exception):
     """The store did not take, give or delete a file."""
 
 
+class Damaged(Exception):
+    """The store has a file that is not what was stored: it was cut, or changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A result file that is handed out piece by piece. `size` is that of the whole."""
+
+    name: str
+    what: FileName
+    size: int
+    expires: datetime
+    store: ObjectStore = field(repr=False)
+
+    async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes from `start` to `end`. Raises StoreFailed, and Damaged before the last piece of a whole file."""
+        check = Check(self.what) if (start, end) == (0, self.size) else None
+        last: bytes | None = None
+        came = start
+        try:
+            found = await obstore.get_async(self.store, self.name, options={"range": (start, end)})
+            async for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                if last is not None:
+                    yield last
+                last = bytes(piece)
+                came += len(last)
+                if check is not None:
+                    check.update(last)
+        except (BaseError, OSError) as error:
+            event("files.get_failed", logging.ERROR, error=type(error).__name__)
+            raise StoreFailed(type(error).__name__) from error
+        if came != end or not (check is None or check.fits):
+            event("files.damaged", logging.ERROR, size=self.size, came=came - start)
+            raise Damaged(self.name)
+        if last is not None:
+            yield last
+
+
 class Files:
     """Stores pictures, reads them back until they expire, and deletes what has expired."""
 
@@ -52,14 +91,10 @@ class Files:
 
     async def put(self, image: Image) -> str:
         """Keep a picture; return its name. Raises StoreFailed."""
-        name = f"{secrets.token_urlsafe(24)}.{image.format}"
-        # What a bucket says of it to whoever comes with an address of the bucket's own; a folder keeps no such notes.
+        name = await asyncio.to_thread(new_name, image)
         notes = {"Content-Type": image.media_type, "Cache-Control": "private"}
         try:
-            if isinstance(self._store, LocalStore):
-                await asyncio.to_thread(_put, self._store, name, image.data)
-            else:
-                await obstore.put_async(self._store, name, image.data, attributes=notes)
+            await durable.put(self._store, name, image.data, notes)
         except (BaseError, OSError) as error:
             raise StoreFailed(type(error).__name__) from error
         return name
@@ -75,24 +110,52 @@ class Files:
     async def load(self, kept: Json) -> Picture | None:
         """Read back a picture that the ledger has a note of; None where it is gone, or was never kept.
 
-        Raises StoreFailed while nobody can say which.
+        Raises StoreFailed while nobody can say which, and Damaged.
         """
         found = await self.get(kept["file"]) if kept["file"] else None
         return Picture(image=Image(data=found.data, header=header_of(kept)), file=kept["file"]) if found else None
 
+    async def look(self, kept: Json) -> Picture | None:
+        """The same without the picture's bytes: for whoever is given its address. Raises as `load` does."""
+        found = await self.open(kept["file"]) if kept["file"] else None
+        return Picture(image=Image(data=b"", header=header_of(kept)), file=kept["file"]) if found else None
+
     async def delete(self, name: str) -> bool:
         """Delete a file before its time; false where there is none. Raises StoreFailed."""
-        if _NAME.fullmatch(name) is None:
+        if parsed(name) is None:
             return False
         try:
             return bool(await self._delete(name))
         except (BaseError, OSError) as error:
             raise StoreFailed(type(error).__name__) from error
 
+    async def open(self, name: str) -> OpenFile | None:
+        """Look at a file that is to be handed out; None where there is none, or none any more.
+
+        Raises StoreFailed, and Damaged where it is not as long as it was.
+        """
+        what = parsed(name)
+        if what is None:
+            return None
+        try:
+            found = await obstore.head_async(self._store, name)
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            event("files.get_failed", logging.ERROR, error=type(error).__name__)
+            raise StoreFailed(type(error).__name__) from error
+        expires = found["last_modified"] + self._ttl
+        if expires <= datetime.now(UTC):
+            return None
+        if what.size not in (None, found["size"]):
+            event("files.damaged", logging.ERROR, size=what.size, there=found["size"])
+            raise Damaged(name)
+        return OpenFile(name=name, what=what, size=found["size"], expires=expires, store=self._store)
+
     async def get(self, name: str) -> StoredFile | None:
-        """Read a file by its name; None where there is none, or none any more. Raises StoreFailed."""
-        match = _NAME.fullmatch(name)
-        if match is None:
+        """Read a file by its name; None where there is none, or none any more. Raises StoreFailed, and Damaged."""
+        what = parsed(name)
+        if what is None:
             return None
         try:
             found = await obstore.get_async(self._store, name)
@@ -105,8 +168,10 @@ class Files:
         except (BaseError, OSError) as error:
             event("files.get_failed", logging.ERROR, error=type(error).__name__)
             raise StoreFailed(type(error).__name__) from error
-        form: Format = match[1]  # type: ignore[assignment]  # the pattern admits nothing else
-        return StoredFile(data=data, media_type=MEDIA_TYPES[form], expires=expires)
+        if not await asyncio.to_thread(what.fits, data):
+            event("files.damaged", logging.ERROR, size=what.size, there=len(data))
+            raise Damaged(name)
+        return StoredFile(data=data, media_type=what.media_type, expires=expires)
 
     async def expires(self, name: str) -> datetime | None:
         """When a file stops being served; None where there is none any more. Raises StoreFailed."""
@@ -136,7 +201,7 @@ class Files:
         gone = 0
         async for page in obstore.list(self._store):
             for entry in page:
-                if entry["last_modified"] <= limit and _NAME.fullmatch(entry["path"]):
+                if entry["last_modified"] <= limit and parsed(entry["path"]):
                     gone += await self._delete(entry["path"])
         return gone
 
@@ -171,15 +236,3 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
     if url.startswith("file:"):
         return from_url(url, mkdir=True)
     return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRIES_S)})
-
-
-def _put(store: LocalStore, name: str, data: bytes) -> None:
-    """Write a file and bring it, with its name, to the disk: what the ledger says has to outlast a power failure."""
-    obstore.put(store, name, data)
-    folder = Path(store.prefix or "/")
-    for path in (folder / name, folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

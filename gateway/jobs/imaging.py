@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TypeVar
 
-from gateway.isolation.decoders import Decoders
+from gateway.isolation.decoders import BeyondUs, Decoders
 from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
 from normalization import images
 from normalization.headers import BadImage, Limits, check, is_quick, sniff
 from normalization.values import Header, Image, Resize, Step
@@ -42,6 +44,9 @@ class Imaging:
     owners, which are API keys, take turns. A picture larger than the whole budget runs alone. Callers' pictures are
     turned away where more than `max_waiting` pixels wait already, shared out as `room_for` says; providers' pictures
     never are, because they are paid for. With `decoders` the work is done in processes.
+
+    `limits` are for what callers send. A provider's picture has been checked on the plan, before it was bought: where
+    no plan knows its size, it is decoded up to `max_result_pixels`.
     """
 
     def __init__(
@@ -49,12 +54,15 @@ class Imaging:
         *,
         max_pixels: int,
         limits: Limits,
+        max_result_pixels: int | None = None,
         max_waiting: int | None = None,
         threads: int | None = None,
         decoders: Decoders | None = None,
     ) -> None:
         self._limits = limits
         self._shares = None if max_waiting is None else Shares(max_waiting, time.monotonic)
+        self._max_result_pixels = max_result_pixels or limits.max_pixels
+        self._max_pixels = max_pixels
         self._decoders = decoders
         self._prepare = decoders.prepare if decoders else images.prepare
         self._finish = decoders.finish if decoders else images.finish
@@ -70,6 +78,12 @@ class Imaging:
             return _inspect(data, self._limits)
         return await self._run(owner, _inspect, data, self._limits)
 
+    async def recognise(self, data: bytes, owner: str = "") -> Image:
+        """Read a provider's picture's header and check its structure; its size is no matter here. Raises BadImage."""
+        if is_quick(data):
+            return Image(data=data, header=sniff(data))
+        return Image(data=data, header=await self._run(owner, sniff, data))
+
     async def prepare(self, image: Image, owner: str = "") -> Image:
         """The picture as every provider reads it alike: upright, sRGB, without metadata. Raises BadImage, and Busy."""
         header = image.header
@@ -83,18 +97,40 @@ class Imaging:
         pixels = header.width * header.height
         self._check_room(pixels, owner)
         async with self._budget(pixels, owner):
-            return await self._run(owner, self._prepare, image)
+            return await self._run(owner, self._prepare, image, self._limits.max_pixels)
 
     async def finish(
-        self, data: bytes, header: Header, steps: Sequence[Step], owner: str = ""
+        self, data: bytes, header: Header, steps: Sequence[Step], *, planned: bool = False, owner: str = ""
     ) -> tuple[Image, tuple[str, ...]]:
-        """Bring a provider's picture to what the caller asked for. Raises BadImage."""
+        """Bring a provider's picture to what the caller asked for. `planned` says that it has the size of its plan.
+
+        What fails for want of time or memory is tried again while nothing else is decoded, and with more of both.
+        Raises BadImage: BeyondUs where that did not help, with the code `image_too_large` where it is above a limit of
+        ours or of the format.
+        """
         if images.is_finished(data, header, steps):
             return Image(data=data, header=header), ()
-        pixels = header.width * header.height
-        pixels += sum(step.size.pixels for step in steps if isinstance(step, Resize))
-        async with self._budget(pixels, owner):
-            return await self._run(owner, self._finish, data, header, steps)
+        here = header.width * header.height
+        work = (data, header, steps, here if planned else self._max_result_pixels)
+        try:
+            async with self._budget(here + sum(step.size.pixels for step in steps if isinstance(step, Resize)), owner):
+                return await self._run(owner, self._finish, *work)
+        except (BeyondUs, MemoryError) as error:
+            event("imaging.again_alone", logging.WARNING, reason=str(error) or "no memory")
+        async with self._budget(self._max_pixels, owner):
+            return await self._run(owner, self._finish_alone, *work)
+
+    def _finish_alone(
+        self, data: bytes, header: Header, steps: Sequence[Step], most: int
+    ) -> tuple[Image, tuple[str, ...]]:
+        try:
+            if self._decoders is None:
+                return images.finish(data, header, steps, most)
+            with closing(self._decoders.generous()) as decoders:
+                return decoders.finish(data, header, steps, most)
+        except MemoryError:
+            message = "It takes more memory to decode than there is."
+            raise BeyondUs("image_too_large", message) from None
 
     def close(self) -> None:
         """Let the threads end; nothing new starts."""

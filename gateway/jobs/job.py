@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ from gateway.jobs.placed import (
     error_of,
     error_to_json,
 )
-from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order
+from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.jobs.storing import stored
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
@@ -43,6 +44,9 @@ _PROGRESS_S = 2.0
 _ALIVE_S = 1.0
 
 
+Load = Callable[[Json], Awaitable["Picture | None"]]
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """Work under way in this process."""
@@ -55,6 +59,11 @@ class Job:
     """Set, and replaced, whenever there is something new to tell."""
     overdue: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the deadline has passed and the job goes on."""
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
+    handed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a caller has the whole answer."""
+    result: Finished | None = field(default=None, repr=False)
     written_at: float = 0.0
     cancelled: bool = False
 
@@ -92,6 +101,7 @@ class Jobs:
         self._rules = rules
         self._address = address
         self._live: dict[str, Job] = {}
+        self._forgetting: set[asyncio.Future[None]] = set()
 
     @property
     def clock(self) -> Clock:
@@ -177,7 +187,7 @@ class Jobs:
     async def _run(self, job: Job, work: Coroutine[Any, Any, Finished]) -> Finished:
         """Do a job's work and write down how it ended, before anybody is told."""
         try:
-            finished = await work
+            finished = await self._stored(job, await work)
         except AllFailed as failure:
             cost = sum(attempt.cost for attempt in failure.attempts)
             better = await self._write_end(job, "failed", cost, error=failure.to_json())
@@ -202,6 +212,18 @@ class Jobs:
         await self._write_end(job, "completed", finished.cost, result=_result(finished))
         return finished
 
+    async def _stored(self, job: Job, finished: Finished) -> Finished:
+        """A result whose pictures are in the store, or in a caller's hands: before that its job has not ended."""
+        if not job.book.waiting:
+            return finished
+        event("job.waits_for_store", logging.ERROR, job=job.order.id)
+        job.result = finished
+        job.made.set()
+        job.move()
+        # Whoever made it in the background is to come for it later.
+        handed = asyncio.Event() if job.order.mode == "background" else job.handed
+        return await stored(finished, job.book, self._executor.keep, self.clock, handed)
+
     async def _write_end(
         self, job: Job, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
     ) -> JobRow | None:
@@ -209,7 +231,9 @@ class Jobs:
         tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
         end = End(state=state, cost=cost, result=result, error=error, deliveries=tell)
         try:
-            return await self.ledger.ended(job.order, job.book.pending, end)
+            better = await self.ledger.ended(job.order, job.book.pending, end)
+            job.book.written = True
+            return better
         except LedgerDown:
             # It is written as soon as it can be; what was paid for is handed out meanwhile.
             event("job.end_not_written", logging.ERROR, job=job.order.id)
@@ -232,8 +256,17 @@ class Jobs:
         metrics.JOBS.dec()
         job.move()
         job.book.close()
+        if job.book.came and job.book.written:
+            self._forgetting.add(asyncio.ensure_future(self._forget(job.book.came)))
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
+
+    async def _forget(self, attempts: Iterable[str]) -> None:
+        """Delete what providers gave for a job whose end is written."""
+        try:
+            await self._executor.received.forget(attempts)
+        finally:
+            self._forgetting.discard(asyncio.current_task())
 
     @property
     def count(self) -> int:
@@ -269,12 +302,14 @@ class Jobs:
         """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
 
         `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
-        LedgerDown, Exceeded), StillGoing at `until`, ResultGone, and StoreFailed.
+        LedgerDown, Exceeded), StillGoing at `until`, ResultGone, StoreFailed, and Damaged.
         """
         pause = _FIRST_LOOK_S
         while True:
             if (job := self._live.get(id)) is not None:
-                await _first(job.task, job.overdue, until - self.clock.now())
+                await _first(job.task, (job.overdue, job.made), until - self.clock.now())
+                if not job.task.done() and job.result is not None:
+                    return job.result
                 if not job.task.done():
                     raise StillGoing(await self._so_far(id))
                 if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
@@ -313,17 +348,20 @@ class Jobs:
             await self.clock.sleep(min(pause, left))
             pause = min(_LAST_LOOK_S, 2 * pause)
 
-    async def load(self, row: JobRow) -> Finished:
-        """The result of a job that has ended. Raises what it ended with, ResultGone, and StoreFailed."""
+    async def load(self, row: JobRow, load: Load | None = None) -> Finished:
+        """The result of a job that has ended; `load` reads its pictures in a way of its own.
+
+        Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+        """
         told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         if row.state == "cancelled":
             raise Cancelled(told)
         if row.state == "failed":
             raise error_of(row, told)
         result = row.result or {}
-        pictures = [await self._executor.load(kept) for kept in result.get("pictures", ())]
+        pictures = [await (load or self._executor.load)(kept) for kept in result.get("pictures", ())]
         if not pictures or None in pictures:
-            raise ResultGone
+            raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
         return Finished(
             pictures=tuple(picture for picture in pictures if picture is not None),
             served=Served(**result["served"]),
@@ -337,6 +375,8 @@ class Jobs:
         job = self._live.get(placed.id)
         if job is not None:
             job.callers -= 1
+            if delivered:
+                job.handed.set()
         if job is None or job.callers <= 0:
             self.ledger.left(placed.id, delivered=delivered)
         if delivered or job is None or job.callers > 0 or job.order.mode == "background":
@@ -420,14 +460,15 @@ def _result(finished: Finished) -> Json:
     }
 
 
-async def _first(task: asyncio.Task[Finished], overdue: asyncio.Event, seconds: float) -> None:
-    """Wait for a job's end, or until it is known to come too late; so many seconds at most."""
-    late = asyncio.ensure_future(overdue.wait())
+async def _first(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], seconds: float) -> None:
+    """Wait for a job's end, or for one of these events; so many seconds at most."""
+    events = [asyncio.ensure_future(one.wait()) for one in news]
     try:
-        wanted: set[asyncio.Future[Any]] = {task, late}
+        wanted: set[asyncio.Future[Any]] = {task, *events}
         await asyncio.wait(wanted, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        late.cancel()
+        for one in events:
+            one.cancel()
 
 
 def _count_resumed(task: asyncio.Task[Finished]) -> None:

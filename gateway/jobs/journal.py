@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from typing_extensions import override
 
-from gateway.jobs.records import AttemptRow
+from gateway.jobs.records import AttemptRow, Picture
 from providers.base import Handle, Link
 from providers.clock import CLOCK, Clock
 from providers.departure import before_departure
@@ -32,8 +32,18 @@ class Journal:
     async def submitted(self, attempt: str, handle: Handle) -> None:
         """A provider has taken the job. Raises Claimed where it is known to be another attempt's."""
 
+    def is_held(self, attempt: str) -> bool:
+        """Whether only this process can be given what the attempt gives, and once only."""
+        return False
+
+    def received(self, attempt: str) -> None:
+        """What an attempt gave is kept as it came."""
+
     def ended(self, attempt: AttemptRow) -> None:
         """An attempt has ended, in one way or another."""
+
+    def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
+        """An attempt gave these pictures, and not all of them are stored: until they are it has not ended."""
 
     def progressed(self, number: int, share: float) -> None:
         """So much of a call is done, from 0 to 1."""

@@ -1,33 +1,132 @@
-"""From what a provider gave to the pictures that were asked for."""
+"""From what a provider gave to the pictures that were asked for.
+
+What is no picture is the provider's fault, and so is a picture of another size than was asked for. What cannot be done
+here with a picture that is one is ours: it is paid for, and is delivered as it came.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.isolation.decoders import BeyondUs
 from gateway.jobs.imaging import BadImage, Imaging
-from gateway.jobs.records import Making
+from gateway.jobs.journal import Journal
+from gateway.jobs.received import Received
+from gateway.jobs.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
-from normalization.values import Image, Size
+from gateway.telemetry.logs import event
+from normalization import images
+from normalization.values import Image, Resize, Size, Transcode
 from providers.base import Outcome, Undecodable
+
+Keep = Callable[[Image], Awaitable["str | None"]]
+"""Stores a picture; the name of its file, None where that failed."""
+
+# What a decoder says of bytes that are no whole picture, however much they look like one.
+_BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_image"})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The finished pictures of one call. Those without a file are not stored yet."""
+
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def make(
+    outcome: Outcome, attempt: AttemptRow, journal: Journal, imaging: Imaging, received: Received, keep: Keep
+) -> Made:
+    """Finish a call's pictures and keep them. Raises Undecodable.
+
+    What the provider gave is kept first, unless it can be asked again and nothing has to be done to it.
+    """
+    making, once = attempt.making, journal.is_held(attempt.id)
+
+    async def receive(*, away: bool = False) -> None:
+        if await received.put(attempt.id, outcome, away=away):
+            journal.received(attempt.id)
+
+    if once:
+        await receive()
+    try:
+        came = await recognise(imaging, outcome, making, journal.owner)
+        if not (once or is_finished(came, making)):
+            await receive()
+        done, notes = await finish(imaging, came, making, outcome.notes, journal.owner)
+    except Undecodable:
+        # Whoever takes the job up has to ask the provider once more.
+        await received.forget([attempt.id])
+        raise
+    made = tuple([Picture(image=image, file=await keep(image)) for image in done])
+    if not (once or all(picture.file for picture in made)):
+        await receive(away=True)
+    return Made(made, notes)
+
+
+async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: str = "") -> list[Image]:
+    """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
+    if len(outcome.pictures) < making.pictures_per_call:
+        raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
+    found = []
+    for data in outcome.pictures[: making.pictures_per_call]:
+        try:
+            image = await imaging.recognise(data, owner)
+        except BadImage as error:
+            raise _undecodable(error) from error
+        verify(image, making.output)
+        found.append(image)
+    return found
+
+
+def is_finished(came: list[Image], making: Making) -> bool:
+    """Whether nothing has to be done to any of these pictures."""
+    return all(images.is_finished(image.data, image.header, making.finish) for image in came)
 
 
 async def finish(
-    imaging: Imaging, outcome: Outcome, making: Making, owner: str = ""
+    imaging: Imaging, came: list[Image], making: Making, notes: tuple[str, ...] = (), owner: str = ""
 ) -> tuple[list[Image], tuple[str, ...]]:
-    """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what cannot be them."""
-    if len(outcome.pictures) < making.pictures_per_call:
-        raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
+    """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what is no whole picture.
+
+    `notes` are what is to be said of them already.
+    """
     finished = []
-    told = dict.fromkeys(outcome.notes)
-    for data in outcome.pictures[: making.pictures_per_call]:
-        try:
-            image = await imaging.inspect(data, owner)
-            verify(image, making.output)
-            done, notes = await imaging.finish(data, image.header, making.finish, owner)
-        except BadImage as error:
-            raise Undecodable(f"the result is no usable picture: {error.message}") from error
+    told = dict.fromkeys(notes)
+    for image in came:
+        done, said = await _finished(imaging, image, making, owner)
         _count(image, done)
-        told.update(dict.fromkeys(notes))
+        told.update(dict.fromkeys(said))
         finished.append(done)
     return finished, tuple(told)
+
+
+async def _finished(imaging: Imaging, came: Image, making: Making, owner: str) -> tuple[Image, tuple[str, ...]]:
+    try:
+        planned = making.output is not None
+        return await imaging.finish(came.data, came.header, making.finish, planned=planned, owner=owner)
+    except BeyondUs as error:
+        reason = error.message
+    except BadImage as error:
+        if error.code in _BROKEN:
+            raise _undecodable(error) from error
+        reason = error.message
+    except Exception as error:  # noqa: BLE001 - whatever fails here, the picture is paid for
+        event("result.crashed", logging.ERROR, exc_info=True)
+        reason = f"the gateway had an error of its own ({type(error).__name__})"
+    event("result.as_it_came", logging.ERROR, reason=reason, format=came.format, size=f"{came.width}x{came.height}")
+    return came, (_as_it_came(came, making, reason),)
+
+
+def _as_it_came(came: Image, making: Making, reason: str) -> str:
+    formats = [step.format for step in making.finish if isinstance(step, Transcode)]
+    sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
+    wanted = [*formats[-1:], *sizes[-1:]]
+    aim = f" It was to become {', '.join(wanted)}." if wanted else ""
+    made = f"{came.format}, {came.width}x{came.height}"
+    return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
 
 
 def verify(image: Image, expected: Size | None) -> None:
@@ -40,6 +139,10 @@ def verify(image: Image, expected: Size | None) -> None:
         # Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest.
         if abs(got - wanted) > max(8, 0.02 * wanted):
             raise Undecodable(f"the result is {image.width}x{image.height}, expected was {expected}")
+
+
+def _undecodable(error: BadImage) -> Undecodable:
+    return Undecodable(f"the result is no usable picture: {error.message}")
 
 
 def _count(came: Image, done: Image) -> None:

@@ -23,7 +23,12 @@ class StillGoing(Exception):
 
 
 class ResultGone(Exception):
-    """The job is done, and its pictures have been deleted since."""
+    """The job is done, and its pictures have been deleted since; or never `kept`, for the store was away: then whoever
+    made the job was given them."""
+
+    def __init__(self, *, kept: bool = True) -> None:
+        super().__init__("the pictures are not there")
+        self.kept = kept
 
 
 class NotCancellable(Exception):

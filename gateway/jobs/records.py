@@ -187,6 +187,11 @@ class JobRow:
         return self.state in ENDED
 
     @property
+    def picture_bytes(self) -> int:
+        """How many bytes its pictures have together."""
+        return sum(kept["bytes"] for kept in (self.result or {}).get("pictures", ()))
+
+    @property
     def wants_more(self) -> bool:
         """Whether it ended with fewer pictures than it was to give: what is unknown of it may have been found since."""
         given = len((self.result or {}).get("pictures", ()))

@@ -35,6 +35,7 @@ class HttpSettings(Frozen):
     keep_alive_s: Seconds = 10
     header_timeout_s: Seconds = 10
     send_timeout_s: Seconds = 60
+    min_answer_bytes_per_s: Whole = 16 * 2**10
     max_header_bytes: Count = 64 * 2**10
     max_headers: Count = 100
     max_connections: Count = 2000

@@ -70,7 +70,9 @@ TOLD = Counter("darkroom_webhooks_sent_total", "Tries to tell a caller by webhoo
 REFUSED = Counter("darkroom_refused_total", "Calls beyond what their key may, by what they were beyond.", ["reason"])
 SHED = Counter("darkroom_shed_total", "Calls turned away because the server was full.", ["limit"])
 HELD = Gauge(
-    "darkroom_request_bytes_held", "Bytes of callers' bodies being read or worked on.", multiprocess_mode="livesum"
+    "darkroom_request_bytes_held",
+    "Bytes of callers' bodies being read or worked on, and of answers being sent.",
+    multiprocess_mode="livesum",
 )
 CUT = Counter(
     "darkroom_cut_off_total", "Connections ended because a client was too slow to send or to read.", ["while"]

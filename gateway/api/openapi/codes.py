@@ -55,11 +55,12 @@ CODES: Mapping[int, tuple[str, ...]] = {
     410: ("result_expired",),
     413: ("file_too_large", "request_too_large"),
     415: ("unsupported_media_type",),
+    416: ("range_not_satisfiable",),
     421: ("host_not_allowed",),
     422: ("idempotency_key_reuse",),
     429: ("insufficient_quota", "rate_limit_exceeded"),
     431: ("headers_too_large",),
-    500: (),
+    500: ("file_damaged",),
     502: ("all_providers_failed", "partial_result"),
     503: (
         "files_unavailable",

@@ -242,8 +242,8 @@ OPERATIONS: tuple[Operation, ...] = (
         open=True,
         doc="A result picture. Its address is a secret, and over with its time.",
         parameters=queries.FILE,
-        good={200: _FILE},
-        errors=(403, 404),
+        good={200: _FILE, 206: _FILE},
+        errors=(403, 404, 416),
     ),
     Operation(
         id="readMetrics",

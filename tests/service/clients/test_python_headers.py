@@ -97,7 +97,7 @@ def test_names_cannot_be_guessed(edit: Edit, server: Served) -> None:
 
     assert response.data
     names = [str(item.url).rpartition("/")[2] for item in response.data]
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{32}\.png", name) for name in names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{56}\.png", name) for name in names)
     other = names[0].replace(".png", ".webp")
     for missing in (other, "x" * 32 + ".png", "..%2F..%2Fserve.log", "%2e%2e/serve.log", "a.txt"):
         answer = httpx.get(f"{server.root}/files/{missing}")

@@ -1,0 +1,82 @@
+"""Pictures that the store does not take at once: tried again, until it has them or a caller does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from gateway.jobs.book import Book
+from gateway.jobs.execute import Finished
+from gateway.jobs.making import Keep
+from gateway.jobs.records import Picture
+from providers.clock import Clock
+
+# Between two tries.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+
+
+async def stored(finished: Finished, book: Book, keep: Keep, clock: Clock, handed: asyncio.Event) -> Finished:
+    """The same result once all of its pictures are stored, or `handed` says that a caller has them.
+
+    Until then the attempts that made them have not ended in the ledger: a process that dies leaves them to another one.
+    A cancel changes nothing any more, for there is nothing left to be saved. Raises CancelledError where the book is
+    left because the process ends.
+    """
+    pause = _PAUSE_S
+    while True:
+        missing = [picture for one in book.waiting for picture in one.pictures if picture.file is None]
+        if not missing or handed.is_set():
+            break
+        await _pause(pause, book, clock, handed)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        if handed.is_set():
+            break
+        for picture in missing:
+            if (name := await _unless_left(keep(picture.image), book)) is not None:
+                finished = _named(finished, book, picture, name)
+    waiting, book.waiting = book.waiting, []
+    for one in waiting:
+        book.ended(replace(one.attempt, files=tuple(picture.to_json() for picture in one.pictures)))
+    return finished
+
+
+def _named(finished: Finished, book: Book, old: Picture, name: str) -> Finished:
+    """The result with the name of one more file."""
+    new = replace(old, file=name)
+
+    def renewed(pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+        return tuple(new if picture is old else picture for picture in pictures)
+
+    book.waiting = [replace(one, pictures=renewed(one.pictures)) for one in book.waiting]
+    return replace(finished, pictures=renewed(finished.pictures))
+
+
+async def _pause(seconds: float, book: Book, clock: Clock, handed: asyncio.Event) -> None:
+    """Wait for a while, or until a caller has the pictures."""
+
+    async def either() -> None:
+        waits = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(handed.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
+    await _unless_left(either(), book)
+
+
+async def _unless_left(work: Awaitable[str | None], book: Book) -> str | None:
+    """Do a piece of work to its end, whoever cancels it, but for the end of the process."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            if book.leaving:
+                task.cancel()
+                raise
+            this = asyncio.current_task()
+            assert this is not None
+            this.uncancel()
+    return task.result()

@@ -1,0 +1,73 @@
+"""A process with few file handles lets in no more than it can serve: whoever buys a picture gets it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.chaos.gateway import PATIENCE
+from tests.chaos.providers import clouds
+from tests.simulators.common import tiny
+from tests.support.hooked import ask, caller, ended
+from tests.support.running import COMMAND, serving, until
+
+_HANDLES = 96
+_CALLERS = 40
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
+def test_what_is_let_in_is_served(tmp_path: Path) -> None:
+    """Each of many callers at once has its picture, or was told at the door to come again."""
+    command = ("prlimit", f"--nofile={_HANDLES}:{_HANDLES}", *COMMAND)
+    with (
+        clouds("fal", run_s=1.0) as there,
+        serving(tmp_path, (), {**PATIENCE, **there.environ}, command=command) as served,
+        ThreadPoolExecutor(_CALLERS) as pool,
+    ):
+        answers = list(pool.map(lambda _: one(served.root), range(_CALLERS)))
+        good = [answer for answer in answers if answer.status_code == 200]
+        bad = {answer.json()["error"]["code"] for answer in answers if answer.status_code != 200}
+
+        assert 1 <= len(good) == len(there.bills())
+        assert bad <= {"overloaded"}
+        assert "Too many open files" not in served.log.read_text()
+        jobs = []
+        for _ in range(_CALLERS):  # jobs in the background need no connection of their caller's, and are bounded too
+            with caller(served.root) as client:
+                answer = ask(client, background="true")
+            jobs += [answer.json()["id"]] if answer.status_code == 202 else []
+        with caller(served.root) as client:
+            assert {ended(client, job)["status"] for job in jobs} == {"completed"}
+
+
+def one(root: str) -> httpx.Response:
+    """One call."""
+    data = {"model": "clarity-upscaler", "prompt": "a cup"}
+    files = {"image": ("in.png", tiny())}
+    return httpx.post(f"{root}/openai/v1/images/edits", data=data, files=files, timeout=60)
+
+
+def test_strangers_that_hold_every_connection(tmp_path: Path) -> None:
+    """Who has a connection and asks for nothing makes room for who does."""
+    environ = {"DARKROOM_GATEWAY__MAX_CONNECTIONS": "20", "DARKROOM_GATEWAY__HEADER_TIMEOUT_S": "60"}
+    with serving(tmp_path, (), {**environ, "DARKROOM_PROVIDERS__LOCAL__WORKERS": "[]"}, ready=503) as served:
+        place = httpx.URL(served.root)
+        with ExitStack() as stack:
+            for number in range(20):
+                stranger = stack.enter_context(socket.create_connection((place.host, place.port or 0)))
+                stranger.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"\r\n" * (number % 2))
+            until(lambda: _alive(served.root), "somebody else is let in")
+            assert all(_alive(served.root) for _ in range(10))
+
+
+def _alive(root: str) -> bool:
+    try:
+        return httpx.get(f"{root}/healthz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

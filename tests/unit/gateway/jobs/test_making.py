@@ -1,0 +1,237 @@
+"""What a provider gave and what is made of it: whose fault it is where that does not work, and what is kept first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.store import LocalStore
+
+from gateway.isolation.decoders import BeyondUs, Decoders
+from gateway.jobs import execute
+from gateway.jobs.imaging import Imaging, Limits
+from gateway.jobs.journal import Journal
+from gateway.jobs.making import Made, make
+from gateway.jobs.received import Received, pack, unpack
+from gateway.jobs.records import AttemptRow, Making
+from normalization import images
+from normalization.headers import BadImage
+from normalization.values import Header, Image, Size, Step, Transcode
+from providers.base import Outcome, Undecodable
+from tests.support.pictures import encoded, noise
+from tests.unit.gateway.jobs.scripted import candidates
+
+JPEG = (Transcode(format="jpeg"),)
+PICTURE = encoded(noise(20, 20), "png")
+GIVEN = Outcome(pictures=(PICTURE,), cost=7, seconds=1.5, executed="a/b", notes=("said",))
+Work = Callable[..., tuple[Image, tuple[str, ...]]]
+
+
+class Book(Journal):
+    """A journal that says whether the attempt is held, and knows what was received."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.held = held
+        self.came: list[str] = []
+
+    def is_held(self, attempt: str) -> bool:
+        return self.held
+
+    def received(self, attempt: str) -> None:
+        self.came.append(attempt)
+
+
+class Unable(Decoders):
+    """Decoders that fail so often, and then do their work here."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.times = error, times
+
+    def generous(self) -> Decoders:
+        return self
+
+    def finish(self, data: bytes, header: Header, steps: Sequence[Step], most: int = 0) -> Any:
+        if self.times:
+            self.times -= 1
+            raise self.error
+        return images.finish(data, header, steps, most)
+
+    def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def working(decoders: Decoders | None = None, **limits: int) -> AsyncIterator[Imaging]:
+    """Picture work for callers' pictures of at most 100 pixels."""
+    made = Imaging(max_pixels=10**6, limits=Limits(max_pixels=100, max_side=12), decoders=decoders, **limits)
+    yield made
+    made.close()
+
+
+def attempt(output: Size | None, finish: tuple[Step, ...] = JPEG) -> AttemptRow:
+    """An attempt whose plan is this."""
+    [candidate] = candidates(["fal"])
+    return replace(execute._attempt("job", candidate, 0), making=Making(output=output, finish=finish))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file in a folder, however deep."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def nowhere(image: Image) -> str | None:
+    """No store takes it."""
+    return None
+
+
+async def somewhere(image: Image) -> str | None:
+    """A store takes it."""
+    return "file"
+
+
+async def made(imaging: Imaging, one: AttemptRow, given: Outcome = GIVEN) -> Made:
+    """What comes of a result, with nothing kept."""
+    return await make(given, one, Book(), imaging, Received(()), somewhere)
+
+
+@pytest.mark.parametrize("output", [Size(width=20, height=20), None])
+async def test_the_limits_of_callers_pictures_are_not_those_of_results(output: Size | None) -> None:
+    """A result that the plan promised is finished, however small the pictures are that callers may send."""
+    async with working(max_result_pixels=400) as imaging:
+        found = await made(imaging, attempt(output))
+
+    assert [picture.image.format for picture in found.pictures] == ["jpeg"]
+    assert found.notes == ("said",)
+
+
+async def test_a_result_beyond_every_limit_is_delivered_as_it_came() -> None:
+    """Nobody knew its size before it was made: it is not decoded, and not refused either."""
+    async with working(max_result_pixels=399) as imaging:
+        found = await made(imaging, attempt(None))
+
+    assert [picture.image.data for picture in found.pictures] == [PICTURE]
+    assert "as the provider made it (png, 20x20)" in found.notes[1]
+    assert "jpeg" in found.notes[1]
+
+
+TROUBLE = [
+    BeyondUs("corrupt_image", "It takes longer than 30 seconds to decode."),
+    BeyondUs("image_too_large", "It takes more memory to decode than there is for one picture."),
+    BeyondUs("corrupt_image", "The decoder does not survive it."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", TROUBLE, ids=["time", "memory", "death", "no_process"])
+async def test_trouble_of_ours(error: Exception) -> None:
+    """It is tried again; where that does not help, the picture is delivered as it came, with a warning."""
+    async with working(Unable(error, 1), max_result_pixels=400) as imaging:
+        found = await made(imaging, attempt(None))
+        assert (found.pictures[0].image.format, found.notes) == ("jpeg", ("said",))
+
+    async with working(Unable(error, 2), max_result_pixels=400) as imaging:
+        found = await made(imaging, attempt(None))
+        assert found.pictures[0].image.data == PICTURE
+        assert "could not be finished here" in found.notes[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a bug"), OSError("no files"), BadImage("image_too_large", "webp takes at most 16,383 on a side.")],
+)
+async def test_an_error_of_ours(error: Exception) -> None:
+    """Whatever it is: the picture is paid for."""
+    async with working(Unable(error, 9), max_result_pixels=400) as imaging:
+        found = await made(imaging, attempt(None))
+
+    assert found.pictures[0].image.data == PICTURE
+
+
+async def test_the_second_try_is_alone() -> None:
+    """What failed for want of memory is tried again while no other picture is in hand."""
+    together: list[int] = []
+
+    class Crowded(Unable):
+        def finish(self, data: bytes, header: Header, steps: Sequence[Step], most: int = 0) -> Any:
+            together.append(imaging._free)
+            return super().finish(data, header, steps, most)
+
+    async with working(Crowded(MemoryError(), 1), max_result_pixels=400) as imaging:
+        await made(imaging, attempt(None))
+
+    assert together == [10**6 - 400, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>", PICTURE[:-20], PICTURE[:60] + b"?" * 40 + PICTURE[100:]],
+    ids=["none", "page", "cut", "bad"],
+)
+async def test_what_is_no_picture_is_the_providers_fault(data: bytes, tmp_path: Path) -> None:
+    """Then nothing of it is kept for another process, which is to ask for it anew."""
+    received = Received([LocalStore(tmp_path)])
+    async with working(max_result_pixels=400) as imaging:
+        with pytest.raises(Undecodable):
+            await make(Outcome(pictures=(data,)), attempt(None), Book(held=True), imaging, received, somewhere)
+
+    assert await received.get(attempt(None).id) is None
+    assert not files_in(tmp_path)
+
+
+async def test_what_came_is_on_the_disk_before_anything_touches_it(tmp_path: Path) -> None:
+    """At the time that a picture is decoded its bytes are kept, with the bill; whoever dies now has lost nothing."""
+    received, one = Received([LocalStore(tmp_path)]), attempt(None)
+    then: list[Outcome | None] = []
+
+    class Watching(Unable):
+        def finish(self, data: bytes, header: Header, steps: Sequence[Step], most: int = 0) -> Any:
+            [path] = files_in(tmp_path)
+            then.append(unpack(path.read_bytes()))
+            return super().finish(data, header, steps, most)
+
+    book = Book()
+    async with working(Watching(MemoryError(), 0), max_result_pixels=400) as imaging:
+        await make(GIVEN, one, book, imaging, received, somewhere)
+
+    assert then == [GIVEN]
+    assert book.came == [one.id]
+    assert await received.get(one.id) == GIVEN
+
+
+@pytest.mark.parametrize(
+    ("held", "keep", "kept"), [(False, somewhere, False), (False, nowhere, True), (True, somewhere, True)]
+)
+async def test_what_needs_no_work(held: bool, keep: Any, kept: bool, tmp_path: Path) -> None:
+    """It is not written twice, unless the store does not take it or its provider would not give it again."""
+    received, one = Received([LocalStore(tmp_path)]), attempt(None, ())
+    async with working() as imaging:
+        await make(GIVEN, one, Book(held=held), imaging, received, keep)
+
+    assert (await received.get(one.id) is not None) is kept
+
+
+async def test_a_copy_that_was_cut_is_none(tmp_path: Path) -> None:
+    """The provider is asked instead."""
+    received = Received([LocalStore(tmp_path)])
+    assert await received.put("dr-1", GIVEN)
+    [path] = files_in(tmp_path)
+    for data in (b"", b"short", pack(GIVEN)[:-1], pack(GIVEN)[:-1] + b"!"):
+        path.write_bytes(data)
+        assert await received.get("dr-1") is None
+    await received.forget(["dr-1", "dr-2"])
+    assert not path.exists()
+
+
+async def test_a_store_that_is_away(tmp_path: Path) -> None:
+    """The next one takes it, and it is found there."""
+    (tmp_path / "near").mkdir()
+    bad, good = LocalStore(tmp_path), LocalStore(tmp_path / "near")
+    received = Received([bad, good])
+    (tmp_path / "received").write_text("no folder")
+
+    assert await received.put("dr-1", GIVEN)
+    assert await Received([good]).get("dr-1") == GIVEN
+    assert not await Received([bad]).put("dr-1", GIVEN)
