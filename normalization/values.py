@@ -141,6 +141,20 @@ class Transcode:
 Step: TypeAlias = Resize | Transcode
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What the program at the end of a route says that it takes: nothing else is sent there, and no address at all.
+
+    `inputs` is None where it has not said so (yet): then what the route declares is sent, and nothing undeclared.
+    """
+
+    inputs: frozenset[str] | None
+
+    def takes(self, field: str) -> bool:
+        """Whether a payload field, by its outermost name, may be sent."""
+        return self.inputs is None or field in self.inputs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How one route serves one request.

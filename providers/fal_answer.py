@@ -126,8 +126,9 @@ def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool, 
     if kind is Unusable and _NO_CREDIT.search(reason(answer, whole=True)):
         text = "the account is locked or out of credit"
     what = f"{NAME}: the job failed with HTTP {status}" if ended else f"{NAME}: HTTP {status}"
-    message = f"{what}: {text}" if text else what
-    error = kind(message, retry_after=retry_after(response, now), code=str(status), cost=_bill(response, answer, usd))
+    error = kind(
+        what, said=text, retry_after=retry_after(response, now), code=str(status), cost=_bill(response, answer, usd)
+    )
     if ended and error.cost is None and error.billed is False:
         # fal bills an input that its model refuses, or not, and did not say (fal.ai/docs, FAQ).
         error.billed = None

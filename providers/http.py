@@ -155,10 +155,10 @@ def refusal(
         kind = Rejected if 400 <= status < 500 else Unknown
     if status == 500 and kind is Failed and not body.lstrip().startswith(b"{"):
         kind = Unknown
-    message = f"{provider}: HTTP {status}" + (f": {text}" if text else "")
     # A submit that was refused with a status was not taken: only what is Unknown may have been.
     unbilled = kind is not Unknown
-    return kind(message, retry_after=retry_after(response, now), code=str(status), unbilled=unbilled)
+    message = f"{provider}: HTTP {status}"
+    return kind(message, said=text, retry_after=retry_after(response, now), code=str(status), unbilled=unbilled)
 
 
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")

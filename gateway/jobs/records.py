@@ -214,7 +214,7 @@ class AllFailed(Exception):
             "causes": [
                 {
                     "error": type(cause).__name__,
-                    "message": cause.message,
+                    "message": cause.told,
                     "retry_after": cause.retry_after,
                     "billed": cause.billed,
                     "cost": cause.cost,

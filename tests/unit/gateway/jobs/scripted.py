@@ -75,6 +75,9 @@ class Scripted:
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return Readiness.READY, ""
 
+    def announced(self, upstream: Upstream) -> None:
+        return None
+
     async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         if self.hold_upload is not None:
             await self.hold_upload.wait()
