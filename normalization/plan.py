@@ -85,6 +85,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
         delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
         finish=finish,
         notes=tuple(notes),
+        work=route.price.factor({**values, **means}),
     )
 
 

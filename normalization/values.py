@@ -161,7 +161,8 @@ class Plan:
 
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
     `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
-    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value.
+    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value. `work` is by what the
+    figures of the route's price are multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
@@ -170,6 +171,7 @@ class Plan:
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    work: float = 1.0
 
 
 def fields_of(value: Any) -> dict[str, Any]:

@@ -210,7 +210,7 @@ async def _place(
     try:
         if candidates:
             if order.idempotency_key is None and retry == 0:
-                await state.doors.afford(grant, order.estimate)
+                await state.doors.afford(grant, order.reserve)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
     except failures.UNPLACED as error:

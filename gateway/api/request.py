@@ -17,6 +17,7 @@ from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.model import Model
+from normalization.multipliers import check_multipliers
 from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param
@@ -84,6 +85,7 @@ def read_fields(
             seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
         )
         check(model, request, config.denied)
+        check_multipliers(model, request, config.multipliers)
         wish = _wish(params.get("routing"), routing, provider, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None

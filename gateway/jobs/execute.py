@@ -344,6 +344,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
         ),
         state="submitting",
         estimate=candidate.cost.micros // len(plan.calls),
+        reserve=candidate.cost.most // len(plan.calls),
         sent_at=time.time(),
     )
 

@@ -139,7 +139,7 @@ def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> lis
             model="made-up",
             route=ROUTE.model_copy(update={"name": name, "provider": name}),
             plan=plan,
-            cost=Estimate(micros=micros * n),
+            cost=Estimate(micros=micros * n, most=micros * n),
             condition=Condition(readiness=Readiness.READY),
         )
         for name in names
