@@ -12,6 +12,7 @@ from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.geometry import Geometry, geometry, scaled
 from normalization.model import Model, Route, target_of
+from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Size, Step, Value
 
@@ -41,7 +42,8 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 "parameter_refused",
             )
     for route in model.routes.values():
-        for name in (*request.extra, *request.provider_options.get(route.provider, ())):
+        options = request.provider_options.get(route.provider, {})
+        for name in (*request.extra, *undeclared(model, route, options)):
             if name in route.writes:
                 raise Invalid(
                     name,
@@ -57,6 +59,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     `announced` is what a worker of the operator's own says that it takes, None for a provider that reads its inputs
     itself. Raises Ineligible where the route cannot, Invalid where no route could.
     """
+    request = overridden(model, route, request)
     unknown: list[str] = []
     if announced is not None:
         route, request, unknown = _as_announced(model, route, request, announced)
@@ -129,8 +132,8 @@ def _as_announced(
     """
     _refuse_addresses(route, request)
     options = request.provider_options.get(route.provider, {})
-    undeclared = {name for name in (*request.extra, *options) if announced.inputs is None or not announced.takes(name)}
-    notes = [f"{name} was ignored: the worker announces no such input." for name in undeclared]
+    strange = {name for name in (*request.extra, *options) if announced.inputs is None or not announced.takes(name)}
+    notes = [f"{name} was ignored: the worker announces no such input." for name in strange]
     rules = dict(route.rules)
     for name, rule in route.rules.items():
         target = target_of(name, rule)
@@ -140,8 +143,8 @@ def _as_announced(
             raise Ineligible(name, f"has a worker that announces no input for {name}")
         rules[name] = Emulated(rule="emulated", by="ignore")
     fixed = {name: value for name, value in route.fixed.items() if announced.takes(name)}
-    kept = {name: value for name, value in options.items() if name not in undeclared}
-    extra = {name: value for name, value in request.extra.items() if name not in undeclared}
+    kept = {name: value for name, value in options.items() if name not in strange}
+    extra = {name: value for name, value in request.extra.items() if name not in strange}
     request = replace(request, extra=extra, provider_options={**request.provider_options, route.provider: kept})
     return route.model_copy(update={"rules": rules, "fixed": fixed}), request, sorted(notes)
 

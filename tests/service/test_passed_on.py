@@ -202,3 +202,21 @@ def test_what_reaches_the_worker(place: Place) -> None:
     assert not {"grain", "hidden"} & given.keys()
     assert "grain was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]
     assert "hidden was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]
+
+
+def test_a_value_for_one_provider(place: Place) -> None:
+    """It overrides the shared one there, from a form too; the other routes keep that."""
+    fields = {"model": "clarity-upscaler", "dynamic": "9", "provider_options[replicate][dynamic]": "7"}
+    files: dict[str, Any] = {"image": ("in.png", tiny(24, 16)), **{name: (None, text) for name, text in fields.items()}}
+    answer = place.client.post("/images/edits?dry_run=true", files=files)
+
+    assert answer.status_code == 200, answer.text
+    sent = {found["route"]: found["payload"]["dynamic"] for found in answer.json()["candidates"]}
+    assert sent == {"replicate": 7, "local": 9}
+
+
+@pytest.mark.parametrize(("value", "code"), [("many", "invalid_type"), ("51", "decimal_above_max_value")])
+def test_a_value_for_one_provider_that_is_wrong(place: Place, value: str, code: str) -> None:
+    """It is held to the declaration, as a shared one is."""
+    found = place.ask("replicate", provider_options={"replicate": {"dynamic": value}}).json()["error"]
+    assert (found["code"], found["param"]) == (code, "dynamic")

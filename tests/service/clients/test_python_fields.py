@@ -91,6 +91,8 @@ def test_nothing(gpu: OpenAI, cog: FakeCog, nothing: object) -> None:
         ({"scheduler": "007"}, None),
         ({"provider_options": {"local": {"extra": 3, "deep": {"flag": True}}}}, {"extra": 3, "deep": {"flag": True}}),
         ({"provider_options": '{"local": {"extra": "3"}}'}, {"extra": "3"}),
+        ({"dynamic": 9, "provider_options": {"local": {"dynamic": "7.5", "pattern": "yes"}}}, {"dynamic": 7.5}),
+        ({"provider_options": {"local": {"prompt": "7"}}}, {"prompt": "7"}),
     ],
     ids=str,
 )
