@@ -71,9 +71,7 @@ def _body(config: Config, picture: Schema, *, images: bool) -> Schema:
         "type": "object",
         "description": "One model's own fields and bounds: GET /v1/models/{id}?schema=true.",
         "properties": {**properties, **_denied(config)},
-        "additionalProperties": {
-            "description": "Fields that no model declares pass to a cloud as they are, but for some."
-        },
+        "additionalProperties": {"description": "Most fields that no model declares pass to a cloud as they are."},
     }
 
 
