@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gateway.access.policy import Policy
@@ -159,9 +159,17 @@ def _plain(default: object) -> str:
 
 def _price(price: Price) -> str:
     parts = price.model_dump(exclude_none=True, exclude_defaults=True)
+    work = parts.pop("work", {})
     if parts == {"per_image": 0} or not any(parts.values()):
         return "free"
-    return ", ".join(f"{key} = {value:g}" for key, value in parts.items() if not isinstance(value, bool)) + " USD"
+    told = ", ".join(f"{key} = {value:g}" for key, value in parts.items() if not isinstance(value, bool)) + " USD"
+    return f"{told}, {', '.join(_share(name, share) for name, share in work.items())}" if work else told
+
+
+def _share(name: str, share: float | Mapping[str, float]) -> str:
+    if isinstance(share, Mapping):
+        return f"times {' or '.join(f'{factor:g} for {name} = {word}' for word, factor in share.items())}"
+    return f"for {name} = {share:g} and in proportion to it"
 
 
 def _escape(text: str) -> str:

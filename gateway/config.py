@@ -30,6 +30,7 @@ class Standard(Frozen):
     """The whole of `standard.toml`."""
 
     denied: frozenset[str] = frozenset()
+    multipliers: Mapping[str, str] = Field(default_factory=dict)
     params: Mapping[str, Param] = Field(default_factory=dict)
     rules: Mapping[str, Rule] = Field(default_factory=dict)
 
@@ -43,6 +44,7 @@ class Config:
     aliases: Mapping[str, Alias]
     providers: ProvidersFile
     denied: frozenset[str]
+    multipliers: Mapping[str, str]
     models: Mapping[str, Model]
 
     def resolve(self, name: str) -> tuple[Model | None, Alias | None]:
@@ -101,6 +103,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         aliases=gateway.aliases,
         providers=providers,
         denied=standard.denied,
+        multipliers=standard.multipliers,
         models=models,
     )
 

@@ -50,6 +50,7 @@ class State:
             found[name] = Condition(
                 readiness=readiness,
                 detail=detail,
+                announced=self.providers[route.provider].announced(upstream(route)),
                 standing=standing,
                 left=left,
                 lesson=self.learning.lesson(model.id, name),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
 from normalization.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
+from normalization.values import Value
 
 Mode = Literal["upscale", "edit"]
+Share = Annotated[float, Field(gt=0)] | Mapping[str, Annotated[float, Field(ge=0)]]
 
 
 class Price(Frozen):
@@ -20,6 +22,10 @@ class Price(Frozen):
     `per_second` counts the provider's run time, expected to be `seconds` plus `seconds_per_output_megapixel` for each.
     `megapixel_step` rounds megapixels up to its multiples before they are multiplied, `minimum` is the least that a
     call is billed.
+
+    `work` says how the figures depend on parameters that the route is sent. A number is the value of one at which they
+    hold: they grow in proportion to it. A table has a factor for each value, 1 for what is not in it. `seconds`, the
+    part of the run time that is always the same, and `minimum` do not depend on them.
     """
 
     per_image: float | None = Field(None, ge=0)
@@ -30,6 +36,18 @@ class Price(Frozen):
     seconds_per_output_megapixel: float = Field(0, ge=0)
     megapixel_step: float | None = Field(None, gt=0)
     minimum: float = Field(0, ge=0)
+    work: Mapping[str, Share] = Field(default_factory=dict)
+
+    def factor(self, values: Mapping[str, Value]) -> float:
+        """By what the figures are multiplied for these values of the parameters; one that has none does not count."""
+        product = 1.0
+        for name, share in self.work.items():
+            value = values.get(name)
+            if isinstance(share, Mapping):
+                product *= share.get(_word(value), 1.0)
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                product *= value / share
+        return product
 
     @model_validator(mode="after")
     def _priced(self) -> Price:
@@ -159,6 +177,30 @@ def _problems(model: Model) -> Iterator[Problem]:
         yield from unpaired(model.params, route.name, route.params, route.rules)
         yield from _declared_otherwise(model, route)
         yield from _written_twice(route)
+        yield from _priced_by_nothing(model, route)
+
+
+def _priced_by_nothing(model: Model, route: Route) -> Iterator[Problem]:
+    """What a price depends on, and a request does not say."""
+    declared = {**model.params, **route.params}
+    for name, share in route.price.work.items():
+        where = f"routes.{route.name}.price.work"
+        rule, param = route.rules.get(name), declared.get(name)
+        if rule is None or param is None or target_of(name, rule) is None:
+            yield Problem((), f"{where} names {name}, which is no parameter that this route is sent")
+        elif isinstance(share, Mapping):
+            words = {_word(choice) for choice in param.choices or ((True, False) if param.type == "boolean" else ())}
+            if strange := sorted(set(share) - words):
+                yield Problem((), f"{where}.{name} has a factor for {', '.join(strange)}, which is no value of it")
+        elif param.type not in ("integer", "number"):
+            yield Problem(
+                (), f"{where}.{name} is a number, and {name} is none: write a table with a factor for a value"
+            )
+
+
+def _word(value: Value) -> str:
+    """A value as a key of a TOML table."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _declared_otherwise(model: Model, route: Route) -> Iterator[Problem]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
+from normalization.addresses import address_of, is_address, texts_in
 from normalization.coerce import Invalid
 from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.geometry import Geometry, geometry, scaled
 from normalization.model import Model, Route, target_of
+from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
-from normalization.values import Image, ImageRequest, Plan, Resize, Size, Step, Value
+from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Size, Step, Value
 
 
 class Ineligible(Exception):
@@ -39,7 +42,8 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 "parameter_refused",
             )
     for route in model.routes.values():
-        for name in (*request.extra, *request.provider_options.get(route.provider, ())):
+        options = request.provider_options.get(route.provider, {})
+        for name in (*request.extra, *undeclared(model, route, options)):
             if name in route.writes:
                 raise Invalid(
                     name,
@@ -49,11 +53,16 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 )
 
 
-def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
+def plan(model: Model, route: Route, request: ImageRequest, announced: Announced | None = None) -> Plan:
     """Say how this route serves the request.
 
-    Raises Ineligible where the route cannot, Invalid where no route could.
+    `announced` is what a worker of the operator's own says that it takes, None for a provider that reads its inputs
+    itself. Raises Ineligible where the route cannot, Invalid where no route could.
     """
+    request = overridden(model, route, request)
+    unknown: list[str] = []
+    if announced is not None:
+        route, request, unknown = _as_announced(model, route, request, announced)
     declared = {**model.params, **route.params}
     defaults = _defaults(route, declared)
     values = {**defaults, **{name: value for name, value in request.params.items() if name in declared}}
@@ -64,7 +73,7 @@ def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
         values[model.scaled_by] = shape.factor
     notes = [route.degraded] if route.degraded else []
     notes += shape.notes
-    notes += _elsewhere(model, route, request)
+    notes += [*_elsewhere(model, route, request), *unknown]
     asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
     payloads, means = _payloads(route, request, values, declared, effect.copies)
@@ -79,6 +88,7 @@ def plan(model: Model, route: Route, request: ImageRequest) -> Plan:
         delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
         finish=finish,
         notes=tuple(notes),
+        work=route.price.factor({**values, **means}),
     )
 
 
@@ -111,6 +121,45 @@ def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:
         name = next(iter(request.extra))
         raise Ineligible(name, f"takes no undeclared fields such as {name}")
     return notes
+
+
+def _as_announced(
+    model: Model, route: Route, request: ImageRequest, announced: Announced
+) -> tuple[Route, ImageRequest, list[str]]:
+    """The route and the request without what the worker does not take, and a note on each value that is ignored so.
+
+    A worker downloads what it is given an address of, from inside of the operator's network: it is given none.
+    """
+    _refuse_addresses(route, request)
+    options = request.provider_options.get(route.provider, {})
+    strange = {name for name in (*request.extra, *options) if announced.inputs is None or not announced.takes(name)}
+    notes = [f"{name} was ignored: the worker announces no such input." for name in strange]
+    rules = dict(route.rules)
+    for name, rule in route.rules.items():
+        target = target_of(name, rule)
+        if target is None or announced.takes(target.partition(".")[0]):
+            continue
+        if name in ("image", model.scaled_by) or isinstance(request.params.get(name), Image):
+            raise Ineligible(name, f"has a worker that announces no input for {name}")
+        rules[name] = Emulated(rule="emulated", by="ignore")
+    fixed = {name: value for name, value in route.fixed.items() if announced.takes(name)}
+    kept = {name: value for name, value in options.items() if name not in strange}
+    extra = {name: value for name, value in request.extra.items() if name not in strange}
+    request = replace(request, extra=extra, provider_options={**request.provider_options, route.provider: kept})
+    return route.model_copy(update={"rules": rules, "fixed": fixed}), request, sorted(notes)
+
+
+def _refuse_addresses(route: Route, request: ImageRequest) -> None:
+    reason = (
+        "is sent no addresses, as its worker would fetch them: send a picture as a file, where a parameter takes one"
+    )
+    for fields in (request.extra, request.provider_options.get(route.provider, {})):
+        for name, value in fields.items():
+            if any(address_of(text) is not None for text in texts_in(value)):
+                raise Ineligible(name, reason)
+    for name, value in request.params.items():
+        if name in route.rules and target_of(name, route.rules[name]) and any(map(is_address, texts_in(value))):
+            raise Ineligible(name, reason)
 
 
 def _emulate(route: Route, asked: Asked) -> Effect:

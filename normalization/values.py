@@ -141,13 +141,28 @@ class Transcode:
 Step: TypeAlias = Resize | Transcode
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What the program at the end of a route says that it takes: nothing else is sent there, and no address at all.
+
+    `inputs` is None where it has not said so (yet): then what the route declares is sent, and nothing undeclared.
+    """
+
+    inputs: frozenset[str] | None
+
+    def takes(self, field: str) -> bool:
+        """Whether a payload field, by its outermost name, may be sent."""
+        return self.inputs is None or field in self.inputs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How one route serves one request.
 
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
     `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
-    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value.
+    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value. `work` is by what the
+    figures of the route's price are multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
@@ -156,6 +171,7 @@ class Plan:
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    work: float = 1.0
 
 
 def fields_of(value: Any) -> dict[str, Any]:

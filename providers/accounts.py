@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from normalization.values import Announced
 from providers.base import (
     ALONE,
     Expired,
@@ -88,6 +89,9 @@ class Accounts:
         """As the first adapter says: but for their keys they are alike. The breaker knows of refused ones."""
         return self._first.readiness(upstream)
 
+    def announced(self, upstream: Upstream) -> Announced | None:
+        return self._first.announced(upstream)
+
     async def start(self) -> None:
         for adapter in self._adapters.values():
             await adapter.start()
@@ -132,7 +136,7 @@ class Accounts:
         except Expired:
             raise
         except ProviderError as error:
-            raise Unknown(f"{error.message}; {_gone(account)}") from error
+            raise Unknown(f"{error.told}; {_gone(account)}", said=error.said) from error
 
     async def find(self, sent: Sent) -> Handle | None:
         """Look with the key that sent it. Raises Unknown where that is configured no more: in another account the job

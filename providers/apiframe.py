@@ -108,6 +108,9 @@ class Apiframe:
             return Readiness.OFF, _NO_PARAMS
         return Readiness.READY, ""
 
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
     async def start(self) -> None:
         """Nothing runs beside requests."""
 

@@ -45,7 +45,7 @@ def refused(response: httpx.Response, raw: bytes, answer: Json) -> ProviderError
     lines = [f"{path}: {_text(texts)}" for path, texts in details.items()] if isinstance(details, dict) else []
     told = "; ".join(filter(None, map(_told, [text, *lines[:8]])))
     message = f"{NAME}: HTTP {response.status_code}"
-    return kind(f"{message}: {told}" if told else message, retry_after=error.retry_after, code=error.code)
+    return kind(message, said=told, retry_after=error.retry_after, code=error.code)
 
 
 def check(answer: Answer) -> None:
@@ -53,8 +53,7 @@ def check(answer: Answer) -> None:
     state, text = state_of(answer), _text(answer.get("error"))
     if state == "FAILED":
         kind = Blocked if _POLICY.search(text) else Failed
-        message = f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed"
-        raise kind(message, cost=0)
+        raise kind(f"{NAME}: the job failed", said=_told(text), cost=0)
     if state != "COMPLETED":
         raise Failed(f"{NAME}: the job was cancelled there", cost=0)
 

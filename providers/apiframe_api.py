@@ -57,17 +57,17 @@ class Api:
         """Post a picture, again where that failed, and return its address. Raises Rejected, Unreached, Throttled."""
         if len(image.data) > self._max_upload_bytes:
             raise Rejected(f"{NAME}: the picture is larger than the {self._max_upload_bytes} bytes that it takes")
-        lost = ""
+        lost = said = ""
         for _ in range(_UPLOADS):
             try:
                 address = at(await self._post_file(image), "url")
                 if isinstance(address, str) and address.startswith(("https://", "http://")):
                     return address
-                lost = "the answer has no address"
+                lost, said = "the answer has no address", ""
             except (Unknown, Unreached, Undecodable) as exc:
-                lost = exc.message.removeprefix(f"{NAME}: ")
+                lost, said = exc.told.removeprefix(f"{NAME}: "), exc.said
         # What was lost is a file that nobody pays for, hence not Unknown.
-        raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})")
+        raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})", said=said)
 
     async def _post_file(self, image: Image) -> Json:
         files = {"file": (f"picture.{image.format}", image.data, image.media_type)}

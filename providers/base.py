@@ -17,12 +17,13 @@ ProviderError
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Literal, Protocol
 
-from normalization.values import Value
+from normalization.values import Announced, Value
 from providers.clock import CLOCK, Clock
 
 Health = Literal["neutral", "counts", "cools_down", "parks"]
@@ -35,7 +36,8 @@ than ten thousand times as much."""
 class ProviderError(Exception):
     """Something went wrong at a provider.
 
-    `message` is for the operator's log and for the attempts list: it never holds a key, a prompt or a picture.
+    `told` is a sentence of ours, which callers may read; `said` is what the provider itself wrote, which may tell of
+    its network or of ours, and `message` is both, for the operator's log. None holds a key, a prompt or a picture.
     `next_route` says whether the next route may be tried, `health` what the breaker hears, `billed` whether money may
     have been spent (None: perhaps). An adapter that knows it of one error says `unbilled=True`. `retry_after` is in
     seconds, where the provider gave one.
@@ -49,32 +51,45 @@ class ProviderError(Exception):
         self,
         message: str,
         *,
+        said: str = "",
         retry_after: float | None = None,
         code: str | None = None,
         unbilled: bool = False,
         cost: int | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.told = message
+        self.said = said
+        super().__init__(self.message)
         self.retry_after = retry_after
         self.code = code
         self.cost = cost
         if unbilled or cost is not None:
             self.billed = bool(cost)
 
+    @property
+    def message(self) -> str:
+        """All that is known of it."""
+        return f"{self.told}: {self.said}" if self.said else self.told
+
     def hide(self, secrets: Iterable[str]) -> None:
-        """Take texts out of the message: a provider may say back what it was sent."""
-        hidden = self.message
+        """Take texts out of what it tells: a provider may say back what it was sent."""
         for secret in secrets:
-            hidden = without(hidden, secret)
-        if hidden != self.message:
-            self.message, self.args = hidden, (hidden,)
+            self.told, self.said = without(self.told, secret), without(self.said, secret)
+        self.args = (self.message,)
+
+    def point_at(self, fields: Iterable[str]) -> None:
+        """Tell which of these fields, which are the caller's own or ours, the provider speaks of."""
+        named = [field for field in fields if re.search(rf"(?<![\w-]){re.escape(field)}(?![\w-])", self.said)]
+        if named:
+            shown = ", ".join(f"'{field[:_HEAD]}'" for field in named[:_MOST_FIELDS])
+            self.told = f"{self.told} (about {shown})"
 
 
 # Where a text is longer, so much of its beginning is looked for: a message may hold no more of it.
 _HEAD = 24
 # Shorter texts are words of any sentence.
 _LEAST = 8
+_MOST_FIELDS = 3
 
 
 def without(text: str, secret: str) -> str:
@@ -92,7 +107,7 @@ def without(text: str, secret: str) -> str:
 
 
 class Rejected(ProviderError):
-    """The provider refuses the input (400, 422). `message` may be shown to the caller."""
+    """The provider refuses the input (400, 422)."""
 
     next_route = True
     health = "neutral"
@@ -318,6 +333,11 @@ class Provider(Protocol):
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         """Say whether it can serve this model now, with a sentence for the operator why not. Never waits."""
+        ...
+
+    def announced(self, upstream: Upstream) -> Announced | None:
+        """Say what a program of the operator's own takes for this model; None for a provider, which sees to its inputs
+        itself. Never waits."""
         ...
 
     async def submit(self, job: Job, link: Link = ALONE) -> Handle:

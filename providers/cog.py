@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 import httpx
 
+from normalization.values import Announced
 from providers.base import (
     ALONE,
     Expired,
@@ -33,6 +35,7 @@ from providers.base import (
 )
 from providers.clock import CLOCK, Clock
 from providers.cog_answer import again, heard, outcome
+from providers.cog_inputs import announced, fitted
 from providers.cog_pool import Pool
 from providers.cog_run import Run
 from providers.cog_state import WorkerState, engines, readiness, states
@@ -120,6 +123,9 @@ class Cog:
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return readiness(self._pool.workers, upstream)
+
+    def announced(self, upstream: Upstream) -> Announced:
+        return announced(self._pool.workers, upstream)
 
     async def start(self) -> None:
         self._pool.start()
@@ -221,7 +227,7 @@ class Cog:
             except Unknown as exc:
                 await self._tell_to_stop(worker.url, run.id)
                 if twice or run.stopping:
-                    raise Failed(f"{exc.message}; it was run again" if twice else exc.message) from exc
+                    raise Failed(f"{exc.told}; it was run again" if twice else exc.told, said=exc.said) from exc
                 twice = True
                 run.id = again(run.job.id)
             finally:
@@ -231,7 +237,8 @@ class Cog:
 
     async def _predict(self, worker: Worker, run: Run) -> Outcome:
         """Run the job at a worker. Raises _NoPlace where it was not taken, and ProviderError."""
-        body = json_body({"input": dict(run.job.payload), **run.webhook_at(worker)})
+        payload, notes = fitted(run.job.payload, worker)
+        body = json_body({"input": payload, **run.webhook_at(worker)})
         timeout = httpx.Timeout(_MOST_RUN_S, connect=5.0, pool=5.0)
         url = f"{worker.url}/predictions/{quote(run.id, safe='')}"
         with submitting(NAME):
@@ -246,7 +253,8 @@ class Cog:
             raise Unknown(f"{NAME}: the id was running already")
         if response.status_code != 200:
             raise refusal(NAME, response, answer, now=time.time())
-        return await outcome(self._http, worker.url, await read_json(answer), cap=self._max_output_bytes)
+        made = await outcome(self._http, worker.url, await read_json(answer), cap=self._max_output_bytes)
+        return replace(made, notes=(*notes, *made.notes))
 
     async def _end(self, run: Run) -> None:
         """Ask the worker to end the job and see it end, by force if need be: new workers stop when we hang up."""

@@ -29,7 +29,7 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     if status == "failed":
         reason = dig(answer, "error")
         text = excerpt(reason) if isinstance(reason, str) else ""
-        raise Failed(f"{NAME}: the job failed: {text}" if text else f"{NAME}: the job failed")
+        raise Failed(f"{NAME}: the job failed", said=text)
     if status == "canceled":
         raise Failed(f"{NAME}: the worker cancelled the job")
     if status != "succeeded":

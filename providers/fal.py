@@ -140,6 +140,9 @@ class Fal:
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return (Readiness.READY, "") if self._api.key else (Readiness.OFF, _NO_KEY)
 
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
     async def start(self) -> None:
         """Nothing runs beside requests."""
 
@@ -210,7 +213,7 @@ class Fal:
             if became == "vanished":
                 raise Unknown(f"{NAME}: the job vanished") from exc
             if became != "completed":
-                raise Expired(exc.message, cost=0 if became == "removed" else None) from exc
+                raise Expired(exc.told, said=exc.said, cost=0 if became == "removed" else None) from exc
         try:
             grace = min(self._fetch_timeout_s, _GRACE_S)
             return await self._made(handle, self._clock.now() + grace, ended=True)
@@ -219,7 +222,7 @@ class Fal:
         except Expired as exc:
             if exc.code is not None:
                 raise
-            raise Unknown(f"{NAME}: the job ended, and its result cannot be had: {exc.message}") from exc
+            raise Unknown(f"{NAME}: the job ended, and its result cannot be had: {exc.told}", said=exc.said) from exc
 
     async def find(self, sent: Sent) -> Handle:
         """Find a job by the request id that its webhook told, or else in fal's list of our requests.
@@ -296,7 +299,7 @@ class Fal:
         except Gone as exc:
             raise Undecodable(f"{NAME}: the result is gone ({exc})", cost=cost(result.headers, usd)) from exc
         except Expired as exc:
-            raise Unknown(f"{NAME}: {exc.message}") from exc
+            raise Unknown(f"{NAME}: {exc.told}", said=exc.said) from exc
 
     async def _placed(self, job: Job) -> dict[str, Value]:
         try:

@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeGuard
 import httpx
 
 from providers.base import MOST_MICROS, Blocked, Expired, Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
-from providers.http import STATUSES, retry_after
+from providers.http import STATUSES, beneath, retry_after
 from providers.wire import Json, excerpt
 
 NAME = "fal"
@@ -91,7 +91,7 @@ def torn_request_id(body: bytes) -> str | None:
 def addresses(queue_url: str, model: str, job: str, given: Mapping[str, object]) -> dict[str, str]:
     """Return `status_url`, `response_url` and `cancel_url` of a job.
 
-    What fal has `given` counts if it is at the origin of `queue_url`: our key goes there. Else they are built the way
+    What fal has `given` counts if it is at `queue_url`: our key goes there. Else they are built the way
     fal-client builds them: from owner and app alone, for a submit's sub-path is no part of them.
     """
     parts = model.split("/")
@@ -104,12 +104,7 @@ def addresses(queue_url: str, model: str, job: str, given: Mapping[str, object])
 def _at_origin(address: object, base_url: str) -> str | None:
     if not isinstance(address, str) or len(address) > _LONGEST_ADDRESS:
         return None
-    try:
-        one, other = httpx.URL(address), httpx.URL(base_url)
-    except (httpx.InvalidURL, ValueError):
-        return None
-    same = (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
-    return address if same and not one.userinfo else None
+    return address if beneath(address, base_url) else None
 
 
 def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool, usd: str = "") -> ProviderError:
@@ -126,8 +121,9 @@ def failure(response: httpx.Response, answer: Json, *, now: float, ended: bool, 
     if kind is Unusable and _NO_CREDIT.search(reason(answer, whole=True)):
         text = "the account is locked or out of credit"
     what = f"{NAME}: the job failed with HTTP {status}" if ended else f"{NAME}: HTTP {status}"
-    message = f"{what}: {text}" if text else what
-    error = kind(message, retry_after=retry_after(response, now), code=str(status), cost=_bill(response, answer, usd))
+    error = kind(
+        what, said=text, retry_after=retry_after(response, now), code=str(status), cost=_bill(response, answer, usd)
+    )
     if ended and error.cost is None and error.billed is False:
         # fal bills an input that its model refuses, or not, and did not say (fal.ai/docs, FAQ).
         error.billed = None

@@ -52,13 +52,13 @@ class Storage:
         return await self.placed(value) if isinstance(value, dict) else value
 
     async def _picture(self, image: Image) -> str:
-        lost = ""
+        lost = said = ""
         for _ in range(_ATTEMPTS):
             try:
                 return await self._upload(image)
             except (Unknown, Unreached, Failed) as exc:
-                lost = exc.message.removeprefix(f"{NAME}: ")
-        raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})")
+                lost, said = exc.told.removeprefix(f"{NAME}: "), exc.said
+        raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})", said=said)
 
     async def _upload(self, image: Image) -> str:
         body = json_body({"file_name": f"picture.{image.format}", "content_type": image.media_type})

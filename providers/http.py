@@ -156,10 +156,32 @@ def refusal(
         kind = Rejected if 400 <= status < 500 else Unknown
     if status == 500 and kind is Failed and not body.lstrip().startswith(b"{"):
         kind = Unknown
-    message = f"{provider}: HTTP {status}" + (f": {text}" if text else "")
     # A submit that was refused with a status was not taken: only what is Unknown may have been.
     unbilled = kind is not Unknown
-    return kind(message, retry_after=retry_after(response, now), code=str(status), unbilled=unbilled)
+    message = f"{provider}: HTTP {status}"
+    return kind(message, said=text, retry_after=retry_after(response, now), code=str(status), unbilled=unbilled)
+
+
+# What one server takes for a step up or another path, and another one for a name.
+_TWO_READINGS = re.compile(r"%2e|%2f|%5c|\\|;|/\.{0,2}(?=/|$)", re.IGNORECASE)
+
+
+def beneath(address: str, base_url: str) -> bool:
+    """Say whether an address is at a configured one: of its origin, and below its path where it has one.
+
+    At one origin an egress gateway has several providers: there another path is somebody else, whom our key is not for.
+    """
+    try:
+        there, base = httpx.URL(address), httpx.URL(base_url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    if (there.scheme, there.host, there.port) != (base.scheme, base.host, base.port) or there.userinfo:
+        return False
+    path = base.path.rstrip("/")
+    if not path:
+        return True
+    written = address.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
+    return there.path.startswith(f"{path}/") and not _TWO_READINGS.search(f"/{written}")
 
 
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")

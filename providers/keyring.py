@@ -68,7 +68,7 @@ class Keyring:
         if len(self._free_at) == 1 or len(self._refused) == len(self._free_at) == len(errors):
             return errors[-1]
         pause = max(0.0, min(self._free_at.values()) - self._clock())
-        return Throttled(errors[-1].message, retry_after=pause, code=errors[-1].code, unbilled=True)
+        return Throttled(errors[-1].told, said=errors[-1].said, retry_after=pause, code=errors[-1].code, unbilled=True)
 
 
 def rotates(error: ProviderError) -> bool:

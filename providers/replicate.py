@@ -125,6 +125,9 @@ class Replicate:
             return Readiness.OFF, f"{upstream.model!r} is not owner/name"
         return Readiness.READY, ""
 
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
     async def start(self) -> None:
         """Nothing runs beside requests."""
 
@@ -244,7 +247,7 @@ class Replicate:
                 return prediction
         if lost.code == "500" and search.missed:
             # It was answered, with an error, and it is not in the list: so it was refused.
-            raise Failed(lost.message, code=lost.code) from lost
+            raise Failed(lost.told, said=lost.said, code=lost.code) from lost
         raise lost
 
     def _search(self, sent: Sent, taken: Callable[[str], bool]) -> Search:

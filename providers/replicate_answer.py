@@ -36,9 +36,9 @@ def refusal(response: httpx.Response, body: bytes, *, now: float) -> ProviderErr
     if isinstance(error, Rejected):
         if str(told.get("title", "")).startswith("Invalid version"):
             # Our table names a version that is not there: no input of the caller could mend that.
-            return Failed(error.message, code=error.code)
+            return Failed(error.told, said=error.said, code=error.code)
         if reasons := _invalid_fields(told):
-            return Rejected(f"{NAME}: {reasons}", code=error.code)
+            return Rejected(error.told, said=reasons, code=error.code)
     return error
 
 
@@ -76,8 +76,8 @@ def failure(prediction: Mapping[str, Json], cost: int | None) -> ProviderError:
     reason = prediction.get("error")
     text = reason if isinstance(reason, str) else ""
     if _POLICY.search(text):
-        return Blocked(f"{NAME}: {excerpt(text)}", cost=cost)
-    return Failed(f"{NAME}: the job failed" + (f": {excerpt(text)}" if text else ""), cost=cost)
+        return Blocked(f"{NAME}: its content policy refused the job", said=excerpt(text), cost=cost)
+    return Failed(f"{NAME}: the job failed", said=excerpt(text), cost=cost)
 
 
 def cost_of(prediction: Mapping[str, Json], usd_per_second: str) -> int | None:

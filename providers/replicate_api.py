@@ -17,7 +17,7 @@ from normalization.values import Image
 from providers.base import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
 from providers.clock import CLOCK, Clock
 from providers.download import Gone
-from providers.http import Unanswered, polling, submitting
+from providers.http import Unanswered, beneath, polling, submitting
 from providers.polling import Again, jitter
 from providers.replicate_answer import ENDED, NAME, refusal
 from providers.share import Forward, share
@@ -145,12 +145,8 @@ class Api:
         return self._base_url.startswith("http:")
 
     def has(self, address: str) -> bool:
-        """Say whether an address is at the API's own origin, where the key may go."""
-        try:
-            there, here = httpx.URL(address), httpx.URL(self._base_url)
-            return (there.scheme, there.host, there.port) == (here.scheme, here.host, here.port) and not there.userinfo
-        except (httpx.InvalidURL, ValueError):
-            return False
+        """Say whether an address is at the API itself, where the key may go."""
+        return beneath(address, self._base_url)
 
     async def result(self, address: str, cap: int, deadline: float) -> bytes:
         """Fetch a result that lies at the API itself, which asks for the key.

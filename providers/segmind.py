@@ -126,6 +126,9 @@ class Segmind:
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
 
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
     async def start(self) -> None:
         """Nothing runs beside requests."""
 
@@ -208,7 +211,8 @@ class Segmind:
             except (Unknown, Unreached, Undecodable) as exc:
                 error = exc
             if number == _UPLOADS:
-                raise Unreached(f"{NAME}: a picture could not be uploaded ({error.message})") from error
+                told = f"{NAME}: a picture could not be uploaded ({error.told})"
+                raise Unreached(told, said=error.said) from error
         raise AssertionError
 
     async def _post(self, url: str, body: Body, limit_s: float) -> tuple[httpx.Response, bytes]:

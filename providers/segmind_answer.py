@@ -49,16 +49,14 @@ def check(response: httpx.Response, raw: bytes, answer: Json, payload: Mapping[s
     elif response.status_code in {400, 403, 422} and _POLICY.search(ours):
         kind = Blocked
     message = f"{NAME}: HTTP {response.status_code}"
-    told = _told(text)
-    raise kind(f"{message}: {told}" if told else message, retry_after=patience(response), code=error.code)
+    raise kind(message, said=_told(text), retry_after=patience(response), code=error.code)
 
 
 def failure(answer: Json) -> ProviderError:
     """Return the error of a FAILED job. Segmind bills none of them."""
     text = _text(answer)
     kind = Blocked if _POLICY.search(text) else Rejected if _INPUT.search(text) else Failed
-    message = f"{NAME}: the job failed: {told}" if (told := _told(text)) else f"{NAME}: the job failed"
-    return kind(message, cost=0)
+    return kind(f"{NAME}: the job failed", said=_told(text), cost=0)
 
 
 def _text(answer: Json) -> str:

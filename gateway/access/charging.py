@@ -31,6 +31,7 @@ _GOING = select(func.count()).where(
 _BOUGHT = select(func.sum(case((ATTEMPTS.c.ended_at.is_not(None), ATTEMPTS.c.cost), else_=ATTEMPTS.c.estimate))).where(
     ATTEMPTS.c.job == bindparam("this")
 )
+_OPEN_ATTEMPTS = select(func.count()).where(ATTEMPTS.c.job == bindparam("this"), ATTEMPTS.c.ended_at.is_(None))
 _ADD = (
     update(SPENDING)
     .where(SPENDING.c.key == bindparam("of_key"), SPENDING.c.period == bindparam("of"))
@@ -38,10 +39,13 @@ _ADD = (
 )
 
 
-def charge(connection: Connection, job: str, key: str, allowance: Allowance, *, whole: int, now: float) -> None:
+def charge(
+    connection: Connection, job: str, key: str, allowance: Allowance, *, whole: int, now: float, margin: int = 0
+) -> None:
     """Hold for a job what its attempts may cost, the one that is about to be made and is written down included.
 
-    With its first attempt the `whole` estimate is held, later as much as its attempts may come to; in micro-dollars.
+    With its first attempt the `whole` is held that the job may cost, later as much as its attempts may come to, each
+    that goes on with a `margin` above its estimate; in micro-dollars.
     Raises OverBudget and AtCapacity: then the attempt must not be made.
     """
     if not is_embedded(connection.engine):
@@ -54,7 +58,7 @@ def charge(connection: Connection, job: str, key: str, allowance: Allowance, *, 
         connection.execute(_HOLD, {"this": job, "charged": 0})
         return
     period = allowance.budget.period(now)
-    wanted = whole if held is None else max(held, _bought(connection, job))
+    wanted = whole if held is None else max(held, _bought(connection, job, margin))
     more = wanted - (held or 0)
     spent = spent_in(connection, key, name or period.name)
     if name is None:
@@ -97,9 +101,10 @@ def _check_capacity(connection: Connection, job: str, key: str, most: int) -> No
         )
 
 
-def _bought(connection: Connection, job: str) -> int:
-    """What a job's attempts have cost, or may cost while they go on."""
-    return int(connection.execute(_BOUGHT, {"this": job}).scalar() or 0)
+def _bought(connection: Connection, job: str, margin: int) -> int:
+    """What a job's attempts have cost, or may cost while they go on: each of those a margin above its estimate."""
+    going = connection.execute(_OPEN_ATTEMPTS, {"this": job}).scalar_one() if margin else 0
+    return int(connection.execute(_BOUGHT, {"this": job}).scalar() or 0) + margin * int(going)
 
 
 def _begin(connection: Connection, key: str, period: str, start: float, end: float | None) -> int:

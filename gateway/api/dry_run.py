@@ -44,6 +44,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "route": route.name,
         "model": route.model or None,
         "cost": candidate.cost.usd,
+        "cost_at_most": candidate.cost.most / MICROS,
         "cost_currency": "USD",
         "components": {name: micros / MICROS for name, micros in candidate.cost.components.items()},
         "healthy": candidate.healthy,

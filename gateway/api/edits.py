@@ -19,6 +19,7 @@ from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.image_jobs import accepted
+from gateway.api.passed_on import check_addresses
 from gateway.api.placing import grant_of, mode_of, order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
@@ -141,6 +142,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     asked = read_fields(form, state.config, grant=grant, routing=routing, dry=dry)
     request.scope["darkroom.model"] = asked.model.id
     _check_webhook(asked, state)
+    check_addresses(asked, state.fetching.guard)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
     mode_of(request, asked)  # what it refuses is told before any picture is looked at
@@ -247,7 +249,7 @@ async def _place(
     try:
         if candidates:
             if order.idempotency_key is None and retry == 0:
-                await state.doors.afford(grant, order.estimate)
+                await state.doors.afford(grant, order.reserve)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
     except failures.UNPLACED as error:

@@ -194,7 +194,7 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
             message = "The provider's content policy refused this picture or prompt."
             return ApiError(400, message, code="content_policy_violation")
     if all(isinstance(cause, Rejected) for cause in causes):
-        message = f"The provider refused the request: {causes[0].message}"
+        message = f"The provider refused the request: {causes[0].told}. Its own words are in the server's log."
         return ApiError(400, message, code="invalid_value")
     if all(isinstance(cause, Throttled) for cause in causes):
         soonest = min(cause.retry_after or _DEFAULT_RETRY_AFTER_S for cause in causes)
@@ -210,7 +210,7 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
     if isinstance(causes[-1], Expired):
         message = "The picture was not ready within the deadline; the work was cancelled."
         return ApiError(504, message, type="server_error", code="deadline_exceeded")
-    reason = "; ".join(dict.fromkeys(cause.message for cause in causes if not isinstance(cause, Unusable)))
+    reason = "; ".join(dict.fromkeys(cause.told for cause in causes if not isinstance(cause, Unusable)))
     return ApiError(502, f"No provider gave a picture: {reason}.", type="server_error", code="all_providers_failed")
 
 

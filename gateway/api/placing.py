@@ -127,6 +127,7 @@ def order_of(
         delivery={**Delivery.of(asked).to_json(), "name": asked.name},
         wanted=len(plan.calls) * plan.pictures_per_call if plan else 0,
         estimate=candidates[0].cost.micros if candidates else 0,
+        reserve=candidates[0].cost.most if candidates else 0,
         created_at=now,
         deadline_at=now + deadline_s,
         webhook_url=asked.webhook_url,

@@ -17,6 +17,7 @@ from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.model import Model
+from normalization.multipliers import check_multipliers
 from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param
@@ -71,7 +72,7 @@ def read_fields(
     background = _background(fields)
     try:
         params, extra = _params(fields, model, typed=form.typed)
-        options = _provider_options(params.pop("provider_options", None), model, config)
+        options = _provider_options(params.pop("provider_options", None), model, config, typed=form.typed)
         sent = _images_of(form)
         described = dry and not sent and "width" in extra
         others = _others_of(form, model)
@@ -90,6 +91,7 @@ def read_fields(
         check(model, request, config.denied)
         if "webhook_events" in params and "webhook_url" not in params:
             raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
+        check_multipliers(model, request, config.multipliers)
         wish = _wish(params.get("routing"), routing, provider, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
@@ -186,11 +188,12 @@ def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[
     return params, extra
 
 
-def _provider_options(value: Value, model: Model, config: Config) -> dict[str, Mapping[str, Value]]:
-    """`provider_options[fal][model]=…`, or the same as JSON text."""
+def _provider_options(value: Value, model: Model, config: Config, *, typed: bool) -> dict[str, Mapping[str, Value]]:
+    """`provider_options[fal][model]=…`, or the same as JSON text. A parameter has its declared type there too."""
     if value is None:
         return {}
-    value = loose(value)
+    as_text = isinstance(value, str)
+    value = loose(value) if as_text else value
     if not isinstance(value, dict) or not all(isinstance(inner, dict) for inner in value.values()):
         raise Invalid(
             "provider_options",
@@ -205,11 +208,22 @@ def _provider_options(value: Value, model: Model, config: Config) -> dict[str, M
                 f"'provider_options' names '{excerpt(provider)}'. Supported providers are: {', '.join(known)}.",
                 "invalid_value",
             )
-    own = {(r.provider, name): param for r in model.routes.values() for name, param in r.params.items()}
+    own = {
+        (route.provider, name): param
+        for route in model.routes.values()
+        for name, param in {**model.params, **route.params}.items()
+    }
+
+    def read(provider: str, name: str, inner: Value) -> Value:
+        if (param := own.get((provider, name))) is not None and param.type != "image":
+            return coerce(name, inner, param, typed=typed or as_text)
+        return inner if as_text else loose(inner)
+
     return {
         provider: {
-            name: coerce(name, inner, own[provider, name]) if (provider, name) in own else inner
+            name: read(provider, name, inner)
             for name, inner in cast("dict[str, Value]", options).items()
+            if not is_absent(inner)
         }
         for provider, options in value.items()
     }

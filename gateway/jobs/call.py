@@ -11,7 +11,7 @@ from gateway.jobs.journal import CallLink, Journal, Stopped
 from gateway.jobs.ledger import Claimed, LedgerDown
 from gateway.jobs.records import AttemptRow
 from normalization.values import Value
-from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Sent, Unfinished, Unknown
+from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Rejected, Sent, Unfinished, Unknown
 from providers.clock import CLOCK, Clock
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
@@ -57,6 +57,8 @@ class Calls:
             return await self._make(attempt, payload, deadline, journal)
         except ProviderError as error:
             error.hide(_texts(dict(payload)))
+            if isinstance(error, Rejected):
+                error.point_at(payload)
             raise
         except Cancelled as stopped:
             if stopped.error is not None:

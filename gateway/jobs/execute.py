@@ -350,6 +350,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
         ),
         state="submitting",
         estimate=candidate.cost.micros // len(plan.calls),
+        reserve=candidate.cost.most // len(plan.calls),
         sent_at=time.time(),
     )
 
@@ -384,5 +385,5 @@ def upstream(route: Route) -> Upstream:
 
 
 def _told(error: ProviderError) -> str:
-    """What the caller may read of an error. Trouble with our account is ours: only the log has the provider's text."""
-    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.message
+    """What the caller may read of an error: only the log has the provider's own words, and trouble with our account."""
+    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.told

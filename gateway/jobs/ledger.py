@@ -152,8 +152,10 @@ class Ledger:
                 # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
                 connection.execute(SET_ATTEMPT, {"this": attempt.id, "sent": values["sent"]})
             elif order.allowance is not None:
-                whole = max(order.estimate, attempt.estimate)
-                charge(connection, order.id, order.key, order.allowance, whole=whole, now=self._clock())
+                whole = max(order.estimate, order.reserve, attempt.estimate, attempt.reserve)
+                margin = max(0, attempt.reserve - attempt.estimate)
+                now = self._clock()
+                charge(connection, order.id, order.key, order.allowance, whole=whole, margin=margin, now=now)
 
         await self.database.write(write)
 

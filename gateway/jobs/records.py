@@ -43,6 +43,8 @@ class Order:
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
     allowance: Allowance | None = None
+    reserve: int = 0
+    """What it may cost, in micro-dollars; 0 where that is the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ class AttemptRow:
     state: Literal["submitting", "submitted", "unknown", "ended"]
     estimate: int
     sent_at: float
+    reserve: int = 0
+    """What it may cost, in micro-dollars; 0 where that is the estimate. It is not kept: it counts before a submit."""
     sent: Mapping[str, str] | None = field(default=None, repr=False)
     heard: str | None = None
     handle: Handle | None = None
@@ -219,7 +223,7 @@ class AllFailed(Exception):
             "causes": [
                 {
                     "error": type(cause).__name__,
-                    "message": cause.message,
+                    "message": cause.told,
                     "retry_after": cause.retry_after,
                     "billed": cause.billed,
                     "cost": cause.cost,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 # One observation in ten: a slow hour shows after a few calls, one slow call hardly at all.
 _WEIGHT = 0.1
 # What is learned corrects the config's figure within reason: beyond it the figure itself is wrong.
-_LEAST, _MOST = 0.25, 4.0
+_LEAST, MOST_PACE = 0.25, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,6 @@ class Learning:
         mean = latency if old.latency is None else old.latency + _WEIGHT * (latency - old.latency)
         pace = old.pace
         if observed is not None and expected > 0:
-            ratio = min(max(observed / expected, _LEAST), _MOST)
+            ratio = min(max(observed / expected, _LEAST), MOST_PACE)
             pace += _WEIGHT * (ratio - pace)
         self._lessons[model, route] = Lesson(mean, pace)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.routing.learning import MOST_PACE
 from normalization.model import Price
 from normalization.values import Plan, Size
 
@@ -16,10 +17,12 @@ MICROS = 1_000_000
 class Estimate:
     """An expected cost in micro-dollars, with the part that each component of the price has in it.
 
+    `most` is what it may come to: a run time is only expected, and a budget has to reach for what may be billed.
     `seconds` is the provider's expected run time of one call by the config's figures, 0 where the price has none.
     """
 
     micros: int
+    most: int
     components: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0
 
@@ -35,20 +38,25 @@ def estimate(price: Price, source: Size, plan: Plan, *, pace: float = 1.0) -> Es
     """
     output = plan.output or source
     per_call = plan.pictures_per_call
-    seconds = price.seconds + price.seconds_per_output_megapixel * output.megapixels
+    seconds = price.seconds + price.seconds_per_output_megapixel * output.megapixels * plan.work
     amounts = {
-        "per_image": (price.per_image, per_call),
-        "per_output_megapixel": (price.per_output_megapixel, _megapixels(price, output) * per_call),
-        "per_input_megapixel": (price.per_input_megapixel, _megapixels(price, source)),
-        "per_second": (price.per_second, seconds * pace * per_call),
+        "per_image": (price.per_image, per_call * plan.work),
+        "per_output_megapixel": (price.per_output_megapixel, _megapixels(price, output) * per_call * plan.work),
+        "per_input_megapixel": (price.per_input_megapixel, _megapixels(price, source) * plan.work),
+        "per_second": (price.per_second, seconds * per_call),
     }
     parts = {name: rate * amount for name, (rate, amount) in amounts.items() if rate is not None}
-    short = price.minimum - sum(parts.values())
+    expected, most = (_components(price, parts, at, len(plan.calls)) for at in (pace, MOST_PACE))
+    return Estimate(micros=sum(expected.values()), most=sum(most.values()), components=expected, seconds=seconds)
+
+
+def _components(price: Price, parts: Mapping[str, float], pace: float, calls: int) -> dict[str, int]:
+    """What all calls cost at this pace, by component, in micro-dollars."""
+    paced = {name: usd * pace if name == "per_second" else usd for name, usd in parts.items()}
+    short = price.minimum - sum(paced.values())
     if short > 0:
-        parts["minimum"] = short
-    calls = len(plan.calls)
-    components = {name: _micros(usd) * calls for name, usd in parts.items()}
-    return Estimate(micros=sum(components.values()), components=components, seconds=seconds)
+        paced["minimum"] = short
+    return {name: _micros(usd) * calls for name, usd in paced.items()}
 
 
 def _megapixels(price: Price, size: Size) -> float:

@@ -12,16 +12,19 @@ from gateway.routing.pricing import Estimate, estimate
 from gateway.routing.wish import Strategy, Wish
 from normalization.model import Model, Route
 from normalization.plan import Ineligible, plan
-from normalization.values import ImageRequest, Plan, Size
+from normalization.values import Announced, ImageRequest, Plan, Size
 from providers.base import Readiness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """How a route is at the moment. `left` is in how many seconds its standing ends."""
+    """How a route is at the moment. `left` is in how many seconds its standing ends, `announced` what its worker takes,
+    where it has one.
+    """
 
     readiness: Readiness
     detail: str = ""
+    announced: Announced | None = None
     standing: Standing = "well"
     left: float = 0
     lesson: Lesson = field(default_factory=Lesson)
@@ -116,7 +119,7 @@ def _consider(
         reason = "is degraded, and a real route is configured; allow_degraded=true admits it"
         return Excluded(route=route, reason=reason)
     try:
-        planned = plan(model, route, request)
+        planned = plan(model, route, request, condition.announced)
     except Ineligible as reason_:
         return Excluded(route=route, reason=reason_.message, param=reason_.param)
     source = Size(width=request.images[0].width, height=request.images[0].height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -18,10 +19,22 @@ Whole = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+# Segments that mean themselves to every server: no empty ones, no dots, nothing escaped.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
+
+
 def _origin(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
         raise ValueError("expected an address without path, such as http://10.0.0.5:5000")
+    return text.rstrip("/")
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    well = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.password is None
+    if not well or parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or "?" in text or "#" in text:
+        raise ValueError("expected an address, with a path or without, such as https://egress.example.org/replicate")
     return text.rstrip("/")
 
 
@@ -74,6 +87,7 @@ WebhookSecret = Annotated[SecretStr, AfterValidator(_whsec)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Origin = Annotated[str, AfterValidator(_origin)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
 
 

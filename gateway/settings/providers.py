@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gateway.settings.kinds import Count, Origin, Seconds
+from gateway.settings.kinds import BaseUrl, Count, Origin, Seconds
 from normalization.rules import Frozen
 
 
@@ -23,7 +23,7 @@ class ReplicateSettings(Frozen):
     `key_file` is a file with a key a line instead; without a key the provider is off.
     """
 
-    base_url: Origin = "https://api.replicate.com"
+    base_url: BaseUrl = "https://api.replicate.com"
     key_env: str = "REPLICATE_API_TOKEN"
     key_file: str = ""
 
@@ -31,10 +31,10 @@ class ReplicateSettings(Frozen):
 class FalSettings(Frozen):
     """`[fal]`. `mode` is the queue, or the synchronous host; `api_url` has the list of our requests."""
 
-    queue_url: Origin = "https://queue.fal.run"
-    run_url: Origin = "https://fal.run"
-    rest_url: Origin = "https://rest.fal.ai"
-    api_url: Origin = "https://api.fal.ai"
+    queue_url: BaseUrl = "https://queue.fal.run"
+    run_url: BaseUrl = "https://fal.run"
+    rest_url: BaseUrl = "https://rest.fal.ai"
+    api_url: BaseUrl = "https://api.fal.ai"
     mode: Literal["queue", "run"] = "queue"
     key_env: str = "FAL_KEY"
     key_file: str = ""
@@ -43,8 +43,8 @@ class FalSettings(Frozen):
 class SegmindSettings(Frozen):
     """`[segmind]`."""
 
-    base_url: Origin = "https://api.segmind.com"
-    upload_url: Origin = "https://workflows-api.segmind.com"
+    base_url: BaseUrl = "https://api.segmind.com"
+    upload_url: BaseUrl = "https://workflows-api.segmind.com"
     key_env: str = "SEGMIND_API_KEY"
     key_file: str = ""
 
@@ -52,7 +52,7 @@ class SegmindSettings(Frozen):
 class ApiframeSettings(Frozen):
     """`[apiframe]`."""
 
-    base_url: Origin = "https://api.apiframe.ai"
+    base_url: BaseUrl = "https://api.apiframe.ai"
     key_env: str = "APIFRAME_API_KEY"
     key_file: str = ""
 

@@ -83,10 +83,10 @@ async def test_a_refused_submit(
 
 
 async def test_an_input_that_the_model_refuses_names_the_parameter(provider: Replicate, sim: Simulator) -> None:
-    """The caller reads which parameter it was and what would have been taken."""
+    """The log says which parameter it was and what would have been taken."""
     with pytest.raises(Rejected) as caught:
         await provider.submit(job(output_format="gif"))
-    assert caught.value.message == f"replicate: {FORMAT}"
+    assert (caught.value.told, caught.value.said) == ("replicate: HTTP 422", FORMAT)
 
 
 LOST = [

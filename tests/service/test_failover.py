@@ -110,14 +110,15 @@ def test_when_all_fail_every_attempt_is_told() -> None:
 
 
 def test_when_all_reject_the_caller_hears_why() -> None:
-    """A 400 with the provider's reason: nobody else would take the request either."""
+    """A 400 that says who refused it: nobody else would take the request either. The provider's words are not told."""
     with world("fal", "replicate") as there:
         for sim in there.sims.values():
-            sim.faults.always("submit", says(422, {"detail": "the prompt is too odd"}))
+            sim.faults.always("submit", says(422, {"detail": "the resemblance is too odd"}))
         answer = there.edit()
         assert (answer.status, answer.code) == (400, "invalid_value")
         assert answer.story == ["fal rejected", "replicate rejected"]
-        assert "the prompt is too odd" in answer.body["error"]["message"]
+        assert "fal: HTTP 422 (about 'resemblance')" in answer.body["error"]["message"]
+        assert "odd" not in answer.text
 
 
 def test_when_all_are_throttled_the_soonest_is_named() -> None:

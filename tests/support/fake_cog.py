@@ -89,7 +89,7 @@ class FakeCog:
     schema: dict[str, Any] | None = field(
         default_factory=lambda: {
             "info": {"title": "tile-diffusion"},
-            "components": {"schemas": {"Input": {"properties": {"image": {}, "prompt": {}}}}},
+            "components": {"schemas": {"Input": {"properties": {"image": {}, "prompt": {}, "seed": {}}}}},
         }
     )
     jobs: list[str] = field(default_factory=list)

@@ -16,7 +16,11 @@ from starlette.responses import Response
 from tests.support.fake_cog import FakeCog, data_uri, served, succeeded
 from tests.support.photo import opened, saved
 
-INPUTS = ("image", "prompt", "scale_factor", "creativity", "resemblance", "dynamic", "seed", "sd_model")
+INPUTS = (
+    "image", "prompt", "negative_prompt", "scale_factor", "creativity", "resemblance", "dynamic", "num_inference_steps",
+    "seed", "sd_model", "scheduler", "sharpen", "tiling_width", "tiling_height", "downscaling",
+    "downscaling_resolution", "handfix", "pattern", "output_format",
+)  # fmt: skip
 
 
 async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
@@ -27,11 +31,11 @@ async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
 
 
 @contextmanager
-def container() -> Iterator[FakeCog]:
-    """Serve one, in a thread of its own."""
+def container(*more: str) -> Iterator[FakeCog]:
+    """Serve one, in a thread of its own. `more` are inputs that it announces beside those of the model."""
     schema = {
         "info": {"title": "Cog"},
-        "components": {"schemas": {"Input": {"properties": {name: {} for name in INPUTS}}}},
+        "components": {"schemas": {"Input": {"properties": {name: {} for name in (*INPUTS, *more)}}}},
     }
     with (
         start_blocking_portal() as portal,

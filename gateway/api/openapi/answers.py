@@ -87,6 +87,7 @@ def _pictures() -> dict[str, Schema]:
         route=text(),
         model=or_null(text()),
         cost=MONEY,
+        cost_at_most=MONEY,
         cost_currency=CURRENCY,
         components=by_name(MONEY),
         healthy=flag(),

@@ -60,7 +60,7 @@ def _body(config: Config, picture: Schema, *, images: bool) -> Schema:
         properties[param] = shown
     properties["provider_options"] = {
         "type": "object",
-        "description": "Fields for one provider alone, by its name; they go to it as they are.",
+        "description": "Fields for one provider alone, by its name. A parameter overrides the shared value there.",
         "propertyNames": {"enum": list(type(config.providers).model_fields)},
         "additionalProperties": {"type": "object", "properties": _denied(config)},
     }
@@ -71,7 +71,7 @@ def _body(config: Config, picture: Schema, *, images: bool) -> Schema:
         "type": "object",
         "description": "One model's own fields and bounds: GET /v1/models/{id}?schema=true.",
         "properties": {**properties, **_denied(config)},
-        "additionalProperties": {"description": "Fields that no model declares pass to the provider as they are."},
+        "additionalProperties": {"description": "Most fields that no model declares pass to a cloud as they are."},
     }
 
 

@@ -14,6 +14,11 @@ from tests.support.running import Serve
 from tests.support.scripted_cog import as_workers, container, last_input, picture_of
 
 PNG = flat(20, 10)
+# What the container takes, and no config of ours knows of.
+UNDECLARED = (
+    "whole", "part", "negative", "yes", "no", "numbers", "one", "object", "objects", "deep", "json", "text", "more",
+    "words", "unicode", "extra", "number", "nothing",
+)  # fmt: skip
 DEFAULTS = {
     "prompt": "masterpiece, best quality, highres",
     "negative_prompt": "(worst quality, low quality, normal quality:2)",
@@ -28,7 +33,7 @@ DEFAULTS = {
 
 @pytest.fixture(scope="module")
 def cog() -> Iterator[FakeCog]:
-    with container() as made:
+    with container(*UNDECLARED) as made:
         yield made
 
 
@@ -56,7 +61,7 @@ def gpu(cog: FakeCog, serve: Serve) -> Iterator[OpenAI]:
     ids=str,
 )
 def test_undeclared(gpu: OpenAI, cog: FakeCog, sent: dict[str, Any], received: dict[str, Any]) -> None:
-    """A field that nobody declared reaches the container's input, with the type that the form had taken from it."""
+    """A field that only the container declares reaches it, with the type that the form had taken from it."""
     gpu.images.edit(image=PNG, prompt="", extra_body=sent)
 
     given = last_input(cog)
@@ -86,6 +91,8 @@ def test_nothing(gpu: OpenAI, cog: FakeCog, nothing: object) -> None:
         ({"scheduler": "007"}, None),
         ({"provider_options": {"local": {"extra": 3, "deep": {"flag": True}}}}, {"extra": 3, "deep": {"flag": True}}),
         ({"provider_options": '{"local": {"extra": "3"}}'}, {"extra": "3"}),
+        ({"dynamic": 9, "provider_options": {"local": {"dynamic": "7.5", "pattern": "yes"}}}, {"dynamic": 7.5}),
+        ({"provider_options": {"local": {"prompt": "7"}}}, {"prompt": "7"}),
     ],
     ids=str,
 )
@@ -97,6 +104,21 @@ def test_declared(gpu: OpenAI, cog: FakeCog, sent: dict[str, Any], received: dic
     given = last_input(cog)
     assert {name: given[name] for name in received} == received
     assert [type(given[name]) for name in received] == [type(value) for value in received.values()]
+
+
+def test_what_the_container_does_not_announce(gpu: OpenAI, cog: FakeCog) -> None:
+    """It is not sent there, whichever way it comes, and the caller is told."""
+    response: Any = gpu.images.edit(
+        image=PNG, prompt="", extra_body={"grain": 3, "provider_options": {"local": {"mask": "x", "deep": {"a": 1}}}}
+    )
+
+    given = last_input(cog)
+    assert given.keys() - {"image", "seed", "deep"} == DEFAULTS.keys()
+    assert given["deep"] == {"a": 1}
+    assert response.metadata["warnings"] == [
+        "grain was ignored: the worker announces no such input.",
+        "mask was ignored: the worker announces no such input.",
+    ]
 
 
 def test_openais_own_fields(gpu: OpenAI, cog: FakeCog) -> None:

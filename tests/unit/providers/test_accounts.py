@@ -49,6 +49,9 @@ class Account:
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return Readiness.READY, ""
 
+    def announced(self, upstream: Upstream) -> None:
+        return None
+
     async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         await link.sending({"pace": "x"})
         self.log.append(f"submit {self.key}")

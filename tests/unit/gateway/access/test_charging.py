@@ -42,10 +42,10 @@ class Shop:
         return order(**{**plain, "allowance": allowance, **given})
 
     async def send(
-        self, job: Order, *, at: int = 0, price: int = PRICE, ended: tuple[AttemptRow, ...] = ()
+        self, job: Order, *, at: int = 0, price: int = PRICE, most: int = 0, ended: tuple[AttemptRow, ...] = ()
     ) -> AttemptRow:
-        """Write down that an attempt is about to leave."""
-        attempt = attempted(job.id, time.time(), estimate=price)
+        """Write down that an attempt is about to leave, which may come to `most`."""
+        attempt = replace(attempted(job.id, time.time(), estimate=price), reserve=most)
         await self.ledgers[at].sending(job, attempt, ended)
         return attempt
 
@@ -102,6 +102,24 @@ async def test_what_is_bought_later_is_held_too(shop: Shop) -> None:
     first = await shop.send(job)
     await shop.send(job, price=PRICE, ended=(finished(first, 0, "rejected"),))
     assert await shop.spent() == 5 * PRICE
+
+
+async def test_what_it_may_come_to_is_held(shop: Shop) -> None:
+    """Not what is expected: of calls at once none may take more out of a budget than is left in it."""
+    job = shop.order(wanted=2, reserve=6 * PRICE)
+    first = await shop.send(job, most=3 * PRICE)
+    second = await shop.send(job, most=3 * PRICE)
+    assert await shop.spent() == 6 * PRICE
+    with pytest.raises(OverBudget, match=r"has \$0\.1200 left, and this needs \$0\.1500"):
+        await shop.send(shop.order(reserve=5 * PRICE), at=1, most=5 * PRICE)
+
+    failed = (finished(first, PRICE, "failed"), finished(second, 0, "failed"))
+    await shop.send(job, price=2 * PRICE, most=4 * PRICE, ended=failed)
+    assert await shop.spent() == 6 * PRICE
+    await shop.send(job, price=2 * PRICE, most=4 * PRICE)
+    assert await shop.spent() == 9 * PRICE
+    await shop.end(job, 2 * PRICE)
+    assert await shop.spent() == 2 * PRICE
 
 
 async def test_an_attempt_that_is_sent_again(shop: Shop) -> None:

@@ -75,6 +75,9 @@ class Scripted:
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return Readiness.READY, ""
 
+    def announced(self, upstream: Upstream) -> None:
+        return None
+
     async def submit(self, job: Job, link: Link = ALONE) -> Handle:
         if self.hold_upload is not None:
             await self.hold_upload.wait()
@@ -136,7 +139,7 @@ def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> lis
             model="made-up",
             route=ROUTE.model_copy(update={"name": name, "provider": name}),
             plan=plan,
-            cost=Estimate(micros=micros * n),
+            cost=Estimate(micros=micros * n, most=micros * n),
             condition=Condition(readiness=Readiness.READY),
         )
         for name in names

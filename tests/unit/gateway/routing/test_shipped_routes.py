@@ -157,7 +157,7 @@ CASES = {
         size=(64, 64), params={"resemblance": 1}, route="fal", micros=492, payload={"resemblance": 1}
     ),
     "few steps": Case(
-        size=(64, 64), params={"num_inference_steps": 3}, route="replicate", micros=2964,
+        size=(64, 64), params={"num_inference_steps": 3}, route="replicate", micros=2932,
         payload={"num_inference_steps": 3},
     ),
     "strong guidance": Case(
