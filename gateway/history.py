@@ -66,11 +66,10 @@ def job(name: str, *, as_json: bool) -> int:
 def purge(before: float, *, as_json: bool) -> int:
     """Forget the jobs that ended before a time (seconds since the epoch), and say how many. Raises ConfigError.
 
-    Of those that a repeated call may still be given only what was asked is forgotten: without them it would buy again.
+    Of those whose idempotency key is in force only what was asked is forgotten: a repeated call would buy again.
     """
     config = _config()
-    settings, now = config.gateway, time.time()
-    kept = in_force(now - settings.idempotency_ttl_s, now - settings.join_window_s)
+    kept = in_force(time.time() - config.gateway.idempotency_ttl_s)
     with _ledger(config, writes=True) as engine:
         # A few at a time: a server that writes meanwhile is not held up.
         gone = _bit_by_bit(engine, lambda connection: forget_some(connection, before, kept))
@@ -82,8 +81,8 @@ def purge(before: float, *, as_json: bool) -> int:
         return 0
     print(f"{gone} {'job' if gone == 1 else 'jobs'} that ended before {_when(before)} UTC: forgotten")
     if left:
-        what = "1 younger job stays" if left == 1 else f"{left} younger jobs stay"
-        print(f"{what} without parameters, for a repeated call would buy again: see idempotency_ttl_s, join_window_s")
+        what = "1 job with a key stays" if left == 1 else f"{left} jobs with keys stay"
+        print(f"{what} without parameters: without it the key, good for idempotency_ttl_s, would buy again")
     return 0
 
 

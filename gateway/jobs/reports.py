@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -182,10 +183,12 @@ def read_one(connection: Connection, job: str) -> Told | None:
     return _with_attempts(connection, [job_of(row)])[0] if row else None
 
 
-def in_force(keys_since: float, calls_since: float) -> ColumnElement[bool]:
+def in_force(keys_since: float, calls_since: float = math.inf) -> ColumnElement[bool]:
     """The jobs that a repeated call would be given: those with a key that began since the one time, others since the
     other. Without its job such a call buys again."""
     keyed = and_(JOBS.c.idempotency_key.is_not(None), JOBS.c.created_at >= keys_since)
+    if calls_since == math.inf:
+        return keyed
     return or_(keyed, and_(JOBS.c.idempotency_key.is_(None), JOBS.c.created_at >= calls_since))
 
 

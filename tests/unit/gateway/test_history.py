@@ -250,7 +250,7 @@ def test_purge_keeps_what_a_repeated_call_is_given(darkroom: Run, tmp_path: Path
     asyncio.run(fill())
     purged = told(darkroom(tmp_path, "jobs", "--purge", "--before", "0s", "--json"))
     assert (purged["count"], purged["kept"]) == (0, 1)
-    assert "1 younger job stays" in darkroom(tmp_path, "jobs", "--purge", "--before", "0s").stdout
+    assert "1 job with a key stays" in darkroom(tmp_path, "jobs", "--purge", "--before", "0s").stdout
     [job] = told(darkroom(tmp_path, "jobs", "--json"))["data"]
     assert (job["id"], job["cost"]) == ("img_young", 0.03)
     assert not told(darkroom(tmp_path, "jobs", "img_young", "--json"))["parameters"]
