@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from gateway.access.grant import Exceeded
-from gateway.jobs.call import Calls, Cancelled
+from gateway.jobs.call import Calls, Cancelled, Use, without_frames
 from gateway.jobs.files import StoreFailed
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
@@ -27,7 +27,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Value
-from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
+from providers.base import Expired, Outcome, ProviderError, Undecodable, Unfetched, Unknown, Unusable, Upstream
 from providers.clock import Clock
 from providers.ids import token_hex
 
@@ -196,7 +196,10 @@ class Executor:
         began = self.clock.now()
         try:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
-                making = self.calls.make(attempt, plan.calls[number], deadline, journal)
+
+                async def making(use: Use) -> None:
+                    await self.calls.make(attempt, plan.calls[number], deadline, journal, use)
+
                 outcome = await self._settled(making, attempt, progress, journal)
         except ProviderError as error:
             if isinstance(error, Unknown):
@@ -217,12 +220,13 @@ class Executor:
 
     async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
         with contextlib.suppress(ProviderError, _Ended):
-            await self._settled(self.calls.take_up(attempt, left, journal), attempt, progress, journal)
+            await self._settled(lambda use: self.calls.take_up(attempt, left, journal, use), attempt, progress, journal)
 
     async def _settled(
-        self, work: Awaitable[Outcome], attempt: AttemptRow, progress: _Progress, journal: Journal
+        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: Journal
     ) -> Outcome:
-        """Wait for a call, finish and keep its pictures, and write down what came of it.
+        """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
+        not in what is returned.
 
         Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
         """
@@ -230,9 +234,15 @@ class Executor:
         made = _Made()
         error: ProviderError | None = None
         cancelled = False
+
+        async def use(came: Outcome) -> None:
+            nonlocal outcome, made
+            # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
+            outcome = replace(came, pictures=())
+            made = await unbroken(self._made(came, attempt.making))
+
         try:
-            outcome = await work
-            made = await unbroken(self._made(outcome, attempt.making))
+            await work(use)
         except ProviderError as exc:
             error = exc
         except Cancelled as exc:
@@ -244,6 +254,8 @@ class Executor:
         except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
             event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
             error = Unknown("the gateway had an error of its own")
+        if error is not None:
+            without_frames(error)
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
         self._record(ended, error, progress)
         journal.ended(ended)
@@ -356,7 +368,8 @@ def _ended(
     spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
     if cancelled and error is not None:
         spent = error.billed is not False
-    unknown = isinstance(error, Unknown)
+    # Its pictures may yet be fetched, as a lost job may yet be found.
+    unknown = isinstance(error, (Unknown, Unfetched))
     name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
     return replace(
         attempt,
