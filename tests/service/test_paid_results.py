@@ -161,3 +161,20 @@ def _play(name: str, victim: str, alone: bool) -> Played:
             taken=(len(books[0].taken), 0 if alone else len(books[1].taken)),
             billed=(books[0].billed, 0 if alone else books[1].billed),
         )
+
+
+def test_the_caller_is_answered_at_the_deadline() -> None:
+    """Cancelling is inside of it, also where the provider does not answer to that; what goes on is told as it is."""
+    environ = {"DARKROOM_GATEWAY__DEADLINE_S": "3", "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "60"}
+    with world("replicate", environ=environ) as there:
+        sim = there.sims["replicate"].timed(run_s=60)
+        sim.faults.always("cancel", Fault(kind="hang"))
+        sim.faults.always("poll", html(502))
+        began = time.monotonic()
+        answer = there.edit(retries=0)
+        seconds = time.monotonic() - began
+
+    assert (answer.status, answer.code, answer.story) == (504, "deadline_exceeded", ["replicate unfinished"])
+    assert answer.headers["x-darkroom-job"]
+    # It took ten seconds more for the cancel, and fifteen for a result.
+    assert 3 <= seconds < 8
