@@ -56,6 +56,8 @@ def _local(parts: Parts) -> Provider:
         max_queue=settings.max_queue,
         start_deadline_s=settings.start_deadline_s,
         health_interval_s=settings.health_interval_s,
+        download_timeout_s=parts.config.gateway.download_timeout_s,
+        min_download_bytes_per_s=parts.config.gateway.min_download_bytes_per_s,
         clock=parts.pace.clock,
     )
 
@@ -127,6 +129,8 @@ class _Cloud(TypedDict):
     clock: Clock
     submit_timeout_s: float
     poll_timeout_s: float
+    download_timeout_s: float
+    min_download_bytes_per_s: int
     max_result_bytes: int
 
 
@@ -139,6 +143,8 @@ def _cloud(parts: Parts) -> _Cloud:
         "clock": parts.pace.clock,
         "submit_timeout_s": settings.submit_timeout_s,
         "poll_timeout_s": settings.poll_timeout_s,
+        "download_timeout_s": settings.download_timeout_s,
+        "min_download_bytes_per_s": settings.min_download_bytes_per_s,
         "max_result_bytes": settings.max_result_bytes,
     }
 

@@ -70,6 +70,7 @@ from providers.clock import CLOCK, Clock
 from providers.download import downloads_client, strangers_client
 from providers.guard import Guard
 from providers.polling import Pace
+from providers.room import Room
 
 VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
@@ -176,7 +177,11 @@ async def running(
         learning = Learning()
         executor = Executor(
             calls=Calls(
-                providers=providers, attempt_timeout=settings.attempt_timeout_s, late=settings.late_s, clock=clock
+                providers=providers,
+                attempt_timeout=settings.attempt_timeout_s,
+                late=settings.late_s,
+                clock=clock,
+                room=Room(settings.max_in_flight_result_bytes),
             ),
             imaging=imaging,
             breakers=breakers,

@@ -43,6 +43,8 @@ class _Signed(Link):
 
     @override
     async def sending(self, data: Mapping[str, str]) -> None:
+        # What is overwritten here, the adapter would not find its job by.
+        assert _ACCOUNT not in data, f"{_ACCOUNT!r} is not the adapter's"
         await self._link.sending({**data, _ACCOUNT: self._account})
 
     @override
@@ -172,6 +174,7 @@ class Accounts:
 
 
 def _signed(handle: Handle, account: str) -> Handle:
+    assert handle.data.get(_ACCOUNT, account) == account, f"{_ACCOUNT!r} is not the adapter's"
     return replace(handle, data={**handle.data, _ACCOUNT: account})
 
 

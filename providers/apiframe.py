@@ -6,7 +6,6 @@ Sources: the official openapi.json (apiframe-ai/apiframe-nodejs-sdk, 9f9b464 of 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -34,11 +33,11 @@ from providers.base import (
     Upstream,
 )
 from providers.clock import CLOCK, Clock
-from providers.download import Gone, download
+from providers.collect import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
 from providers.guard import Guard
 from providers.polling import Pace, jitter, pace_key, poll
 from providers.share import Forward
-from providers.wire import Body, Json, json_body
+from providers.wire import Body, json_body
 
 # How often a submit whose answer was lost is repeated, under its key.
 _REPEATS = 3
@@ -54,8 +53,9 @@ class Apiframe:
     """The adapter for Apiframe. `http` is for its API; `downloads` for results, which lie at public addresses.
 
     The key goes to the origin of `base_url` and nowhere else. `submit_timeout_s` bounds a submit (Apiframe fetches the
-    picture meanwhile) and an upload, `poll_timeout_s` a look. Pictures above `max_upload_bytes` are Rejected. A job
-    that Apiframe does not know is given up after `lost_after_s`; results above `max_result_bytes` are Undecodable.
+    picture meanwhile) and an upload, `poll_timeout_s` a look, `download_timeout_s` a try to fetch a picture, which has
+    to come at `min_download_bytes_per_s` at least. Pictures above `max_upload_bytes` are Rejected. A job that Apiframe
+    does not know is given up after `lost_after_s`; results above `max_result_bytes` are Undecodable.
 
     Options of a route: `params`, the name of the object that the model's parameters go into (`clarityUpscaleParams`),
     and `usd_per_credit`, for what a job cost: no official page has that price.
@@ -79,6 +79,8 @@ class Apiframe:
         base_url: str = "https://api.apiframe.ai",
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         lost_after_s: float = 10.0,
         max_upload_bytes: int = 25 * 1024 * 1024,
         max_result_bytes: int = 400 * 1024 * 1024,
@@ -94,7 +96,8 @@ class Apiframe:
             max_upload_bytes=max_upload_bytes,
             clock=clock,
         )
-        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True, clock=clock)
+        fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        self._collector = Collector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
         self._key = key
         self._pace = pace
         self._clock = clock
@@ -138,8 +141,8 @@ class Apiframe:
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
         """Poll to the job's end and fetch its pictures.
 
-        Raises Unfinished at the deadline; `wait` may be called again, for a day at least. Raises Unknown for a job that
-        Apiframe does not know any more: it may have been billed.
+        Raises Unfinished at the deadline, Unfetched where the job has succeeded by then; `wait` may be called again,
+        for a day at least. Raises Unknown for a job that Apiframe does not know any more: it may have been billed.
         """
         missing: list[float] = []
         look = partial(self._api.look, handle.id, missing, Forward(link.progress))
@@ -150,17 +153,22 @@ class Apiframe:
             answer = await poll(
                 look, pace=self._pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep
             )
-            for again in (True, False):
+            check(answer)
+            if not found_in(at(answer, "result")):
+                # A result without a picture may be better in a second answer.
+                answer = await poll(look, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
                 check(answer)
-                with contextlib.suppress(Gone):
-                    if found := await self._pictures(answer, deadline):
-                        return Outcome(pictures=found, cost=cost_of(answer, handle.data.get("usd_per_credit", "")))
-                if again:
-                    # An address that is gone, and a result without one, may be better in a second answer.
-                    answer = await poll(look, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
-        raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+        if not (named := found_in(at(answer, "result"))):
+            raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+        link.succeeded()
+
+        async def again() -> list[Named]:
+            return list(found_in(at(await self._api.look(handle.id, [], Forward(link.progress)), "result")))
+
+        cost = cost_of(answer, handle.data.get("usd_per_credit", ""))
+        return Outcome(pictures=await self._collector.collect(named, deadline, again, cost=cost), cost=cost)
 
     async def find(self, sent: Sent) -> Handle | None:
         """Name the job that a webhook told of, else repeat the submit under its key, which gives the first job again.
@@ -223,13 +231,6 @@ class Apiframe:
             await self._clock.sleep(pause)
         assert lost
         raise lost
-
-    async def _pictures(self, answer: Json, deadline: float) -> tuple[bytes, ...]:
-        """Fetch what an answer names. Raises Gone, Expired, and Undecodable."""
-        found = found_in(at(answer, "result"))
-        return tuple(
-            [item if isinstance(item, bytes) else await self._download(item, deadline=deadline) for item in found]
-        )
 
 
 def _handle(sent: Sent, name: str) -> Handle:

@@ -12,6 +12,7 @@ ProviderError
 ├── Undecodable    the result is not the picture that was asked for
 └── Expired        the deadline passed
     └── Unfinished     … and the job goes on, for the provider cannot cancel
+        └── Unfetched  … and the job has succeeded: its picture is still to be fetched
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class Expired(ProviderError):
 
     next_route = True
     health = "counts"
-    billed = None
+    billed: bool | None = None
 
 
 class Unfinished(Expired):
@@ -191,7 +192,18 @@ class Unfinished(Expired):
 
     next_route = False
     health = "counts"
-    billed = None
+    billed: bool | None = None
+
+
+class Unfetched(Unfinished):
+    """The job has succeeded and is paid for, and its picture could not be fetched so far: that is all there is to do.
+
+    Whoever waits for the job again fetches it again; nothing is bought in its place.
+    """
+
+    next_route = False
+    health = "counts"
+    billed = True
 
 
 class Readiness(Enum):
@@ -292,6 +304,9 @@ class Link:
     def progress(self, share: float) -> None:
         """Tell how much is done, from 0 to 1, by the provider's own word."""
 
+    def succeeded(self) -> None:
+        """Tell that the provider says the job has succeeded: from now on it is only to be fetched."""
+
     async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
         """Wait between two looks, by this clock; a webhook may cut it short."""
         await clock.sleep(seconds)
@@ -350,7 +365,9 @@ class Provider(Protocol):
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
         """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit.
 
-        It may be called again, and in another process where the handle is not `held`.
+        Once the provider says that the job has succeeded, `link.succeeded` is called, and what remains is
+        `providers/collect.py`'s: the pictures, or Unfetched. It may be called again, and in another process where the
+        handle is not `held`.
         """
         ...
 

@@ -29,17 +29,19 @@ from providers.base import (
     Readiness,
     Rejected,
     Sent,
+    Unfinished,
     Unknown,
     Unreached,
     Upstream,
 )
 from providers.clock import CLOCK, Clock
-from providers.cog_answer import again, heard, outcome
+from providers.cog_answer import Made, again, fetch, heard, made
 from providers.cog_inputs import announced, fitted
 from providers.cog_pool import Pool
 from providers.cog_run import Run
 from providers.cog_state import WorkerState, engines, readiness, states
 from providers.cog_worker import NAME, Worker
+from providers.collect import LEAST_BYTES_PER_S, TRY_S, Collector, beyond
 from providers.http import Unanswered, polling, refusal, submitting
 from providers.wire import encoded_size, json_body, read_body, read_json
 
@@ -58,7 +60,9 @@ class Cog:
     `workers` are base URLs. `max_queue` bounds the jobs that wait; their owners take turns, and a job waits to its
     deadline at most. A worker that is STARTING longer than `start_deadline_s` is out. `cancel_timeout_s` is how long a
     worker is given to end a job that was cancelled before its connection is closed. Pictures above `max_input_bytes`
-    (as base64, together) are rejected, as a container would; answers above `max_output_bytes` are Undecodable.
+    (as base64, together) are rejected, as a container would; answers above `max_output_bytes` are Undecodable. A
+    picture at an address is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at
+    least.
 
     A broken connection leaves open whether the worker goes on. Nothing is billed here, so the adapter settles that by
     itself: it cancels the job and runs it once more under a new id, and only then gives up with Failed.
@@ -84,6 +88,8 @@ class Cog:
         cancel_timeout_s: float = 5.0,
         max_input_bytes: int = 100 * 1024 * 1024,
         max_output_bytes: int = 400 * 1024 * 1024,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         clock: Clock = CLOCK,
     ) -> None:
         self._http = http
@@ -91,6 +97,8 @@ class Cog:
         # The container's limit is on the body; a little of it is for what is not pictures.
         self._max_input_bytes = max_input_bytes - 64 * 1024
         self._max_output_bytes = max_output_bytes
+        self._least_bytes_per_s = min_download_bytes_per_s
+        self._collector = Collector(NAME, self._fetch, most=max_output_bytes, try_s=download_timeout_s, clock=clock)
         self._clock = clock
         self._runs: dict[str, Run] = {}
         self._pool = Pool(
@@ -165,9 +173,10 @@ class Cog:
         """Wait for the answer; at `deadline` the job is ended and Expired raised. No error costs anything.
 
         Raises Failed for a job of another process or an earlier life: its answer went to the connection that is gone.
+        Raises Unfetched where the job has succeeded, and its picture did not come from the worker so far.
         """
         try:
-            return await self._answer(handle, deadline)
+            return await self._answer(handle, deadline, link)
         except ProviderError as exc:
             exc.cost, exc.billed = 0, False
             raise
@@ -187,19 +196,41 @@ class Cog:
         """Read what a worker tells of a prediction. Cog signs nothing: that the address is secret is all there is."""
         return await heard(body)
 
-    async def _answer(self, handle: Handle, deadline: float) -> Outcome:
+    async def _answer(self, handle: Handle, deadline: float, link: Link) -> Outcome:
         run = self._runs.get(handle.id)
         if run is None:
             await self.cancel(handle)
             raise Failed(f"{NAME}: the job is not of this process, and its result is lost")
+        self._stay(run)
         done, _ = await asyncio.wait({run.task}, timeout=max(0.0, deadline - self._clock.now()))
         if not done:
             await self._end(run)
-        self._forget(run)
-        # A job that ended while it was being cancelled is a result like any other.
-        if run.stopping and (run.task.cancelled() or run.task.exception()):
-            raise Expired(f"{NAME}: the job was cancelled" if done else f"{NAME}: the deadline passed")
-        return run.task.result()
+        if run.task.cancelled() or run.task.exception():
+            self._forget(run)
+            # A job that ended while it was being cancelled is a result like any other.
+            if run.stopping:
+                raise Expired(f"{NAME}: the job was cancelled" if done else f"{NAME}: the deadline passed")
+        return await self._collected(run, run.task.result(), deadline if done else beyond(deadline, self._clock), link)
+
+    async def _collected(self, run: Run, made: Made, deadline: float, link: Link) -> Outcome:
+        link.succeeded()
+        # Whoever finds the pictures broken may come back for them, where they lie at an address.
+        keep = not any(isinstance(item, bytes) for item in made.named)
+        try:
+            pictures = await self._collector.collect(made.named, deadline)
+        except (Unfinished, asyncio.CancelledError):
+            keep = True
+            raise
+        finally:
+            (self._keep if keep else self._forget)(run)
+        return Outcome(pictures=pictures, seconds=made.seconds, executed=made.executed, notes=made.notes)
+
+    async def _fetch(self, address: str, cap: int, deadline: float) -> bytes:
+        try:
+            async with self._clock.timeout_at(deadline):
+                return await fetch(self._http, address, cap=cap, least_bytes_per_s=self._least_bytes_per_s)
+        except TimeoutError as exc:
+            raise Expired(f"{NAME}: the deadline passed while the output was fetched") from exc
 
     async def cancel(self, handle: Handle) -> None:
         """End the job: at its worker, and in the queue. Does nothing for a job that has ended."""
@@ -208,7 +239,7 @@ class Cog:
         else:
             await self._stop_everywhere(handle.id)
 
-    async def _work(self, run: Run) -> Outcome:
+    async def _work(self, run: Run) -> Made:
         """Bring a job that holds a slot to its end, at one worker or another."""
         twice = False
         while True:
@@ -217,9 +248,9 @@ class Cog:
             began = self._clock.now()
             ran: float | None = None
             try:
-                made = await self._predict(worker, run)
+                answered = await self._predict(worker, run)
                 ran = self._clock.now() - began
-                return made
+                return answered
             except _NoPlace:
                 self._pool.refused(worker)
             except Unreached:
@@ -235,7 +266,7 @@ class Cog:
                 self._pool.release(worker, run.turn.owner, ran_s=ran)
             run.worker = await self._pool.enter(run.turn, again=True)
 
-    async def _predict(self, worker: Worker, run: Run) -> Outcome:
+    async def _predict(self, worker: Worker, run: Run) -> Made:
         """Run the job at a worker. Raises _NoPlace where it was not taken, and ProviderError."""
         payload, notes = fitted(run.job.payload, worker)
         body = json_body({"input": payload, **run.webhook_at(worker)})
@@ -253,8 +284,8 @@ class Cog:
             raise Unknown(f"{NAME}: the id was running already")
         if response.status_code != 200:
             raise refusal(NAME, response, answer, now=time.time())
-        made = await outcome(self._http, worker.url, await read_json(answer), cap=self._max_output_bytes)
-        return replace(made, notes=(*notes, *made.notes))
+        came = made(worker.url, await read_json(answer))
+        return replace(came, notes=(*notes, *came.notes))
 
     async def _end(self, run: Run) -> None:
         """Ask the worker to end the job and see it end, by force if need be: new workers stop when we hang up."""
@@ -283,10 +314,14 @@ class Cog:
             # Nobody may ever ask; asyncio calls that an error nobody saw.
             run.task.exception()
         if self._runs.get(run.job.id) is run:
+            self._stay(run)
             run.expiry = asyncio.get_running_loop().call_later(_KEEP_S, self._forget, run)
 
-    def _forget(self, run: Run) -> None:
+    def _stay(self, run: Run) -> None:
         if run.expiry:
             run.expiry.cancel()
+
+    def _forget(self, run: Run) -> None:
+        self._stay(run)
         if self._runs.get(run.job.id) is run:
             del self._runs[run.job.id]

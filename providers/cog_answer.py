@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import httpx
 
-from providers.base import Failed, Heard, Outcome, Undecodable
+from providers.base import Failed, Heard, Undecodable
 from providers.cog_worker import NAME, dig
+from providers.collect import Named
+from providers.download import Floor, Gone
 from providers.http import Unanswered, polling
 from providers.share import share
-from providers.wire import Json, excerpt, read_body, read_json
+from providers.wire import Json, TooLarge, excerpt, read_capped, read_json
 
 # A job that is run a second time has another id at its worker.
 _AGAIN = "-again"
@@ -20,8 +25,18 @@ _MOST_NOTES = 10
 _LONGEST_S = 1e9
 
 
-async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: int) -> Outcome:
-    """Return what the worker at `base_url` made. A picture at an address there is fetched, up to `cap` bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a worker made: pictures, or their addresses at the worker itself, and what it says of them."""
+
+    named: Sequence[Named] = field(repr=False)
+    seconds: float | None
+    executed: str
+    notes: tuple[str, ...]
+
+
+def made(base_url: str, answer: Json) -> Made:
+    """Return what the worker at `base_url` made.
 
     Raises Failed where the job did not succeed, whatever the status code was, and Undecodable where no picture came.
     """
@@ -35,16 +50,37 @@ async def outcome(http: httpx.AsyncClient, base_url: str, answer: Json, *, cap: 
     if status != "succeeded":
         raise Undecodable(f"{NAME}: the answer has no status that ends a job")
     output = dig(answer, "output")
-    items = output if isinstance(output, list) else [output]
-    pictures = tuple([await _picture(http, base_url, item, cap) for item in items])
-    if not pictures or not all(pictures):
+    named = [_named(base_url, item) for item in (output if isinstance(output, list) else [output])]
+    if not named or not all(named):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
-    return Outcome(
-        pictures=pictures,
+    return Made(
+        named=named,
         seconds=seconds(dig(answer, "metrics", "predict_time")),
         executed=_executed(answer),
         notes=_notes(answer),
     )
+
+
+async def fetch(http: httpx.AsyncClient, address: str, *, cap: int, least_bytes_per_s: int) -> bytes:
+    """Fetch a picture from a worker, once.
+
+    Raises Failed where the worker is gone, for its results are then gone as well; Unanswered, Gone, and Undecodable.
+    """
+    try:
+        with polling(NAME):
+            async with http.stream("GET", address) as response:
+                data = await read_capped(response, cap, Floor(least_bytes_per_s))
+    except TooLarge as exc:
+        raise Undecodable(f"{NAME}: the output {exc}") from exc
+    except Unanswered as exc:
+        if exc.left:
+            raise
+        raise Failed(f"{NAME}: the worker is gone, and what it made with it") from exc
+    if response.status_code != 200:
+        raise Gone(response.status_code)
+    if not data:
+        raise Unanswered("the output was empty")
+    return data
 
 
 def again(job: str) -> str:
@@ -86,21 +122,11 @@ def _notes(answer: Json) -> tuple[str, ...]:
     return tuple(excerpt(note) for note in said if isinstance(note, str))
 
 
-async def _picture(http: httpx.AsyncClient, base_url: str, item: Json, cap: int) -> bytes:
-    if isinstance(item, bytes):
-        return item
+def _named(base_url: str, item: Json) -> Named:
     # Only what the worker itself serves: another address would be fetched on a stranger's word.
-    if not isinstance(item, str) or not _same_origin(item, base_url):
+    if not isinstance(item, bytes) and (not isinstance(item, str) or not _same_origin(item, base_url)):
         raise Undecodable(f"{NAME}: the output is neither a data URI nor an address at the worker")
-    try:
-        with polling(NAME):
-            async with http.stream("GET", item) as response:
-                data = await read_body(response, cap)
-    except Unanswered as exc:
-        raise Undecodable(f"{NAME}: the output could not be fetched") from exc
-    if response.status_code != 200:
-        raise Undecodable(f"{NAME}: the output could not be fetched (HTTP {response.status_code})")
-    return data
+    return item
 
 
 def _same_origin(address: str, base_url: str) -> bool:

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from normalization.values import Value
-from providers.base import Handle, Job, Outcome
+from providers.base import Handle, Job
+from providers.cog_answer import Made
 from providers.cog_pool import Turn
 from providers.cog_worker import NAME, Worker
 from providers.wire import encoded_size
@@ -28,7 +29,7 @@ class Run:
     webhook: str | None = None
     stopping: bool = False
     expiry: asyncio.TimerHandle | None = None
-    task: asyncio.Task[Outcome] = field(init=False)
+    task: asyncio.Task[Made] = field(init=False)
 
     @property
     def handle(self) -> Handle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
@@ -25,13 +26,14 @@ _FRESH_WAITS_S = (0.2, 0.6, 1.2)
 _CONNECT_S = 5.0
 _READ_S = 10.0
 _INLINE_BYTES = 1_000_000
+# Over how many seconds a sender's speed is averaged.
+_WINDOW_S = 8.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_GONE = frozenset({401, 403, 404, 410})
 _LATER = frozenset({408, 425, 429})
 
 
 class Gone(Exception):
-    """The result is not at its address (401, 403, 404, 410); the job itself may name a fresh one.
+    """The address does not give the result (any status from 400 to 499); the job itself may name a fresh one.
 
     `status` is the answer's.
     """
@@ -82,12 +84,14 @@ async def download(
     cap: int,
     deadline: float,
     fresh: bool = False,
+    least_bytes_per_s: int = 0,
     clock: Clock = CLOCK,
 ) -> bytes:
     """Return what is at `url`, at most `cap` bytes; a `data:` URI is decoded.
 
     `client` is one of `downloads_client`, with the same guard. `deadline` is a reading of `clock`.
-    `fresh` says that the result was finished just now: then a 404 is asked again for two seconds.
+    `fresh` says that the result was finished just now: then a 404 is asked again for two seconds. What comes more
+    slowly than `least_bytes_per_s` has not come; 0 is no floor.
 
     Raises Undecodable for an address that may not be fetched and for an answer that is no result, Gone where the
     result is not there (any more), Expired at the deadline, and Unfinished where it did not come in several tries: it
@@ -97,7 +101,7 @@ async def download(
         return await _data(url, cap)
     try:
         async with clock.timeout_at(deadline) as limit:
-            return await _persist(client, url, guard, cap, fresh, clock)
+            return await _persist(client, url, guard, cap, fresh, least_bytes_per_s, clock)
     except Forbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
     except TooLarge as exc:
@@ -108,13 +112,15 @@ async def download(
         raise
 
 
-async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool, clock: Clock) -> bytes:
+async def _persist(
+    client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool, least_bytes_per_s: int, clock: Clock
+) -> bytes:
     """Fetch until it is there and whole, or has failed too often."""
     waits = iter(_FRESH_WAITS_S if fresh else ())
     failures = 0
     while True:
         try:
-            return await fetch(client, url, guard=guard, cap=cap)
+            return await fetch(client, url, guard=guard, cap=cap, took=Floor(least_bytes_per_s))
         except Gone as exc:
             if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
@@ -124,6 +130,28 @@ async def _persist(client: httpx.AsyncClient, url: str, guard: Guard, cap: int, 
                 raise Unfinished(f"the result could not be fetched so far: {exc}") from exc
             await clock.sleep(jitter(failures + 1))
             failures += 1
+
+
+class Floor:
+    """The floor under a sender's speed, in bytes a second over some seconds. Called with the bytes that have come.
+
+    Raises Unanswered for a sender that is slower. One that sends nothing at all is the client's timeout's concern.
+    """
+
+    def __init__(self, least_bytes_per_s: int) -> None:
+        self._least = least_bytes_per_s
+        self._came = 0
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
+
+    def __call__(self, came: int) -> None:
+        self._came += came
+        passed = self._now() - self._began
+        if passed < _WINDOW_S:
+            return
+        if self._came < self._least * passed:
+            raise Unanswered(f"the result came at less than {self._least} bytes a second")
+        self._came, self._began = 0, self._now()
 
 
 async def fetch(
@@ -149,11 +177,9 @@ async def fetch(
 
 
 def _unfit(status: int) -> Exception:
-    if status in _GONE:
+    if 400 <= status < 500 and status not in _LATER:
         return Gone(status)
-    if status >= 500 or status in _LATER:
-        return Unanswered(f"HTTP {status}")
-    return Undecodable(f"the result could not be fetched: HTTP {status}")
+    return Unanswered(f"HTTP {status}")
 
 
 def _next_hop(here: httpx.URL, response: httpx.Response, guard: Guard) -> httpx.URL:

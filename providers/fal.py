@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,15 +22,15 @@ from providers.base import (
     Outcome,
     Readiness,
     Sent,
-    Undecodable,
+    Unfetched,
     Unfinished,
     Unknown,
     Unusable,
     Upstream,
 )
 from providers.clock import CLOCK, Clock
-from providers.download import Gone
-from providers.fal_answer import NAME, addresses, at, cost, failure, pictures
+from providers.collect import LEAST_BYTES_PER_S, TRY_S, Collector, Named, beyond, from_strangers
+from providers.fal_answer import NAME, addresses, at, failure, pictures
 from providers.fal_api import Api, loose_json, submit_headers
 from providers.fal_files import Storage
 from providers.fal_history import History, marks
@@ -60,7 +61,8 @@ class Fal:
     which lists our requests.
 
     In seconds: `submit_timeout_s` is for the answer to a submit, `poll_timeout_s` for an answer about a job,
-    `fetch_timeout_s` for its result and for an upload, `cancel_timeout_s` for seeing a cancelled job end,
+    `fetch_timeout_s` for its result and for an upload, `download_timeout_s` for a try to fetch a picture, which has to
+    come at `min_download_bytes_per_s` at least, `cancel_timeout_s` for seeing a cancelled job end,
     `reconcile_s` for finding a job whose submit was answered in pieces or not at all; a job that is not found for
     `lost_after_s` is lost.
 
@@ -90,6 +92,8 @@ class Fal:
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
         fetch_timeout_s: float = 60.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         cancel_timeout_s: float = 10.0,
         reconcile_s: float = 10.0,
         lost_after_s: float = 10.0,
@@ -114,7 +118,12 @@ class Fal:
         )
         jwks_url = f"{rest_url}/.well-known/jwks.json"
         self._signatures = Signatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
-        self._results = Results(downloads=downloads, guard=guard, most=max_result_bytes, clock=clock)
+        fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        self._results = Results(
+            collector=Collector(
+                NAME, fetch, most=max_result_bytes, together=True, try_s=download_timeout_s, clock=clock
+            )
+        )
         self._history = History(
             api=self._api,
             url=api_url.rstrip("/"),
@@ -188,18 +197,20 @@ class Fal:
         """Wait for the result; a job that is not done by `deadline` is cancelled and seen to end.
 
         Raises Unknown for a job that vanished, and for one that was not seen to end. One that was done before the
-        cancel came is a result, which is fetched beyond the deadline. A job that was cancelled before it ran is
-        Expired, with a cost of 0.
+        cancel came is a result, which is fetched beyond the deadline; Unfetched, where that has to be done later. A job
+        that was cancelled before it ran is Expired, with a cost of 0.
         """
         if handle.held or handle.data.get("mode") == "run":
-            return await self._held.wait(handle.id, deadline)
+            return await self._of_held(handle, deadline, link)
+        stopped = self._stopped.get(handle.id)
+        if stopped in {"removed", "gone"}:
+            raise Expired(f"{NAME}: the job was cancelled", cost=0 if stopped == "removed" else None)
+        if stopped == "completed":
+            return await self._ended(handle, deadline, link)
         try:
-            stopped = self._stopped.get(handle.id)
-            if stopped in {"removed", "gone"}:
-                raise Expired(f"{NAME}: the job was cancelled")
-            return await self._made(handle, deadline, link=link, ended=stopped == "completed")
+            return await self._made(handle, deadline, link)
         except Unfinished:
-            # It is done, and its picture cannot be had at the moment: there is nothing to cancel.
+            # It has succeeded, and its picture cannot be had at the moment: there is nothing to cancel.
             raise
         except (Expired, Unknown) as exc:
             # With a code Expired is fal's own word: there is nothing left to cancel.
@@ -214,15 +225,7 @@ class Fal:
                 raise Unknown(f"{NAME}: the job vanished") from exc
             if became != "completed":
                 raise Expired(exc.told, said=exc.said, cost=0 if became == "removed" else None) from exc
-        try:
-            grace = min(self._fetch_timeout_s, _GRACE_S)
-            return await self._made(handle, self._clock.now() + grace, ended=True)
-        except Unfinished:
-            raise
-        except Expired as exc:
-            if exc.code is not None:
-                raise
-            raise Unknown(f"{NAME}: the job ended, and its result cannot be had: {exc.told}", said=exc.said) from exc
+        return await self._ended(handle, beyond(deadline, self._clock), link)
 
     async def find(self, sent: Sent) -> Handle:
         """Find a job by the request id that its webhook told, or else in fal's list of our requests.
@@ -270,36 +273,49 @@ class Fal:
         kept = {name: value for name, value in sent.data.items() if name != "input"}
         return Handle(provider=NAME, id=request, data={**where, **kept, "submitted": f"{sent.at:.3f}"})
 
-    async def _made(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Outcome:
-        usd = handle.data.get("usd_per_unit", "")
+    async def _ended(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+        """Return what a job gave that was too far to be cancelled: it is paid for, and all there is to do is to fetch
+        its result. Raises Unfetched at the deadline."""
         try:
-            result = await self._queue.result(handle, deadline, link=link, ended=ended)
-            return await self._results.outcome(result, usd, deadline)
-        except Gone:
-            # The job may name a fresh address.
-            result = await self._queue.result(handle, deadline, ended=True)
-        try:
-            return await self._results.outcome(result, usd, deadline)
-        except Gone as exc:
-            bill = cost(result.headers, usd)
-            raise Undecodable(f"{NAME}: the result is gone ({exc})", cost=bill) from exc
+            return await self._made(handle, deadline, link, ended=True)
+        except Unfinished:
+            raise
+        except Expired as exc:
+            if exc.code is not None:
+                raise
+            raise Unfetched(f"{NAME}: the job has ended, and its result is not fetched yet: {exc.message}") from exc
 
-    async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> Outcome:
+    async def _made(self, handle: Handle, deadline: float, link: Link, *, ended: bool = False) -> Outcome:
+        result = await self._queue.result(handle, deadline, link=link, ended=ended)
+        link.succeeded()
+
+        async def again() -> list[Named]:
+            until = min(deadline, self._clock.now() + self._fetch_timeout_s)
+            return list(pictures((await self._queue.result(handle, until, ended=True)).answer))
+
+        return await self._results.outcome(result, handle.data.get("usd_per_unit", ""), deadline, again)
+
+    async def _of_held(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+        result = await self._held.wait(handle.id, deadline)
+        link.succeeded()
+        # Whoever finds the pictures broken may come back for them, where they lie at an address.
+        keeps = not any(isinstance(item, bytes) for item in pictures(result.answer))
+        try:
+            return await self._results.outcome(result, handle.data.get("usd_per_unit", ""), deadline)
+        except (Unfinished, asyncio.CancelledError):
+            keeps = True
+            raise
+        finally:
+            self._held.let_go(handle.id, keep=keeps)
+
+    async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> Result:
         response, raw = await self._api.post(url, body, headers, until=deadline, cap=self._answer_bytes)
         answer = await loose_json(raw)
         if not response.is_success or (at(answer, "detail") is not None and not pictures(answer)):
             raise failure(response, answer, now=time.time(), ended=False, usd=usd)
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")
-        result = Result(answer=answer, headers=response.headers, run_s=None)
-        # They hold what was sent, of which nobody has need any more.
-        del body, response, raw
-        try:
-            return await self._results.outcome(result, usd, deadline)
-        except Gone as exc:
-            raise Undecodable(f"{NAME}: the result is gone ({exc})", cost=cost(result.headers, usd)) from exc
-        except Expired as exc:
-            raise Unknown(f"{NAME}: {exc.told}", said=exc.said) from exc
+        return Result(answer=answer, headers=response.headers, run_s=None)
 
     async def _placed(self, job: Job) -> dict[str, Value]:
         try:

@@ -13,7 +13,7 @@ import httpx
 from providers.base import ALONE, Expired, Handle, Link, Undecodable, Unknown
 from providers.fal_answer import NAME, addresses, at, failure, is_request_id, request_id, torn_request_id
 from providers.fal_api import Api, loose_json
-from providers.fal_watch import ENDED, GONE, Doubt, Result, Watch
+from providers.fal_watch import ENDED, GONE, Doubt, End, Result, Watch
 from providers.http import Unanswered, retry_after
 from providers.polling import Again, Pace, poll
 from providers.share import Forward
@@ -68,8 +68,8 @@ class Queue:
     async def result(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Result:
         """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is.
 
-        `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then there
-        is nothing to learn from how long it took.
+        `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then its
+        result is asked for at once, whatever has become of the page that tells how it stands.
         """
         clock = self.api.clock
         where = self._where(handle)
@@ -83,13 +83,16 @@ class Queue:
             logs=link is not ALONE,
             tell=Forward(link.progress),
         )
-        pace = Pace(clock) if ended else self.pace
         key = handle.data.get("pace", NAME)
         age = _age(handle)
         # A job that this process did not submit just now may have ended already.
-        first = 0.0 if ended or age else None
+        first = 0.0 if age else None
         try:
-            end = await poll(watch.look, pace=pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
+            end = End(answer=None, failed=False)
+            if not ended:
+                end = await poll(
+                    watch.look, pace=self.pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep
+                )
             return await poll(lambda: watch.fetch(end), pace=Pace(clock), key=NAME, deadline=deadline, first=0.0)
         except Expired as exc:
             # With a code it is fal's own word.

@@ -21,12 +21,11 @@ from typing_extensions import override
 
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.departure import watched
+from providers.inflate import ENCODINGS, Inflated
 from providers.wire import detail
 
 _CONNECT_S = 5.0
 READ_BYTES = 256 * 1024
-# Of an answer that came compressed all the same: a piece may grow a thousandfold before anybody can count it.
-_COMPRESSED_READ_BYTES = 1024
 _ANSWER_S = 30.0
 # An answer may be long in coming; once it has begun it does not pause for longer than this.
 _STALL_S = 30.0
@@ -276,9 +275,15 @@ class Transport(AiohttpTransport):
             await response.aclose()
             raise httpx.DecodingError("an answer that is compressed several times")
         # Its own 16 KiB cost twice the time for a picture.
-        response.stream.CHUNK_SIZE = _COMPRESSED_READ_BYTES if encodings else READ_BYTES
+        response.stream.CHUNK_SIZE = READ_BYTES
         read_s = request.extensions.get("timeout", {}).get("read")
         response.stream = _Stream(response.stream, min(read_s or _STALL_S, _STALL_S))
+        if encodings:
+            # Nobody else inflates it: what is not known here stays as it came.
+            del response.headers["content-encoding"]
+        if encodings and encodings[0].lower() in ENCODINGS:
+            response.headers.pop("content-length", None)
+            response.stream = Inflated(response.stream, encodings[0].lower())
         return response
 
 

@@ -32,6 +32,7 @@ from providers.base import (
     Upstream,
 )
 from providers.clock import CLOCK, Clock
+from providers.collect import LEAST_BYTES_PER_S, TRY_S, beyond
 from providers.guard import Guard
 from providers.http import Unanswered
 from providers.polling import Again, Pace, jitter, pace_key, poll
@@ -63,7 +64,8 @@ class Replicate:
 
     Pictures above `data_uri_bytes` are uploaded first, and stay there for 24 hours. A submit is held open for `wait_s`
     seconds (0 to 60), for a job that is done by then needs no polling. A job that is not found for `vanish_s` is
-    lost. `reconcile_s` is how long a job is looked for whose submit was not answered, `cancel_timeout_s` how long one
+    lost. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least.
+    `reconcile_s` is how long a job is looked for whose submit was not answered, `cancel_timeout_s` how long one
     that was cancelled is watched for its end. All times are in seconds.
     """
 
@@ -81,7 +83,8 @@ class Replicate:
         pace: Pace,
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
-        download_timeout_s: float = 60.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         reconcile_s: float = 10.0,
         cancel_timeout_s: float = 10.0,
         vanish_s: float = 10.0,
@@ -97,7 +100,13 @@ class Replicate:
             http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes, clock=clock
         )
         self._results = Results(
-            self._api, downloads, guard=guard, cap=max_result_bytes, timeout_s=download_timeout_s, clock=clock
+            self._api,
+            downloads,
+            guard=guard,
+            cap=max_result_bytes,
+            timeout_s=download_timeout_s,
+            least_bytes_per_s=min_download_bytes_per_s,
+            clock=clock,
         )
         self._hook = Hook(self._api.secret, clock)
         self._configured = bool(key)
@@ -110,8 +119,8 @@ class Replicate:
         self._data_uri_bytes = data_uri_bytes
         # By which submit each job of this process was made, so that a search for a lost one does not find another's.
         self._ours: OrderedDict[str, str] = OrderedDict()
-        # A list that was read with the key of another account says nothing.
-        self._account = hashlib.sha256((key or "").encode()).hexdigest()[:8]
+        # A list that was read with another key, which may be another account's, says nothing.
+        self._token = hashlib.sha256((key or "").encode()).hexdigest()[:8]
 
     @property
     def queue_depth(self) -> int:
@@ -146,7 +155,7 @@ class Replicate:
         data = {
             "input": written(payload),
             "pace": pace_key(NAME, job.upstream.model, job.payload),
-            "account": self._account,
+            "token": self._token,
             "webhook": self._webhook(link) or "",
         }
         sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
@@ -161,7 +170,8 @@ class Replicate:
         """Poll to the end and fetch the pictures. A job that is not done by `deadline` is cancelled and seen to end.
 
         A job that was done before the cancel came is a result, and fetched beyond the deadline if need be. Raises
-        Unknown for a job that has vanished and for one that was not seen to end.
+        Unknown for a job that has vanished and for one that was not seen to end, Unfetched for one that has succeeded
+        and whose picture did not come.
         """
         age = time.time() - float(handle.data.get("at", "nan"))
         # The wait that follows its submit begins at once; of a later one nobody knows whether the job has ended.
@@ -181,14 +191,15 @@ class Replicate:
             if prediction["status"] != "succeeded":
                 text = f"{NAME}: the deadline passed, and the job is {prediction['status']!s}"
                 raise Expired(text, cost=bill(handle, prediction)) from None
-        return await self._results.of(handle, prediction, deadline)
+            deadline = beyond(deadline, self._clock)
+        return await self._results.of(handle, prediction, deadline, link)
 
     async def find(self, sent: Sent) -> Handle | None:
         """Ask for the prediction that a webhook told of, else look for it in Replicate's list.
 
         A list may lag. So None takes a list that was read back to the submit, more than a minute after the submit can
-        have been under way, with the key of then, and in which no prediction can be this one. Raises Unknown where it
-        does not turn up within `reconcile_s`.
+        have been under way, with the key of then, and in which no prediction can be this one, nor one like it that was
+        made at another time. Raises Unknown where it does not turn up within `reconcile_s`.
         """
 
         def taken(name: str) -> bool:
@@ -198,7 +209,7 @@ class Replicate:
         found = await search.run(self._clock.now() + self._reconcile_s)
         if found is not None:
             return self._handle(sent, found)
-        if sent.data.get("account") != self._account:
+        if sent.data.get("token") != self._token:
             raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
         return None
 

@@ -13,11 +13,13 @@ from providers.http import Unanswered
 from providers.polling import Again
 from providers.replicate_answer import NAME, job_id
 from providers.replicate_api import Api, Missing, Page
-from providers.replicate_match import SKEW_S, is_it, made_at
+from providers.replicate_match import SKEW_S, is_it, is_like, made_at
 from providers.wire import Json
 
 _PAUSE_S = 0.25
 _MOST_PAGES = 20
+# How wrong this machine's clock may have been as the submit was written down: a zone that was mistaken, at the most.
+_WRONG_S = 24 * 3600.0
 
 
 class Search:
@@ -26,6 +28,9 @@ class Search:
     Its request had arrived, if ever, `late_s` seconds after `sent.at`, and the list shows it by then. `taken` says of
     an id that it is the prediction of another submit. After `run`, `missed` says that the whole list was read at least
     once, and that nothing in it can be the prediction.
+
+    `sent.at` is what this machine's clock showed, and that may have been wrong. So a prediction with our input that was
+    made at another time is not found, and is a doubt all the same: with one in the list nothing is surely absent.
     """
 
     def __init__(
@@ -80,19 +85,35 @@ class Search:
             if found:
                 return min(found, key=lambda entry: abs(made_at(entry) - self._sent.at))
             query = page.following
-            if not query or self._reaches_back(page):
+            if not query or _reaches(page, self._sent.at - SKEW_S):
                 self.missed = not doubtful
-                self._absent = not doubtful and began >= self._sent.at + self._late_s
+                over = began >= self._sent.at + self._late_s
+                self._absent = self.missed and over and not await self._at_another_time()
                 return None
         self.missed = False
         return None
+
+    async def _at_another_time(self) -> bool:
+        """Whether a prediction like ours was made at a time that is not the submit's, or that cannot be told."""
+        first = self._sent.at - _WRONG_S
+        query = urlencode({"created_after": _stamp(first)}, safe=":")
+        for _ in range(_MOST_PAGES):
+            page = await self._api.listed(query)
+            if any(is_like(entry, self._sent) and not self._taken(job_id(entry)) for entry in page.entries):
+                return True
+            query = page.following
+            if not query or _reaches(page, first):
+                return False
+        return True
 
     def _first_page(self) -> str:
         first, last = self._sent.at - SKEW_S, self._sent.at + self._late_s + SKEW_S + 1
         return urlencode({"created_after": _stamp(first), "created_before": _stamp(last)}, safe=":")
 
-    def _reaches_back(self, page: Page) -> bool:
-        return any(made_at(entry) < self._sent.at - SKEW_S for entry in page.entries)
+
+def _reaches(page: Page, moment: float) -> bool:
+    """Whether a page has a prediction from before a moment of the wall clock: all that follow are older."""
+    return any(made_at(entry) < moment for entry in page.entries)
 
 
 def _stamp(moment: float) -> str:

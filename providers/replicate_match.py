@@ -49,6 +49,14 @@ def is_it(entry: Mapping[str, Json], sent: Sent, within_s: float) -> bool | None
     return same if whole or same is False else None
 
 
+def is_like(entry: Mapping[str, Json], sent: Sent) -> bool:
+    """Say whether a listed prediction has the input or the webhook that `sent` had, whenever it was made."""
+    address = entry.get("webhook")
+    if address and address == sent.data.get("webhook"):
+        return True
+    return _same(_loads(sent.data.get("input", "")), _reduced(entry.get("input"))) is True
+
+
 def made_at(entry: Mapping[str, Json]) -> float:
     """Return when a prediction was made, in seconds of the wall clock; NaN where it does not say."""
     text = entry.get("created_at")

@@ -7,7 +7,6 @@ November 2026, and the source of the official client, segmind 1.3.0.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ from providers.base import (
     Upstream,
 )
 from providers.clock import CLOCK, Clock
-from providers.download import Gone, download
+from providers.collect import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
 from providers.guard import Guard
 from providers.http import Unanswered, polling, refusal, submitting
 from providers.polling import Again, Pace, pace_key, poll
@@ -54,7 +53,7 @@ from providers.segmind_answer import (
     seconds_of,
     with_addresses,
 )
-from providers.segmind_held import Held
+from providers.segmind_held import Answered, Held
 from providers.wire import Body, Json, encoded_size, json_body, read_body
 
 _CONNECT_S = 5.0
@@ -77,7 +76,8 @@ class Segmind:
     The key goes to the origins of `base_url` and `upload_url` and nowhere else. Pictures that as base64, together, take
     at most `data_uri_bytes` travel inside of the request; that is not documented, so by default all are uploaded.
     `submit_timeout_s` bounds a submit and an upload, `poll_timeout_s` a look, `sync_timeout_s` the one request of a v1
-    job. A job that Segmind does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are
+    job. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least. A
+    job that Segmind does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are
     Undecodable.
 
     Option of a route: `api = "v1"` for the synchronous endpoint, meant for models that take seconds. Such a job lives
@@ -102,13 +102,22 @@ class Segmind:
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
         sync_timeout_s: float = 120.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         lost_after_s: float = 10.0,
         data_uri_bytes: int = 0,
         max_result_bytes: int = 400 * 1024 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
         self._http = http
-        self._download = partial(download, downloads, guard=guard, cap=max_result_bytes, fresh=True, clock=clock)
+        self._collector = Collector(
+            NAME,
+            self._fetch,
+            most=max_result_bytes,
+            try_s=download_timeout_s,
+            clock=clock,
+        )
+        self._download = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
         self._key = key
         self._pace = pace
         self._base_url = base_url.rstrip("/")
@@ -162,14 +171,16 @@ class Segmind:
     async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
         """Poll to the job's end and fetch its pictures. Segmind does not tell how much of a job is done.
 
-        Raises Unfinished at the deadline; `wait` may be called again for as long as Segmind remembers the job (1 hour).
-        Raises Unknown for a job that Segmind does not know any more, and for a v1 job of another process: either may
-        have been billed.
+        Raises Unfinished at the deadline, Unfetched where the job has succeeded by then; `wait` may be called again for
+        as long as Segmind remembers the job (1 hour). Raises Unknown for a job that Segmind does not know any more, and
+        for a v1 job of another process: either may have been billed.
         """
         try:
             if handle.data.get("api") == "v1":
-                return await self._held.outcome(handle.id, deadline)
+                return await self._held_outcome(handle, deadline, link)
             return await self._polled_outcome(handle, deadline, link)
+        except Unfinished:
+            raise
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
 
@@ -245,17 +256,35 @@ class Segmind:
         age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
         first = 0.0 if age > _LATE_S else None
         answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
-        for again in (True, False):
-            if at(answer, "status") == "FAILED":
-                raise failure(answer)
-            with contextlib.suppress(Gone):
-                if found := await self._pictures(answer, deadline):
-                    seconds, cost = (at(answer, "metrics", name) for name in ("inference_time", "cost"))
-                    return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
-            if again:
-                # An address that is gone, and a result without one, may be better in a second answer.
-                answer = await poll(ended, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
-        raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+        if at(answer, "status") != "FAILED" and not _named(answer):
+            # A result without a picture may be better in a second answer.
+            answer = await poll(ended, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
+        if at(answer, "status") == "FAILED":
+            raise failure(answer)
+        if not (named := _named(answer)):
+            raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+        link.succeeded()
+
+        async def again() -> list[Named]:
+            return _named(await self._look(result, []))
+
+        seconds, cost = seconds_of(at(answer, "metrics", "inference_time")), micros_of(at(answer, "metrics", "cost"))
+        found = await self._collector.collect(named, deadline, again, cost=cost)
+        return Outcome(pictures=found, seconds=seconds, cost=cost)
+
+    async def _held_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+        answered = await self._held.answer(handle.id, deadline)
+        link.succeeded()
+        # Whoever finds the pictures broken may come back for them, where they lie at an address.
+        keep = not any(isinstance(item, bytes) for item in answered.found)
+        try:
+            found = await self._collector.collect(answered.found, deadline, cost=answered.cost)
+        except (Unfinished, asyncio.CancelledError):
+            keep = True
+            raise
+        finally:
+            self._held.let_go(handle.id, keep=keep)
+        return Outcome(pictures=found, seconds=answered.seconds, cost=answered.cost)
 
     async def _look(self, url: str, missing: list[float]) -> _Answer | None:
         """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.
@@ -283,35 +312,30 @@ class Segmind:
             raise Again(patience(response))
         return None
 
-    async def _pictures(self, answer: Json, deadline: float) -> tuple[bytes, ...]:
-        """Fetch what an answer names. Raises Gone, Expired, and Undecodable."""
-        # `output` is what every model has; `image` is how some v1 models name their base64.
-        candidates = (found_in(at(answer, key)) for key in ("output", "images", "image"))
-        found = next(filter(None, candidates), [])
-        return tuple([await self._picture(item, deadline) for item in found])
-
-    async def _picture(self, item: str | bytes, deadline: float) -> bytes:
-        if isinstance(item, bytes):
-            return item
+    async def _fetch(self, item: str, cap: int, deadline: float) -> bytes:
+        """Fetch a picture from its address, or decode one that is in the answer itself. Raises as `download` does."""
         if item.startswith(("https://", "http://")):
-            return await self._download(item, deadline=deadline)
+            return await self._download(item, cap, deadline)
         try:
             return await anyio.to_thread.run_sync(partial(pybase64.b64decode, item, validate=True))
         except ValueError as exc:
             raise Undecodable(f"{NAME}: the output is neither an address nor a picture") from exc
 
-    async def _make(self, job: Job, url: str, body: Body) -> Outcome:
+    async def _make(self, job: Job, url: str, body: Body) -> Answered:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
         response, raw = await self._post(url, body, self._sync_timeout_s)
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
         answer = None if is_picture else await decoded(raw)
         check(response, raw, answer, job.payload)
-        deadline = self._clock.now() + self._sync_timeout_s
-        try:
-            found = (raw,) if is_picture and raw else await self._pictures(answer, deadline)
-        except Gone as exc:
-            raise Undecodable(f"{NAME}: the picture is not at its address") from exc
+        found: list[Named] = [raw] if is_picture and raw else _named(answer)
         if not found:
             raise Unknown(f"{NAME}: the answer holds no picture")
         seconds, cost = (response.headers.get(name) for name in ("x-generation-time", "x-cost"))
-        return Outcome(pictures=found, seconds=seconds_of(seconds), cost=micros_of(cost))
+        return Answered(found=found, seconds=seconds_of(seconds), cost=micros_of(cost))
+
+
+def _named(answer: Json) -> list[Named]:
+    """Return what an answer names: addresses, base64, bytes."""
+    # `output` is what every model has; `image` is how some v1 models name their base64.
+    candidates = (found_in(at(answer, key)) for key in ("output", "images", "image"))
+    return list(next(filter(None, candidates), []))

@@ -22,6 +22,7 @@ from providers.base import Rejected, Undecodable
 from providers.gather import Gathered
 from providers.ids import token_hex
 from providers.pieces import Piece, chunks, length
+from providers.room import Reading
 
 # JSON as it came, with decoded data URIs as leaves.
 Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | None"
@@ -122,20 +123,25 @@ async def read_body(response: httpx.Response, cap: int) -> bytes:
 
 
 async def read_capped(response: httpx.Response, cap: int, took: Callable[[int], object] | None = None) -> bytes:
-    """Do the work of `read_body`, and raise TooLarge. `took` hears of each piece, in bytes, before it is kept."""
+    """Do the work of `read_body`, and raise TooLarge. `took` hears of each piece, in bytes, before it is kept.
+
+    What is large waits for room in memory, where other attempts' answers fill it: see `providers/room.py`.
+    """
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > cap:
         raise TooLarge(f"is larger than {cap} bytes")
-    gathered = Gathered()
+    gathered, reading = Gathered(), Reading()
     try:
         async for chunk in response.aiter_bytes():
             if gathered.size + len(chunk) > cap:
                 raise TooLarge(f"is larger than {cap} bytes")
             if took is not None:
                 took(len(chunk))
+            await reading.take(len(chunk))
             gathered.add(chunk)
     except BaseException:
         gathered.clear()
+        reading.drop()
         raise
     return gathered.bytes()
 

@@ -38,8 +38,8 @@ from normalization.values import Plan, Size, Transcode
 from providers.guard import Forbidden
 from providers.pieces import Piece
 
-# What a job is given beyond its deadline to tell how it ended: a cancel is seen through, a paid result is fetched.
-_END_S = 30.0
+# What a job is given beyond its deadline to tell how it ended by then.
+_END_S = 0.5
 
 
 async def edit(request: Request) -> Response:

@@ -21,6 +21,7 @@ from providers.base import (
     ProviderError,
     Rejected,
     Throttled,
+    Unfetched,
     Unfinished,
     Unknown,
     Unreached,
@@ -84,6 +85,11 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             return _retryable(503, message, "overloaded", 1)
         case StillGoing():
             message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
+            if any(attempt.outcome == "unfetched" for attempt in error.attempts):
+                message = (
+                    "The picture is made and billed, and could not be fetched from the provider within the deadline. "
+                    "That is tried again: ask for the job by its id."
+                )
             found = _final(504, message, "deadline_exceeded")
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
@@ -202,6 +208,12 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
     if all(isinstance(cause, (Throttled, Unreached, Unusable)) for cause in causes):
         message = "No provider of this model can be reached at the moment."
         return _retryable(503, message, "upstream_unavailable", _DEFAULT_RETRY_AFTER_S)
+    if any(isinstance(cause, Unfetched) for cause in causes):
+        message = (
+            "The picture is made and billed, and could not be fetched from the provider in all the time that it is "
+            "waited for. A repeated call with the same Idempotency-Key tries again."
+        )
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
     if isinstance(causes[-1], Unfinished):
         message = (
             "Not ready within the deadline, and this provider cannot cancel: the picture may still be made and billed."

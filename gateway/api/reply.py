@@ -137,6 +137,8 @@ def metadata(placed: Placed, finished: Finished, notes: Sequence[str]) -> dict[s
     }
     if finished.partial:
         found["partial"] = True
+        missing = f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; attempts has the others."
+        found["warnings"].append(missing)
     return found
 
 

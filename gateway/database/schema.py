@@ -70,6 +70,8 @@ JOBS = _table(
     _text("caller", null=True),
     # How many repeated calls have joined it without a key of their own.
     Column("joins", Integer, nullable=False),
+    # How many processes ended while they worked on it, without leaving it in good order.
+    Column("kills", Integer, nullable=False, server_default="0"),
     Column("cancel_asked", Boolean, nullable=False),
     _json("result"),
     _json("error"),

@@ -53,6 +53,8 @@ class Book(Journal):
         self.going: dict[str, str] = {}
         """The providers of the attempts that are under way, by the attempts' ids."""
         self.share = 0.0
+        self.made: set[str] = set()
+        """Those of them whose provider says that they have succeeded."""
         self.pending: list[AttemptRow] = []
         """Attempts that have ended, and of whose end nothing is written yet."""
         self.waiting: list[Unkept] = []
@@ -115,6 +117,13 @@ class Book(Journal):
     @override
     def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
         self.waiting.append(Unkept(attempt=attempt, pictures=tuple(pictures)))
+
+    @override
+    def succeeded(self, attempt: str, handle: Handle) -> None:
+        self.made.add(attempt)
+        if not handle.held:
+            # Whoever takes the job up has to know: it may be told something else by then.
+            self._ledger.succeeded(attempt, handle)
 
     @override
     def ended(self, attempt: AttemptRow) -> None:

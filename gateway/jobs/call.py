@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from gateway.jobs.journal import CallLink, Journal, Stopped
 from gateway.jobs.ledger import Claimed, LedgerDown
 from gateway.jobs.records import AttemptRow
 from normalization.values import Value
-from providers.base import Failed, Handle, Job, Outcome, Provider, ProviderError, Rejected, Sent, Unfinished, Unknown
+from providers.base import (
+    Blocked,
+    Failed,
+    Handle,
+    Job,
+    Outcome,
+    Provider,
+    ProviderError,
+    Rejected,
+    Sent,
+    Undecodable,
+    Unfetched,
+    Unfinished,
+    Unknown,
+)
 from providers.clock import CLOCK, Clock
+from providers.room import Lease, Room
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
 _SEEN_S = 15.0
@@ -22,6 +38,14 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _HEARD_S = 10.0
 # What a job that was taken up again has at least: its picture is paid for, whatever its deadline was.
 _LEAST_S = 60.0
+# What is kept of the time to the deadline for ending a job, and for fetching one that cannot be ended any more: so
+# many seconds, and no more than this share.
+_ENDING_S, _ENDING_SHARE = 10.0, 0.2
+
+_ROOM_BYTES = 512 << 20
+
+Use: TypeAlias = "Callable[[Outcome], Awaitable[None]]"
+"""What is made of an outcome. It raises Undecodable where the pictures are not what was asked for."""
 
 
 class Cancelled(Exception):
@@ -36,25 +60,29 @@ class Cancelled(Exception):
 class Calls:
     """Makes calls at providers.
 
-    An attempt is given `attempt_timeout` seconds. A job that cannot be cancelled, and is paid for, is waited for
-    `late` seconds beyond: nobody may wait for it any more, and its picture is kept. Deadlines are readings of `clock`.
+    An attempt is given `attempt_timeout` seconds. A job that is paid for and not here yet, as it cannot be cancelled or
+    its pictures cannot be fetched, is waited for until `late` seconds after its deadline, over restarts: nobody may
+    wait for it any more, and its picture is kept. Deadlines are readings of `clock`.
     """
 
     providers: Mapping[str, Provider]
     attempt_timeout: float
     late: float
     clock: Clock = CLOCK
+    room: Room = field(default_factory=lambda: Room(_ROOM_BYTES))
+    """What the answers of all calls together may take in memory."""
 
     async def make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal
-    ) -> Outcome:
-        """Submit, and wait for the end.
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal, use: Use
+    ) -> None:
+        """Submit, wait for the end, and use what came. Pictures that are found to be broken are fetched once more.
 
         Cancelling it cancels the job upstream, unless the journal is leaving: then it stays for another process.
         Raises ProviderError, Cancelled, LedgerDown and Superseded.
         """
         try:
-            return await self._make(attempt, payload, deadline, journal)
+            with self.room.lease() as lease:
+                await self._make(attempt, payload, deadline, journal, _releasing(use, lease))
         except ProviderError as error:
             error.hide(_texts(dict(payload)))
             if isinstance(error, Rejected):
@@ -66,22 +94,26 @@ class Calls:
             raise
 
     async def _make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal
-    ) -> Outcome:
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal, use: Use
+    ) -> None:
         provider = self.providers[attempt.provider]
-        limit = min(deadline, self.clock.now() + self.attempt_timeout)
+        now = self.clock.now()
+        ending = min(_ENDING_S, _ENDING_SHARE * max(0.0, deadline - now)) if provider.cancels else 0.0
+        limit = min(deadline - ending, now + self.attempt_timeout)
         job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=journal.owner)
         link = CallLink(journal, attempt)
         handle, cancelled = await self._submit(provider, job, link, journal)
+        link.handle = handle
         if cancelled:
-            return await self._interrupted(provider, handle, link, journal)
-        return await self._wait(provider, handle, (limit, deadline), link, journal)
+            return await self._interrupted(provider, handle, link, journal, use)
+        limits = (limit, deadline, deadline + self.late)
+        return await self._wait(provider, handle, limits, link, journal, use)
 
-    async def take_up(self, attempt: AttemptRow, left: float, journal: Journal) -> Outcome:
-        """Go on with a call that another process began, or that this one lost sight of.
+    async def take_up(self, attempt: AttemptRow, left: float, journal: Journal, use: Use) -> None:
+        """Go on with a call that another process began, or that this one lost sight of, and use what came.
 
-        `left` is in how many seconds its job's deadline is. Raises as `make` does, and Failed (unbilled) for a call
-        that no provider has.
+        `left` is in how many seconds its job's deadline is, negative where that has passed. Raises as `make` does, and
+        Failed (unbilled) for a call that no provider has.
         """
         provider = self.providers.get(attempt.provider)
         if provider is None:
@@ -94,8 +126,13 @@ class Calls:
                 raise Failed(message, unbilled=True)
             handle = await self._noted(provider, attempt, handle, journal)
         link = CallLink(journal, attempt)
-        deadline = self.clock.now() + max(left, _LEAST_S)
-        return await self._wait(provider, handle, (deadline, deadline), link, journal)
+        link.handle = handle
+        link.made = attempt.succeeded
+        now = self.clock.now()
+        deadline = now + max(left, _LEAST_S)
+        limits = (deadline, max(deadline, now + left + self.late))
+        with self.room.lease() as lease:
+            await self._wait(provider, handle, limits, link, journal, _releasing(use, lease))
 
     async def _submit(self, provider: Provider, job: Job, link: CallLink, journal: Journal) -> tuple[Handle, bool]:
         """Submit; the handle, and whether the call was cancelled meanwhile."""
@@ -156,42 +193,101 @@ class Calls:
         return replace(attempt.as_sent(), others=await journal.others(attempt))
 
     async def _wait(
-        self, provider: Provider, handle: Handle, limits: tuple[float, float], link: CallLink, journal: Journal
-    ) -> Outcome:
-        """Wait to the first limit; where the job cannot be cancelled, and so no other may be bought, to the second.
+        self,
+        provider: Provider,
+        handle: Handle,
+        limits: Sequence[float],
+        link: CallLink,
+        journal: Journal,
+        use: Use,
+    ) -> None:
+        """Wait to the first limit; for a job that may not be bought elsewhere, to the next one, and so on.
 
-        Beyond that nobody else waits, and the job is waited for all the same: it is paid for.
+        Beyond the last but one nobody else waits, and the job is waited for all the same: it is paid for.
         """
+        *before, last = limits
         try:
-            for limit in dict.fromkeys(limits):
+            for limit in dict.fromkeys(before):
                 with contextlib.suppress(Unfinished):
-                    return await self._insist(provider, handle, limit, link)
+                    return await self._insist(provider, handle, limit, link, use)
             journal.overdue()
-            return await self._insist(provider, handle, self.clock.now() + self.late, link)
+            return await self._insist(provider, handle, last, link, use)
         except asyncio.CancelledError:
-            return await self._interrupted(provider, handle, link, journal)
+            return await self._interrupted(provider, handle, link, journal, use)
 
-    async def _interrupted(self, provider: Provider, handle: Handle, link: CallLink, journal: Journal) -> Outcome:
+    async def _interrupted(
+        self, provider: Provider, handle: Handle, link: CallLink, journal: Journal, use: Use
+    ) -> None:
         """Leave a job for another process, or cancel it and see what it came to: it may have been done before."""
         if journal.leaving and not handle.held:
             raise asyncio.CancelledError
         try:
             await provider.cancel(handle)
-            return await provider.wait(handle, self.clock.now() + _SEEN_S, link)
+            await use(await provider.wait(handle, self.clock.now() + _SEEN_S, link))
         except ProviderError as error:
             raise Cancelled(error) from None
 
-    async def _insist(self, provider: Provider, handle: Handle, limit: float, link: CallLink) -> Outcome:
-        """Wait for a job, and for a picture that cannot be fetched at the moment. Raises Unfinished at `limit`."""
+    async def _insist(self, provider: Provider, handle: Handle, limit: float, link: CallLink, use: Use) -> None:
+        """Wait for a job, fetch its pictures and use them. Raises Unfinished at `limit`.
+
+        Once the provider has said that the job has succeeded, whatever it says afterwards is no end of it.
+        """
         pause = _PAUSE_S
+        broken: Undecodable | None = None
         while True:
             try:
-                return await provider.wait(handle, limit, link)
-            except Unfinished:
-                if self.clock.now() + pause >= limit:
+                outcome = await provider.wait(handle, limit, link)
+            except ProviderError as error:
+                if broken is not None and not isinstance(error, Unfinished):
+                    # There is no second copy to be had of it.
+                    raise broken from None
+                if not isinstance(error, Unfinished) and (not link.made or isinstance(error, _ENDS)):
                     raise
+                if self.clock.now() + pause >= limit:
+                    if not link.made:
+                        raise
+                    if isinstance(error, Unfetched):
+                        raise
+                    raise Unfetched(error.told, said=error.said, cost=error.cost) from error
+            else:
+                try:
+                    return await use(outcome)
+                except Undecodable as error:
+                    if broken is not None:
+                        raise
+                    broken = error
+                    without_frames(broken)
+                    continue
+                finally:
+                    del outcome
             await self.clock.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _releasing(use: Use, lease: Lease) -> Use:
+    """What lets go of what was read once it has been used."""
+
+    async def used(outcome: Outcome) -> None:
+        try:
+            await use(outcome)
+        finally:
+            lease.release()
+
+    return used
+
+
+def without_frames(error: BaseException) -> None:
+    """Let go of the frames that an error came through, and that hold what was being read: it is kept until its job is
+    told of, and its frames until a collection."""
+    chain: list[BaseException | None] = [error]
+    for seen in chain:
+        if seen is not None:
+            seen.__traceback__ = None
+            chain += [one for one in (seen.__cause__, seen.__context__) if one not in chain]
+
+
+# What a provider may still say of a job that has succeeded, and that is then its end.
+_ENDS = (Undecodable, Blocked, Rejected)
 
 
 def _texts(value: Value) -> Iterator[str]:

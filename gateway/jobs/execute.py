@@ -8,10 +8,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from gateway.access.grant import Exceeded
-from gateway.jobs.call import Calls, Cancelled
+from gateway.jobs.call import Calls, Cancelled, Use, without_frames
 from gateway.jobs.files import Damaged, StoreFailed
 from gateway.jobs.imaging import Imaging
 from gateway.jobs.journal import Journal
@@ -28,7 +29,7 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.model import Route
 from normalization.values import Image, Value
-from providers.base import Expired, Outcome, ProviderError, Undecodable, Unknown, Unusable, Upstream
+from providers.base import Expired, Outcome, ProviderError, Undecodable, Unfetched, Unknown, Unusable, Upstream
 from providers.clock import Clock
 from providers.ids import token_hex
 
@@ -195,7 +196,10 @@ class Executor:
         began = self.clock.now()
         try:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
-                making = self.calls.make(attempt, plan.calls[number], deadline, journal)
+
+                async def making(use: Use) -> None:
+                    await self.calls.make(attempt, plan.calls[number], deadline, journal, use)
+
                 outcome = await self._settled(making, attempt, progress, journal)
         except ProviderError as error:
             if isinstance(error, Unknown):
@@ -216,20 +220,22 @@ class Executor:
 
     async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
         with contextlib.suppress(ProviderError, _Ended):
-            await self._settled(self._again(attempt, left, journal), attempt, progress, journal)
+            await self._settled(partial(self._again, attempt, left, journal), attempt, progress, journal)
 
-    async def _again(self, attempt: AttemptRow, left: float, journal: Journal) -> Outcome:
-        """What an attempt gave before, where that was kept; else its provider is asked."""
+    async def _again(self, attempt: AttemptRow, left: float, journal: Journal, use: Use) -> None:
+        """Use what an attempt gave before, where that was kept; else its provider is asked."""
         kept = await self.received.found(attempt.id, self.clock)
         if kept is None:
-            return await self.calls.take_up(attempt, left, journal)
+            await self.calls.take_up(attempt, left, journal, use)
+            return
         journal.received(attempt.id)
-        return kept
+        await use(kept)
 
     async def _settled(
-        self, work: Awaitable[Outcome], attempt: AttemptRow, progress: _Progress, journal: Journal
+        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: Journal
     ) -> Outcome:
-        """Wait for a call, finish and keep its pictures, and write down what came of it.
+        """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
+        not in what is returned.
 
         Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
         """
@@ -237,9 +243,15 @@ class Executor:
         made = Made()
         error: ProviderError | None = None
         cancelled = False
+
+        async def use(came: Outcome) -> None:
+            nonlocal outcome, made
+            # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
+            outcome = replace(came, pictures=())
+            made = await unbroken(make(came, attempt, journal, self.imaging, self.received, self.keep))
+
         try:
-            outcome = await work
-            made = await unbroken(make(outcome, attempt, journal, self.imaging, self.received, self.keep))
+            await work(use)
         except ProviderError as exc:
             error = exc
         except Cancelled as exc:
@@ -251,6 +263,8 @@ class Executor:
         except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
             event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
             error = Unknown("the gateway had an error of its own")
+        if error is not None:
+            without_frames(error)
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
         self._record(ended, error, progress)
         if all(picture.file for picture in made.pictures):
@@ -363,7 +377,8 @@ def _ended(
     spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
     if cancelled and error is not None:
         spent = error.billed is not False
-    unknown = isinstance(error, Unknown)
+    # Its pictures may yet be fetched, as a lost job may yet be found.
+    unknown = isinstance(error, (Unknown, Unfetched))
     name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
     return replace(
         attempt,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from gateway.access.grant import AtCapacity, Exceeded
 from gateway.jobs.bells import Bells
 from gateway.jobs.book import Address, Book
 from gateway.jobs.execute import Executor, Finished, Served
+from gateway.jobs.killers import MOST_KILLS, give_up
 from gateway.jobs.ledger import End, Ledger, LedgerDown, Superseded
 from gateway.jobs.outbox import messages
 from gateway.jobs.placed import (
@@ -28,7 +29,7 @@ from gateway.jobs.placed import (
     error_of,
     error_to_json,
 )
-from gateway.jobs.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.jobs.records import GOING, AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
 from gateway.jobs.storing import stored
 from gateway.routing.select import Candidate
 from gateway.telemetry import metrics
@@ -333,7 +334,8 @@ class Jobs:
             found = [pending.get(attempt.id, attempt) for attempt in await self.ledger.attempts(id)]
         except LedgerDown:
             return []
-        return [_unfinished(one).told() if one.state == "submitted" else one.told() for one in found]
+        made = job.book.made if job else set()
+        return [_unfinished(one, made).told() if one.state in GOING else one.told() for one in found]
 
     async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Wait until a job has ended, or until `until`. Raises LedgerDown."""
@@ -435,7 +437,11 @@ class Jobs:
         if row.order.id in self._live:
             return
         left = _left(row.order)
-        job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
+        if row.kills >= MOST_KILLS:
+            event("job.given_up", logging.ERROR, job=row.order.id, kills=row.kills)
+            job = self._begin(row.order, lambda book: give_up(attempts, book))
+        else:
+            job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
         job.book.sent = bool(attempts)
         job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(_count_resumed)
@@ -446,9 +452,13 @@ def _left(order: Order) -> float:
     return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
 
 
-def _unfinished(attempt: AttemptRow) -> AttemptRow:
-    message = "it was not ready in time, and goes on"
-    return replace(attempt, outcome="unfinished", message=message, cost=attempt.estimate, ended_at=time.time())
+def _unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
+    outcome, message = "unfinished", "it was not ready in time, and goes on"
+    if attempt.state == "submitting":
+        message = "the provider has not answered in time whether it takes the job, and is still asked"
+    if attempt.succeeded or attempt.id in made:
+        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
+    return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
 
 
 def _result(finished: Finished) -> Json:

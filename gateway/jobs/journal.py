@@ -45,6 +45,9 @@ class Journal:
     def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
         """An attempt gave these pictures, and not all of them are stored: until they are it has not ended."""
 
+    def succeeded(self, attempt: str, handle: Handle) -> None:
+        """The provider says that the job has succeeded: it is paid for, and only to be fetched."""
+
     def progressed(self, number: int, share: float) -> None:
         """So much of a call is done, from 0 to 1."""
 
@@ -82,6 +85,10 @@ class CallLink(Link):
         """Whether the request may have left."""
         self.stopped = False
         """Set to keep it from leaving."""
+        self.handle: Handle | None = None
+        """The provider's job, once it has one."""
+        self.made = False
+        """Whether the provider has said that the job has succeeded."""
         self._journal = journal
         self._share = 0.0
 
@@ -99,6 +106,12 @@ class CallLink(Link):
     def _stop_here(self) -> None:
         if self.stopped:
             raise Stopped
+
+    @override
+    def succeeded(self) -> None:
+        if not self.made and self.handle is not None:
+            self.made = True
+            self._journal.succeeded(self.attempt.id, self.handle)
 
     @override
     def progress(self, share: float) -> None:

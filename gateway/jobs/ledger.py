@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
@@ -24,7 +24,7 @@ from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.jobs.late import gather, keep, save, taken
 from gateway.jobs.processes import Processes
-from gateway.jobs.records import AttemptRow, JobRow, Json, Order
+from gateway.jobs.records import AttemptRow, JobRow, Json, Order, handle_to_json, succeeded
 from gateway.jobs.rows import attempt_of, attempt_values, job_of, job_values
 from gateway.jobs.statements import (
     ATTEMPT,
@@ -44,8 +44,9 @@ __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Supersede
 
 T = TypeVar("T")
 OPEN = ("queued", "in_progress")
-# A job that is looked for at a provider is not older or younger than this by its submit, in seconds.
-_AROUND_S = 300.0
+# A job that is looked for at a provider is not older or younger than this by its submit, in seconds: this machine's
+# clock may have been wrong by a day.
+_AROUND_S = 25 * 3600.0
 # How often a job is inserted that others insert, retire or forget at the same moment.
 _TURNS = 50
 
@@ -182,6 +183,11 @@ class Ledger:
     def held(self, attempt: str, handle: Handle, at: float) -> None:
         """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
         self.database.later(taken(self.process, attempt, handle, at))
+
+    def succeeded(self, attempt: str, handle: Handle) -> None:
+        """Write down that a provider says a job has succeeded, and is only to be fetched; nobody waits for it."""
+        values = {"this": attempt, "handle": handle_to_json(succeeded(handle))}
+        self.database.later(lambda connection: connection.execute(SET_ATTEMPT, values))
 
     def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""
@@ -328,9 +334,11 @@ class Ledger:
             for row in connection.execute(wanted.order_by(JOBS.c.created_at)):
                 if len(taken) < limit and (row.owner is None or self.processes.gone(connection, row.owner)):
                     same = JOBS.c.owner.is_(None) if row.owner is None else JOBS.c.owner == row.owner
-                    mine = update(JOBS).where(JOBS.c.id == row.id, same).values(owner=self.process)
+                    # A process that leaves in good order lets go of its jobs first.
+                    kills = row.kills + (row.owner is not None)
+                    mine = update(JOBS).where(JOBS.c.id == row.id, same).values(owner=self.process, kills=kills)
                     if connection.execute(mine).rowcount:
-                        taken.append(job_of(row))
+                        taken.append(replace(job_of(row), kills=kills))
             return taken
 
         return await self.database.write(take)

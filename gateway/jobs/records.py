@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
 from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
-from providers.base import Crowded, Handle, ProviderError, Sent, Unfinished, Unknown, Upstream
+from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 Mode = Literal["plain", "stream", "background"]
 Json: TypeAlias = "dict[str, Any]"
 
-_KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Crowded, Unfinished)
+_KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Crowded, Unfinished, Unfetched)
+# What stands in a stored handle of a job that has succeeded and whose pictures are to be fetched.
+_SUCCEEDED = "succeeded"
 STATES: tuple[State, ...] = get_args(State)
+GOING: frozenset[str] = frozenset({"submitting", "submitted"})
+"""The states of an attempt that goes on."""
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -146,6 +150,11 @@ class AttemptRow:
     notes: tuple[str, ...] = ()
     files: tuple[Json, ...] = ()
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether its provider is known to have said that the job has succeeded."""
+        return self.handle is not None and _SUCCEEDED in self.handle.data
+
     def told(self) -> Attempt:
         """As callers are told of it."""
         return Attempt(
@@ -185,6 +194,7 @@ class JobRow:
     result: Json | None = None
     error: Json | None = None
     cancel_asked: bool = False
+    kills: int = 0
 
     @property
     def ended(self) -> bool:
@@ -261,6 +271,11 @@ def _cause(kept: Json) -> ProviderError:
 def handle_to_json(handle: Handle) -> Json:
     """A handle as JSON."""
     return {"provider": handle.provider, "id": handle.id, "data": dict(handle.data), "held": handle.held}
+
+
+def succeeded(handle: Handle) -> Handle:
+    """A handle that says that its job has succeeded."""
+    return replace(handle, data={**handle.data, _SUCCEEDED: "yes"})
 
 
 def handle_of(kept: Json | None) -> Handle | None:

@@ -66,6 +66,7 @@ def job_of(row: Row[Any]) -> JobRow:
         result=row.result,
         error=row.error,
         cancel_asked=row.cancel_asked,
+        kills=row.kills,
     )
 
 

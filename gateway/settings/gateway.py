@@ -12,7 +12,7 @@ from gateway.routing.wish import Strategy
 from gateway.settings.access import AccessSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.http import HttpSettings
-from gateway.settings.kinds import Count, OnDisconnect, ResponseFormat, Seconds
+from gateway.settings.kinds import Count, OnDisconnect, ResponseFormat, Seconds, Whole
 from gateway.settings.ledger import LedgerSettings
 from gateway.settings.uploads import UploadSettings
 from gateway.settings.urls import UrlSettings
@@ -28,6 +28,8 @@ class GatewaySettings(UploadSettings, UrlSettings, FileSettings, HttpSettings, A
     attempt_timeout_s: Seconds = 240
     submit_timeout_s: Seconds = 30
     poll_timeout_s: Seconds = 10
+    download_timeout_s: Seconds = 60
+    min_download_bytes_per_s: Whole = 16 * 2**10
     grace_s: Seconds = 25
     strategy: Strategy = "cheapest"
     on_unknown: Literal["fail", "failover"] = "fail"
@@ -39,6 +41,7 @@ class GatewaySettings(UploadSettings, UrlSettings, FileSettings, HttpSettings, A
     cool_down_s: Seconds = 5
     park_s: Seconds = 300
     max_result_bytes: Count = 256 * 2**20
+    max_in_flight_result_bytes: Count = 512 * 2**20
     on_disconnect: OnDisconnect = "finish"
     late_s: Seconds = 3600
 

@@ -25,6 +25,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unknown,
     Unreached,
     Unusable,
@@ -443,7 +444,7 @@ POLICY = "Provider returned an error: content policy violation"
         ("CANCELLED", "", Failed, "the job was cancelled there", 0),
         ("VANISHED", "", Unknown, "the job is not known there any more", 1),
         ("EMPTY", "", Undecodable, "the job succeeded, but its picture is not there", 1),
-        ("LOST", "", Undecodable, "the job succeeded, but its picture is not there", 1),
+        ("LOST", "", Unfetched, "the job has succeeded, and its picture is not fetched yet: HTTP 404", 1),
     ],
 )
 async def test_a_job_that_gives_no_picture(
@@ -488,12 +489,13 @@ async def test_a_job_that_does_not_end_may_not_be_bought_elsewhere(
     assert (await provider.wait(handle, later())).cost == 30_000
 
 
-async def test_what_is_fetched_too_late_is_gone(provider: Apiframe, sim: simulator.Apiframe) -> None:
-    """Pictures live for a day; after that the job is a paid one without a picture."""
+async def test_what_is_fetched_too_late_does_not_come(provider: Apiframe, sim: simulator.Apiframe) -> None:
+    """Pictures live for a day; after that the job is a paid one without a picture, and nothing is bought for it."""
     handle = await provider.submit(job())
     sim.later(25 * 3600)
-    with pytest.raises(Undecodable):
+    with pytest.raises(Unfetched) as caught:
         await provider.wait(handle, later())
+    assert not caught.value.next_route
 
 
 DELIVERIES = [Fault(kind="cut"), Fault(kind="cut_within"), html(500), html(503), said(404, b""), said(200, b"")]

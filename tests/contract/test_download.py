@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import random
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
@@ -17,9 +19,10 @@ from starlette.routing import Route
 
 import providers.download as fetching
 from providers.base import Expired, ProviderError, Undecodable, Unfinished
-from providers.download import Gone, _next_hop, download, downloads_client
+from providers.download import Floor, Gone, _next_hop, download, downloads_client
 from providers.guard import Forbidden, Guard
 from providers.http import Unanswered
+from providers.wire import TooLarge
 from tests.contract.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve
 from tests.support.clock import Skipping
@@ -193,13 +196,15 @@ async def test_a_broken_result_is_fetched_again_three_times(
 
 
 @pytest.mark.parametrize("status", [400, 402, 406, 451])
-async def test_another_refusal_ends_it_at_once(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
-    """Neither time nor another address mends those; the message has no secrets of the address."""
+async def test_another_refusal_is_one_of_the_address(
+    client: httpx.AsyncClient, delivery: Delivery, status: int
+) -> None:
+    """No status says that there is no picture, so another address may have it; no secrets of this one are told."""
     delivery.faults.script("download", Fault(status=status))
-    with pytest.raises(Undecodable) as caught:
+    with pytest.raises(Gone) as caught:
         await fetch(client, delivery, delivery.url + "?signature=secret")
-    assert str(status) in caught.value.message
-    assert "secret" not in caught.value.message
+    assert caught.value.status == status
+    assert "secret" not in str(caught.value)
     assert len(delivery.headers) == 1
 
 
@@ -285,17 +290,60 @@ def test_every_error_is_of_the_contract_or_gone() -> None:
 
 async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
     """Whoever compresses what was asked for plain cannot fill the memory between two looks at the size."""
-    once = gzip.compress(bytes(24 << 20))
+    plain = (random.Random(1).randbytes(64 << 10) + bytes(960 << 10)) * 24
+    once = gzip.compress(plain)
     pieces: list[int] = []
     with (
         serve(Response(once, headers={"content-encoding": "gzip"})) as well,
         serve(Response(gzip.compress(once), headers={"content-encoding": "gzip, gzip"})) as ill,
+        serve(Response(once, headers={"content-encoding": "br"})) as odd,
     ):
-        guard = Guard(frozenset({well.origin, ill.origin}))
+        guard = Guard(frozenset({well.origin, ill.origin, odd.origin}))
         async with downloads_client(guard) as client:
             data = await fetching.fetch(client, well.url, guard=guard, cap=32 << 20, took=pieces.append)
             assert (len(data), max(pieces) < 2 << 20) == (24 << 20, True)
+            assert data == plain
             pieces.clear()
             with pytest.raises(Unanswered, match="DecodingError"):
                 await fetching.fetch(client, ill.url, guard=guard, cap=32 << 20, took=pieces.append)
             assert pieces == []
+            assert await fetching.fetch(client, odd.url, guard=guard, cap=32 << 20) == once
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "bare"])
+async def test_a_bomb_is_given_up_long_before_it_is_as_large_as_a_picture_may_be(encoding: str) -> None:
+    """No picture grows a thousandfold as it is inflated: a few megabytes of it are enough to tell."""
+    shape = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "bare": -15}[encoding])
+    bomb = shape.compress(bytes(64 << 20)) + shape.flush()
+    pieces: list[int] = []
+    headers = {"content-encoding": "gzip" if encoding == "gzip" else "deflate"}
+    with serve(Response(bomb, headers=headers)) as served:
+        guard = Guard(frozenset({served.origin}))
+        async with downloads_client(guard) as client:
+            with pytest.raises(TooLarge, match="grows more than"):
+                await fetching.fetch(client, served.url, guard=guard, cap=256 << 20, took=pieces.append)
+    assert sum(pieces) < 8 << 20
+    assert max(pieces) <= 256 << 10
+
+
+async def test_a_compressed_answer_that_breaks_off_is_not_whole(delivery: Delivery, client: httpx.AsyncClient) -> None:
+    """Half of it inflates well, and is half a picture."""
+    half = gzip.compress(PICTURE)[:-20]
+    delivery.faults.script("download", Fault(status=200, body=half, headers={"content-encoding": "gzip"}))
+    assert await fetch(client, delivery) == PICTURE
+    assert len(delivery.headers) == 2
+
+
+async def test_a_result_that_comes_too_slowly_has_not_come() -> None:
+    """The floor is over some seconds: who trickles is left, and asked again."""
+    floor = Floor(1000)
+    began = floor._began
+    for second in range(1, 8):
+        floor._now = lambda: began + second  # noqa: B023
+        floor(10)
+    floor._now = lambda: began + 8
+    with pytest.raises(Unanswered, match="less than 1000 bytes a second"):
+        floor(10)
+    fast = Floor(1000)
+    fast._now = lambda: began + 8.0
+    fast(80_000)

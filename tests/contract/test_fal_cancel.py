@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from normalization.values import Value
-from providers.base import Expired, Unknown
+from providers.base import Expired, Unfetched, Unknown
 from providers.fal import Fal
 from providers.polling import Pace
 from tests.contract.fal_setup import CLARITY, Joint, adapter, begun, job, soon
@@ -62,12 +62,26 @@ async def test_a_cancel_that_comes_too_late_is_a_result(fal: Fal, sim: FalAi, cl
     assert len(sim.asked("PUT", "/cancel")) == 1
 
 
-async def test_already_completed_is_a_result(fal: Fal, sim: FalAi, clock: Joint) -> None:
-    """400 ALREADY_COMPLETED: the deadline passed in the middle of the download, which is made again."""
+async def test_a_deadline_in_the_middle_of_the_download(fal: Fal, sim: FalAi, clock: Joint) -> None:
+    """There is nothing to cancel: the job is paid for, and whoever comes back has its picture."""
     sim.faults.script("download", Fault(kind="hang"))
     handle = await begun(fal)
-    outcome = await fal.wait(handle, clock.after(0.5))
+    with pytest.raises(Unfetched):
+        await fal.wait(handle, clock.after(0.5))
+    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert sim.asked("PUT", "/cancel") == []
+    assert sim.books.billed == 1
+
+
+@pytest.mark.parametrize("fault", [html(502), Fault(kind="cut"), Fault(status=404, body={"detail": "x"})])
+async def test_already_completed_is_a_result(sim: FalAi, clock: Joint, fault: Fault) -> None:
+    """400 ALREADY_COMPLETED, and the page that tells how a job stands fails: its result is asked for without it."""
+    sim.faults.always("poll", fault)
+    async with adapter(sim, clock=clock, lost_after_s=3600) as fal:
+        handle = await begun(fal)
+        outcome = await fal.wait(handle, clock.after(0.5))
     assert size(outcome.pictures[0]) == (48, 32)
+    assert len(sim.asked("PUT", "/cancel")) == 1
     assert sim.books.billed == 1
 
 
@@ -82,12 +96,12 @@ async def test_a_job_that_does_not_stop_is_unknown(sim: FalAi, clock: Joint) -> 
             await fal.cancel(handle)
 
 
-async def test_a_result_that_cannot_be_had_is_unknown(sim: FalAi, clock: Joint) -> None:
+async def test_a_result_that_cannot_be_had_is_to_be_fetched(sim: FalAi, clock: Joint) -> None:
     """The job ended and is paid for; that its result does not come is no reason to buy another one."""
     sim.faults.always("result", Fault(status=502, body=b"<html>"))
     async with adapter(sim, clock=clock, fetch_timeout_s=1) as fal:
         handle = await begun(fal)
-        with pytest.raises(Unknown, match=r"cannot be had.*HTTP 502"):
+        with pytest.raises(Unfetched, match=r"not fetched yet.*HTTP 502"):
             await fal.wait(handle, clock.after(0.5))
         sim.faults.clear()
         assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)

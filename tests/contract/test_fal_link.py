@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Undecodable
+from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Undecodable, Unfetched
 from providers.fal import Fal
 from providers.fal_answer import failure
 from providers.polling import Pace
@@ -193,11 +193,11 @@ async def test_wait_tells_the_bill_of_a_failed_job(
 async def test_a_picture_that_cannot_be_had_costs_what_it_cost(sim: FalAi) -> None:
     """It is paid for: the bill is on the error."""
     bill = round(48 * 32 / 1e6 * 0.03 * 1e6)
-    for word in ("LOST", "EMPTY"):
+    for word, kind in (("LOST", Unfetched), ("EMPTY", Undecodable)):
         sim.faults.script("job", Fault(kind="job", word=word))
         async with adapter(sim) as fal:
             handle = await fal.submit(job())
-            with pytest.raises(Undecodable) as caught:
+            with pytest.raises(kind) as caught:
                 await fal.wait(handle, soon())
         assert (caught.value.cost, caught.value.billed) == (bill, True)
     async with adapter(sim, max_result_bytes=50) as fal:

@@ -15,6 +15,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unknown,
     Unreached,
     Unusable,
@@ -116,11 +117,15 @@ async def test_no_connection_is_unreached(sim: FalAi) -> None:
 
 
 @pytest.mark.parametrize("word", ["MOVED", "LOST"])
-async def test_a_picture_that_is_gone_is_undecodable(fal: Fal, sim: FalAi, word: str) -> None:
-    """There is no job to ask for another address."""
+async def test_a_picture_that_is_gone_is_to_be_fetched(fal: Fal, sim: FalAi, word: str) -> None:
+    """There is no job to ask for another address, and it is paid for: the one that is known is tried again."""
     sim.faults.script("job", Fault(kind="job", word=word))
-    with pytest.raises(Undecodable, match="gone"):
-        await run(fal)
+    handle = await begun(fal)
+    with pytest.raises(Unfetched, match="HTTP 404"):
+        await fal.wait(handle, soon())
+    sim.files.gone.clear()
+    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert sim.books.billed == 1
 
 
 async def test_at_the_deadline_it_is_unknown(fal: Fal, sim: FalAi) -> None:
@@ -134,12 +139,15 @@ async def test_at_the_deadline_it_is_unknown(fal: Fal, sim: FalAi) -> None:
         await fal.wait(short, soon())
 
 
-async def test_a_download_at_the_deadline_is_unknown(fal: Fal, sim: FalAi) -> None:
-    """The picture is paid for, and nobody can be asked for it again."""
+async def test_a_download_at_the_deadline_is_made_again(fal: Fal, sim: FalAi) -> None:
+    """The picture is paid for: its address is kept for whoever comes back for it."""
     sim.faults.always("download", Fault(kind="hang"))
-    handle = await fal.submit(job(seconds=0.5))
-    with pytest.raises(Unknown, match="deadline passed while the result was fetched"):
-        await fal.wait(handle, soon())
+    handle = await begun(fal)
+    with pytest.raises(Unfetched, match="deadline passed while the result was fetched"):
+        await fal.wait(handle, soon(0.5))
+    sim.faults.clear()
+    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert sim.books.billed == 1
 
 
 async def test_cancel_of_a_request_at_work_is_unknown(fal: Fal, sim: FalAi) -> None:

@@ -12,6 +12,7 @@ from providers.base import (
     Failed,
     ProviderError,
     Undecodable,
+    Unfetched,
     Unknown,
 )
 from providers.fal import Fal
@@ -226,10 +227,10 @@ async def test_a_result_that_moved_is_asked_for_again(fal: Fal, sim: FalAi) -> N
     assert no_key_went_astray(sim)
 
 
-async def test_a_result_that_is_lost_is_undecodable(fal: Fal, sim: FalAi) -> None:
-    """Gone twice: it is paid for and cannot be had."""
+async def test_a_result_that_is_lost_is_to_be_fetched(fal: Fal, sim: FalAi) -> None:
+    """Whatever its delivery says: it is paid for, and is not bought elsewhere."""
     sim.faults.script("job", Fault(kind="job", word="LOST"))
-    with pytest.raises(Undecodable, match=r"gone \(HTTP 404\)"):
+    with pytest.raises(Unfetched, match="HTTP 404"):
         await run(fal)
     assert len(sim.asked("POST")) == 1
 

@@ -19,6 +19,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unknown,
     Unreached,
     Unusable,
@@ -302,14 +303,14 @@ async def test_the_key_stays_with_the_api(provider: Replicate, sim: Simulator) -
 
 
 async def test_a_result_at_the_api_is_fetched_with_the_key(provider: Replicate, sim: Simulator) -> None:
-    """The API's own files ask for it; one that is not there is gone."""
+    """The API's own files ask for it; one that is not there is asked for again, and stays to be fetched."""
     key = "a-file"
     sim.files[key] = ({"id": key}, PICTURE)
     handle = await provider.submit(job())
     sim.jobs[handle.id].output = f"{sim.url}/v1/files/{key}"
     assert (await provider.wait(handle, soon())).pictures == (b'{"id":"a-file"}',)
     sim.jobs[handle.id].output = f"{sim.url}/v1/files/none"
-    with pytest.raises(Undecodable, match="gone"):
+    with pytest.raises(Unfetched, match="HTTP 404"):
         await provider.wait(handle, soon())
 
 

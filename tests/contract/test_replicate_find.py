@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from normalization.values import Image
+from providers.accounts import Accounts
 from providers.base import Expired, Handle, Job, Sent, Unknown, Upstream
+from providers.keyring import Key
 from tests.contract.replicate_setup import IMAGE, UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.replicate import TOKEN, Simulator
@@ -199,7 +201,8 @@ async def test_a_job_that_is_surely_not_there(sim: Simulator) -> None:
     sent = aged(sim, sent)
     assert await found(sim, sent) is None
     sim.jobs[ours.id] = ours
-    assert await found(sim, sent) is None, "the same job, an hour later, is another's"
+    with pytest.raises(Unknown):
+        await found(sim, sent)  # the same input, an hour later: the clock may have been wrong
     ours.created_at -= timedelta(seconds=3600)
     assert stored(await found(sim, sent)).id == ours.id
 
@@ -251,7 +254,7 @@ async def test_the_list_of_another_account_proves_nothing(sim: Simulator) -> Non
     sent = aged(sim, await lost(sim))
     sim.jobs.clear()
     with pytest.raises(Unknown, match="another account"):
-        await found(sim, dataclasses.replace(sent, data={**sent.data, "account": "deadbeef"}))
+        await found(sim, dataclasses.replace(sent, data={**sent.data, "token": "deadbeef"}))
 
 
 async def test_the_key_does_not_follow_the_list_elsewhere(sim: Simulator) -> None:
@@ -275,3 +278,36 @@ async def test_a_lost_answer_is_looked_for_in_the_same_way_at_once(sim: Simulato
     assert handle.id == sim.books.taken[-1]
     sent = Sent(id="attempt-1", upstream=UPSTREAM, at=time.time(), data=link.sent[0])
     assert stored(await found(sim, sent)).id == handle.id
+
+
+@pytest.mark.parametrize("wrong_s", [3600.0, 600.0, -600.0])
+async def test_a_clock_that_was_wrong_buys_nothing_twice(sim: Simulator, wrong_s: float) -> None:
+    """The job is in the list, at another time than that of its submit as it was written down: nothing is sure then."""
+    sent = aged(sim, await lost(sim), 7200)
+    assert stored(await found(sim, sent)).id == sim.books.taken[0]
+    with pytest.raises(Unknown):
+        await found(sim, dataclasses.replace(sent, at=sent.at + wrong_s))
+    sim.jobs.clear()
+    assert await found(sim, dataclasses.replace(sent, at=sent.at + wrong_s)) is None
+
+
+async def test_a_known_job_of_another_call_is_no_doubt(sim: Simulator) -> None:
+    """The same call was made before, an hour ago, and its job is known: the one that never arrived is absent."""
+    sent = aged(sim, await lost(sim))
+    later = dataclasses.replace(sent, at=sent.at + 1800, others=frozenset(sim.books.taken))
+    assert await found(sim, later) is None
+
+
+async def test_a_submit_that_never_arrived_is_found_to_be_absent(sim: Simulator) -> None:
+    """Behind a provider of several keys too: what each of them writes down stays as it was."""
+    key = Key("replicate", TOKEN)
+    sim.faults.script("submit", Fault(kind="cut"))
+    link = Told()
+    async with adapter(sim) as one:
+        accounts = Accounts([key], lambda key: one, park_s=1.0)
+        with pytest.raises(Unknown):
+            await accounts.submit(job(), link)
+        (data,) = link.sent
+        sent = Sent(id="attempt-1", upstream=UPSTREAM, at=time.time() - 3600, data=data)
+        assert await accounts.find(sent) is None
+    assert sim.books.taken == []

@@ -15,6 +15,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unknown,
     Unreached,
     Unusable,
@@ -216,13 +217,14 @@ async def test_a_download_that_fails_is_tried_again(provider: Replicate, sim: Si
     assert len(sim.bodies) == 1
 
 
-async def test_an_address_that_ran_out_is_asked_for_anew_once(provider: Replicate, sim: Simulator) -> None:
-    """The job names its result again; where that is gone too, the picture is lost."""
-    sim.faults.script("download", Fault(status=403))
+async def test_an_address_that_ran_out_is_asked_for_anew(provider: Replicate, sim: Simulator) -> None:
+    """The job names its result again, each time; where none of the addresses is good, it stays to be fetched."""
+    sim.faults.script("download", *[Fault(status=403)] * 4)
     assert len((await run(provider)).pictures) == 1
     sim.faults.always("download", Fault(status=403))
-    with pytest.raises(Undecodable, match="gone"):
+    with pytest.raises(Unfetched, match="HTTP 403") as caught:
         await run(provider)
+    assert (caught.value.next_route, caught.value.billed) == (False, True)
     assert len(sim.bodies) == 2
 
 

@@ -27,6 +27,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unknown,
     Unreached,
     Unusable,
@@ -441,7 +442,7 @@ async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: si
         ("FAILED", "dynamic must be within 1 and 50", Rejected, "segmind: the job failed: dynamic must be within", 0),
         ("VANISHED", "", Unknown, "segmind: the job is not known there any more", 1),
         ("EMPTY", "", Undecodable, "segmind: the job succeeded, but its picture is not there", 1),
-        ("LOST", "", Undecodable, "segmind: the job succeeded, but its picture is not there", 1),
+        ("LOST", "", Unfetched, "segmind: the job has succeeded, and its picture is not fetched yet: HTTP 404", 1),
     ],
 )
 async def test_a_job_that_gives_no_picture(

@@ -123,4 +123,6 @@ SPOILT: Mapping[str, Fault] = {
     "redirect to another scheme": redirect("file:///etc/passwd"),
     "redirect loop": redirect("?again"),
 }
+# Of these, what says nothing of the picture: it is asked for again and again.
+WITHHELD = frozenset({"expired for good"})
 SHORT_SPOILT = ("picture truncated", "SVG", "redirect to the loopback", "bomb")

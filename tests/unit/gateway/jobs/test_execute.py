@@ -26,6 +26,7 @@ from providers.base import (
     Rejected,
     Throttled,
     Undecodable,
+    Unfetched,
     Unfinished,
     Unknown,
     Unreached,
@@ -34,7 +35,20 @@ from providers.base import (
 from tests.support.clock import Skipping
 from tests.unit.gateway.jobs.scripted import MODEL, ROUTE, Scripted, Shelf, candidates, executing, png, provider
 
-ERRORS = (Rejected, Blocked, Throttled, Crowded, Unusable, Unreached, Unknown, Failed, Undecodable, Expired, Unfinished)
+ERRORS = (
+    Rejected,
+    Blocked,
+    Throttled,
+    Crowded,
+    Unusable,
+    Unreached,
+    Unknown,
+    Failed,
+    Undecodable,
+    Expired,
+    Unfinished,
+    Unfetched,
+)
 
 
 async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
@@ -138,8 +152,10 @@ async def test_cost(imaging: Imaging) -> None:
 )
 async def test_results_are_verified(imaging: Imaging, data: bytes, why: str) -> None:
     """A result that is not the picture that was asked for counts as undecodable, and the next route is tried."""
-    finished = await run(imaging, provider("bad", data), provider("good", png()))
+    bad = provider("bad", data, data)
+    finished = await run(imaging, bad, provider("good", png()))
 
+    assert len(bad.waited) == 2, "it is fetched once more before anything else is bought"
     assert finished.attempts[0].outcome == "undecodable"
     assert why in (finished.attempts[0].message or "")
     assert finished.served.provider == "good"
@@ -218,6 +234,7 @@ async def test_a_fault_of_ours(imaging: Imaging) -> None:
         ([Unusable("no credit: go and pay")], 503, "upstream_unavailable", None),
         ([Unreached("x"), Expired("x")], 504, "deadline_exceeded", "false"),
         ([Unfinished("x")], 504, "deadline_exceeded", "false"),
+        ([Unfetched("x")], 504, "deadline_exceeded", "false"),
         ([Failed("x", unbilled=True)], 502, "all_providers_failed", None),
         ([Undecodable("x")], 502, "all_providers_failed", "false"),
     ],
@@ -254,8 +271,9 @@ def test_no_route_at_all(excluded: list[dict[str, Any]], status: int, after: str
 
 def test_every_error_states_its_policy() -> None:
     """Each leaf of the error tree says on purpose what the loop, the breaker and the bill are to make of it."""
-    first = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
-    leaves = [*first, *(inner for cls in first for inner in cls.__subclasses__())]
+    leaves = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
+    for cls in leaves:
+        leaves += cls.__subclasses__()
 
     assert set(leaves) == set(ERRORS)
     for cls in leaves:
@@ -315,3 +333,12 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: Imaging) 
     assert [picture.file for picture in again.pictures] == [picture.file for picture in first.pictures]
     assert Away.away == -1
     assert len(clock.slept) == 3
+
+
+async def test_a_result_that_came_broken_is_fetched_once_more(imaging: Imaging) -> None:
+    """What was broken on its way is whole the second time, and nothing else is bought."""
+    first, second = provider("first", png()[:-20], png()), provider("second", png())
+    finished = await run(imaging, first, second)
+
+    assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
+    assert (len(first.jobs), len(first.waited), len(second.jobs)) == (1, 2, 0)
