@@ -35,6 +35,9 @@ from gateway.telemetry import metrics
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
 _KEEP_ALIVE_S = 75
+# A process that does not answer the supervisor for so long, in seconds, is replaced. On a busy machine one that only
+# imports its modules holds the interpreter for longer than the library's 5.
+_WORKER_S = 60
 # More than any number of connections that a process here can serve.
 _FILES = 65_536
 
@@ -89,6 +92,7 @@ def serve(host: str, port: int, workers: int) -> int:
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(config.gateway.grace_s),
+            timeout_worker_healthcheck=_WORKER_S,
         )
     return 0
 

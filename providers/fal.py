@@ -283,7 +283,8 @@ class Fal:
         except Expired as exc:
             if exc.code is not None:
                 raise
-            raise Unfetched(f"{NAME}: the job has ended, and its result is not fetched yet: {exc.message}") from exc
+            message = f"{NAME}: the job has ended, and its result is not fetched yet: {exc.told}"
+            raise Unfetched(message, said=exc.said) from exc
 
     async def _made(self, handle: Handle, deadline: float, link: Link, *, ended: bool = False) -> Outcome:
         result = await self._queue.result(handle, deadline, link=link, ended=ended)

@@ -24,7 +24,9 @@ def check_addresses(asked: Asked, guard: Guard) -> None:
     Undeclared fields and those of `provider_options` may hold an address anywhere; of a declared parameter that is
     sent as it is, such as a prompt, only one that is nothing else counts: its words are no address.
     """
-    for count, (name, address) in enumerate(_addresses(asked)):
+    # A data URL is its own content and leads nowhere; addresses within it are found by themselves.
+    leading = ((name, address) for name, address in _addresses(asked) if address[:5].lower() != "data:")
+    for count, (name, address) in enumerate(leading):
         if count >= _MOST:
             message = f"Invalid '{excerpt(name)}': there are more than {_MOST} addresses in this request."
             raise invalid(name, message, "parameter_refused")

@@ -162,7 +162,7 @@ def test_answers_count(tmp_path: Path) -> None:
 
 def test_polls_count_for_the_rate(tmp_path: Path) -> None:
     """A key that may ask thrice a minute has asked thrice, whether it had something made or looked for it."""
-    environ = {"DARKROOM_ADMIN_KEY": "an-admin-key-of-some-length", "DARKROOM_DATA": str(tmp_path)}
+    environ = {"DARKROOM_ADMIN_KEY": "the-key-of-the-admin-and-of-nobody-else", "DARKROOM_DATA": str(tmp_path)}
     with world("fal", environ=environ) as there:
         with caller(there.url, key=environ["DARKROOM_ADMIN_KEY"]) as admin:
             key = admin.post("/keys", content=json.dumps({"name": "three", "rpm": 3})).json()["key"]

@@ -18,6 +18,7 @@ from tests.support.hooked import ask, caller, ended
 from tests.support.photo import flat
 from tests.support.raw import form, head, line
 from tests.support.running import until
+from tests.support.scripted_cog import announced
 from tests.support.world import World, world
 
 ADMIN = "the-key-of-the-admin-and-of-nobody-else"
@@ -97,7 +98,7 @@ class Recorded(FakeCog):
     """A worker that writes down whose job it works on, and works on each until it is let go."""
 
     def __init__(self) -> None:
-        super().__init__(play=self.work)
+        super().__init__(play=self.work, schema=announced())
         self.order: list[str] = []
         self.free = threading.Semaphore(0)
 

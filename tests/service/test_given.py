@@ -12,7 +12,7 @@ from tests.simulators.common import tiny
 from tests.support.raw import form, head, line
 from tests.support.world import World, world
 
-KEY = "a-key-for-one-of-many-callers"
+KEY = "the-key-of-one-caller-out-of-many"
 BEARER = {"authorization": f"Bearer {KEY}"}
 
 

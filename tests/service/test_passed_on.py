@@ -87,7 +87,7 @@ INNER = (
     "s3://bucket/a.png",
     "ftp://example.com/a",
     "gopher://example.com/",
-    "data:image/png;base64,iVBORw0KGgo=",
+    "data:text/html,<img src='http://10.0.0.1/'>",
     "10.0.0.1:8080/a",
     "localhost/a",
     "https://metadata/a",

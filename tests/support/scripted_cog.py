@@ -30,16 +30,18 @@ async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
     return succeeded([data_uri(saved(sent.resize(size)))])
 
 
+def announced(*more: str) -> dict[str, Any]:
+    """The document of a container, which announces the inputs of the model and `more`."""
+    properties: dict[str, Any] = {name: {} for name in (*INPUTS, *more)}
+    return {"info": {"title": "Cog"}, "components": {"schemas": {"Input": {"properties": properties}}}}
+
+
 @contextmanager
 def container(*more: str) -> Iterator[FakeCog]:
     """Serve one, in a thread of its own. `more` are inputs that it announces beside those of the model."""
-    schema = {
-        "info": {"title": "Cog"},
-        "components": {"schemas": {"Input": {"properties": {name: {} for name in (*INPUTS, *more)}}}},
-    }
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(served(FakeCog(play=enlarge, schema=schema))) as cog,
+        portal.wrap_async_context_manager(served(FakeCog(play=enlarge, schema=announced(*more)))) as cog,
     ):
         yield cog
 

@@ -27,7 +27,7 @@ OURS = {
     "gateway.jobs": {
         "gateway.jobs", "gateway.access", "gateway.database", "gateway.routing", "gateway.telemetry",
         "gateway.isolation", "providers.base", "providers.clock", "providers.fair", "providers.fair_gate",
-        "providers.ids", "providers.room", "normalization",
+        "providers.ids", "providers.room", "providers.departure", "gateway.ticks", "normalization",
     },
     "gateway.isolation": {"gateway.isolation", "gateway.telemetry", "normalization"},
     # The child: what it imports, a hostile picture may get to see.

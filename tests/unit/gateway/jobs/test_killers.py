@@ -15,7 +15,7 @@ from gateway.jobs.records import AllFailed
 from gateway.jobs.resume import Keeper
 from tests.support.clock import Skipping
 from tests.support.fake_cog import until
-from tests.support.ledgers import jobs_of, ledger, order
+from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, candidates, executing, png, provider
 
 
@@ -43,6 +43,7 @@ async def test_it_is_given_up_after_some_tries(imaging: Imaging, tmp_path: Path)
     for number in range(1, MOST_KILLS + 1):
         async with ledger(tmp_path) as opened:
             jobs = process(opened, sim)
+            await outlast(opened)
             await Keeper(jobs, lease_s=1.0).take_orphans()
             if number == MOST_KILLS:
                 with pytest.raises(AllFailed, match="given up"):
