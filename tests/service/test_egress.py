@@ -11,6 +11,7 @@ import pytest
 from tests.simulators.base import Simulated
 from tests.simulators.clouds import ALL, borrowed
 from tests.simulators.common import Fault
+from tests.support.clock import Faster
 from tests.support.egress import Egress
 from tests.support.world import World, world
 
@@ -23,7 +24,7 @@ def both() -> Iterator[tuple[World, Egress]]:
         egress = stack.enter_context(Egress(sims).running())
         keys = {sim.key_variable: sim.key for sim in sims.values()}
         allow = [origin for sim in sims.values() for origin in sim.origins]
-        there = stack.enter_context(world(environ={**keys, **egress.environ()}, allow=allow))
+        there = stack.enter_context(world(environ={**keys, **egress.environ()}, allow=allow, clock=Faster(20)))
         yield there, egress
 
 
