@@ -44,6 +44,7 @@ def containers() -> Iterator[FakeCog]:
 def cog(containers: FakeCog) -> Iterator[FakeCog]:
     """The container, well again after each test."""
     containers.jobs.clear()
+    containers.cancelled.clear()
     yield containers
     containers.play = enlarge
     containers.plays.clear()
