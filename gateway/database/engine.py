@@ -18,6 +18,9 @@ _BUSY_MS = 5000
 _CONNECT_S = 5
 # What a sick server may hold a statement up for before the ledger counts as down.
 _STATEMENT_MS = 10_000
+# A process that is paused in the middle of a transaction holds locks, and all others wait for it: the server takes
+# them from it after so long.
+_IDLE_MS = 5_000
 FILE = "darkroom.db"
 
 
@@ -45,7 +48,10 @@ def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
         hide_parameters=True,
         pool_pre_ping=True,
         pool_timeout=_CONNECT_S,
-        connect_args={"connect_timeout": _CONNECT_S, "options": f"-c statement_timeout={_STATEMENT_MS}"},
+        connect_args={
+            "connect_timeout": _CONNECT_S,
+            "options": f"-c statement_timeout={_STATEMENT_MS} -c idle_in_transaction_session_timeout={_IDLE_MS}",
+        },
     )
 
 
