@@ -100,7 +100,14 @@ def plays(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[Played
         yield {id_: pool.submit(_play, *case) for id_, case in cases.items()}
 
 
-@pytest.mark.parametrize("case", IDS)
+def _params() -> Iterator[object]:
+    """Of each trouble at each provider one case runs every time: with a second route or without."""
+    for id_, (_, victim, alone) in zip(IDS, CASES, strict=True):
+        often = alone == (victim in ("fal", "local"))
+        yield pytest.param(id_, id=id_, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", list(_params()))
 def test_what_is_paid_is_fetched(case: str, plays: Mapping[str, Future[Played]]) -> None:
     """One bill, an answer in time that says what is so, and the picture later."""
     played = plays[case].result()
