@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import resource
 import socket
 import sys
@@ -52,11 +53,12 @@ class Storm:
     async def _drag_on(self, link: socket.socket, *, reads: bool) -> None:
         """Send a byte now and then until the server has had enough."""
         loop = asyncio.get_running_loop()
+        half = itertools.chain(b"GET /healthz HTTP/1.1\r\nx-slow: ", itertools.repeat(ord("x")))
         while True:
             await asyncio.sleep(_DRIP_S)
             if not reads:
                 # Half a request more: it is seen to fail when the connection is gone.
-                await loop.sock_sendall(link, b"G")
+                await loop.sock_sendall(link, bytes([next(half)]))
                 continue
             await loop.sock_sendall(link, b"x")
             with contextlib.suppress(BlockingIOError):
