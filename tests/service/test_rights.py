@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
-from gateway.api.rights import Access, GuardedRoute
+from gateway.api import routes as table
+from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import routes
 from tests.support.world import World, world
 
@@ -171,3 +174,16 @@ def test_a_path_that_is_none_needs_a_key(there: World) -> None:
         with bearing(there, key) as ask:
             for path in ("/", "/nothing", "/v1", "/v1/keys/", "/healthz/", "/files", "/hooks/fal", "/readyz/x"):
                 assert ask("GET", path) == Told(status=status, code=code), path
+
+
+def test_the_router_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An admin's route is closed to other keys also where its endpoint does not look at the key."""
+
+    async def careless(request: Request) -> Response:
+        return PlainTextResponse("open")
+
+    monkeypatch.setitem(table.ALONE, "/v1/careless", {"GET": Row(careless, Access.ADMIN)})
+    with world(environ={"DARKROOM_API_KEYS": PLAIN, "DARKROOM_ADMIN_KEY": ADMIN}) as there:
+        answers = {key: httpx.get(f"{there.url}/v1/careless", headers=bearer(key)) for key in ("", PLAIN, ADMIN)}
+
+    assert {key: answer.status_code for key, answer in answers.items()} == {"": 401, PLAIN: 403, ADMIN: 200}
