@@ -35,7 +35,10 @@ class Account:
             f"LOST: {bill.provider} billed {bill.id} for seed {bill.unit}, and the ledger has no word of it"
             for bill in self._with("lost")
         ]
-        found += [f"DOUBLE: {bill.provider} billed {bill.id} for seed {bill.unit} once more" for bill in self.double]
+        found += [
+            f"DOUBLE: {bill.provider} billed {bill.id} for seed {bill.unit} once more\n{self._story(bill.unit)}"
+            for bill in self.double
+        ]
         found += [f"SILENT: call {answer.call.number} ({answer.call.kind}) has no end" for answer in self.silent]
         found += [f"WRONG: call {a.call.number} got a picture that is not its own" for a in self.answers if a.wrong]
         found += [
@@ -48,6 +51,13 @@ class Account:
     def table(self) -> str:
         """All of it, to be read."""
         return "\n".join([*self._calls(), *self._ledger(), *self._providers()])
+
+    def _story(self, unit: int) -> str:
+        """What the three books have of one picture, to find out why it was bought twice."""
+        lines: list[object] = [bill for bill in self.bills if bill.unit == unit]
+        lines += [entry for entry in self.entries if any(attempt.unit == unit for attempt in entry.attempts)]
+        lines += [answer for answer in self.answers if unit in answer.call.units]
+        return "\n".join(f"  {line}" for line in lines)
 
     def _with(self, fate: Fate) -> list[Bill]:
         return [bill for bill, found in self.fates.items() if found == fate]

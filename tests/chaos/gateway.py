@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.ports import free_port
-from tests.support.running import COMMAND, START_S, clean_environ
+from tests.support.running import START_S, clean_environ
+from tests.support.warm import Forked, darkroom
 
 # Short, so that what hangs is soon over; long deadlines, so that no job is given up that would have been done; breakers
 # that never open, for it is not the choice of routes that is tested.
@@ -39,7 +39,7 @@ class Gateway:
     environ: Mapping[str, str]
     port: int = field(default_factory=free_port)
     starts: int = 0
-    _process: subprocess.Popen[bytes] | None = None
+    _process: Forked | None = None
 
     @property
     def url(self) -> str:
@@ -63,15 +63,8 @@ class Gateway:
         """Start a process, and wait until it is ready."""
         self.starts += 1
         environ = {**PATIENCE, "DARKROOM_DATA": str(self.folder / "data"), **self.environ}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "--port", str(self.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=clean_environ(**environ),
-            )
+        arguments = ["serve", "--port", str(self.port)]
+        self._process = darkroom(arguments, folder=self.folder, environ=clean_environ(**environ), log=self.log)
         deadline = time.monotonic() + START_S
         while not self._ready():
             assert self.alive, f"it ended with {self._process.returncode}\n{self.tail()}"

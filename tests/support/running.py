@@ -17,6 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
+from tests.support.warm import Started, darkroom
 
 START_S = 60.0
 STOP_S = 40.0
@@ -39,7 +40,7 @@ class Served:
 
     root: str
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Started
     seconds: float
 
     @property
@@ -82,25 +83,32 @@ def serving(
     arguments: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     *,
-    command: Sequence[str] = COMMAND,
+    command: Sequence[str] | None = None,
     ready: int = 200,
 ) -> Iterator[Served]:
     """Run `darkroom serve` in an empty folder; at the end stop it as an operator does, and see that it ends well.
 
-    `ready` is the status of /readyz that is waited for: 503 where nothing is there that could serve.
+    It is forked from a warm process, unless `command` says what is to be executed. `ready` is the status of /readyz
+    that is waited for: 503 where nothing is there that could serve.
     """
     root = f"http://127.0.0.1:{(port := free_port())}"
     log = folder / "serve.log"
+    log.write_bytes(b"")
+    given = clean_environ(DARKROOM_DATA=str(folder / "data"), **(environ or {}))
+    process: Started
     began = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env=clean_environ(DARKROOM_DATA=str(folder / "data"), **(environ or {})),
-        )
+    if command is None:
+        process = darkroom(["serve", "--port", str(port), *arguments], folder=folder, environ=given, log=log)
+    else:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [*command, "--port", str(port), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=given,
+            )
     try:
         _wait_until_ready(process, root, ready, log)
         served = Served(root=root, log=log, process=process, seconds=time.monotonic() - began)
@@ -138,7 +146,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = START_S) 
         time.sleep(0.02)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], root: str, status: int, log: Path) -> None:
+def _wait_until_ready(process: Started, root: str, status: int, log: Path) -> None:
     def ready() -> bool:
         assert process.poll() is None, f"it ended with {process.returncode}\n{log.read_text()}"
         try:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from gateway.app import build
-from gateway.config import SHIPPED, load
+from gateway.config import SHIPPED, Config, load
 from gateway.serve import protocol
 from providers.clock import CLOCK, Clock
 from tests.simulators.base import Simulated, asking, wiring
@@ -190,7 +191,7 @@ def gateway(config: Path, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
     listening = listener()
     origin = f"127.0.0.1:{listening.getsockname()[1]}"
     environ = {name: text.replace(SELF, origin) for name, text in environ.items()}
-    loaded = load(config, environ)
+    loaded = _loaded(config, environ)
     settings = uvicorn.Config(
         build(loaded, environ, clock=clock),
         http=protocol(loaded.gateway),
@@ -213,6 +214,19 @@ def gateway(config: Path, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
         thread.join(15)
         assert not thread.is_alive(), "the gateway did not stop"
         listening.close()
+
+
+def _loaded(folder: Path, environ: Mapping[str, str]) -> Config:
+    """The config; the shipped one is read once for the same settings, as most gateways of the tests have those."""
+    given = {name: text for name, text in environ.items() if name.startswith("DARKROOM_") and "__" in name}
+    if folder == SHIPPED and not any(name.endswith("_FILE") for name in given):
+        return _shipped(tuple(sorted(given.items())))
+    return load(folder, environ)
+
+
+@lru_cache(maxsize=64)
+def _shipped(given: tuple[tuple[str, str], ...]) -> Config:
+    return load(SHIPPED, dict(given))
 
 
 @contextmanager

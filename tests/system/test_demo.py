@@ -18,8 +18,8 @@ from tests.support.running import clean_environ, until
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
-    """A running demo with its gateway's and its switches' addresses."""
+def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str, Path]]:
+    """A running demo with its gateway's and its switches' addresses, and what it printed."""
     root = f"http://127.0.0.1:{(port := free_port())}"
     log = tmp_path / "demo.log"
     with log.open("wb") as output:
@@ -31,7 +31,7 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
         until(lambda: process.poll() is not None or _answers(root), f"the demo serves\n{log.read_text()}")
         found = re.search(r"POST (http://127\.0\.0\.1:\d+)/", log.read_text())
         assert found, log.read_text()
-        yield process, root, found[1]
+        yield process, root, found[1], log
     finally:
         process.kill()
         process.wait()
@@ -44,9 +44,9 @@ def _answers(root: str) -> bool:
         return False
 
 
-def test_the_demo(demo: tuple[subprocess.Popen[bytes], str, str], photo: bytes) -> None:
+def test_the_demo(demo: tuple[subprocess.Popen[bytes], str, str, Path], photo: bytes) -> None:
     """A call goes to the cheapest, with that one switched off to the next, and Ctrl-C ends it well."""
-    process, root, control = demo
+    process, root, control, log = demo
 
     def call() -> list[str]:
         answer = httpx.post(
@@ -54,8 +54,9 @@ def test_the_demo(demo: tuple[subprocess.Popen[bytes], str, str], photo: bytes) 
             data={"model": "clarity-upscaler", "prompt": "a cup", "size": "1024x1024", "response_format": "url"},
             files={"image": photo},
             timeout=60,
-        ).json()
-        return [f"{attempt['provider']} {attempt['outcome']}" for attempt in answer["metadata"]["attempts"]]
+        )
+        assert answer.status_code == 200, f"{answer.text}\n{log.read_text()}"
+        return [f"{attempt['provider']} {attempt['outcome']}" for attempt in answer.json()["metadata"]["attempts"]]
 
     assert call() == ["replicate ok"]
     assert httpx.post(f"{control}/replicate/down").json()["replicate"]["is"] == "down"

@@ -203,7 +203,7 @@ def test_a_worker_dies_at_work(serve: Serve) -> None:
 
 def test_cold_start(tmp_path: Path) -> None:
     """From nothing to the first enlarged picture it is not long; the seconds are in the output."""
-    with serving(tmp_path) as served:
+    with serving(tmp_path, command=COMMAND) as served:
         assert picture(call(served)).size == (40, 20)
         print(f"cold start: {served.seconds:.2f} s to the first answer of /readyz")
         assert served.seconds < 20

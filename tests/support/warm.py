@@ -1,0 +1,102 @@
+"""`darkroom` commands that start at once, as they are forked from a process that has imported everything already.
+
+Imports are most of what a start takes, and the tests start hundreds. Each is a process of its own all the same, with
+its own environment, folder, output and signals. What a start from nothing is like has tests of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Protocol
+
+_IMPORTED = ["gateway.app", "gateway.serve", "gateway.__main__"]
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(_IMPORTED)
+
+
+class Started(Protocol):
+    """What the tests use of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Forked:
+    """A forked process, used as one of `subprocess.Popen`."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        assert process.pid is not None
+        self.pid = process.pid
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status as it was last asked for; None while the process runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The exit status, None while the process runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status at the end. Raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if (code := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired("darkroom", timeout or 0.0)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def darkroom(arguments: Sequence[str], *, folder: Path, environ: Mapping[str, str], log: Path) -> Forked:
+    """Run a `darkroom` command in a folder; what it prints goes to the end of `log`."""
+    # It may start processes of its own, so that it cannot be a daemon of multiprocessing: who starts it ends it.
+    process = _FORKS.Process(target=_run, args=(list(arguments), dict(environ), str(folder), str(log)), daemon=False)
+    process.start()
+    return Forked(process)
+
+
+def _run(arguments: list[str], environ: dict[str, str], folder: str, log: str) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(folder)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    sys.argv = ["darkroom", *arguments]
+
+    from gateway.__main__ import main
+
+    sys.exit(main(arguments))
