@@ -47,6 +47,7 @@ class Edge:
         scope = seen_through(scope, self._trusted)
         request_id = _request_id(Headers(scope=scope))
         scope["darkroom.request_id"] = request_id
+        scope["darkroom.arrived_at"] = time.time()
         status = 500
         started = False
 

@@ -130,6 +130,8 @@ def order_of(
         reserve=candidates[0].cost.most if candidates else 0,
         created_at=now,
         deadline_at=now + deadline_s,
+        arrived_at=min(now, request.scope["darkroom.arrived_at"]),
+        retry=repeat.retry,
         webhook_url=asked.webhook_url,
         webhook_events=asked.webhook_events,
         allowance=grant_of(request).allowance,

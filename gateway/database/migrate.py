@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from gateway.database.engine import is_embedded
 
-HEAD = "v0005"
+HEAD = "v0006"
 """The migration that this version's schema is at."""
 
 _FOLDER = Path(__file__).parent / "migrations"

@@ -68,6 +68,8 @@ JOBS = _table(
     # The process that works on it, and the one in which a caller waits for it.
     _text("owner", null=True),
     _text("caller", null=True),
+    # Which repetition of a call by its SDK began it; 0 for a first call.
+    Column("retry", Integer, nullable=False, server_default="0"),
     # How many repeated calls have joined it without a key of their own.
     Column("joins", Integer, nullable=False),
     # How many processes ended while they worked on it, without leaving it in good order.

@@ -363,6 +363,8 @@ class Ledger:
         return await self.database.write(take)
 
     def _accept(self, connection: Connection, order: Order) -> JobRow | None:
+        if order.idempotency_key is None and (other := self._overtaken(connection, order)) is not None:
+            return other
         # A background job's caller is gone as soon as it is accepted.
         caller = None if order.mode == "background" else self.process
         found = self._insert_or_find(connection, order, self._new(order, caller))
@@ -429,6 +431,37 @@ class Ledger:
             connection.execute(mine)
             return Matches(joined=found)
         return Matches(waiting=frozenset(waiting))
+
+    def _overtaken(self, connection: Connection, order: Order) -> JobRow | None:
+        """The job of the same call, where that was repeated and another process was quicker with it.
+
+        The caller may have given up on a request that had come, and was not written down yet: it holds for this one as
+        for its repetition that what is written second joins what was written first.
+        """
+        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
+            # From a try whose commit was made and whose answer was lost.
+            return None
+        if connection.dialect.name == "postgresql":
+            # SQLite has one writer at a time by itself.
+            of_both = func.hashtextextended(order.key + order.fingerprint, 0)
+            connection.execute(select(func.pg_advisory_xact_lock(of_both)))
+        if order.retry > 0 and (found := self._match(connection, order, order.retry).joined) is not None:
+            return found
+        later = (
+            select(JOBS)
+            .where(
+                JOBS.c.key == order.key,
+                JOBS.c.fingerprint == order.fingerprint,
+                func.coalesce(JOBS.c.idempotency_key, "") == "",
+                JOBS.c.created_at > order.arrived_at,
+                JOBS.c.retry > order.retry,
+            )
+            .order_by(JOBS.c.created_at)
+            .limit(1)
+        )
+        row = connection.execute(later).first()
+        found = job_of(row) if row else None
+        return None if found is None or found.spent_nothing else found
 
     def _own(self, connection: Connection, order: Order, *, new: bool = False) -> None:
         """Make sure that the job is there, this process's and going on. Raises Superseded.

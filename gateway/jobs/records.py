@@ -42,6 +42,10 @@ class Order:
     estimate: int
     created_at: float
     deadline_at: float
+    arrived_at: float
+    """When the request's headers had been read. The job is created once the whole of it has been."""
+    retry: int = 0
+    """Which repetition of a call by its SDK this is, 0 for a first call."""
     idempotency_key: str | None = None
     request_id: str | None = None
     webhook_url: str | None = field(default=None, repr=False)

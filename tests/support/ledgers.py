@@ -82,6 +82,7 @@ def order(**given: Any) -> Order:
         "estimate": 30_000,
         "created_at": now,
         "deadline_at": now + 30,
+        "arrived_at": now,
     }
     return Order(**{**plain, **given})
 

@@ -120,6 +120,7 @@ def _order(name: str, url: str, event: str, key: str) -> Order:
         estimate=0,
         created_at=now,
         deadline_at=now,
+        arrived_at=now,
         webhook_url=url,
         webhook_events=(event,),
     )

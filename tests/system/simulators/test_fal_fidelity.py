@@ -50,7 +50,7 @@ async def fetched(address: str, **headers: str) -> httpx.Response:
 
 async def test_subscribe_submits_polls_and_reads_the_result(official: fal_client.AsyncClient, simulated: FalAi) -> None:
     """The client follows the addresses of the submit's answer to a picture that really grew."""
-    simulated.queue_s = simulated.run_s = 0.15
+    simulated.queue_s = simulated.run_s = 0.5
     states: list[str] = []
     result = await official.subscribe(
         CLARITY,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from gateway.jobs.ledger import End
+from gateway.jobs.ledger import End, Ledger
 from tests.support.ledgers import ledger, order
 
 
@@ -41,3 +42,57 @@ async def test_a_commit_whose_answer_was_lost(tmp_path: Path) -> None:
         found = await opened.accept(order(mode="background", idempotency_key="k"))
         assert found is not None
         assert found.order.id == asked.id
+
+
+async def _two(stack: AsyncExitStack, folder: Path, url: str | None) -> tuple[Ledger, Ledger]:
+    one, two = [await stack.enter_async_context(ledger(folder, url, lease_s=60.0)) for _ in range(2)]
+    return one, two
+
+
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
+async def test_a_repetition_that_is_quicker(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> None:
+    """A request that its caller gave up, and that is written down after its repetition elsewhere, is the same job."""
+    url = request.getfixturevalue("postgres_ledger") if database == "postgres" else None
+    async with AsyncExitStack() as stack:
+        one, two = await _two(stack, tmp_path, url)
+        first = order(mode="background")
+        repeated = order(mode="background", retry=1)
+        assert (await two.match(repeated, 1)).joined is None
+        assert await two.accept(repeated) is None
+
+        found = await one.accept(first)
+        assert found is not None
+        assert found.order.id == repeated.id
+
+
+async def test_a_repetition_that_looked_too_early(tmp_path: Path) -> None:
+    """A repetition looks once more when it is written down: the first request may have been since it looked."""
+    async with AsyncExitStack() as stack:
+        one, two = await _two(stack, tmp_path, None)
+        first, repeated = order(mode="background"), order(mode="background", retry=1)
+        assert (await two.match(repeated, 1)).joined is None
+        assert await one.accept(first) is None
+
+        found = await two.accept(repeated)
+        assert found is not None
+        assert found.order.id == first.id
+
+
+async def test_another_call_that_is_alike(tmp_path: Path) -> None:
+    """A call that comes after another's repetition is a call of its own, and so are two first calls."""
+    async with ledger(tmp_path) as opened:
+        assert await opened.accept(order(mode="background", retry=1)) is None
+        assert await opened.accept(order(mode="background", arrived_at=time.time() + 1)) is None
+        assert await opened.accept(order(mode="background", fingerprint="another")) is None
+        assert await opened.accept(order(mode="background", fingerprint="another")) is None
+
+
+@pytest.mark.system
+async def test_repetitions_at_once_on_postgres(tmp_path: Path, postgres_ledger: str) -> None:
+    """Of a request and its repetitions, written down by several processes at once, one is a new job."""
+    async with AsyncExitStack() as stack:
+        ledgers = [await stack.enter_async_context(ledger(tmp_path, postgres_ledger, lease_s=60.0)) for _ in range(3)]
+        for number in range(40):
+            calls = [order(mode="background", fingerprint=f"f{number}", retry=retry) for retry in range(3)]
+            found = await asyncio.gather(*(one.accept(call) for one, call in zip(ledgers, calls, strict=True)))
+            assert found.count(None) == 1
