@@ -30,8 +30,8 @@ test: $(VENV)/.test  ## the tests that take minutes: what a change needs
 	$(BIN)/pytest -m "$(QUICK)"
 
 test-rest: $(VENV)/.dev $(NODE)/node_modules/.done  ## what `make test` leaves out: kills, databases, Node, the corpus
-	@# Two at a time: most of them start processes of their own.
-	$(BIN)/pytest -m "not ($(QUICK)) and not timing" -n 2 tests
+	@# Three at a time: most of them start processes of their own.
+	$(BIN)/pytest -m "not ($(QUICK)) and not timing" -n 3 tests
 	$(BIN)/pytest -m timing -n 0 tests
 
 test-all: test test-rest test-ray  ## every test

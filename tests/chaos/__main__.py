@@ -14,6 +14,7 @@ from tests.chaos.front import front
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
 from tests.chaos.run import FULL, Killer, Size, chaos
+from tests.chaos.troubles import Troubles, troubles_of
 from tests.simulators.clouds import ALL
 from tests.support.postgres import postgres
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Calls under faults and kills.")
     parser.add_argument("--calls", type=int, default=FULL.calls)
     parser.add_argument("--kills", type=int, default=FULL.kills)
+    parser.add_argument("--troubles", type=int, default=FULL.troubles, help="pauses, a store that is away, and others")
     parser.add_argument("--seed", type=int, default=Random().randrange(10**6), help="draws everything (default: any)")
     parser.add_argument("--share", type=float, default=FULL.share, help="of requests that go wrong, 0 to 1")
     parser.add_argument("--postgres", action="store_true", help="two gateways on one, of which one stays away half-way")
@@ -30,7 +32,7 @@ def main() -> int:
     args = parser.parse_args()
     # A simulator that is stopped while it hangs says so at length.
     logging.getLogger("uvicorn.error").disabled = True
-    size = Size(calls=args.calls, kills=args.kills, seed=args.seed, share=args.share)
+    size = Size(calls=args.calls, kills=args.kills, seed=args.seed, share=args.share, troubles=args.troubles)
     with tempfile.TemporaryDirectory() as scratch:
         account, problems = (_two if args.postgres else _one)(size, args.keep or Path(scratch))
     print(account.table())
@@ -41,7 +43,9 @@ def main() -> int:
 
 def _one(size: Size, folder: Path) -> tuple[Account, list[str]]:
     with clouds(*ALL, seed=size.seed, share=size.share) as there, gateway(folder, there.environ) as served:
-        account = chaos(size, there, Killer([served], Random(f"{size.seed} kills")), served.base_url)
+        random = Random(f"{size.seed} troubles")
+        troubles = Troubles(troubles_of([served], random, folder / "data"), random)
+        account = chaos(size, there, Killer([served], Random(f"{size.seed} kills")), served.base_url, troubles)
         return account, [*account.problems(), *served.crashes()]
 
 
@@ -50,7 +54,9 @@ def _two(size: Size, folder: Path) -> tuple[Account, list[str]]:
         environ = {**there.environ, "DARKROOM_GATEWAY__LEDGER_URL": database.url}
         with gateway(folder, environ) as one, gateway(folder, environ) as two, front(one.port, two.port) as before:
             killer = Killer([one, two], Random(f"{size.seed} kills"), for_good=(size.kills + 1) // 2)
-            account = chaos(size, there, killer, before.base_url)
+            random = Random(f"{size.seed} troubles")
+            troubles = Troubles(troubles_of([one, two], random, folder / "data", database), random)
+            account = chaos(size, there, killer, before.base_url, troubles)
             return account, [*account.problems(), *one.crashes(), *two.crashes()]
 
 

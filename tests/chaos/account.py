@@ -44,7 +44,9 @@ class Account:
         found += [
             f"HOLLOW: job {entry.id} is completed, with {entry.pictures} pictures of {good}"
             for entry in self.entries
-            if entry.state == "completed" and entry.pictures < (good := _good(entry))
+            if entry.state == "completed"
+            and entry.pictures < (good := _good(entry))
+            and entry.id not in self._delivered()
         ]
         return found
 
@@ -58,6 +60,9 @@ class Account:
         lines += [entry for entry in self.entries if any(attempt.unit == unit for attempt in entry.attempts)]
         lines += [answer for answer in self.answers if unit in answer.call.units]
         return "\n".join(f"  {line}" for line in lines)
+
+    def _delivered(self) -> set[str | None]:
+        return _delivered(self.answers)
 
     def _with(self, fate: Fate) -> list[Bill]:
         return [bill for bill, found in self.fates.items() if found == fate]
@@ -100,7 +105,7 @@ class Account:
 
 def settled(answers: Sequence[Answer], entries: Sequence[Entry], bills: Sequence[Bill]) -> Account:
     """Hold the three books against each other."""
-    fates = _fates(entries, bills)
+    fates = _fates(answers, entries, bills)
     return Account(
         answers=answers,
         entries=entries,
@@ -111,16 +116,22 @@ def settled(answers: Sequence[Answer], entries: Sequence[Entry], bills: Sequence
     )
 
 
-def _fates(entries: Sequence[Entry], bills: Sequence[Bill]) -> dict[Bill, Fate]:
+def _delivered(answers: Sequence[Answer]) -> set[str | None]:
+    """The jobs whose pictures callers have: where the store was away these are nowhere else."""
+    return {answer.job for answer in answers if answer.right}
+
+
+def _fates(answers: Sequence[Answer], entries: Sequence[Entry], bills: Sequence[Bill]) -> dict[Bill, Fate]:
     known = {(a.provider, a.job): (a, entry) for entry in entries for a in entry.attempts if a.job is not None}
     # Attempts of which nobody knows what became: each may be one bill of its provider for its seed.
     open_ = Counter((a.provider, a.unit) for e in entries for a in e.attempts if a.state == "unknown" and a.job is None)
+    delivered = _delivered(answers)
     fates: dict[Bill, Fate] = {}
     for bill in bills:
         if not bill.billed:
             continue
         if (found := known.get((bill.provider, bill.id))) is not None:
-            fates[bill] = _fate(*found)
+            fates[bill] = _fate(*found, delivered=found[1].id in delivered)
         elif open_[bill.provider, bill.unit]:
             open_[bill.provider, bill.unit] -= 1
             fates[bill] = "unknown"
@@ -129,9 +140,10 @@ def _fates(entries: Sequence[Entry], bills: Sequence[Bill]) -> dict[Bill, Fate]:
     return fates
 
 
-def _fate(attempt: Attempt, entry: Entry) -> Fate:
+def _fate(attempt: Attempt, entry: Entry, *, delivered: bool) -> Fate:
     if attempt.outcome == "ok":
-        return "kept" if entry.state == "completed" and entry.pictures >= _good(entry) else "lost"
+        there = delivered or entry.pictures >= _good(entry)
+        return "kept" if entry.state == "completed" and there else "lost"
     if attempt.state == "unknown":
         return "unknown"
     return "spoilt" if attempt.cost > 0 else "lost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ PATIENCE: Mapping[str, str] = {
     "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "60",
     "DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S": "1",
     "DARKROOM_GATEWAY__POLL_TIMEOUT_S": "0.5",
+    "DARKROOM_GATEWAY__DOWNLOAD_TIMEOUT_S": "2",
     "DARKROOM_GATEWAY__GRACE_S": "2",
     "DARKROOM_GATEWAY__LEASE_S": "1",
     "DARKROOM_GATEWAY__LATE_S": "60",
@@ -70,6 +72,11 @@ class Gateway:
             assert self.alive, f"it ended with {self._process.returncode}\n{self.tail()}"
             assert time.monotonic() < deadline, f"not ready in time\n{self.tail()}"
             time.sleep(0.02)
+
+    def send(self, sig: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(sig)
 
     def kill(self) -> None:
         """End the process at once, wherever it is: SIGKILL."""

@@ -35,6 +35,8 @@ FAULTS: Mapping[Op, tuple[Fault, ...]] = {
     "download": (
         says(500, b"x"), html(502), says(200, b""), Fault(kind="cut"), Fault(kind="cut_within"),
         Fault(kind="drip", seconds=0.002),
+        # Longer than a try may take.
+        Fault(kind="drip", seconds=0.1),
     ),
 }  # fmt: skip
 # What becomes of a job in the end, in each simulator's own words. Replicate bills for jobs that failed: none does.

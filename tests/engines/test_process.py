@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.engines.calls import encoded, photo
 from tests.support.workers import Running, data_uri, from_data_uri, receiver, until, worker
 
+pytestmark = pytest.mark.early
+
 LARGE = data_uri(encoded(photo(300, 200).resize((2000, 1500))))
 
 

@@ -12,6 +12,8 @@ from tests.hostile.entry import Hostile
 from tests.hostile.smoke import params
 from tests.hostile.target import Target, is_envelope
 
+pytestmark = pytest.mark.early
+
 FAMILIES = (pictures, forms, documents, heads, addresses)
 CORPUS = tuple(entry for family in FAMILIES for entry in family.corpus())
 WIRE = tuple(wire.corpus())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from openai import APIStatusError, OpenAI, RateLimitError
 
 from tests.simulators.clouds import ALL
 from tests.simulators.common import tiny
+from tests.support import warm
 from tests.support.hooked import ask, caller, ended
 from tests.support.keys import api_key
 from tests.support.running import until
@@ -320,13 +320,7 @@ def test_a_key_that_the_command_made(guarded: Guarded) -> None:
     environ = {**os.environ, "DARKROOM_DATA": str(guarded.folder)}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", "keys", *arguments],
-            env=environ,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        return warm.command(["keys", *arguments], environ=environ)
 
     made = command("create", "--name", "from the shell", "--rpm", "5", "--budget", "1/day")
     key = made.stdout.strip()

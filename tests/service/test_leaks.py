@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from tests.simulators import apiframe, fal, replicate, segmind
 from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.clouds import ALL, quick
 from tests.simulators.common import Fault, tiny
-from tests.support.running import COMMAND, Served, clean_environ, serving
+from tests.support import warm
+from tests.support.running import Served, clean_environ, serving
 from tests.support.world import PATIENCE
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.early]
 
 CALLER, ADMIN = "caller-key-5f2ab90c77d15f2ab90c77d1", "admin-key-91d0cc3e12ab91d0cc3e12ab"
 PROMPT = "a violet teapot named Hortensia beside the third window"
@@ -211,15 +211,7 @@ WRONG: Mapping[str, str] = {
 def test_a_mistake_is_told_without_the_secret(tmp_path: Path, variable: str, command: str) -> None:
     """The operator's terminal is somebody's log."""
     environ = clean_environ(**{variable: WRONG[variable], "DARKROOM_DATA": str(tmp_path)})
-    ran = subprocess.run(
-        [*COMMAND[:-1], command],
-        env=environ,
-        cwd=SHIPPED.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = warm.command([command], environ=environ)
 
     assert ran.returncode != 0
     assert variable.lower().rpartition("__")[2] in ran.stderr

@@ -23,6 +23,8 @@ from tests.support.postgres import postgres
 from tests.support.running import serving, until
 from tests.support.world import World, world
 
+pytestmark = pytest.mark.early
+
 SECRET = "whsec_" + "A" * 43 + "="
 HOOKED = {**PUBLIC, "DARKROOM_GATEWAY__WEBHOOK_SECRET": SECRET}
 SECRETS = Secrets(bytes(32))

@@ -14,7 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
+
+from tests.support.paths import ROOT
 
 _IMPORTED = ["gateway.app", "gateway.serve", "gateway.__main__"]
 _FORKS = multiprocessing.get_context("forkserver")
@@ -79,22 +82,39 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def darkroom(arguments: Sequence[str], *, folder: Path, environ: Mapping[str, str], log: Path) -> Forked:
-    """Run a `darkroom` command in a folder; what it prints goes to the end of `log`."""
+def darkroom(
+    arguments: Sequence[str], *, folder: Path, environ: Mapping[str, str], log: Path, errors: Path | None = None
+) -> Forked:
+    """Start a `darkroom` command in a folder; it prints to the end of `log`, and its errors to that of `errors`."""
+    given = list(arguments), dict(environ), str(folder), str(log), str(errors or log)
     # It may start processes of its own, so that it cannot be a daemon of multiprocessing: who starts it ends it.
-    process = _FORKS.Process(target=_run, args=(list(arguments), dict(environ), str(folder), str(log)), daemon=False)
+    process = _FORKS.Process(target=_run, args=given, daemon=False)
     process.start()
     return Forked(process)
 
 
-def _run(arguments: list[str], environ: dict[str, str], folder: str, log: str) -> None:
+def command(
+    arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path = ROOT, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a `darkroom` command to its end. Raises subprocess.TimeoutExpired."""
+    with TemporaryDirectory() as scratch:
+        output, errors = Path(scratch, "output"), Path(scratch, "errors")
+        process = darkroom(arguments, folder=folder, environ=environ, log=output, errors=errors)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(list(arguments), code, output.read_text(), errors.read_text())
+
+
+def _run(arguments: list[str], environ: dict[str, str], folder: str, log: str, errors: str) -> None:
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    for number, path in ((1, log), (2, errors)):
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(output, number)
+        os.close(output)
     sys.argv = ["darkroom", *arguments]
 
     from gateway.__main__ import main

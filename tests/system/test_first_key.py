@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +23,16 @@ from gateway.first_key import FirstKey, ensure
 from gateway.mistakes import ConfigError
 from tests.simulators.base import AUTH, Simulated, wiring
 from tests.simulators.clouds import borrowed
+from tests.support import warm
 from tests.support.hooked import ask, caller
 from tests.support.keys import api_key
-from tests.support.paths import COFFEE, ROOT
+from tests.support.paths import COFFEE
 from tests.support.plain_proxy import plain_proxy
 from tests.support.ports import listener
-from tests.support.running import COMMAND, Served, clean_environ, serving, until
+from tests.support.running import Served, clean_environ, serving, until
 from tests.support.world import PATIENCE
+
+pytestmark = pytest.mark.early
 
 KEY = re.compile(r"dr_[0-9a-f]{16}_[\w-]{43}")
 QUICK = {"DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2"}
@@ -66,10 +68,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
 
 def command(data: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a `darkroom` command beside the server with this data folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env=clean_environ(DARKROOM_DATA=str(data), **environ), cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return warm.command(arguments, environ=clean_environ(DARKROOM_DATA=str(data), **environ))
 
 
 def test_a_stranger_behind_a_proxy_that_says_nothing(there: There) -> None:
@@ -176,10 +175,8 @@ def test_what_a_server_does_not_start_with(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], told: str
 ) -> None:
     """A sentence that says why, the status 2, and nothing is listened on."""
-    ran = subprocess.run(
-        [*COMMAND, "--port", "1", *arguments],
-        cwd=tmp_path, env=clean_environ(FAL_KEY="a:b", **environ), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    given = clean_environ(FAL_KEY="a:b", **environ)
+    ran = warm.command(["serve", "--port", "1", *arguments], environ=given, folder=tmp_path)
 
     assert ran.returncode == 2
     assert told in ran.stderr

@@ -27,6 +27,8 @@ from tests.support.ports import free_port
 from tests.support.running import Serve, Served
 from tests.support.workers import Running, worker
 
+pytestmark = pytest.mark.early
+
 if not importlib.util.find_spec("torch"):
     pytest.skip("torch is not installed", allow_module_level=True)
 

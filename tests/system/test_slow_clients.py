@@ -16,6 +16,8 @@ from tests.support.pictures import encoded, noise
 from tests.support.raw import Line, form, head, line
 from tests.support.running import Serve, Served, until
 
+pytestmark = pytest.mark.early
+
 PICTURE = flat(64, 48)
 HOST = "host: 127.0.0.1"
 

@@ -13,6 +13,8 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.running import processes
 
+pytestmark = pytest.mark.early
+
 
 def run(folder: Path, code: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a file of tests with the suite's own settings and plugins, in a process of its own."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,11 +15,13 @@ from gateway.config import SHIPPED
 from tests.simulators.apiframe import Apiframe
 from tests.simulators.common import Fault, size
 from tests.simulators.replicate import Simulator
+from tests.support import warm
 from tests.support.hooked import around, ask, caller, ended
-from tests.support.paths import ROOT
 from tests.support.postgres import postgres
 from tests.support.running import clean_environ, until
 from tests.support.world import gateway
+
+pytestmark = pytest.mark.early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +155,6 @@ def test_the_commands_beside_the_gateways(pair: Pair) -> None:
 
 
 def _told(pair: Pair, *arguments: str) -> Any:
-    ran = subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments, "--json"],
-        cwd=ROOT,
-        env=clean_environ(**pair.environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = warm.command([*arguments, "--json"], environ=clean_environ(**pair.environ))
     assert (ran.returncode, ran.stderr) == (0, "")
     return json.loads(ran.stdout)

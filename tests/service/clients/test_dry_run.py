@@ -1,13 +1,14 @@
 """Dry runs over HTTP and from the command line: the whole plan is told, and nothing is sent."""
 
+import os
 import subprocess
-import sys
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.paths import COFFEE, ROOT
+from tests.support import warm
+from tests.support.paths import COFFEE
 from tests.support.running import Served
 
 PHOTO = COFFEE
@@ -65,8 +66,7 @@ def test_only_a_dry_run_may_leave_the_picture_out(server: Served) -> None:
 
 def route(server: Served, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `darkroom route`."""
-    command = [sys.executable, "-m", "gateway", "route", *arguments, "--url", server.root]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return warm.command(["route", *arguments, "--url", server.root], environ=os.environ)
 
 
 def test_the_command(server: Served) -> None:

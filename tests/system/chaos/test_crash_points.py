@@ -27,6 +27,8 @@ from tests.simulators.clouds import ALL
 from tests.simulators.common import Fault, Op
 from tests.support.running import until
 
+pytestmark = pytest.mark.early
+
 _AT_ONCE = 4
 # So long after a picture has begun to come each of these kills strikes, in seconds.
 _AFTER_S = (0.0, 0.005, 0.01, 0.02)

@@ -15,6 +15,8 @@ from tests.simulators.clouds import ALL
 from tests.support.postgres import postgres
 from tests.system.chaos.test_chaos import SEED, SIZE
 
+pytestmark = pytest.mark.early
+
 
 # A careful caller and a job that nobody can find take a minute together; most runs take half of that.
 @pytest.mark.timeout(300)

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from gateway.__main__ import main
 from gateway.jobs.ledger import End, Ledger
 from gateway.jobs.records import AllFailed
 from providers.base import Failed, Handle
+from tests.support import warm
 from tests.support.ledgers import attempted, ledger, order
 
 _DAY = 86_400.0
@@ -43,14 +42,7 @@ Run = Callable[..., Ran]
 def as_process(data: Path, *arguments: str) -> Ran:
     """Run the command with this data folder, as a process of its own."""
     plain = {name: text for name, text in os.environ.items() if not name.startswith("DARKROOM")}
-    ran = subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        env={**plain, "DARKROOM_DATA": str(data)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = warm.command(arguments, environ={**plain, "DARKROOM_DATA": str(data)})
     return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 

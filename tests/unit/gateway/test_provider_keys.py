@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.config import SHIPPED, ConfigError, load
 from gateway.provider_keys import keys_of
+from tests.support import warm
 from tests.support.running import clean_environ
 
 
@@ -72,14 +71,7 @@ def test_commands_tell_it_before_anything_else(tmp_path: Path, command: tuple[st
     environ = clean_environ(
         DARKROOM_PROVIDERS__FAL__KEY_FILE=str(tmp_path / "none"), DARKROOM_DATA=str(tmp_path / "data")
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", *command],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = warm.command(command, environ=environ)
 
     assert done.returncode == 2
     assert "fal.key_file" in done.stderr

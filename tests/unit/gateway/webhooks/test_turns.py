@@ -169,4 +169,5 @@ def _as_before(engine: Engine) -> None:
         connection.execute(text("ALTER TABLE deliveries DROP COLUMN key"))
         connection.execute(text("CREATE INDEX deliveries_by_time ON deliveries (state, next_at)"))
         connection.execute(text("ALTER TABLE jobs DROP COLUMN kills"))
+        connection.execute(text("ALTER TABLE jobs DROP COLUMN retry"))
         connection.execute(text("UPDATE alembic_version SET version_num = 'v0003'"))
