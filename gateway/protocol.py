@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,7 +23,7 @@ from gateway.telemetry import metrics
 # over unread bytes is reset, and its client may never see the answer.
 _LINGER_S = 30.0
 # A client that was turned away at the door gets less: it costs a place.
-_SHORT_LINGER_S = 1.0
+_SHORT_LINGER_S = 3.0
 # A client that takes less than this of an answer in `send_timeout_s` counts as one that takes nothing, in any case.
 _LEAST_TAKEN_BYTES = 64 << 10
 # So often in that time it is looked at.
@@ -214,16 +215,20 @@ class PatientProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _make_room(self) -> None:
-        """End the connection that has been without a request for longest, among those of the peer with the most."""
+        """End the connection that has been without a request for longest, among those of the peer with the most.
+
+        One whose bytes have come and were not read yet, as this process was busy, is not without a request.
+        """
         limit = self.loop.time() - _IDLE_S
         every = [one for one in self.connections if isinstance(one, PatientProtocol)]
         idle = [(since, one) for one in every if (since := one.idle_since) is not None and since <= limit]
-        if idle:
-            peers = Counter(one.client and one.client[0] for _, one in idle)
-            _, oldest = min(idle, key=lambda pair: (-peers[pair[1].client and pair[1].client[0]], pair[0]))
-            metrics.CUT.labels("idle").inc()
-            self.connections.discard(oldest)
-            oldest.transport.abort()
+        peers = Counter(one.client and one.client[0] for _, one in idle)
+        for _, oldest in sorted(idle, key=lambda pair: (-peers[pair[1].client and pair[1].client[0]], pair[0])):
+            if not _has_unread(oldest.transport):
+                metrics.CUT.labels("idle").inc()
+                self.connections.discard(oldest)
+                oldest.transport.abort()
+                return
 
     @property
     def idle_since(self) -> float | None:
@@ -310,6 +315,14 @@ class PatientProtocol(HttpToolsProtocol):
         unsent = self.transport.get_write_buffer_size()
         late = self._reader.is_late(self.loop.time(), self._counting.written - unsent, unsent)
         return late if unsent else None
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether bytes wait to be read from a connection."""
+    connection = transport.get_extra_info("socket")
+    looking = select.poll()
+    looking.register(connection.fileno(), select.POLLIN)
+    return any(event & select.POLLIN for _, event in looking.poll(0))
 
 
 def _head_too_large(patience: Patience) -> ApiError:

@@ -17,6 +17,9 @@ Colour = tuple[int, int, int]
 # A call may be one of so many equal ones, made at once: they are as many jobs, but under one key they are one.
 _GROUPS: Mapping[Kind, int] = {"plain": 3, "keyed": 2, "background": 1}
 _GROUPED = 0.1
+# Some send a picture whose result is large: a hundred times as long on its way, and thousands of times as many pixels.
+_LARGE = 0.04
+SMALL_SIDES, LARGE_SIDES = (24, 16), (1500, 1000)
 # Between the seeds of two calls: picture i of a call has the call's seed + i.
 _STEP = 10
 # Some callers give up long before a job can be done, and their SDK repeats the call.
@@ -27,7 +30,8 @@ _PATIENCE_S = (0.7, 1.5, 3.0, 30.0)
 class Call:
     """One call of a client, its SDK's own retries included. `equals` is how many there are that ask for the same.
 
-    `order` is in which the providers are to be tried, `timeout_s` how long the SDK waits before it repeats the call.
+    `sides` are those of its picture, `order` is in which the providers are to be tried, `timeout_s` how long the SDK
+    waits before it repeats the call.
     """
 
     number: int
@@ -38,6 +42,7 @@ class Call:
     timeout_s: float = 30.0
     pictures: int = 1
     equals: int = 1
+    sides: tuple[int, int] = SMALL_SIDES
 
     @property
     def units(self) -> range:
@@ -60,7 +65,7 @@ class Call:
         return {
             "model": "clarity-upscaler",
             "prompt": "a cup",
-            "image": ("in.png", tiny(colour=self.colour), "image/png"),
+            "image": ("in.png", tiny(*self.sides, colour=self.colour), "image/png"),
             "n": self.pictures,
             "response_format": "b64_json",
             "extra_body": more,
@@ -82,6 +87,7 @@ def calls(number: int, random: Random) -> list[Call]:
             timeout_s=random.choice(_PATIENCE_S),
             pictures=random.choice((1, 1, 1, 1, 2)),
             equals=_GROUPS[kind] if random.random() < _GROUPED else 1,
+            sides=LARGE_SIDES if random.random() < _LARGE else SMALL_SIDES,
         )
         found += [replace(first, number=first.number + i) for i in range(first.equals)]
         if len(found) >= number:

@@ -14,12 +14,13 @@ import httpx
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from PIL import Image as Pillow
 
-from tests.chaos.calls import Call, Colour
+from tests.chaos.calls import LARGE_SIDES, SMALL_SIDES, Call, Colour
 
 # How long a careful client goes on, in seconds, and how often it asks again after an answer that is final.
 _CARE_S = 90.0
 _ASK_AGAIN = 1
 _PAUSE_S = 0.3
+_ENLARGED = {(2 * width, 2 * height) for width, height in (SMALL_SIDES, LARGE_SIDES)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,6 @@ def is_picture_of(text: str, colour: Colour) -> bool:
     try:
         data = base64.b64decode(text, validate=True)
         with Pillow.open(io.BytesIO(data)) as picture:
-            return picture.size == (48, 32) and picture.convert("RGB").getpixel((20, 10)) == colour
+            return picture.size in _ENLARGED and picture.convert("RGB").getpixel((20, 10)) == colour
     except (binascii.Error, OSError):
         return False

@@ -36,7 +36,7 @@ class Size:
     at_once: int = 24
 
 
-SMALL = Size(calls=40, kills=3, seed=0)
+SMALL = Size(calls=40, kills=3, seed=0, troubles=2)
 FULL = Size(calls=300, kills=12, seed=0, troubles=8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from typing_extensions import override
+from uvicorn.server import ServerState
 
+from gateway.protocol import Patience, PatientProtocol
 from tests.chaos.gateway import PATIENCE
 from tests.chaos.providers import clouds
 from tests.simulators.common import tiny
@@ -71,3 +77,31 @@ def _alive(root: str) -> bool:
         return httpx.get(f"{root}/healthz", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_who_makes_room(asks: bool) -> None:
+    """A connection whose request has come, and was not read yet as the process was busy, is none without a request."""
+
+    made: asyncio.Queue[PatientProtocol] = asyncio.Queue()
+
+    class Told(PatientProtocol):
+        @override
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            made.put_nowait(self)
+
+    config, state = uvicorn.Config(Starlette()), ServerState()
+    config.load()
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(
+        lambda: Told(config, state, {}, patience=Patience(max_connections=1)), "127.0.0.1", 0
+    ) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            one = await made.get()
+            one._quiet_since -= 10.0
+            if asks:
+                client.sendall(b"GET / HTTP/1.1\r\n")
+            one._make_room()
+            assert one.transport.is_closing() is not asks
+            one.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,12 +11,13 @@ import pytest
 
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
-from tests.chaos.run import SMALL, Killer, Size, chaos
+from tests.chaos.run import SMALL, Killer, chaos
+from tests.chaos.troubles import Together, Troubles, troubles_of
 from tests.simulators.clouds import ALL
 
 # Each run has a weather of its own, and says which: CHAOS_SEED=… brings that one back.
 SEED = int(os.environ.get("CHAOS_SEED") or Random().randrange(10**6))
-SIZE = Size(calls=SMALL.calls, kills=SMALL.kills, seed=SEED)
+SIZE = replace(SMALL, seed=SEED)
 
 
 # A careful caller and a job that nobody can find take a minute together; most runs take half of that.
@@ -23,12 +25,15 @@ SIZE = Size(calls=SMALL.calls, kills=SMALL.kills, seed=SEED)
 def test_one_gateway(tmp_path: Path) -> None:
     """A gateway that is killed three times under forty calls buys each picture once, and has each that was bought."""
     with clouds(*ALL, seed=SEED, share=SIZE.share) as there, gateway(tmp_path, there.environ) as served:
-        account = chaos(SIZE, there, Killer([served], Random(f"{SEED} kills")), served.base_url)
+        random = Random(f"{SEED} troubles")
+        troubles = Troubles(troubles_of([served], random, tmp_path / "data"), random)
+        account = chaos(SIZE, there, Killer([served], Random(f"{SEED} kills")), served.base_url, troubles)
         print(account.table())
 
         assert account.problems() == [], f"CHAOS_SEED={SEED}"
         assert served.crashes() == []
-    assert served.starts == 1 + SIZE.kills
+    assert served.starts == 1 + SIZE.kills + troubles.met[Together.name]
+    assert sum(troubles.met.values()) == SIZE.troubles
     assert len(account.answers) == SIZE.calls
     # It was a storm, and most came through it.
     assert sum(storm.met for storm in there.storms.values()) > SIZE.calls / 2

@@ -11,6 +11,7 @@ from tests.chaos.front import front
 from tests.chaos.gateway import gateway
 from tests.chaos.providers import clouds
 from tests.chaos.run import Killer, chaos
+from tests.chaos.troubles import Troubles, troubles_of
 from tests.simulators.clouds import ALL
 from tests.support.postgres import postgres
 from tests.system.chaos.test_chaos import SEED, SIZE
@@ -26,7 +27,9 @@ def test_two_gateways(tmp_path: Path) -> None:
         environ = {**there.environ, "DARKROOM_GATEWAY__LEDGER_URL": database.url}
         with gateway(tmp_path, environ) as one, gateway(tmp_path, environ) as two, front(one.port, two.port) as before:
             killer = Killer([one, two], Random(f"{SEED} kills"), for_good=(SIZE.kills + 1) // 2)
-            account = chaos(SIZE, there, killer, before.base_url)
+            random = Random(f"{SEED} troubles")
+            troubles = Troubles(troubles_of([one, two], random, tmp_path / "data", database), random)
+            account = chaos(SIZE, there, killer, before.base_url, troubles)
             print(account.table())
 
             assert account.problems() == [], f"CHAOS_SEED={SEED}"
