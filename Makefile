@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What the markers mean: tests/support/tiers.py.
 QUICK := not (system or corpus or engines or slow or timing)
 
-.PHONY: run setup test test-rest test-all coverage torch ray test-ray check audit format bench bench-worker demo chaos fuzz \
+.PHONY: run setup test test-rest test-all coverage torch ray test-ray check audit sbom format bench bench-worker demo chaos fuzz \
 	docs lock clean help
 
 help:  ## what there is
@@ -59,6 +59,11 @@ check: $(VENV)/.dev  ## format, lint, types, Dockerfile, config, known holes
 
 audit: $(VENV)/.dev  ## known holes in what Darkroom depends on; an error where nobody could look
 	$(BIN)/python -m tests.audit requirements.lock
+
+sbom: $(BIN)/uv  ## what Darkroom depends on, with hashes, as CycloneDX JSON: dist/sbom.json
+	mkdir -p dist
+	$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock \
+		--pyproject pyproject.toml --output-reproducible -o dist/sbom.json
 
 format: $(VENV)/.dev  ## rewrite to the house style
 	$(BIN)/ruff format .
