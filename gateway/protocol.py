@@ -23,7 +23,7 @@ from gateway.telemetry import metrics
 # over unread bytes is reset, and its client may never see the answer.
 _LINGER_S = 30.0
 # A client that was turned away at the door gets less: it costs a place.
-_SHORT_LINGER_S = 3.0
+_SHORT_LINGER_S = 1.0
 # A client that takes less than this of an answer in `send_timeout_s` counts as one that takes nothing, in any case.
 _LEAST_TAKEN_BYTES = 64 << 10
 # So often in that time it is looked at.

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from tests.support.postgres import Postgres
+from tests.support.running import until
 
 Illness: TypeAlias = "Callable[[Postgres, str], AbstractContextManager[None]]"
 ROLE = "darkroom_app"
@@ -34,11 +35,30 @@ def ledger_for_role(server: Postgres, name: str) -> str:
 @contextmanager
 def read_only(server: Postgres, name: str) -> Iterator[None]:
     """Let every transaction be read-only from now on, also over connections that are open."""
-    _execute(server, name, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+    _reload(server, name, "ALTER SYSTEM SET default_transaction_read_only = on", "on")
     try:
         yield
     finally:
-        _execute(server, name, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+        _reload(server, name, "ALTER SYSTEM RESET default_transaction_read_only", "off")
+
+
+def _reload(server: Postgres, name: str, statement: str, expected: str) -> None:
+    """Change a setting, and wait until the server's processes have heard of it: they are told one after another."""
+    import psycopg
+
+    address = f"{server.url.rpartition('/')[0]}/{name}"
+
+    def heard(connection: psycopg.Connection[tuple[str]]) -> bool:
+        row = connection.execute(b"SHOW default_transaction_read_only").fetchone()
+        return row is not None and row[0] == expected
+
+    def heard_by_a_new_one() -> bool:
+        with psycopg.connect(address, autocommit=True) as connection:
+            return heard(connection)
+
+    with psycopg.connect(address, autocommit=True) as before:
+        _execute(server, name, statement, "SELECT pg_reload_conf()")
+        until(lambda: heard(before) and heard_by_a_new_one(), "the server has read its settings")
 
 
 @contextmanager

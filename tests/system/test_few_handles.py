@@ -29,18 +29,20 @@ _CALLERS = 40
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
 def test_what_is_let_in_is_served(tmp_path: Path) -> None:
-    """Each of many callers at once has its picture, or was told at the door to come again."""
+    """Each of many callers at once has its picture, or was told at the door to come again; of those beyond twice as many
+    as there are places for some are cut off before they can be told. Nothing is bought for them."""
     command = ("prlimit", f"--nofile={_HANDLES}:{_HANDLES}", *COMMAND)
     with (
         clouds("fal", run_s=1.0) as there,
         serving(tmp_path, (), {**PATIENCE, **there.environ}, command=command) as served,
         ThreadPoolExecutor(_CALLERS) as pool,
     ):
-        answers = list(pool.map(lambda _: one(served.root), range(_CALLERS)))
+        answers = [answer for answer in pool.map(lambda _: one(served.root), range(_CALLERS)) if answer is not None]
         good = [answer for answer in answers if answer.status_code == 200]
         bad = {answer.json()["error"]["code"] for answer in answers if answer.status_code != 200}
 
         assert 1 <= len(good) == len(there.bills())
+        assert len(answers) > len(good)
         assert bad <= {"overloaded"}
         assert "Too many open files" not in served.log.read_text()
         jobs = []
@@ -52,11 +54,14 @@ def test_what_is_let_in_is_served(tmp_path: Path) -> None:
             assert {ended(client, job)["status"] for job in jobs} == {"completed"}
 
 
-def one(root: str) -> httpx.Response:
-    """One call."""
+def one(root: str) -> httpx.Response | None:
+    """One call; None where the connection was cut."""
     data = {"model": "clarity-upscaler", "prompt": "a cup"}
     files = {"image": ("in.png", tiny())}
-    return httpx.post(f"{root}/openai/v1/images/edits", data=data, files=files, timeout=60)
+    try:
+        return httpx.post(f"{root}/openai/v1/images/edits", data=data, files=files, timeout=60)
+    except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+        return None
 
 
 def test_strangers_that_hold_every_connection(tmp_path: Path) -> None:
