@@ -29,8 +29,8 @@ _CALLERS = 40
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
 def test_what_is_let_in_is_served(tmp_path: Path) -> None:
-    """Each of many callers at once has its picture, or was told at the door to come again; of those beyond twice as many
-    as there are places for some are cut off before they can be told. Nothing is bought for them."""
+    """Each of many callers at once has its picture, or was told at the door to come again. Where there are more than
+    twice as many as places, some are cut off before they can be told. Nothing is bought for them."""
     command = ("prlimit", f"--nofile={_HANDLES}:{_HANDLES}", *COMMAND)
     with (
         clouds("fal", run_s=1.0) as there,
