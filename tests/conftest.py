@@ -19,8 +19,9 @@ pytest_plugins = [
 # The tests run side by side. A library that computes on all processors by itself then spends as much time again on
 # waiting for its own threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Each of the tests' own clients would read all the world's root certificates: 50 ms a time, thousands of times.
-os.environ.setdefault("SSL_CERT_FILE", str(DATA / "one-root.pem"))
+# Each of the tests' own clients would read all the world's root certificates, wherever the machine has them: 50 ms a
+# time, thousands of times. Nothing that they call is anywhere but here.
+os.environ["SSL_CERT_FILE"] = str(DATA / "one-root.pem")
 # An example may take as long as a busy machine makes it: how long a test takes in all is pytest-timeout's to say.
 # What else hypothesis sets by itself, as it does under CI, stays.
 settings.register_profile("darkroom", deadline=None)
