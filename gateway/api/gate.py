@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from gateway.access.doors import Doors
 from gateway.access.grant import OPERATOR, Grant
-from gateway.api import failures
+from gateway.api import failures, rate_limit
 from gateway.api.errors import ApiError
 from gateway.api.given import check_headers, check_query
 from gateway.api.loopback import check_local, host_in
@@ -82,12 +82,8 @@ class Gate(Router):
     async def _metered(self, app: ASGIApp, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
         rates = self._doors().rates
-        if grant.rpm is not None:
-            rate = await rates.take(grant.id, grant.rpm)
-            if not rate.allowed:
-                metrics.REFUSED.labels("rate").inc()
-                raise failures.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
-            send = _adding(send, rate.headers())
+        if stands := await rate_limit.count(rates, grant):
+            send = _adding(send, stands)
         if grant.concurrency is not None and not rates.enter(grant.id, grant.concurrency):
             metrics.REFUSED.labels("concurrency").inc()
             raise failures.too_many(f"{grant.concurrency} requests at once", 1)

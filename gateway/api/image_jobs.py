@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.access.load import Overloaded
-from gateway.api import failures, polls, reply
+from gateway.api import failures, rate_limit, reply
 from gateway.api.errors import invalid
 from gateway.api.job_body import Addresses, described, error_in_list, room_for, whole
 from gateway.api.job_events import follow, found, no_such_job, wait_for_end
@@ -42,10 +42,12 @@ async def accepted(request: Request, state: State, order: Order, placed: Placed)
 async def read_job(request: Request) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
-    rate = await polls.counted(request)
+    rate = await rate_limit.count(state.doors.rates, grant_of(request))
     row = await _own(request, state)
     if "text/event-stream" in request.headers.get("accept", "").lower():
-        return polls.with_rate(follow(request, state, row.order.id), rate)
+        events = follow(request, state, row.order.id)
+        events.headers.update(rate)
+        return events
     wait_s = _wait(request.query_params)
     if wait_s and not row.ended:
         if not await wait_for_end(request, state, row.order.id, wait_s):
