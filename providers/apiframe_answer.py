@@ -15,7 +15,7 @@ import httpx
 from providers.base import MOST_MICROS, Blocked, Failed, Heard, ProviderError, Throttled, Undecodable, Unknown
 from providers.http import refusal
 from providers.signatures import is_hex_hmac
-from providers.wire import Json, excerpt, read_json
+from providers.wire import Json, excerpt, leaves, read_json
 
 NAME = "apiframe"
 
@@ -99,15 +99,11 @@ def cost_of(answer: Json, usd_per_credit: str) -> int | None:
 
 def found_in(value: Json) -> list[str | bytes]:
     """Return the pictures of a result: `{"images": [address]}` in the specification, a bare address in older pages."""
-    if isinstance(value, bytes) and value:
-        return [value]
-    if isinstance(value, str):
-        return [value] if value.startswith(("https://", "http://")) else []
-    if isinstance(value, list):
-        return [found for item in value for found in found_in(item)]
-    if isinstance(value, dict):
-        return next(filter(None, (found_in(value.get(key)) for key in ("images", "image", "url", "urls"))), [])
-    return []
+    return leaves(value, ("images", "image", "url", "urls"), _is_picture)
+
+
+def _is_picture(leaf: str | bytes) -> bool:
+    return bool(leaf) if isinstance(leaf, bytes) else leaf.startswith(("https://", "http://"))
 
 
 def _text(value: Json) -> str:

@@ -14,7 +14,7 @@ import httpx
 from normalization.values import Image, Value
 from providers.base import MOST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
 from providers.http import refusal, retry_after
-from providers.wire import Json, excerpt, read_json
+from providers.wire import Json, excerpt, leaves, read_json
 
 NAME = "segmind"
 
@@ -103,13 +103,7 @@ def at(value: Json, *keys: str) -> Json:
 
 def found_in(value: Json) -> list[str | bytes]:
     """Return the pictures in an output: a text, a list, an object with an address, or bytes that were a data URI."""
-    if isinstance(value, str | bytes):
-        return [value] if value else []
-    if isinstance(value, list):
-        return [found for item in value for found in found_in(item)]
-    if isinstance(value, dict):
-        return next(filter(None, (found_in(value.get(key)) for key in ("url", "image", "images", "output"))), [])
-    return []
+    return leaves(value, ("url", "image", "images", "output"))
 
 
 def seconds_of(value: object) -> float | None:

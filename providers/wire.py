@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, cast
@@ -34,7 +34,7 @@ _MAX_CUTS = 64
 # The longest `data:<mime>;base64,` that is looked for.
 _MAX_PREFIX = 128
 # A message stands one or two levels in; a thousand are an attack.
-_DEEPEST_MESSAGE = 8
+_DEEPEST = 8
 # After a string that is a key, which is never a picture.
 _COLON = re.compile(rb"\s*:")
 
@@ -248,10 +248,27 @@ def detail(body: bytes) -> str:
     return excerpt(_message(value))
 
 
+def leaves(
+    value: Json, keys: Sequence[str], counts: Callable[[str | bytes], bool] = bool, depth: int = 0
+) -> list[str | bytes]:
+    """The texts and bytes in a part of an answer that `counts` accepts: of a list all, of an object those under the
+    first key that has any. What lies deeper than any provider's answer is none.
+    """
+    if isinstance(value, str | bytes):
+        return [value] if counts(value) else []
+    if depth > _DEEPEST:
+        return []
+    if isinstance(value, list):
+        return [found for item in value for found in leaves(item, keys, counts, depth + 1)]
+    if isinstance(value, dict):
+        return next(filter(None, (leaves(value.get(key), keys, counts, depth + 1) for key in keys)), [])
+    return []
+
+
 def _message(value: object, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
-    if depth > _DEEPEST_MESSAGE:
+    if depth > _DEEPEST:
         return ""
     if isinstance(value, list):
         return "; ".join(filter(None, (_message(item, depth + 1) for item in value[:8])))

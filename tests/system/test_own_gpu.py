@@ -27,7 +27,8 @@ from tests.support.ports import free_port
 from tests.support.running import Serve, Served
 from tests.support.workers import Running, worker
 
-pytestmark = pytest.mark.early
+# The first test has the start of both workers in its time.
+pytestmark = [pytest.mark.early, pytest.mark.timeout(300)]
 
 if not importlib.util.find_spec("torch"):
     pytest.skip("torch is not installed", allow_module_level=True)
@@ -79,8 +80,13 @@ def sdk(gateway: Served) -> Iterator[OpenAI]:
 
 def small(file: Path | io.BytesIO) -> None:
     """Save a piece of the photograph of 96 x 64 pixels."""
+    cropped(file, 96, 64)
+
+
+def cropped(file: Path | io.BytesIO, width: int, height: int) -> None:
+    """Save a piece of the photograph."""
     with opened(COFFEE.read_bytes()) as whole:
-        whole.crop((200, 120, 296, 184)).save(file, "PNG")
+        whole.crop((200, 120, 200 + width, 120 + height)).save(file, "PNG")
 
 
 def edit(sdk: OpenAI, model: str, **extra: Any) -> Any:
@@ -161,6 +167,8 @@ def test_progress_of_a_job(workers: list[Running], tmp_path: Path, monkeypatch: 
         "DARKROOM_GATEWAY__PUBLIC_URL": f"http://127.0.0.1:{port}",
     }
     shares: list[float] = []
+    # Some dozens of tiles: it takes seconds.
+    cropped(picture := io.BytesIO(), 240, 160)
     with (
         running.serving(tmp_path, (), environ) as gateway,
         httpx.Client(base_url=gateway.base_url, timeout=100) as http,
@@ -170,7 +178,7 @@ def test_progress_of_a_job(workers: list[Running], tmp_path: Path, monkeypatch: 
         started = http.post(
             "/images/edits",
             data=fields | {"tiling_width": "32", "tiling_height": "32"},
-            files={"image": COFFEE.read_bytes()},
+            files={"image": picture.getvalue()},
             headers={"Prefer": "respond-async"},
         )
         assert started.status_code == 202, started.text

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from providers import apiframe_answer, cog_answer, fal_answer, segmind_answer
+from providers.wire import Json
 from tests.fuzz.properties import PROPERTIES
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def test_a_run_time_of_a_thousand_digits_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "opening", ["[", '{"detail":', '{"images":', '{"output":', '{"error":', '[{"url":', '{"metrics":']
+    "opening", ["[", '{"detail":', '{"images":', '{"output":', '{"error":', '[{"url":', '{"urls":', '{"metrics":']
 )
 def test_answers_of_any_depth(opening: str) -> None:
     """However deep an answer is, it is read or it is no JSON: no depth lies between the two."""
@@ -47,3 +48,13 @@ def test_answers_of_any_depth(opening: str) -> None:
     for depth in (*range(1, 40), *range(40, 1200, 3)):
         text = opening * depth + json.dumps("https://a/b") + closing * depth
         PROPERTIES["wire"](b"\1" + text.encode())
+
+
+def test_what_lies_too_deep_is_no_picture() -> None:
+    """A walk through an answer does not go as deep as the answer: it would end where the stack does."""
+    deep: Json = "https://a/b"
+    for _ in range(400):
+        deep = {"output": [{"images": deep}]}
+    assert segmind_answer.found_in(deep) == []
+    assert apiframe_answer.found_in(deep) == []
+    assert segmind_answer.found_in({"output": [{"url": "https://a/b"}]}) == ["https://a/b"]
