@@ -68,7 +68,8 @@ def main() -> int:
             stack.enter_context(sim.running())
         control = stack.enter_context(serve(Switches(sims).app)).url
         data = stack.enter_context(tempfile.TemporaryDirectory())
-        os.environ.update({**wiring(sims.values()), **_FORGIVING, "DARKROOM_DATA": data})
+        # What the environment says of patience holds.
+        os.environ.update({**_FORGIVING, **os.environ, **wiring(sims.values()), "DARKROOM_DATA": data})
         root = f"http://127.0.0.1:{args.port}"
         edits = f"{root}/openai/v1/images/edits"
         names, words = ", ".join(sims), ", ".join(Switches.WORDS)

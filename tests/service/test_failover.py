@@ -46,7 +46,9 @@ def test_the_cheapest_serves_the_call_of_the_readme(photo: bytes) -> None:
 
 def test_a_provider_that_is_killed_before_it_took_the_job_is_left(photo: bytes) -> None:
     """It goes off the net in the middle of the upload: nothing can be owed, so the next cheapest serves the call."""
-    with world(*ALL, environ=LARGE) as there, ThreadPoolExecutor() as pool:
+    # On a busy machine a photograph takes its time on its way to the next one.
+    patient = {**LARGE, "DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S": "10", "DARKROOM_GATEWAY__DEADLINE_S": "40"}
+    with world(*ALL, environ=patient) as there, ThreadPoolExecutor() as pool:
         replicate = of(there, Simulator)
         replicate.faults.always("upload", Fault(kind="hang"))
         call = pool.submit(there.edit, photo, size="1024x1024")

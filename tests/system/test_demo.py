@@ -25,7 +25,7 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str, Pa
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.demo", "--port", str(port), "--seconds", "0.2"],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=clean_environ(),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=clean_environ(DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S="60"),
         )  # fmt: skip
     try:
         until(lambda: process.poll() is not None or _answers(root), f"the demo serves\n{log.read_text()}")
