@@ -22,10 +22,12 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, str, Pa
     """A running demo with its gateway's and its switches' addresses, and what it printed."""
     root = f"http://127.0.0.1:{(port := free_port())}"
     log = tmp_path / "demo.log"
+    # The providers share a process, which may take seconds for an answer on a busy machine.
+    environ = clean_environ(DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S="60")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.demo", "--port", str(port), "--seconds", "0.2"],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=clean_environ(DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S="60"),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environ,
         )  # fmt: skip
     try:
         until(lambda: process.poll() is not None or _answers(root), f"the demo serves\n{log.read_text()}")
