@@ -33,9 +33,11 @@ def test_sigterm(tmp_path: Path) -> None:
         Call(number=i, kind="plain", seed=1000 + i, colour=(i, 200, 30), order=(ALL[i % len(ALL)],))
         for i in range(_JOBS)
     ]
+    # Fifty submits at once take their time on a busy machine, and none of them is lost.
+    environ = {"DARKROOM_GATEWAY__GRACE_S": str(_GRACE_S), "DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S": "20"}
     with (
         clouds(*ALL) as there,
-        gateway(tmp_path, {**there.environ, "DARKROOM_GATEWAY__GRACE_S": str(_GRACE_S)}) as served,
+        gateway(tmp_path, {**there.environ, **environ}) as served,
         front(served.port) as before,
     ):
         for name, sim in there.sims.items():
