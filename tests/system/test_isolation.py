@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -48,7 +49,8 @@ def test_a_decoder_that_hangs(serve: Serve) -> None:
         def freeze() -> None:
             while not stop.is_set():
                 for one in decoders(served):
-                    os.kill(one, signal.SIGSTOP)
+                    with contextlib.suppress(ProcessLookupError):  # it has ended since
+                        os.kill(one, signal.SIGSTOP)
                 time.sleep(0.01)
 
         freezing = threading.Thread(target=freeze)
