@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,12 @@ class StoreAway:
 
     def end(self) -> None:
         self._files.unlink()
-        self._beside.rename(self._files)
+        try:
+            self._beside.rename(self._files)
+        except OSError:
+            # A gateway that is quicker has made the folder anew, and has perhaps put something there.
+            shutil.copytree(self._beside, self._files, dirs_exist_ok=True)
+            shutil.rmtree(self._beside)
 
 
 class ReadOnly:
