@@ -11,6 +11,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.chaos.gateway import Gateway, gateway
 from tests.chaos.providers import clouds
+from tests.chaos.troubles import StoreAway
 from tests.simulators.common import size
 from tests.support.hooked import ask, caller, ended
 from tests.support.ports import free_port
@@ -22,17 +23,15 @@ class Folder:
     """The store in the data folder, which can be made unusable."""
 
     def __init__(self, data: Path) -> None:
-        self.files, self.beside = data / "files", data / "away"
+        self._away = StoreAway(data)
 
     def go(self) -> None:
         """Be away."""
-        self.files.rename(self.beside)
-        self.files.write_text("no folder any more")
+        self._away.begin()
 
     def come(self) -> None:
         """Be back."""
-        self.files.unlink()
-        self.beside.rename(self.files)
+        self._away.end()
 
 
 def tried(served: Gateway) -> bool:
