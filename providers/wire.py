@@ -33,7 +33,7 @@ _INLINE_BYTES = 1_000_000
 _MAX_CUTS = 64
 # The longest `data:<mime>;base64,` that is looked for.
 _MAX_PREFIX = 128
-# A message stands one or two levels in; a thousand are an attack.
+# A message or a picture stands a few levels in; a thousand are an attack.
 _DEEPEST = 8
 # After a string that is a key, which is never a picture.
 _COLON = re.compile(rb"\s*:")
