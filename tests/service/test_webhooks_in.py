@@ -156,12 +156,13 @@ def test_progress_is_passed_on_without_a_look(photo: bytes) -> None:
     """What tells that a job goes on is heard, and nobody asks for its end because of it."""
     with hooked("replicate", 1, **LARGE) as there:
         sim = of(there, Simulator)
-        sim.run_s = 3.0
+        sim.run_s = 4.5  # a busy machine writes fewer lines in a second
         sim.faults.script("poll", says(429, {"detail": "slow down"}, retry_after="3600"))
         assert there.edit(photo, size="1200x800").status == 200
         told = [event for event, _, status in sim.hooks.postman.tries if status == 200]
         assert told[0] == "start"
-        assert sim.books.count("GET", "/v1/predictions/") <= 3 < told.count("logs")
+        assert told.count("logs") > 10
+        assert sim.books.count("GET", "/v1/predictions/") <= 3
 
 
 @pytest.mark.parametrize(
