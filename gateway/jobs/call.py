@@ -149,6 +149,9 @@ class Calls:
         try:
             handle = submitting.result()
         except (asyncio.CancelledError, Stopped):
+            if link.left and submitting.cancelled():
+                # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
+                raise asyncio.CancelledError from None
             raise Cancelled(None) from None
         except Unknown as lost:
             handle = await self._found(provider, link, journal, lost)
