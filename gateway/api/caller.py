@@ -15,6 +15,9 @@ from gateway.jobs.placed import Placed, StillGoing
 
 T = TypeVar("T")
 
+# Of the event loop: one to see that the other side has closed, one to close, one to tell of it; and one to spare.
+_TURNS = 4
+
 
 class Gone(Exception):
     """The caller has left: there is nobody to answer."""
@@ -67,6 +70,13 @@ async def disconnected(request: Request) -> None:
     """Return once the connection ends. What a body there is has been read before, or is of no interest."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def is_gone(request: Request) -> bool:
+    """Whether the connection has ended by now, also where this process was too busy so far to hear of it."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    return await request.is_disconnected()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.access.grant import Grant
 from gateway.access.load import Hold, Overloaded
 from gateway.api import dry_run, failures, reply
-from gateway.api.caller import Caller, Gone, unless_gone
+from gateway.api.caller import Caller, Gone, is_gone, unless_gone
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
@@ -164,6 +164,10 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
         if dry:
             return dry_run.answer(asked, fitting)
         order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
+        if await is_gone(request):
+            # It may have waited for this process for so long that its caller has repeated it elsewhere since. Whoever
+            # is gone is told of no job, so that none may be begun.
+            return Response(status_code=499)
         placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
         if placed is None:
             if not choice.candidates:

@@ -42,7 +42,7 @@ class Account:
         found += [f"SILENT: call {answer.call.number} ({answer.call.kind}) has no end" for answer in self.silent]
         found += [f"WRONG: call {a.call.number} got a picture that is not its own" for a in self.answers if a.wrong]
         found += [
-            f"HOLLOW: job {entry.id} is completed, with {entry.pictures} pictures of {good}"
+            f"HOLLOW: job {entry.id} is completed, with {entry.pictures} pictures of {good}\n{self._story(entry.seed)}"
             for entry in self.entries
             if entry.state == "completed"
             and entry.pictures < (good := _good(entry))

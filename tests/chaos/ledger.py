@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ class Entry:
     code: str | None
     pictures: int
     attempts: tuple[Attempt, ...]
+    said: str = ""
+    """What the API says of a completed job whose pictures cannot all be had, without them."""
 
 
 def settle(url: str, seconds: float) -> float:
@@ -67,21 +70,26 @@ def _listed(url: str, **filters: str) -> Iterator[Mapping[str, Any]]:
 def _entry(http: httpx.Client, job: str, colours: Mapping[int, Colour]) -> Entry:
     row = http.get(f"/v1/requests/{job}").raise_for_status().json()
     seed = int(row["parameters"]["seed"])
+    done = row["status"] == "completed"
+    pictures, said = _pictures(http, job, colours[seed]) if done else (0, "")
     return Entry(
         id=job,
         seed=seed,
         state=row["status"],
         code=row["error"]["code"] if row["error"] else None,
-        pictures=_pictures(http, job, colours[seed]) if row["status"] == "completed" else 0,
+        pictures=pictures,
         attempts=tuple(_attempt(seed, attempt) for attempt in row["attempts"]),
+        said=said,
     )
 
 
-def _pictures(http: httpx.Client, job: str, colour: Colour) -> int:
-    """How many pictures of a job can be had, and are what was asked for."""
-    result = http.get(f"/openai/v1/images/jobs/{job}").raise_for_status().json()["result"]
-    items: Sequence[Mapping[str, Any]] = result["data"] if result else ()
-    return sum(is_picture_of(item["b64_json"], colour) for item in items)
+def _pictures(http: httpx.Client, job: str, colour: Colour) -> tuple[int, str]:
+    """How many pictures of a job can be had, and are what was asked for; and what is said where some cannot."""
+    whole = http.get(f"/openai/v1/images/jobs/{job}").raise_for_status().json()
+    items: Sequence[Mapping[str, Any]] = whole["result"]["data"] if whole["result"] else ()
+    good = [is_picture_of(item["b64_json"], colour) for item in items]
+    said = json.dumps({**whole, "result": [{**item, "b64_json": len(item["b64_json"])} for item in items]})
+    return sum(good), said if not items or not all(good) else ""
 
 
 def _attempt(seed: int, row: Mapping[str, Any]) -> Attempt:

@@ -94,3 +94,29 @@ def test_a_process_that_is_paused_in_a_paid_call(pair: Pair, provider: str) -> N
         assert again.json()["id"] == job
     assert len(sim.books.taken) == before + 1
     assert pair.paused.crashes() == []
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_a_request_that_its_caller_has_given_up(pair: Pair, background: str) -> None:
+    """It waits for a process that stands still, and its SDK repeats it elsewhere meanwhile: it is bought once."""
+    sim = pair.there.sims["fal"]
+    asked = {
+        "model": "clarity-upscaler",
+        "background": background,
+        "prompt": f"given up: {background}",
+        "routing": json.dumps({"only": ["fal"]}),
+    }
+    before = len(sim.books.taken)
+    with caller(pair.paused.url) as here, caller(pair.other) as there:
+        here.timeout = httpx.Timeout(0.5)
+        with stopped(pair.paused):
+            with pytest.raises(httpx.ReadTimeout):
+                ask(here, **asked)
+            again = ask(there, headers={"x-stainless-retry-count": "1"}, **asked)
+        here.timeout = httpx.Timeout(60)
+        after = ask(here, **{**asked, "prompt": "and one more"})  # once it is there, the one before has been looked at
+        for answer, client in ((again, there), (after, here)):
+            assert answer.status_code == (202 if background == "true" else 200), answer.text
+            if background == "true":
+                ended(client, answer.json()["id"])
+    assert len(sim.books.taken) == before + 2

@@ -32,7 +32,7 @@ def test_two_gateways(tmp_path: Path) -> None:
             account = chaos(SIZE, there, killer, before.base_url, troubles)
             print(account.table())
 
-            assert account.problems() == [], f"CHAOS_SEED={SEED}"
+            assert not (problems := account.problems()), "\n".join((f"CHAOS_SEED={SEED}", *problems))
             assert one.crashes() + two.crashes() == []
             assert [one.alive, two.alive].count(True) == 1
     assert len(account.answers) == SIZE.calls
