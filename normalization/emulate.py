@@ -12,13 +12,13 @@ from typing import cast
 
 from normalization.coerce import Invalid
 from normalization.geometry import Geometry
+from normalization.transparency import OPAQUE
 from normalization.values import Format, Resize, Step, Transcode, Value
 
 # The order in which finishing steps make sense, whatever order the config lists the rules in.
 ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "notify", "ignore")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _LOSSY = ("jpeg", "webp", "avif")
-_OPAQUE = ("jpeg",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def transcode(asked: Asked, names: tuple[str, ...]) -> Effect:
     if quality is not None and wanted not in _LOSSY:
         notes = (f"output_compression was ignored: {wanted} has no quality setting.",)
         quality = None
-    if background == "transparent" and wanted in _OPAQUE:
+    if background == "transparent" and wanted in OPAQUE:
         raise Invalid(
             "background",
             f"Transparent backgrounds do not exist in {wanted}: ask for output_format png, webp, avif or gif.",

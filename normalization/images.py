@@ -1,43 +1,25 @@
-"""Whole pictures in and out: what a provider is given, and what the caller is given. Decoding is done here alone."""
+"""Whole pictures in and out: what a provider is given, and what the caller is given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from io import BytesIO
+from dataclasses import replace
 
 from PIL import Image as Pillow
 
-from normalization.colour import to_srgb
-from normalization.containers import png
+from normalization.decode import MOST_PIXELS, decoded
 from normalization.encode import encode
-from normalization.headers import BadImage, Scan, scan, sniff
-from normalization.resize import WHITE, flatten, resize
+from normalization.headers import BadImage, scan, sniff
+from normalization.resize import flatten, resize
 from normalization.strip import strip
-from normalization.values import Format, Header, Image, Resize, Step, Transcode
+from normalization.transparency import OPAQUE, WHITE
+from normalization.values import Format, Header, Image, JoinAlpha, Resize, Step, Transcode
 
 # What every provider reads.
 _COMMON: tuple[Format, ...] = ("png", "jpeg", "webp")
-_OPAQUE: tuple[Format, ...] = ("jpeg",)
-_TRANSPOSE = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
-}
 # A picture of one colour compresses to next to nothing in every format: only such a file is worth a look for black.
 _FLAT_BYTES_PER_PIXEL = 0.03
 _BLACK_LEVEL = 2
-# Nothing larger is decoded unless whoever asks has checked it against a limit of its own. A number of ours: Pillow's
-# limit belongs to the whole process, where any library may lift it, and above it Pillow only warns.
-MOST_PIXELS = 89_478_485
-
-
-def load_codecs() -> None:
-    """Load every decoder and encoder now, where that cannot wait for the first picture."""
-    Pillow.init()
 
 
 def prepare(image: Image, most: int = MOST_PIXELS) -> Image:
@@ -50,10 +32,14 @@ def prepare(image: Image, most: int = MOST_PIXELS) -> Image:
     if header.animated:
         raise BadImage("animated_image", f"This is an animated {header.format}. Send one still picture.")
     if header.format in _COMMON and header.plain and header.orientation == 1:
-        return strip(image)
+        stripped = strip(image)
+        if not header.alpha or _alpha_below(decoded(scan(stripped.data), most), 255):
+            return stripped
+        # An alpha channel that is opaque everywhere says nothing: the bytes may stay as they are.
+        return replace(stripped, header=replace(stripped.header, alpha=False))
     # Losslessly, even a JPEG that only lies on its side: a second lossy encoding would be seen by an upscaler, which
     # makes detail out of the blocks.
-    return _encoded(_decoded(scan(image.data), most), "png", None)
+    return _encoded(_without_idle_alpha(decoded(scan(image.data), most)), "png", None)
 
 
 def finish(
@@ -62,16 +48,25 @@ def finish(
     """A provider's picture as the caller wants it, and a sentence for everything that was lost on the way.
 
     Bytes that are right already stay as they are, but for their metadata; otherwise they are decoded once and encoded
-    once. Raises BadImage where they cannot be decoded, would have to be and have more than `most` pixels, or the result
-    is too large for the format.
+    once. The picture's `alpha` says afterwards whether anything in it is transparent. Raises BadImage where they cannot
+    be decoded, would have to be and have more than `most` pixels, or the result is too large for the format.
     """
     transcode, resizes = _wanted(header, steps)
-    opaque = transcode.opaque or transcode.format in _OPAQUE
-    black = _blackness(data, header, most)
-    if _may_stay(header, transcode, resizes):
-        return strip(Image(data=data, header=header)), (*black, *_unused_quality(transcode))
+    opaque = transcode.opaque or transcode.format in OPAQUE
+    joins = [step for step in steps if isinstance(step, JoinAlpha)]
+    black = () if any(step.black for step in joins) else _blackness(data, header, most)
+    picture = _without_idle_alpha(decoded(scan(data), most)) if header.alpha else None
+    if picture is not None and picture.mode != "RGBA":
+        header = replace(header, alpha=False)
+    if not joins and _may_stay(header, transcode, resizes):
+        stripped = strip(Image(data=data, header=header))
+        kept = replace(stripped, header=replace(stripped.header, alpha=header.alpha))
+        return kept, (*black, *_unused_quality(transcode))
     notes = [*black, *_losses_of_decoding(header)]
-    picture = _decoded(scan(data), most)
+    picture = picture or decoded(scan(data), most)
+    for join in joins:
+        picture, lost = _joined(picture, join.alpha, most)
+        notes += lost
     if opaque and picture.mode == "RGBA":
         background = transcode.background or WHITE
         if not transcode.opaque and _alpha_below(picture, 255):
@@ -87,6 +82,8 @@ def is_finished(data: bytes, header: Header, steps: Sequence[Step]) -> bool:
     """Whether `finish` would give these very bytes back, with nothing to say of them: it costs next to nothing then."""
     transcode, resizes = _wanted(header, steps)
     plain = not header.metadata and transcode.quality is None and not _may_be_black(data, header)
+    # What has an alpha channel is looked at: it may be opaque all over.
+    plain = plain and not header.alpha and not any(isinstance(step, JoinAlpha) for step in steps)
     return plain and _may_stay(header, transcode, resizes)
 
 
@@ -96,7 +93,7 @@ def _wanted(header: Header, steps: Sequence[Step]) -> tuple[Transcode, list[Resi
 
 
 def _may_stay(header: Header, transcode: Transcode, resizes: Iterable[Resize]) -> bool:
-    opaque = transcode.opaque or transcode.format in _OPAQUE
+    opaque = transcode.opaque or transcode.format in OPAQUE
     return _is_right(header, transcode.format, resizes) and not (opaque and header.alpha)
 
 
@@ -114,7 +111,10 @@ def _blackness(data: bytes, header: Header, most: int) -> tuple[str, ...]:
     """What to say of a picture that is black all over. Providers blank what their filters refuse, and call it done."""
     if not _may_be_black(data, header):
         return ()
-    grey = _decoded(scan(data), most).convert("L")
+    picture = decoded(scan(data), most)
+    if picture.mode == "RGBA" and _alpha_below(picture, 255):
+        return ()  # a drawing in black on nothing
+    grey = picture.convert("L")
     if grey.histogram()[_BLACK_LEVEL + 1 :] != [0] * (255 - _BLACK_LEVEL):
         return ()
     return ("The picture is black all over: the provider's safety filter may have blanked it.",)
@@ -122,40 +122,6 @@ def _blackness(data: bytes, header: Header, most: int) -> tuple[str, ...]:
 
 def _may_be_black(data: bytes, header: Header) -> bool:
     return len(data) <= header.width * header.height * _FLAT_BYTES_PER_PIXEL
-
-
-def _decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
-    """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
-    header = found.header
-    if header.width * header.height > most:
-        raise BadImage(
-            "image_too_large",
-            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels. "
-            "Send a smaller one.",
-        )
-    # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
-    data = b"".join(found.parts)
-    try:
-        picture: Pillow.Image = Pillow.open(BytesIO(data), formats=(header.format.upper(),))
-        if picture.size != (header.width, header.height):
-            raise BadImage("corrupt_image", f"The {header.format} file names two different sizes. Save it again.")
-        picture.load()
-        picture = to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:
-        raise _undecodable(header.format, error) from error
-    if header.orientation != 1:
-        picture = picture.transpose(_TRANSPOSE[header.orientation])
-    # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
-    return picture if picture.format is None else picture.copy()
-
-
-def _undecodable(fmt: Format, error: Exception) -> BadImage:
-    """Decoders report damage with whatever exception is at hand; only the words tell truncation from it."""
-    if "truncated" in str(error).lower():
-        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its picture. Send the whole file.")
-    return BadImage("corrupt_image", f"The {fmt} file is damaged and cannot be decoded. Save it again.")
 
 
 def _encoded(picture: Pillow.Image, fmt: Format, quality: int | None) -> Image:
@@ -185,5 +151,25 @@ def _losses_of_encoding(picture: Pillow.Image, fmt: Format) -> Iterable[str]:
         yield "Half-transparent areas became transparent or opaque: gif has nothing between."
 
 
+def _joined(picture: Pillow.Image, alpha: bytes | None, most: int) -> tuple[Pillow.Image, tuple[str, ...]]:
+    """A result with the alpha channel of the picture that was sent, enlarged to its size, and what to say of it."""
+    if alpha is None:
+        return picture, ("The picture's transparency was lost: the gateway was restarted before it was finished.",)
+    channel = decoded(scan(alpha), most).convert("L")
+    if channel.size != picture.size:
+        channel = channel.resize(picture.size, Pillow.Resampling.LANCZOS)
+    joined = picture.convert("RGB")
+    joined.putalpha(channel)
+    return joined, ()
+
+
+def _without_idle_alpha(picture: Pillow.Image) -> Pillow.Image:
+    """The picture without an alpha channel that is opaque everywhere."""
+    if picture.mode != "RGBA" or _alpha_below(picture, 255):
+        return picture
+    return picture.convert("RGB")
+
+
 def _alpha_below(picture: Pillow.Image, limit: int) -> bool:
-    return any(picture.getchannel("A").histogram()[:limit])
+    """Whether anything of a picture in any mode is more transparent than that."""
+    return picture.mode == "RGBA" and any(picture.getchannel("A").histogram()[:limit])

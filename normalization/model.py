@@ -62,12 +62,33 @@ class Price(Frozen):
         return self
 
 
+class Input(Frozen):
+    """The pictures that a route takes, where its provider says so: how many bytes, pixels and pixels a side at most,
+    and which formats.
+    """
+
+    max_bytes: int | None = Field(default=None, gt=0)
+    max_pixels: int | None = Field(default=None, gt=0)
+    max_side: int | None = Field(default=None, gt=0)
+    formats: tuple[Literal["png", "jpeg", "webp"], ...] = ("png", "jpeg", "webp")
+
+    def refuses(self, width: int, height: int) -> str | None:
+        """Why a picture of so many pixels is not taken; None where it is."""
+        if self.max_side is not None and max(width, height) > self.max_side:
+            return f"takes pictures of at most {self.max_side:,} pixels a side, and this one has {width}x{height}"
+        if self.max_pixels is not None and width * height > self.max_pixels:
+            most, here = self.max_pixels / 1e6, width * height / 1e6
+            return f"takes pictures of at most {most:g} megapixels, and this one has {here:.1f}"
+        return None
+
+
 class Route(Frozen):
     """One way to a provider.
 
     `model` is the provider's own name of it, `options` go to the adapter, `fixed` fields are in every payload.
     `params` exist only here. `degraded` says in a sentence how this route falls short of what the model's name
-    promises. A `strict` route takes no undeclared fields. `source` names where the facts of the route come from.
+    promises. `alpha` says whether pictures come back with their transparency, `input` which pictures are taken. A
+    `strict` route takes no undeclared fields. `source` names where the facts of the route come from.
     """
 
     name: str
@@ -78,6 +99,8 @@ class Route(Frozen):
     params: Mapping[str, Param] = Field(default_factory=dict)
     options: Mapping[str, JsonValue] = Field(default_factory=dict)
     fixed: Mapping[str, JsonValue] = Field(default_factory=dict)
+    alpha: Literal["keep", "drop"] = "drop"
+    input: Input = Input()
     strict: bool = False
     degraded: str | None = None
     source: str = ""

@@ -14,7 +14,8 @@ from normalization.geometry import Geometry, geometry, scaled
 from normalization.model import Model, Route, target_of
 from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
-from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Size, Step, Value
+from normalization.transparency import Handled, KeepsNoTransparency, handled, pictures
+from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
 
 class Ineligible(Exception):
@@ -78,18 +79,40 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     effect = _emulate(route, asked)
     payloads, means = _payloads(route, request, values, declared, effect.copies)
     output = _output(model, shape, means)
-    steps = (*_sized(route, shape), *effect.steps)
+    alpha = _alpha(model, route, request, effect)
+    steps = (*alpha.steps, *_sized(route, shape), *effect.steps)
     finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
-    notes += [*_losses(route, values, means), *effect.notes, *_twins(route, effect)]
+    notes += [*alpha.notes, *_losses(route, values, means), *effect.notes, *_twins(route, effect)]
     return Plan(
         calls=payloads,
         pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
         output=output,
         delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
         finish=finish,
+        sending=_sending(route, request, alpha),
         notes=tuple(notes),
         work=route.price.factor({**values, **means}),
     )
+
+
+def _alpha(model: Model, route: Route, request: ImageRequest, effect: Effect) -> Handled:
+    try:
+        return handled(model, route, request, effect.steps)
+    except KeepsNoTransparency:
+        raise Ineligible("background", "drops the transparency of pictures") from None
+
+
+def _sending(route: Route, request: ImageRequest, alpha: Handled) -> Sending | None:
+    """What is done to the request's pictures first; None where they go as they are."""
+    takes = route.input
+    for image in pictures(request):
+        if (reason := takes.refuses(image.width, image.height)) is not None:
+            raise Ineligible("image", reason)
+    large = takes.max_bytes is not None and any(len(image.data) > takes.max_bytes for image in pictures(request))
+    foreign = any(image.format not in takes.formats for image in pictures(request))
+    if not (large or foreign or alpha.split or alpha.flatten):
+        return None
+    return Sending(flatten=alpha.flatten, split=alpha.split, max_bytes=takes.max_bytes, formats=takes.formats)
 
 
 def _defaults(route: Route, declared: Mapping[str, Param]) -> dict[str, Value]:

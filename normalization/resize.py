@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
+from normalization.transparency import WHITE
 from normalization.values import Resize, Size
-
-WHITE = "#ffffff"
 
 
 def resize(picture: Image.Image, step: Resize, *, transparent: bool) -> Image.Image:

@@ -138,7 +138,35 @@ class Transcode:
     opaque: bool = False
 
 
-Step: TypeAlias = Resize | Transcode
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAlpha:
+    """A finishing step: give the picture back the transparency of the one that was sent, which a route drops.
+
+    `alpha` is that channel as a grey PNG, in the size of the picture that was sent; None in a plan, before the picture
+    is taken apart, and where the channel was lost since. `black` says that its colours are black all over, so that a
+    black result is none of a filter.
+    """
+
+    alpha: bytes | None = field(default=None, repr=False)
+    black: bool = False
+
+
+Step: TypeAlias = Resize | Transcode | JoinAlpha
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """What is done to pictures before they are sent to a route.
+
+    `flatten` is the `#rrggbb` that transparent areas are flattened onto. `split` takes the alpha channel off instead,
+    and spreads the colours of visible areas below the invisible ones, so that nothing else shows at an edge. A picture
+    of more than `max_bytes` is encoded smaller, in one of `formats`.
+    """
+
+    flatten: str | None = None
+    split: bool = False
+    max_bytes: int | None = None
+    formats: tuple[Format, ...] = ("png", "jpeg", "webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +189,9 @@ class Plan:
 
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
     `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
-    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value. `work` is by what the
-    figures of the route's price are multiplied for this request.
+    size `delivered`. `sending` is what is done to the pictures in `calls` before (None: nothing). `notes` are sentences
+    for the caller: every loss and every ignored value. `work` is by what the figures of the route's price are
+    multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
@@ -170,6 +199,7 @@ class Plan:
     output: Size | None = None
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
+    sending: Sending | None = None
     notes: tuple[str, ...] = ()
     work: float = 1.0
 

@@ -23,6 +23,7 @@ from gateway.api.passed_on import check_addresses
 from gateway.api.placing import grant_of, mode_of, order_of, origin_of, read_repeat
 from gateway.api.request import Asked, read_fields, read_pictures
 from gateway.api.stream import Events
+from gateway.jobs import sending
 from gateway.jobs.execute import Finished
 from gateway.jobs.imaging import Busy
 from gateway.jobs.ledger import LedgerDown
@@ -163,6 +164,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
         fitting = _within_limits(asked, choice, settings)
         if dry:
             return dry_run.answer(asked, fitting)
+        fitting = await sending.ready(fitting, asked.request, state.imaging, grant.id)
         order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
         if await is_gone(request):
             # It may have waited for this process for so long that its caller has repeated it elsewhere since. Whoever
@@ -170,8 +172,8 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
             return Response(status_code=499)
         placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
         if placed is None:
-            if not choice.candidates:
-                raise failures.no_route(asked.model, choice)
+            if not choice.candidates or _unsendable(fitting):
+                raise failures.no_route(asked.model, fitting)
             raise _output_too_large(asked, choice.candidates, settings)
     state.jobs.when_over(placed.id, hold.pass_on())
     return _Begun(placed=placed, order=order, delivery=Delivery.of(asked), stream=asked.stream, deadline_s=deadline_s)
@@ -308,6 +310,11 @@ def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> C
     ]
     fitting = [candidate for candidate in choice.candidates if _too_large(candidate, settings) is None]
     return Choice(candidates=fitting, excluded=[*choice.excluded, *large])
+
+
+def _unsendable(choice: Choice) -> bool:
+    """Whether a route that would have done cannot be sent the picture."""
+    return any(one.param == "image" for one in choice.excluded)
 
 
 def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:

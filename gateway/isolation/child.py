@@ -8,9 +8,10 @@ from typing import Any
 
 from gateway.isolation import wire
 from gateway.isolation.sandbox import confine
-from normalization import images
+from normalization import images, sending
+from normalization.decode import load_codecs
 from normalization.headers import BadImage
-from normalization.values import Header, Image
+from normalization.values import Image
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parent, memory_bytes, cpu_s, most = (int(text) for text in sys.argv[1:5])
     link = socket.socket(fileno=0)
     # All that is ever loaded is loaded now, while there are files to be opened.
-    images.load_codecs()
+    load_codecs()
     confine(parent=parent, memory_bytes=memory_bytes, cpu_s=cpu_s)
     while True:
         try:
@@ -39,12 +40,17 @@ def main() -> None:
 
 def _done(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """The answer to one message: `same` where the picture stays as it is. Raises BadImage and MemoryError."""
-    header = Header(**head["header"])
+    header = wire.to_header(head["header"])
     notes: tuple[str, ...] = ()
+    channel, black = b"", False
     if head["do"] == "prepare":
         image = images.prepare(Image(data=data, header=header), head["most"])
+    elif head["do"] == "send":
+        ready = sending.ready(Image(data=data, header=header), wire.to_sending(head["sending"]), head["most"])
+        image, channel, black, notes = ready.image, ready.alpha or b"", ready.black, ready.notes
     else:
-        image, notes = images.finish(data, header, wire.to_steps(head["steps"]), head["most"])
-    if image.data is data:
-        return {"same": True, "notes": notes}, b""
-    return {"same": False, "notes": notes}, image.data
+        steps, data = wire.to_steps(head["steps"], data)
+        image, notes = images.finish(data, header, steps, head["most"])
+    same = image.data is data
+    answer = {"same": same, "notes": notes, "alpha": image.header.alpha, "channel": len(channel), "black": black}
+    return answer, channel if same else image.data + channel if channel else image.data

@@ -16,9 +16,10 @@ from typing import Any
 
 from gateway.isolation import wire
 from gateway.telemetry import metrics
+from normalization.decode import MOST_PIXELS
 from normalization.headers import BadImage, sniff
-from normalization.images import MOST_PIXELS
-from normalization.values import Header, Image, Step
+from normalization.sending import Ready
+from normalization.values import Header, Image, Sending, Step
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 # Nothing of the environment but where the interpreter's own libraries are: the keys are in there.
@@ -70,16 +71,28 @@ class Decoders:
 
     def prepare(self, image: Image, most: int = MOST_PIXELS) -> Image:
         """See `images.prepare`."""
-        made, _ = self._ask({"do": "prepare", "header": wire.from_header(image.header), "most": most}, image.data)
-        return image if made is None else _read(made)
+        made = self._ask({"do": "prepare", "header": wire.from_header(image.header), "most": most}, image.data)
+        return image if made.same and made.alpha >= image.header.alpha else made.image(image.data, image.header)
+
+    def ready(self, image: Image, sending: Sending, most: int = MOST_PIXELS) -> Ready:
+        """See `sending.ready`."""
+        head = {"do": "send", "header": wire.from_header(image.header), "most": most}
+        made = self._ask({**head, "sending": wire.from_sending(sending)}, image.data)
+        return Ready(
+            image=image if made.same else made.image(image.data, image.header),
+            alpha=made.channel,
+            black=made.black,
+            notes=made.notes,
+        )
 
     def finish(
         self, data: bytes, header: Header, steps: Sequence[Step], most: int = MOST_PIXELS
     ) -> tuple[Image, tuple[str, ...]]:
         """See `images.finish`."""
-        head = {"do": "finish", "header": wire.from_header(header), "steps": wire.from_steps(steps), "most": most}
-        made, notes = self._ask(head, data)
-        return (Image(data=data, header=header) if made is None else _read(made)), notes
+        values, channels = wire.from_steps(steps)
+        head = {"do": "finish", "header": wire.from_header(header), "steps": values, "most": most}
+        made = self._ask(head, data + channels if channels else data)
+        return made.image(data, header), made.notes
 
     def generous(self) -> Decoders:
         """Others of the same kind, with several times the time and the memory for a picture. The caller closes them."""
@@ -96,8 +109,8 @@ class Decoders:
         for one in ending:
             one.end()
 
-    def _ask(self, head: Mapping[str, Any], data: bytes) -> tuple[bytes | None, tuple[str, ...]]:
-        """What a decoder made of a picture, None where it stays as it is. Raises BadImage."""
+    def _ask(self, head: Mapping[str, Any], data: bytes) -> _Done:
+        """What a decoder made of a picture. Raises BadImage."""
         for _ in range(2):
             decoder = self._take()
             well = False
@@ -217,18 +230,49 @@ class _Decoder:
             self._link.close()
 
 
-def _understood(answer: dict[str, Any], made: bytes) -> tuple[bytes | None, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What a decoder made: `made` is the picture's bytes unless they stay the `same`; see `Ready` for the others."""
+
+    same: bool
+    made: bytes
+    alpha: bool
+    notes: tuple[str, ...]
+    channel: bytes | None = None
+    black: bool = False
+
+    def image(self, data: bytes, header: Header) -> Image:
+        """The picture, of which `data` and `header` are what was given. Raises BadImage."""
+        if self.same:
+            return Image(data=data, header=replace(header, alpha=header.alpha and self.alpha))
+        found = sniff(self.made)
+        return Image(data=self.made, header=replace(found, alpha=found.alpha and self.alpha))
+
+
+def _understood(answer: dict[str, Any], made: bytes) -> _Done:
     """An answer, checked. Raises BadImage where it says that, _Starved, and Broken for what is no answer."""
     match answer:
         case {"starved": True}:
             raise _Starved
         case {"code": str(code), "message": str(message)} if code in _CODES:
             raise BadImage(code, message[:_MAX_TEXT])
-        case {"same": bool(same), "notes": [*notes]} if all(isinstance(note, str) for note in notes):
-            return None if same else made, tuple(note[:_MAX_TEXT] for note in notes[:_MAX_NOTES])
+        case {
+            "same": bool(same),
+            "notes": [*notes],
+            "alpha": bool(alpha),
+            "channel": int(size),
+            "black": bool(black),
+        } if all(isinstance(note, str) for note in notes) and 0 <= size <= len(made):
+            at = len(made) - size
+            if size and sniff(made[at:]).format != "png":
+                raise wire.Broken("no alpha channel")
+            return _Done(
+                same=same,
+                made=made[:at] if size else made,
+                alpha=alpha,
+                notes=tuple(note[:_MAX_TEXT] for note in notes[:_MAX_NOTES]),
+                channel=made[at:] if size else None,
+                black=black,
+            )
         case _:
             raise wire.Broken("no answer")
-
-
-def _read(made: bytes) -> Image:
-    return Image(data=made, header=sniff(made))

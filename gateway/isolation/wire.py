@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from normalization.values import Header, Resize, Size, Step, Transcode
+from normalization.values import Header, JoinAlpha, Resize, Sending, Size, Step, Transcode
 
 _LENGTHS = struct.Struct(">II")
 _MAX_HEAD_BYTES = 64 << 10
@@ -61,18 +61,49 @@ def from_header(header: Header) -> dict[str, Any]:
     return asdict(header)
 
 
-def from_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """Finishing steps as JSON."""
-    return [{"step": type(step).__name__, **asdict(step)} for step in steps]
+def to_header(value: dict[str, Any]) -> Header:
+    """The header again."""
+    density = value.get("density")
+    return Header(**{**value, "density": tuple(density)} if density else value)
 
 
-def to_steps(values: Sequence[dict[str, Any]]) -> list[Step]:
-    """The steps again."""
+def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:
+    """Finishing steps as JSON, and the alpha channels in them, which follow the picture: JSON has their lengths."""
+    values, channels = [], []
+    for step in steps:
+        if isinstance(step, JoinAlpha):
+            channels.append(step.alpha or b"")
+            size = None if step.alpha is None else len(step.alpha)
+            values.append({"step": "JoinAlpha", "alpha": size, "black": step.black})
+        else:
+            values.append({"step": type(step).__name__, **asdict(step)})
+    return values, b"".join(channels)
+
+
+def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step], bytes]:
+    """The steps again, and the picture, from which the alpha channels are cut off."""
     found: list[Step] = []
+    at = len(data) - sum(value["alpha"] or 0 for value in values if value["step"] == "JoinAlpha")
+    picture = data if at == len(data) else data[:at]
     for value in values:
         named = {name: inner for name, inner in value.items() if name != "step"}
         if value["step"] == "Resize":
             found.append(Resize(**{**named, "size": Size(**named["size"])}))
+        elif value["step"] == "JoinAlpha":
+            size = named["alpha"]
+            alpha = None if size is None else data[at : at + size]
+            at += size or 0
+            found.append(JoinAlpha(alpha=alpha, black=named["black"]))
         else:
             found.append(Transcode(**named))
-    return found
+    return found, picture
+
+
+def from_sending(sending: Sending) -> dict[str, Any]:
+    """What is to be done before a picture is sent, as JSON."""
+    return asdict(sending)
+
+
+def to_sending(value: dict[str, Any]) -> Sending:
+    """The same again."""
+    return Sending(**{**value, "formats": tuple(value["formats"])})

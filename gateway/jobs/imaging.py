@@ -17,7 +17,8 @@ from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization import images
 from normalization.headers import BadImage, Limits, check, is_quick, sniff
-from normalization.values import Header, Image, Resize, Step
+from normalization.sending import Ready, ready
+from normalization.values import Header, Image, Resize, Sending, Step
 from providers.fair import Room, Shares
 from providers.fair_gate import FairGate
 
@@ -65,6 +66,7 @@ class Imaging:
         self._max_pixels = max_pixels
         self._decoders = decoders
         self._prepare = decoders.prepare if decoders else images.prepare
+        self._ready = decoders.ready if decoders else ready
         self._finish = decoders.finish if decoders else images.finish
         self._pixels = FairGate(max_pixels)
         threads = threads or os.cpu_count() or 1
@@ -91,6 +93,7 @@ class Imaging:
             header.plain
             and header.orientation == 1
             and not header.metadata
+            and not header.alpha  # it may be opaque all over: then it is none
             and header.format in ("png", "jpeg", "webp")
         ):
             return image
@@ -98,6 +101,13 @@ class Imaging:
         self._check_room(pixels, owner)
         async with self._budget(pixels, owner):
             return await self._run(owner, self._prepare, image, self._limits.max_pixels)
+
+    async def ready(self, image: Image, sending: Sending, owner: str = "") -> Ready:
+        """The picture as a route is to be sent it. Raises BadImage, and Busy."""
+        pixels = image.header.width * image.header.height
+        self._check_room(pixels, owner)
+        async with self._budget(pixels, owner):
+            return await self._run(owner, self._ready, image, sending, self._limits.max_pixels)
 
     async def finish(
         self, data: bytes, header: Header, steps: Sequence[Step], *, planned: bool = False, owner: str = ""

@@ -16,6 +16,7 @@ from gateway.jobs.outbox import messages
 from gateway.jobs.records import ENDED, AttemptRow, JobRow, Json, handle_to_json
 from gateway.jobs.rows import attempt_of, attempt_values, job_of
 from gateway.jobs.statements import SET_ATTEMPT, SET_SENT_ATTEMPT, SET_UNMADE_ATTEMPT, unless_there
+from normalization.values import JoinAlpha
 from providers.base import Handle
 
 # What is known of an attempt only when it has ended.
@@ -54,6 +55,8 @@ def save(connection: Connection, attempt: AttemptRow, *, over: bool = True) -> N
     kept = {name: values[name] for name in _ENDS}
     if attempt.state == "ended":
         kept["sent"] = None
+        if any(isinstance(step, JoinAlpha) for step in attempt.making.finish):
+            kept["making"] = values["making"]  # without what it has of the caller's picture
     statement = SET_ATTEMPT if over and attempt.outcome == "ok" else SET_UNMADE_ATTEMPT
     if not connection.execute(statement, {"this": attempt.id, **kept}).rowcount:
         connection.execute(unless_there(connection, ATTEMPTS), values)

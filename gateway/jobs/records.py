@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
-from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
+from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode, fields_of
 from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -15,6 +16,9 @@ Mode = Literal["plain", "stream", "background"]
 Json: TypeAlias = "dict[str, Any]"
 
 _KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Crowded, Unfinished, Unfetched)
+# A larger alpha channel is not kept beside an attempt: a picture that is finished after a restart is opaque then, and
+# says so. That of a drawing has a few kilobytes.
+_MOST_ALPHA_BYTES = 4 << 20
 # What stands in a stored handle of a job that has succeeded and whose pictures are to be fetched.
 _SUCCEEDED = "succeeded"
 STATES: tuple[State, ...] = get_args(State)
@@ -65,11 +69,16 @@ class Making:
     notes: tuple[str, ...] = ()
     degraded: bool = False
 
+    def done(self) -> Making:
+        """What is kept of it once the pictures are finished: no alpha channel of the caller's picture."""
+        bare = tuple(replace(step, alpha=None) if isinstance(step, JoinAlpha) else step for step in self.finish)
+        return replace(self, finish=bare)
+
     def to_json(self) -> Json:
         """As JSON."""
         return {
             "output": fields_of(self.output) if self.output else None,
-            "finish": [{"step": type(step).__name__, **asdict(step)} for step in self.finish],
+            "finish": [_step_to_json(step) for step in self.finish],
             "pictures_per_call": self.pictures_per_call,
             "notes": list(self.notes),
             "degraded": self.degraded,
@@ -87,10 +96,21 @@ class Making:
         )
 
 
+def _step_to_json(step: Step) -> Json:
+    if isinstance(step, JoinAlpha):
+        small = step.alpha is not None and len(step.alpha) <= _MOST_ALPHA_BYTES
+        alpha = base64.b64encode(step.alpha).decode() if step.alpha is not None and small else None
+        return {"step": "JoinAlpha", "alpha": alpha, "black": step.black}
+    return {"step": type(step).__name__, **asdict(step)}
+
+
 def _step(kept: Json) -> Step:
     fields = {name: value for name, value in kept.items() if name != "step"}
     if kept["step"] == "Resize":
         return Resize(**{**fields, "size": Size(**fields["size"])})
+    if kept["step"] == "JoinAlpha":
+        alpha = fields["alpha"]
+        return JoinAlpha(alpha=None if alpha is None else base64.b64decode(alpha), black=fields["black"])
     return Transcode(**fields)
 
 
@@ -108,7 +128,10 @@ class Picture:
 
 def header_of(kept: Json) -> Header:
     """The header of a picture that was kept."""
-    return Header(**{name: value for name, value in kept.items() if name not in ("file", "bytes")})
+    values = {name: value for name, value in kept.items() if name not in ("file", "bytes")}
+    if values.get("density") is not None:
+        values["density"] = tuple(values["density"])
+    return Header(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ def attempt_values(attempt: AttemptRow) -> Json:
         "route": attempt.route,
         "model": attempt.model,
         "upstream": upstream_to_json(attempt.upstream),
-        "making": attempt.making.to_json(),
+        "making": (attempt.making.done() if attempt.state == "ended" else attempt.making).to_json(),
         "state": attempt.state,
         "outcome": attempt.outcome,
         "sent": dict(attempt.sent) if attempt.sent is not None else None,

@@ -100,7 +100,7 @@ def test_a_process_that_is_paused_in_a_paid_call(pair: Pair, provider: str) -> N
 def test_a_request_that_its_caller_has_given_up(pair: Pair, background: str) -> None:
     """It waits for a process that stands still, and its SDK repeats it elsewhere meanwhile: it is bought once."""
     sim = pair.there.sims["fal"]
-    asked = {
+    asked: dict[str, Any] = {
         "model": "clarity-upscaler",
         "background": background,
         "prompt": f"given up: {background}",

@@ -1,0 +1,63 @@
+"""Before a job begins: each candidate's pictures as its route takes them, so that what cannot be sent costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gateway.jobs.imaging import BadImage, Imaging
+from gateway.routing.select import Candidate, Choice, Excluded
+from normalization.sending import Ready
+from normalization.transparency import pictures
+from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, Step, Value
+
+
+async def ready(choice: Choice, request: ImageRequest, imaging: Imaging, owner: str) -> Choice:
+    """The candidates with the pictures that are sent to them. One whose provider cannot be sent them is excluded.
+
+    Raises Busy.
+    """
+    if all(candidate.plan.sending is None for candidate in choice.candidates):
+        return choice
+    # Routes that want the same are given the same.
+    made: dict[Sending, Mapping[int, Ready]] = {}
+    kept: list[Candidate] = []
+    excluded: list[Excluded] = [*choice.excluded]
+    for candidate in choice.candidates:
+        sending = candidate.plan.sending
+        if sending is None:
+            kept.append(candidate)
+            continue
+        try:
+            if sending not in made:
+                made[sending] = {id(image): await imaging.ready(image, sending, owner) for image in pictures(request)}
+        except BadImage as error:
+            reason = f"cannot be sent the picture: {error.message}"
+            excluded.append(Excluded(route=candidate.route, reason=reason, param="image"))
+        else:
+            kept.append(replace(candidate, plan=_with(candidate.plan, made[sending], request.images[0])))
+    return Choice(candidates=kept, excluded=excluded)
+
+
+def _with(plan: Plan, made: Mapping[int, Ready], first: Image) -> Plan:
+    """A plan with other pictures in its payloads, and with the alpha channel that its results are given back."""
+    own = made[id(first)]
+    finish: list[Step] = []
+    for step in plan.finish:
+        if not isinstance(step, JoinAlpha):
+            finish.append(step)
+        elif own.alpha is not None:  # else nothing in it was transparent
+            finish.append(JoinAlpha(alpha=own.alpha, black=own.black))
+    notes = (*plan.notes, *(note for ready in made.values() for note in ready.notes))
+    calls = tuple({name: _replaced(value, made) for name, value in call.items()} for call in plan.calls)
+    return replace(plan, calls=calls, finish=tuple(finish), notes=tuple(dict.fromkeys(notes)))
+
+
+def _replaced(value: Value, made: Mapping[int, Ready]) -> Value:
+    if isinstance(value, Image):
+        return made[id(value)].image if id(value) in made else value
+    if isinstance(value, list):
+        return [_replaced(inner, made) for inner in value]
+    if isinstance(value, dict):
+        return {name: _replaced(inner, made) for name, inner in value.items()}
+    return value

@@ -1,0 +1,64 @@
+"""Decoding: from a file's bytes to upright pixels in sRGB. The gateway decodes here alone."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from PIL import Image as Pillow
+
+from normalization.colour import to_srgb
+from normalization.containers import png
+from normalization.containers.base import BadImage, Scan
+from normalization.values import Format
+
+_TRANSPOSE = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+# Nothing larger is decoded unless whoever asks has checked it against a limit of its own. A number of ours: Pillow's
+# limit belongs to the whole process, where any library may lift it, and above it Pillow only warns.
+MOST_PIXELS = 89_478_485
+
+
+def load_codecs() -> None:
+    """Load every decoder and encoder now, where that cannot wait for the first picture."""
+    Pillow.init()
+
+
+def decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
+    """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
+    header = found.header
+    if header.width * header.height > most:
+        raise BadImage(
+            "image_too_large",
+            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels. "
+            "Send a smaller one.",
+        )
+    # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
+    data = b"".join(found.parts)
+    try:
+        picture: Pillow.Image = Pillow.open(BytesIO(data), formats=(header.format.upper(),))
+        if picture.size != (header.width, header.height):
+            raise BadImage("corrupt_image", f"The {header.format} file names two different sizes. Save it again.")
+        picture.load()
+        picture = to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:
+        raise _undecodable(header.format, error) from error
+    if header.orientation != 1:
+        picture = picture.transpose(_TRANSPOSE[header.orientation])
+    # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
+    return picture if picture.format is None else picture.copy()
+
+
+def _undecodable(fmt: Format, error: Exception) -> BadImage:
+    """Decoders report damage with whatever exception is at hand; only the words tell truncation from it."""
+    if "truncated" in str(error).lower():
+        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its picture. Send the whole file.")
+    return BadImage("corrupt_image", f"The {fmt} file is damaged and cannot be decoded. Save it again.")
