@@ -1,14 +1,15 @@
 """From what a provider gave to the pictures that were asked for.
 
-What is no picture is the provider's fault, and so is a picture of another size than was asked for. What cannot be done
-here with a picture that is one is ours: it is paid for, and is delivered as it came.
+What is no picture is the provider's fault. One of another size than was asked for is a picture all the same: it is
+brought to size where that does not distort it, and delivered with a warning. What cannot be done here with a picture is
+ours: it is paid for, and is delivered as it came.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 
 from gateway.isolation.decoders import BeyondUs
 from gateway.jobs.imaging import BadImage, Imaging
@@ -18,7 +19,7 @@ from gateway.jobs.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization import images
-from normalization.values import Image, Resize, Size, Transcode
+from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
 
 Keep = Callable[[Image], Awaitable["str | None"]]
@@ -76,14 +77,17 @@ async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: s
             image = await imaging.recognise(data, owner)
         except BadImage as error:
             raise _undecodable(error) from error
-        verify(image, making.output)
+        refuse_a_pixel(image, making.output)
         found.append(image)
     return found
 
 
 def is_finished(came: list[Image], making: Making) -> bool:
     """Whether nothing has to be done to any of these pictures."""
-    return all(images.is_finished(image.data, image.header, making.finish) for image in came)
+    return all(
+        not (fitted := fit(image, making)).notes and images.is_finished(image.data, image.header, fitted.steps)
+        for image in came
+    )
 
 
 async def finish(
@@ -96,9 +100,10 @@ async def finish(
     finished = []
     told = dict.fromkeys(notes)
     for image in came:
-        done, said = await _finished(imaging, image, making, owner)
+        fitted = fit(image, making)
+        done, said = await _finished(imaging, image, replace(making, finish=fitted.steps), owner)
         _count(image, done)
-        told.update(dict.fromkeys(said))
+        told.update(dict.fromkeys((*fitted.notes, *said)))
         finished.append(done)
     return finished, tuple(told)
 
@@ -129,16 +134,62 @@ def _as_it_came(came: Image, making: Making, reason: str) -> str:
     return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
 
 
-def verify(image: Image, expected: Size | None) -> None:
-    """Refuse a result that cannot be what was asked for: one pixel, or a size beyond a model's usual rounding."""
+def refuse_a_pixel(image: Image, expected: Size | None) -> None:
+    """Raise Undecodable for a single pixel that is none of a picture: what some providers give in place of one."""
     if image.width == 1 and image.height == 1 and expected != Size(width=1, height=1):
         raise Undecodable("the result is a single pixel")
-    if expected is None:
-        return
-    for got, wanted in ((image.width, expected.width), (image.height, expected.height)):
-        # Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest.
-        if abs(got - wanted) > max(8, 0.02 * wanted):
-            raise Undecodable(f"the result is {image.width}x{image.height}, expected was {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a result is finished that has a size of its own, and what is to be said of that."""
+
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+
+def fit(image: Image, making: Making) -> Fitted:
+    """The finishing steps for a result as it came.
+
+    One whose size is within a model's usual rounding is finished as was planned. Another one of the planned shape is
+    brought to the planned size. One of another shape is brought to the size that the caller asked for, if any, in the
+    way that was asked for; else it keeps its own: stretched it would be distorted, and it is not bought again.
+    """
+    expected, steps = making.output, making.finish
+    if expected is None or _rounded(image, expected):
+        return Fitted(steps)
+    here = f"The provider made {image.width}x{image.height} pixels where {expected} were expected"
+    if _alike(Size(width=image.width, height=image.height), expected):
+        if any(isinstance(step, Resize) for step in steps):
+            return Fitted(steps, (f"{here}: they were resampled.",))
+        first = 1 if _joins(steps[:1]) else 0
+        resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
+        return Fitted(resized, (f"{here}: they were resampled to that.",))
+    left = tuple(step for step in steps if not _needs_shape(step, expected))
+    lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
+    return Fitted(left, (f"{here}, which is another shape: it was not stretched.{lost}",))
+
+
+def _needs_shape(step: Step, expected: Size) -> bool:
+    """Whether a step is good for a result of the planned shape only: a rounding, and the alpha channel."""
+    rounds = isinstance(step, Resize) and step.mode == "stretch" and _alike(step.size, expected)
+    return rounds or isinstance(step, JoinAlpha)
+
+
+def _joins(steps: Iterable[Step]) -> bool:
+    return any(isinstance(step, JoinAlpha) for step in steps)
+
+
+def _rounded(image: Image, expected: Size) -> bool:
+    """Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest."""
+    sides = ((image.width, expected.width), (image.height, expected.height))
+    return all(abs(got - wanted) <= max(8, 0.02 * wanted) for got, wanted in sides)
+
+
+def _alike(one: Size, other: Size) -> bool:
+    """Whether two aspect ratios differ by no more than a hundredth, or by a pixel's rounding."""
+    across, down = one.width * other.height, one.height * other.width
+    return abs(across - down) <= max(0.01 * max(across, down), other.width, other.height)
 
 
 def _undecodable(error: BadImage) -> Undecodable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,12 +16,12 @@ from gateway.isolation.decoders import BeyondUs, Decoders
 from gateway.jobs import execute
 from gateway.jobs.imaging import Imaging, Limits
 from gateway.jobs.journal import Journal
-from gateway.jobs.making import Made, make
+from gateway.jobs.making import Fitted, Made, fit, make
 from gateway.jobs.received import Received, pack, unpack
 from gateway.jobs.records import AttemptRow, Making
 from normalization import images
 from normalization.headers import BadImage
-from normalization.values import Header, Image, Size, Step, Transcode
+from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
 from tests.support.pictures import encoded, noise
 from tests.unit.gateway.jobs.scripted import candidates
@@ -235,3 +236,50 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
     assert await received.put("dr-1", GIVEN)
     assert await Received([good]).get("dr-1") == GIVEN
     assert not await Received([bad]).put("dr-1", GIVEN)
+
+
+def test_an_alpha_channel_outlives_a_process_and_no_job() -> None:
+    """It is kept beside an attempt until its pictures are made, and not longer; one that is too large is not."""
+    making = Making(finish=(JoinAlpha(alpha=b"\x89PNG", black=True), Transcode(format="png")))
+    large = Making(finish=(JoinAlpha(alpha=bytes(5 << 20)),))
+
+    assert Making.from_json(json.loads(json.dumps(making.to_json()))) == making
+    assert making.done().finish == (JoinAlpha(alpha=None, black=True), Transcode(format="png"))
+    assert Making.from_json(large.to_json()).finish == (JoinAlpha(alpha=None),)
+
+
+SQUARE = Size(width=1000, height=1000)
+
+
+def fitting(width: int, height: int, *steps: Step) -> Fitted:
+    """How a result of this size is finished where a square was expected."""
+    image = Image(data=b"", header=Header(format="png", width=width, height=height))
+    return fit(image, Making(output=SQUARE, finish=steps))
+
+
+def test_a_models_usual_rounding_is_no_matter() -> None:
+    """Models that work in blocks may be off by a block."""
+    assert fitting(1008, 992, *JPEG) == Fitted(JPEG)
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 500), (4000, 4000), (2000, 2010)])
+def test_another_size_of_the_same_shape(width: int, height: int) -> None:
+    """It is resampled to what was promised, after the alpha channel is joined, which has the shape as well."""
+    found = fitting(width, height, JoinAlpha(alpha=b""), *JPEG)
+
+    assert found.steps == (JoinAlpha(alpha=b""), Resize(size=SQUARE, mode="stretch"), *JPEG)
+    assert f"{width}x{height}" in found.notes[0]
+
+
+def test_another_shape() -> None:
+    """What was asked for is done, and nothing that would distort it: no rounding, no channel of another shape."""
+    asked = Resize(size=Size(width=300, height=200), mode="crop")
+    squeezed = Resize(size=Size(width=300, height=200), mode="stretch")
+    rounding = Resize(size=Size(width=990, height=990), mode="stretch")
+
+    assert fitting(1000, 500, asked, *JPEG).steps == (asked, *JPEG)
+    assert fitting(1000, 500, squeezed, *JPEG).steps == (squeezed, *JPEG)
+    assert fitting(1000, 500, rounding, *JPEG).steps == JPEG
+    lost = fitting(1000, 500, JoinAlpha(alpha=b""), *JPEG)
+    assert lost.steps == JPEG
+    assert "transparency does not fit it and was lost" in lost.notes[0]
