@@ -11,7 +11,7 @@ from gateway.config import SHIPPED, Config, load
 from gateway.first_key import keys_of as keys_of_ours
 from gateway.first_key import policy_of
 from gateway.provider_keys import check_keys, keys_of
-from normalization.model import Model, Price, Route
+from normalization.model import Input, Model, Price, Route
 from normalization.rules import Param
 from normalization.table import Cell, cells
 
@@ -123,6 +123,8 @@ def _route(model: Model, route: Route) -> Iterator[str]:
         yield ""
         yield f"Degraded: {route.degraded}"
     yield ""
+    yield f"Transparency: {_transparency(model, route)}. Pictures: {_taken(route.input)}."
+    yield ""
     yield "| parameter | rule | |"
     yield "|---|---|---|"
     for cell in cells(model):
@@ -132,6 +134,24 @@ def _route(model: Model, route: Route) -> Iterator[str]:
         if cell.rule.default is not None:
             only += f"Default here: {_plain(cell.rule.default)}"
         yield f"| `{cell.name}` | {_escape(cell.describe())} | {_escape(only)} |"
+
+
+def _transparency(model: Model, route: Route) -> str:
+    if route.alpha == "keep":
+        return "kept"
+    if model.scaled_by is None:
+        return "dropped; emulated by flattening before it is sent"
+    return "dropped; emulated by enlarging the alpha channel, or by flattening before it is sent"
+
+
+def _taken(takes: Input) -> str:
+    limits = [
+        f"{takes.max_bytes / 1e6:,.1f} MB" if takes.max_bytes else "",
+        f"{takes.max_pixels / 1e6:g} megapixels" if takes.max_pixels else "",
+        f"{takes.max_side:,} pixels a side" if takes.max_side else "",
+    ]
+    most = " and ".join(limit for limit in limits if limit)
+    return f"{', '.join(takes.formats)}{f', at most {most}' if most else ''}"
 
 
 def _inputs(route: Route) -> str:

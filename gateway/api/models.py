@@ -74,6 +74,8 @@ def describe(model: Model, state: State) -> dict[str, Any]:
                 "detail": conditions[name].detail,
                 "standing": conditions[name].standing,
                 "degraded": route.degraded,
+                "alpha": route.alpha,
+                "input": route.input.model_dump(mode="json", exclude_none=True),
                 "price": {**route.price.model_dump(exclude_defaults=True), "currency": "USD"},
                 "parameters": own[name],
                 "rules": by_route[name],
