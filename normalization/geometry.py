@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from normalization.coerce import Invalid
+from normalization.fitting import fitted
 from normalization.model import Model
 from normalization.nesting import excerpt
-from normalization.values import Image, ResizeMode, Size, Value
+from normalization.values import Image, Resize, ResizeMode, Size, Value
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 # A derived factor is rounded up at this place: short enough for every wire, and never short of a pixel.
@@ -28,6 +29,11 @@ class Geometry:
     sized: bool
     mode: ResizeMode
     notes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether the size that the provider gives is known before it does."""
+        return self.factor is not None
 
 
 def parse_size(value: Value) -> Size | None:
@@ -63,6 +69,22 @@ def geometry(model: Model, image: Image, values: Mapping[str, Value], given: fro
     return _reach(model, model.scaled_by, source, size, mode)
 
 
+def resizing(shape: Geometry, background: str | None) -> tuple[Resize, ...]:
+    """The step that brings a result to the size wanted; none where there is no such size.
+
+    Where the result's size is not known before it is there, what a size of another aspect ratio did to it is told then.
+    """
+    if shape.target is None:
+        return ()
+    if not shape.sized:
+        # A size that only follows from the factor is the whole picture: a pixel's rounding is stretched, never cut.
+        return (Resize(size=shape.target, mode="stretch", background=background),)
+    if shape.mode == "fit" and shape.known:
+        # Likewise: the aspect ratio is that of the picture, whatever the provider rounded to.
+        return (Resize(size=fitted(shape.source, shape.target), mode="stretch", background=background),)
+    return (Resize(size=shape.target, mode=shape.mode, background=background, tell=not shape.known),)
+
+
 def scaled(source: Size, factor: float) -> Size:
     """The size that an enlargement by `factor` gives, rounded to whole pixels."""
     return Size(width=max(1, round(source.width * factor)), height=max(1, round(source.height * factor)))
@@ -70,7 +92,7 @@ def scaled(source: Size, factor: float) -> Size:
 
 def _reach(model: Model, scaled_by: str, source: Size, size: Size, mode: ResizeMode) -> Geometry:
     ratios = (size.width / source.width, size.height / source.height)
-    wanted = min(ratios) if mode == "pad" else max(ratios)
+    wanted = min(ratios) if mode in ("pad", "fit") else max(ratios)
     factor = math.ceil(max(wanted, 1.0) * _PLACES) / _PLACES
     most = model.params[scaled_by].max
     if most is not None and factor > most:

@@ -10,10 +10,11 @@ from PIL import Image as Pillow
 from normalization.colour import to_srgb
 from normalization.containers import png
 from normalization.encode import encode
+from normalization.fitting import result_of, told
 from normalization.headers import BadImage, Scan, scan, sniff
 from normalization.resize import WHITE, flatten, resize
 from normalization.strip import strip
-from normalization.values import Format, Header, Image, Resize, Step, Transcode
+from normalization.values import Format, Header, Image, Resize, Size, Step, Transcode
 
 # What every provider reads.
 _COMMON: tuple[Format, ...] = ("png", "jpeg", "webp")
@@ -78,6 +79,7 @@ def finish(
             notes.append(f"Transparent areas were flattened onto {background}: {transcode.format} has no transparency.")
         picture = flatten(picture, background)
     for step in resizes:
+        notes += told(Size(width=picture.width, height=picture.height), step) if step.tell else ()
         picture = resize(picture, step, transparent=not opaque)
     notes += _losses_of_encoding(picture, transcode.format)
     return _encoded(picture, transcode.format, transcode.quality), tuple(notes)
@@ -102,11 +104,12 @@ def _may_stay(header: Header, transcode: Transcode, resizes: Iterable[Resize]) -
 
 def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool:
     """Whether the bytes need no decoding for their format, size, position and colours."""
+    here = Size(width=header.width, height=header.height)
     return (
         header.format == wanted
         and header.plain
         and header.orientation == 1
-        and all((step.size.width, step.size.height) == (header.width, header.height) for step in resizes)
+        and all(result_of(here, step) == here for step in resizes)
     )
 
 

@@ -10,7 +10,8 @@ from normalization.addresses import address_of, is_address, texts_in
 from normalization.coerce import Invalid
 from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
-from normalization.geometry import Geometry, geometry, scaled
+from normalization.fitting import told
+from normalization.geometry import Geometry, geometry, resizing, scaled
 from normalization.model import Model, Route, target_of
 from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
@@ -78,14 +79,14 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     effect = _emulate(route, asked)
     payloads, means = _payloads(route, request, values, declared, effect.copies)
     output = _output(model, shape, means)
-    steps = (*_sized(route, shape), *effect.steps)
+    steps = (*_sized(route, shape, effect), *effect.steps)
     finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
-    notes += [*_losses(route, values, means), *effect.notes, *_twins(route, effect)]
+    notes += [*_reshaped(shape, output, finish), *_losses(route, values, means), *effect.notes, *_twins(route, effect)]
     return Plan(
         calls=payloads,
         pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
         output=output,
-        delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
+        delivered=_delivered(output, finish),
         finish=finish,
         notes=tuple(notes),
         work=route.price.factor({**values, **means}),
@@ -99,12 +100,25 @@ def _defaults(route: Route, declared: Mapping[str, Param]) -> dict[str, Value]:
     return cast("dict[str, Value]", {name: value for name, value in found.items() if value is not None})
 
 
-def _sized(route: Route, shape: Geometry) -> tuple[Step, ...]:
+def _sized(route: Route, shape: Geometry, effect: Effect) -> tuple[Step, ...]:
     """A provider that is told a size in its own words comes near it; what was asked for is delivered exactly."""
     rule = route.rules.get("size")
-    if not shape.sized or shape.target is None or rule is None or isinstance(rule, Emulated):
+    if not shape.sized or rule is None or any(isinstance(step, Resize) for step in effect.steps):
         return ()
-    return (Resize(size=shape.target, mode=shape.mode),)
+    return resizing(shape, None)
+
+
+def _delivered(output: Size | None, finish: tuple[Step, ...]) -> Size | None:
+    """The size that the caller gets; None where that follows from what the provider gives."""
+    last = next((step for step in finish if isinstance(step, Resize)), None)
+    return output if last is None else None if last.mode == "fit" else last.size
+
+
+def _reshaped(shape: Geometry, output: Size | None, finish: tuple[Step, ...]) -> tuple[str, ...]:
+    """What is done to the shape of a result whose size is known, where the caller asked for a size of another one."""
+    if output is None or not shape.sized or shape.mode == "fit":
+        return ()
+    return tuple(note for step in finish if isinstance(step, Resize) for note in told(output, step))
 
 
 def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Format = Literal["png", "jpeg", "webp", "gif", "avif"]
-ResizeMode = Literal["crop", "pad", "stretch"]
+ResizeMode = Literal["crop", "pad", "stretch", "fit"]
 
 MEDIA_TYPES: Mapping[str, str] = {
     "png": "image/png",
@@ -111,16 +111,19 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """A finishing step: deliver exactly `size`.
+    """A finishing step: deliver exactly `size`, with `fit` a picture inside it.
 
     `crop` keeps the aspect ratio, covers the size and cuts the overhang off evenly; `pad` keeps the aspect ratio and
     fills what is left with `background` (transparent where that is None and the format has alpha, else white);
-    `stretch` gives up the aspect ratio.
+    `stretch` gives up the aspect ratio; `fit` keeps it, and gives the largest whole picture that has room in the size.
+
+    `tell` asks whoever carries the step out to say what it did to the picture's shape: nobody could before.
     """
 
     size: Size
     mode: ResizeMode = "crop"
     background: str | None = None
+    tell: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
