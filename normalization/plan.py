@@ -11,10 +11,11 @@ from normalization.coerce import Invalid
 from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.fitting import told
-from normalization.geometry import Geometry, geometry, resizing, scaled
+from normalization.geometry import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
 from normalization.model import Model, Route, target_of
 from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
+from normalization.shaping import Shaped, conflict, differs, shaped
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Size, Step, Value
 
 
@@ -43,6 +44,14 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 "parameter_refused",
             )
     for route in model.routes.values():
+        clash = conflict(route.geometry, request.params)
+        if clash is not None and parse_size(request.params.get("size")) is not None:
+            raise Invalid(
+                clash,
+                f"'{clash}' and 'size' exclude each other: '{clash}' changes the shape of the result in a way that "
+                f"{route.provider} alone knows. Send one of the two.",
+                "parameter_conflict",
+            )
         options = request.provider_options.get(route.provider, {})
         for name in (*request.extra, *undeclared(model, route, options)):
             if name in route.writes:
@@ -69,7 +78,8 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     values = {**defaults, **{name: value for name, value in request.params.items() if name in declared}}
     values["image"] = request.images[0] if model.max_images == 1 else list(request.images)
     given = frozenset(request.params)
-    shape = geometry(model, request.images[0], values, given)
+    shaping = _shaping(model, route, request, values)
+    shape = _geometry(model, route, request, values, shaping)
     if model.scaled_by is not None:
         values[model.scaled_by] = shape.factor
     notes = [route.degraded] if route.degraded else []
@@ -78,7 +88,8 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
     payloads, means = _payloads(route, request, values, declared, effect.copies)
-    output = _output(model, shape, means)
+    likely = _output(model, shape, means)
+    output = likely if shape.known else None
     steps = (*_sized(route, shape, effect), *effect.steps)
     finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
     notes += [*_reshaped(shape, output, finish), *_losses(route, values, means), *effect.notes, *_twins(route, effect)]
@@ -86,6 +97,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
         calls=payloads,
         pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
         output=output,
+        likely=likely,
         delivered=_delivered(output, finish),
         finish=finish,
         notes=tuple(notes),
@@ -98,6 +110,33 @@ def _defaults(route: Route, declared: Mapping[str, Param]) -> dict[str, Value]:
     own = {name: rule.default for name, rule in route.rules.items() if rule.default is not None}
     found = {name: own.get(name, param.default) for name, param in declared.items()}
     return cast("dict[str, Value]", {name: value for name, value in found.items() if value is not None})
+
+
+def _shaping(model: Model, route: Route, request: ImageRequest, values: Mapping[str, Value]) -> Shaped:
+    """What the parameters that are sent do to the size. Raises Ineligible where that cannot be together with a size."""
+    image = request.images[0]
+    sent = {name: values.get(name) for name, rule in route.rules.items() if target_of(name, rule) is not None}
+    picture = Size(width=image.width, height=image.height)
+    undeclared_fields = {**request.extra, **request.provider_options.get(route.provider, {})}
+    if parse_size(values.get("size")) is not None and (name := conflict(route.geometry, sent)) is not None:
+        raise Ineligible(name, f"keeps no 'size' together with {name}, which changes the shape of the result")
+    return shaped(route.geometry, picture, sent, undeclared_fields, model.reshaping)
+
+
+def _geometry(
+    model: Model, route: Route, request: ImageRequest, values: Mapping[str, Value], shaping: Shaped
+) -> Geometry:
+    image = request.images[0]
+    picture = Size(width=image.width, height=image.height)
+    try:
+        return geometry(model, picture, values, frozenset(request.params), shaping)
+    except OutOfReach:
+        # What makes the picture another one first is not done on every route: another may reach the size.
+        options = request.provider_options
+        routes = ((route.geometry, options.get(route.provider, {})) for route in model.routes.values())
+        if not any(differs(reshaping, {**request.params, **own}) for reshaping, own in routes):
+            raise
+        raise Ineligible("size", f"does not enlarge {shaping.source} to the 'size' {values.get('size')}") from None
 
 
 def _sized(route: Route, shape: Geometry, effect: Effect) -> tuple[Step, ...]:

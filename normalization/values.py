@@ -163,14 +163,15 @@ class Plan:
     """How one route serves one request.
 
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
-    `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
-    size `delivered`. `notes` are sentences for the caller: every loss and every ignored value. `work` is by what the
-    figures of the route's price are multiplied for this request.
+    `output` (None: the provider decides; a price is estimated for `likely` then). `finish` are the steps that turn each
+    of them into the delivered picture of size `delivered`. `notes` are sentences for the caller: every loss and every
+    ignored value. `work` is by what the figures of the route's price are multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
     pictures_per_call: int = 1
     output: Size | None = None
+    likely: Size | None = None
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()

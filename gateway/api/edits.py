@@ -312,7 +312,7 @@ def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:
     most_a_side = _most_a_side(plan, settings)
     # With fit the size that is asked for is a bound: the result may be as wide, or as high.
     asked = [(step.size, most_a_side) for step in plan.finish if isinstance(step, Resize)]
-    sides = ((plan.output, settings.max_side), (plan.delivered, most_a_side), *asked)
+    sides = ((plan.output or plan.likely, settings.max_side), (plan.delivered, most_a_side), *asked)
     return next(
         (size for size, side in sides if size and (size.pixels > most or max(size.width, size.height) > side)), None
     )
