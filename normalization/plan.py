@@ -87,7 +87,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     notes += [*_elsewhere(model, route, request), *unknown]
     asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
-    payloads, means = _payloads(route, request, values, declared, effect.copies)
+    payloads, means, seeds = _payloads(route, request, values, declared, effect.copies)
     likely = _output(model, shape, means)
     output = likely if shape.known else None
     steps = (*_sized(route, shape, effect), *effect.steps)
@@ -101,6 +101,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
         delivered=_delivered(output, finish),
         finish=finish,
         notes=tuple(notes),
+        seeds=seeds,
         work=route.price.factor({**values, **means}),
     )
 
@@ -235,8 +236,8 @@ def _payloads(
     values: Mapping[str, Value],
     declared: Mapping[str, Param],
     copies: int,
-) -> tuple[tuple[Mapping[str, Value], ...], Mapping[str, Value]]:
-    """One payload a call, alike but for the seed, and what each written value stands for at the provider."""
+) -> tuple[tuple[Mapping[str, Value], ...], Mapping[str, Value], tuple[int, ...]]:
+    """One payload a call, alike but for the seed, what each written value stands for at the provider, and the seeds."""
     means: dict[str, Value] = {}
     payload: dict[str, Value] = cast("dict[str, Value]", dict(route.fixed))
     for name, rule in route.rules.items():
@@ -252,14 +253,14 @@ def _payloads(
     drawn = route.rules.get("seed")
     target = target_of("seed", drawn) if drawn is not None else None
     if drawn is None or target is None:
-        return (payload,) * copies, means
+        return (payload,) * copies, means, ()
     calls = []
-    for copy in range(copies):
-        seed = _seed(request.seed + copy, declared["seed"])
+    seeds = tuple(_seed(request.seed + copy, declared["seed"]) for copy in range(copies))
+    for seed in seeds:
         call = dict(payload)
         _put(call, target, _wire("seed", drawn, seed).value)
         calls.append(call)
-    return tuple(calls), means
+    return tuple(calls), means, seeds
 
 
 def _wire(name: str, rule: Rule, value: Value) -> Wire:

@@ -165,7 +165,8 @@ class Plan:
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
     `output` (None: the provider decides; a price is estimated for `likely` then). `finish` are the steps that turn each
     of them into the delivered picture of size `delivered`. `notes` are sentences for the caller: every loss and every
-    ignored value. `work` is by what the figures of the route's price are multiplied for this request.
+    ignored value. `seeds` has the seed of each call as a caller would give it, where the route is sent one. `work` is
+    by what the figures of the route's price are multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
@@ -175,6 +176,7 @@ class Plan:
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
     work: float = 1.0
 
 

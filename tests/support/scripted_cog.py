@@ -25,7 +25,7 @@ INPUTS = (
 
 
 async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
-    """Answer with the picture downscaled where asked, enlarged by `scale_factor`, in a list of one as the real one does."""
+    """Answer with the picture enlarged, as it is or downscaled before: in a list of one, as the real container does."""
     sent = opened(pybase64.b64decode(given["image"].partition(",")[2]))
     first = first_of(given)
     before = 1 if first is None else first / max(sent.size)

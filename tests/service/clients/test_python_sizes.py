@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
-from PIL import Image as Pillow
 
 from tests.support.gateways import Edit
-from tests.support.paths import ROOT
 from tests.support.photo import flat, picture
 from tests.support.running import Served
-
-README = (ROOT / "README.md").read_text()
 
 
 def about_the_shape(response: Any) -> list[str]:
@@ -54,21 +47,3 @@ def test_another_aspect_ratio(
     (candidate,) = run.json()["candidates"]
     assert candidate["delivered"] == delivered
     assert [note for note in candidate["warnings"] if "aspect ratio" in note] == notes
-
-
-# As a reader would, it leaves the closing of its files to Python.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_first_call_of_the_readme(client: OpenAI, server: Served, tmp_path: Path) -> None:
-    """It does what it says, and the picture is whole."""
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
-    code = code.replace("http://127.0.0.1:8000/openai/v1", server.base_url).replace(
-        "tests/data/", f"{ROOT}/tests/data/"
-    )
-    files = re.findall(r'open\("([a-z0-9-]+\.png)", "wb"\)', code)
-    names: dict[str, Any] = {}
-    exec(code.replace(f'"{files[0]}"', f'"{tmp_path / files[0]}"'), names)
-
-    with Pillow.open(tmp_path / files[0]) as made, Pillow.open(ROOT / "tests/data/coffee.png") as original:
-        assert made.width * original.height == made.height * original.width
-        assert str(made.width) in files[0]
-    assert about_the_shape(names["response"]) == []
