@@ -31,6 +31,7 @@ class Standard(Frozen):
 
     denied: frozenset[str] = frozenset()
     multipliers: Mapping[str, str] = Field(default_factory=dict)
+    reshaping: frozenset[str] = frozenset()
     params: Mapping[str, Param] = Field(default_factory=dict)
     rules: Mapping[str, Rule] = Field(default_factory=dict)
 
@@ -155,7 +156,10 @@ def _compose(name: str, document: Mapping[str, Any], standard: Standard) -> dict
         own = _table(route, "rules")
         rules = {**{k: rule.model_dump() for k, rule in standard.rules.items() if k in params}, **own}
         routes[key] = {"name": key, "provider": key, **route, "rules": rules} if isinstance(route, Mapping) else route
-    return {**document, "id": name, "params": params, "routes": routes}
+    # A model's file adds names of its own; what is no list is left for the schema to refuse.
+    own = document.get("reshaping", [])
+    reshaping = [*sorted(standard.reshaping), *own] if isinstance(own, list) else own
+    return {**document, "id": name, "params": params, "routes": routes, "reshaping": reshaping}
 
 
 def _table(document: object, key: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from normalization.coerce import Invalid
-from normalization.geometry import Geometry
+from normalization.geometry import Geometry, resizing
 from normalization.transparency import OPAQUE
-from normalization.values import Format, Resize, Step, Transcode, Value
+from normalization.values import Format, Step, Transcode, Value
 
 # The order in which finishing steps make sense, whatever order the config lists the rules in.
 ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "notify", "ignore")
@@ -49,14 +49,10 @@ def fan_out(asked: Asked, names: tuple[str, ...]) -> Effect:
 
 
 def resize(asked: Asked, names: tuple[str, ...]) -> Effect:
-    """Exactly the asked `size`, by `size_mode`: crop (keep the aspect ratio, cover, cut evenly), pad or stretch."""
-    geometry = asked.geometry
-    if geometry is None or geometry.target is None:
+    """The asked `size`, by `size_mode`: crop (keep the aspect ratio, cover, cut evenly), fit, pad or stretch."""
+    if asked.geometry is None:
         return Effect()
-    # A size that only follows from the factor is the whole picture: a pixel's rounding is stretched, never cut.
-    mode = geometry.mode if geometry.sized else "stretch"
-    colour = _colour(asked.values.get("background"))
-    return Effect(steps=(Resize(size=geometry.target, mode=mode, background=colour),))
+    return Effect(steps=resizing(asked.geometry, _colour(asked.values.get("background"))))
 
 
 def transcode(asked: Asked, names: tuple[str, ...]) -> Effect:

@@ -9,11 +9,12 @@ from PIL import Image as Pillow
 
 from normalization.decode import MOST_PIXELS, decoded
 from normalization.encode import encode
+from normalization.fitting import result_of, told
 from normalization.headers import BadImage, scan, sniff
 from normalization.resize import flatten, resize
 from normalization.strip import strip
 from normalization.transparency import OPAQUE, WHITE
-from normalization.values import Format, Header, Image, JoinAlpha, Resize, Step, Transcode
+from normalization.values import Format, Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 
 # What every provider reads.
 _COMMON: tuple[Format, ...] = ("png", "jpeg", "webp")
@@ -73,6 +74,7 @@ def finish(
             notes.append(f"Transparent areas were flattened onto {background}: {transcode.format} has no transparency.")
         picture = flatten(picture, background)
     for step in resizes:
+        notes += told(Size(width=picture.width, height=picture.height), step) if step.tell else ()
         picture = resize(picture, step, transparent=not opaque)
     notes += _losses_of_encoding(picture, transcode.format)
     return _encoded(picture, transcode.format, transcode.quality), tuple(notes)
@@ -99,11 +101,12 @@ def _may_stay(header: Header, transcode: Transcode, resizes: Iterable[Resize]) -
 
 def _is_right(header: Header, wanted: Format, resizes: Iterable[Resize]) -> bool:
     """Whether the bytes need no decoding for their format, size, position and colours."""
+    here = Size(width=header.width, height=header.height)
     return (
         header.format == wanted
         and header.plain
         and header.orientation == 1
-        and all((step.size.width, step.size.height) == (header.width, header.height) for step in resizes)
+        and all(result_of(here, step) == here for step in resizes)
     )
 
 
@@ -156,11 +159,19 @@ def _joined(picture: Pillow.Image, alpha: bytes | None, most: int) -> tuple[Pill
     if alpha is None:
         return picture, ("The picture's transparency was lost: the gateway was restarted before it was finished.",)
     channel = decoded(scan(alpha), most).convert("L")
+    if abs(channel.width * picture.height - channel.height * picture.width) > _slack(channel, picture):
+        return picture, ("The picture's transparency was lost: the provider's picture has another shape.",)
     if channel.size != picture.size:
         channel = channel.resize(picture.size, Pillow.Resampling.LANCZOS)
     joined = picture.convert("RGB")
     joined.putalpha(channel)
     return joined, ()
+
+
+def _slack(one: Pillow.Image, other: Pillow.Image) -> float:
+    """How much the product of one's width and the other's height may differ for two pictures of the same shape: two
+    hundredths, or a block of 8 pixels of a model that works in blocks."""
+    return max(0.02 * one.width * other.height, 8 * max(one.size))
 
 
 def _without_idle_alpha(picture: Pillow.Image) -> Pillow.Image:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from normalization.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
+from normalization.shaping import Reshaping, problems
 from normalization.values import Value
 
 Mode = Literal["upscale", "edit"]
@@ -88,7 +89,8 @@ class Route(Frozen):
     `model` is the provider's own name of it, `options` go to the adapter, `fixed` fields are in every payload.
     `params` exist only here. `degraded` says in a sentence how this route falls short of what the model's name
     promises. `alpha` says whether pictures come back with their transparency, `input` which pictures are taken. A
-    `strict` route takes no undeclared fields. `source` names where the facts of the route come from.
+    `strict` route takes no undeclared fields. `geometry` says which parameters change the size of a result beside the
+    factor. `source` names where the facts of the route come from.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Route(Frozen):
     alpha: Literal["keep", "drop"] = "drop"
     input: Input = Input()
     strict: bool = False
+    geometry: Reshaping = Reshaping()
     degraded: str | None = None
     source: str = ""
 
@@ -119,8 +122,8 @@ class Model(Frozen):
     """A model as callers see it, with every route that can serve it.
 
     `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
-    how many pictures one request may carry. `default_response_format`, `deadline_s`
-    and `on_disconnect` override the gateway's.
+    how many pictures one request may carry. `reshaping` names undeclared fields after which the size of a result is not
+    known. `default_response_format`, `deadline_s` and `on_disconnect` override the gateway's.
     """
 
     id: str
@@ -132,6 +135,7 @@ class Model(Frozen):
     routes: Mapping[str, Route]
     scaled_by: str | None = None
     max_images: int = Field(1, ge=1)
+    reshaping: frozenset[str] = frozenset()
     default_response_format: Literal["url", "b64_json", "both"] | None = None
     deadline_s: float | None = Field(None, gt=0)
     on_disconnect: Literal["finish", "cancel"] | None = None
@@ -201,6 +205,9 @@ def _problems(model: Model) -> Iterator[Problem]:
         yield from _declared_otherwise(model, route)
         yield from _written_twice(route)
         yield from _priced_by_nothing(model, route)
+        sent = [name for name, rule in route.rules.items() if target_of(name, rule) is not None]
+        for wrong in problems(route.geometry, sent, {**model.params, **route.params}):
+            yield Problem((), f"routes.{route.name}.geometry {wrong}")
 
 
 def _priced_by_nothing(model: Model, route: Route) -> Iterator[Problem]:

@@ -10,10 +10,12 @@ from normalization.addresses import address_of, is_address, texts_in
 from normalization.coerce import Invalid
 from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
-from normalization.geometry import Geometry, geometry, scaled
+from normalization.fitting import told
+from normalization.geometry import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
 from normalization.model import Model, Route, target_of
 from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
+from normalization.shaping import Shaped, conflict, differs, shaped
 from normalization.transparency import Handled, KeepsNoTransparency, handled, pictures
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
@@ -43,6 +45,14 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 "parameter_refused",
             )
     for route in model.routes.values():
+        clash = conflict(route.geometry, request.params)
+        if clash is not None and parse_size(request.params.get("size")) is not None:
+            raise Invalid(
+                clash,
+                f"'{clash}' and 'size' exclude each other: '{clash}' changes the shape of the result in a way that "
+                f"{route.provider} alone knows. Send one of the two.",
+                "parameter_conflict",
+            )
         options = request.provider_options.get(route.provider, {})
         for name in (*request.extra, *undeclared(model, route, options)):
             if name in route.writes:
@@ -69,7 +79,8 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     values = {**defaults, **{name: value for name, value in request.params.items() if name in declared}}
     values["image"] = request.images[0] if model.max_images == 1 else list(request.images)
     given = frozenset(request.params)
-    shape = geometry(model, request.images[0], values, given)
+    shaping = _shaping(model, route, request, values)
+    shape = _geometry(model, route, request, values, shaping)
     if model.scaled_by is not None:
         values[model.scaled_by] = shape.factor
     notes = [route.degraded] if route.degraded else []
@@ -77,20 +88,24 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     notes += [*_elsewhere(model, route, request), *unknown]
     asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
-    payloads, means = _payloads(route, request, values, declared, effect.copies)
-    output = _output(model, shape, means)
+    payloads, means, seeds = _payloads(route, request, values, declared, effect.copies)
+    likely = _output(model, shape, means)
+    output = likely if shape.known else None
     alpha = _alpha(model, route, request, effect)
-    steps = (*alpha.steps, *_sized(route, shape), *effect.steps)
+    steps = (*alpha.steps, *_sized(route, shape, effect), *effect.steps)
     finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
-    notes += [*alpha.notes, *_losses(route, values, means), *effect.notes, *_twins(route, effect)]
+    notes += [*_reshaped(shape, output, finish), *alpha.notes, *_losses(route, values, means), *effect.notes]
+    notes += _twins(route, effect)
     return Plan(
         calls=payloads,
         pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
         output=output,
-        delivered=next((step.size for step in finish if isinstance(step, Resize)), output),
+        likely=likely,
+        delivered=_delivered(output, finish),
         finish=finish,
         sending=_sending(route, request, alpha),
         notes=tuple(notes),
+        seeds=seeds,
         work=route.price.factor({**values, **means}),
     )
 
@@ -122,12 +137,52 @@ def _defaults(route: Route, declared: Mapping[str, Param]) -> dict[str, Value]:
     return cast("dict[str, Value]", {name: value for name, value in found.items() if value is not None})
 
 
-def _sized(route: Route, shape: Geometry) -> tuple[Step, ...]:
+def _shaping(model: Model, route: Route, request: ImageRequest, values: Mapping[str, Value]) -> Shaped:
+    """What the parameters that are sent do to the size. Raises Ineligible where that cannot be together with a size."""
+    image = request.images[0]
+    sent = {name: values.get(name) for name, rule in route.rules.items() if target_of(name, rule) is not None}
+    picture = Size(width=image.width, height=image.height)
+    undeclared_fields = {**request.extra, **request.provider_options.get(route.provider, {})}
+    if parse_size(values.get("size")) is not None and (name := conflict(route.geometry, sent)) is not None:
+        raise Ineligible(name, f"keeps no 'size' together with {name}, which changes the shape of the result")
+    return shaped(route.geometry, picture, sent, undeclared_fields, model.reshaping)
+
+
+def _geometry(
+    model: Model, route: Route, request: ImageRequest, values: Mapping[str, Value], shaping: Shaped
+) -> Geometry:
+    image = request.images[0]
+    picture = Size(width=image.width, height=image.height)
+    try:
+        return geometry(model, picture, values, frozenset(request.params), shaping)
+    except OutOfReach:
+        # What makes the picture another one first is not done on every route: another may reach the size.
+        options = request.provider_options
+        routes = ((route.geometry, options.get(route.provider, {})) for route in model.routes.values())
+        if not any(differs(reshaping, {**request.params, **own}) for reshaping, own in routes):
+            raise
+        raise Ineligible("size", f"does not enlarge {shaping.source} to the 'size' {values.get('size')}") from None
+
+
+def _sized(route: Route, shape: Geometry, effect: Effect) -> tuple[Step, ...]:
     """A provider that is told a size in its own words comes near it; what was asked for is delivered exactly."""
     rule = route.rules.get("size")
-    if not shape.sized or shape.target is None or rule is None or isinstance(rule, Emulated):
+    if not shape.sized or rule is None or any(isinstance(step, Resize) for step in effect.steps):
         return ()
-    return (Resize(size=shape.target, mode=shape.mode),)
+    return resizing(shape, None)
+
+
+def _delivered(output: Size | None, finish: tuple[Step, ...]) -> Size | None:
+    """The size that the caller gets; None where that follows from what the provider gives."""
+    last = next((step for step in finish if isinstance(step, Resize)), None)
+    return output if last is None else None if last.mode == "fit" else last.size
+
+
+def _reshaped(shape: Geometry, output: Size | None, finish: tuple[Step, ...]) -> tuple[str, ...]:
+    """What is done to the shape of a result whose size is known, where the caller asked for a size of another one."""
+    if output is None or not shape.sized or shape.mode == "fit":
+        return ()
+    return tuple(note for step in finish if isinstance(step, Resize) for note in told(output, step))
 
 
 def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:
@@ -205,8 +260,8 @@ def _payloads(
     values: Mapping[str, Value],
     declared: Mapping[str, Param],
     copies: int,
-) -> tuple[tuple[Mapping[str, Value], ...], Mapping[str, Value]]:
-    """One payload a call, alike but for the seed, and what each written value stands for at the provider."""
+) -> tuple[tuple[Mapping[str, Value], ...], Mapping[str, Value], tuple[int, ...]]:
+    """One payload a call, alike but for the seed, what each written value stands for at the provider, and the seeds."""
     means: dict[str, Value] = {}
     payload: dict[str, Value] = cast("dict[str, Value]", dict(route.fixed))
     for name, rule in route.rules.items():
@@ -222,14 +277,14 @@ def _payloads(
     drawn = route.rules.get("seed")
     target = target_of("seed", drawn) if drawn is not None else None
     if drawn is None or target is None:
-        return (payload,) * copies, means
+        return (payload,) * copies, means, ()
     calls = []
-    for copy in range(copies):
-        seed = _seed(request.seed + copy, declared["seed"])
+    seeds = tuple(_seed(request.seed + copy, declared["seed"]) for copy in range(copies))
+    for seed in seeds:
         call = dict(payload)
         _put(call, target, _wire("seed", drawn, seed).value)
         calls.append(call)
-    return tuple(calls), means
+    return tuple(calls), means, seeds
 
 
 def _wire(name: str, rule: Rule, value: Value) -> Wire:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from PIL import Image
 
+from normalization.fitting import fitted, result_of
 from normalization.transparency import WHITE
 from normalization.values import Resize, Size
 
 
 def resize(picture: Image.Image, step: Resize, *, transparent: bool) -> Image.Image:
-    """The picture, of mode L, RGB or RGBA, in exactly the step's size.
+    """The picture, of mode L, RGB or RGBA, in exactly the step's size; with `fit` as large as has room in it.
 
     `transparent` says whether the file that is to be written can and may have transparent areas: it decides how `pad`
     fills what is left where the step names no background.
     """
-    if picture.size == (step.size.width, step.size.height):
-        return picture
     width, height = picture.size
-    if step.mode == "stretch":
-        return _resampled(picture, step.size, (0, 0, width, height))
-    ratios = (step.size.width / width, step.size.height / height)
+    target = result_of(Size(width=width, height=height), step)
+    if picture.size == (target.width, target.height):
+        return picture
+    if step.mode in ("stretch", "fit"):
+        return _resampled(picture, target, (0, 0, width, height))
     if step.mode == "crop":
-        scale = max(ratios)
+        scale = max(step.size.width / width, step.size.height / height)
         # Rounding may put the box a hair outside of the picture, which Pillow refuses.
         across, down = min(step.size.width / scale, width), min(step.size.height / scale, height)
         left, top = (width - across) / 2, (height - down) / 2
         return _resampled(picture, step.size, (left, top, left + across, top + down))
-    scale = min(ratios)
-    inner = Size(width=max(1, round(width * scale)), height=max(1, round(height * scale)))
-    fitted = _resampled(picture, inner, (0, 0, width, height))
+    inner = fitted(Size(width=width, height=height), step.size)
+    small = _resampled(picture, inner, (0, 0, width, height))
     place = ((step.size.width - inner.width) // 2, (step.size.height - inner.height) // 2)
-    return _padded(fitted, step, place, transparent=transparent)
+    return _padded(small, step, place, transparent=transparent)
 
 
 def flatten(picture: Image.Image, background: str) -> Image.Image:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 Format = Literal["png", "jpeg", "webp", "gif", "avif"]
-ResizeMode = Literal["crop", "pad", "stretch"]
+ResizeMode = Literal["crop", "pad", "stretch", "fit"]
 
 MEDIA_TYPES: Mapping[str, str] = {
     "png": "image/png",
@@ -111,16 +111,19 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """A finishing step: deliver exactly `size`.
+    """A finishing step: deliver exactly `size`, with `fit` a picture inside it.
 
     `crop` keeps the aspect ratio, covers the size and cuts the overhang off evenly; `pad` keeps the aspect ratio and
     fills what is left with `background` (transparent where that is None and the format has alpha, else white);
-    `stretch` gives up the aspect ratio.
+    `stretch` gives up the aspect ratio; `fit` keeps it, and gives the largest whole picture that has room in the size.
+
+    `tell` asks whoever carries the step out to say what it did to the picture's shape: nobody could before.
     """
 
     size: Size
     mode: ResizeMode = "crop"
     background: str | None = None
+    tell: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,19 +191,22 @@ class Plan:
     """How one route serves one request.
 
     `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
-    `output` (None: the provider decides). `finish` are the steps that turn each of them into the delivered picture of
-    size `delivered`. `sending` is what is done to the pictures in `calls` before (None: nothing). `notes` are sentences
-    for the caller: every loss and every ignored value. `work` is by what the figures of the route's price are
-    multiplied for this request.
+    `output` (None: the provider decides; a price is estimated for `likely` then). `finish` are the steps that turn each
+    of them into the delivered picture of size `delivered`. `sending` is what is done to the pictures in `calls` before
+    (None: nothing). `notes` are sentences for the caller: every loss and every ignored value. `seeds` has the seed of
+    each call as a caller would give it, where the route is sent one. `work` is by what the figures of the route's price
+    are multiplied for this request.
     """
 
     calls: tuple[Mapping[str, Value], ...]
     pictures_per_call: int = 1
     output: Size | None = None
+    likely: Size | None = None
     delivered: Size | None = None
     finish: tuple[Step, ...] = ()
     sending: Sending | None = None
     notes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
     work: float = 1.0
 
 

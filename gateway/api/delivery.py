@@ -108,7 +108,7 @@ async def deliver(delivery: Delivery, finished: Finished, links: Links) -> tuple
         if delivery.wants_url and url is None:
             notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
         as_base64 = delivery.stream or url is None or delivery.response_format != "url"
-        delivered.append(reply.Delivered(image=picture.image, url=url, inside=as_base64))
+        delivered.append(reply.Delivered(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
     return delivered, notes
 
 

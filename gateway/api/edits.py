@@ -35,7 +35,7 @@ from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.coerce import Invalid
 from normalization.encode import MAX_SIDE
-from normalization.values import Plan, Size, Transcode
+from normalization.values import Plan, Resize, Size, Transcode
 from providers.guard import Forbidden
 from providers.pieces import Piece
 
@@ -320,7 +320,10 @@ def _unsendable(choice: Choice) -> bool:
 def _too_large(candidate: Candidate, settings: GatewaySettings) -> Size | None:
     """The size of a candidate's pictures that is above the limits; None where they keep to them."""
     most, plan = settings.max_output_pixels, candidate.plan
-    sides = ((plan.output, settings.max_side), (plan.delivered, _most_a_side(plan, settings)))
+    most_a_side = _most_a_side(plan, settings)
+    # With fit the size that is asked for is a bound: the result may be as wide, or as high.
+    asked = [(step.size, most_a_side) for step in plan.finish if isinstance(step, Resize)]
+    sides = ((plan.output or plan.likely, settings.max_side), (plan.delivered, most_a_side), *asked)
     return next(
         (size for size, side in sides if size and (size.pixels > most or max(size.width, size.height) > side)), None
     )

@@ -24,11 +24,15 @@ _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """One picture as it is handed out: by address, `inside` of the answer as base64, or both."""
+    """One picture as it is handed out: by address, `inside` of the answer as base64, or both.
+
+    With `seed`, sent again, the provider is given the same; None where the route has none.
+    """
 
     image: Image
     url: str | None
     inside: bool
+    seed: int | None = None
 
 
 Closed = Callable[[bool], None]
@@ -166,7 +170,8 @@ def _traits(image: Image) -> dict[str, str]:
 
 def _item(head: Mapping[str, Any], item: Delivered) -> list[Piece]:
     """An object with the picture in it: the base64 is spliced in, for it needs no escaping."""
-    fields = {**head, "url": item.url} if item.url is not None else dict(head)
+    beside = {"url": item.url, "seed": item.seed}
+    fields = {**head, **{name: value for name, value in beside.items() if value is not None}}
     opening = _open(fields)
     if not item.inside:
         return [opening, b"}"]

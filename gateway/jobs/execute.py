@@ -361,6 +361,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
             pictures_per_call=plan.pictures_per_call,
             notes=plan.notes,
             degraded=route.degraded is not None,
+            seed=plan.seeds[number] if plan.seeds else None,
         ),
         state="submitting",
         estimate=candidate.cost.micros // len(plan.calls),

@@ -15,7 +15,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from gateway.jobs import durable
 from gateway.jobs.file_names import Check, FileName, new_name, parsed
-from gateway.jobs.records import Json, Picture, header_of
+from gateway.jobs.records import Json, Picture, picture_of
 from gateway.telemetry.logs import event
 from gateway.ticks import ahead
 from normalization.values import Image
@@ -113,12 +113,12 @@ class Files:
         Raises StoreFailed while nobody can say which, and Damaged.
         """
         found = await self.get(kept["file"]) if kept["file"] else None
-        return Picture(image=Image(data=found.data, header=header_of(kept)), file=kept["file"]) if found else None
+        return picture_of(kept, found.data) if found else None
 
     async def look(self, kept: Json) -> Picture | None:
         """The same without the picture's bytes: for whoever is given its address. Raises as `load` does."""
         found = await self.open(kept["file"]) if kept["file"] else None
-        return Picture(image=Image(data=b"", header=header_of(kept)), file=kept["file"]) if found else None
+        return picture_of(kept, b"") if found else None
 
     async def delete(self, name: str) -> bool:
         """Delete a file before its time; false where there is none. Raises StoreFailed."""

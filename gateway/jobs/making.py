@@ -61,7 +61,7 @@ async def make(
         # Whoever takes the job up has to ask the provider once more.
         await received.forget([attempt.id])
         raise
-    made = tuple([Picture(image=image, file=await keep(image)) for image in done])
+    made = tuple([Picture(image=image, file=await keep(image), seed=making.seed) for image in done])
     if not (once or all(picture.file for picture in made)):
         await receive(away=True)
     return Made(made, notes)

@@ -68,6 +68,8 @@ class Making:
     pictures_per_call: int = 1
     notes: tuple[str, ...] = ()
     degraded: bool = False
+    seed: int | None = None
+    """The seed that was sent for them; None where the route has none."""
 
     def done(self) -> Making:
         """What is kept of it once the pictures are finished: no alpha channel of the caller's picture."""
@@ -82,6 +84,7 @@ class Making:
             "pictures_per_call": self.pictures_per_call,
             "notes": list(self.notes),
             "degraded": self.degraded,
+            "seed": self.seed,
         }
 
     @classmethod
@@ -93,6 +96,7 @@ class Making:
             pictures_per_call=kept["pictures_per_call"],
             notes=tuple(kept["notes"]),
             degraded=kept["degraded"],
+            seed=kept.get("seed"),
         )
 
 
@@ -116,22 +120,32 @@ def _step(kept: Json) -> Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A finished picture, and the name of the file it is kept in; None where it could not be kept."""
+    """A finished picture, and the name of the file it is kept in; None where it could not be kept.
+
+    `seed` is what was sent for it, as a caller would give it; None where its route has none.
+    """
 
     image: Image
     file: str | None = None
+    seed: int | None = None
 
     def to_json(self) -> Json:
         """As JSON: everything but the bytes."""
-        return {"file": self.file, "bytes": len(self.image.data), **fields_of(self.image.header)}
+        beside = {"file": self.file, "bytes": len(self.image.data), "seed": self.seed}
+        return {**beside, **fields_of(self.image.header)}
 
 
 def header_of(kept: Json) -> Header:
     """The header of a picture that was kept."""
-    values = {name: value for name, value in kept.items() if name not in ("file", "bytes")}
+    values = {name: value for name, value in kept.items() if name not in ("file", "bytes", "seed")}
     if values.get("density") is not None:
         values["density"] = tuple(values["density"])
     return Header(**values)
+
+
+def picture_of(kept: Json, data: bytes) -> Picture:
+    """A picture that was kept, with its bytes."""
+    return Picture(image=Image(data=data, header=header_of(kept)), file=kept["file"], seed=kept.get("seed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

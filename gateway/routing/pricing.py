@@ -36,7 +36,7 @@ def estimate(price: Price, source: Size, plan: Plan, *, pace: float = 1.0) -> Es
 
     `pace` is what experience says of the run time: observed over expected.
     """
-    output = plan.output or source
+    output = plan.output or plan.likely or source
     per_call = plan.pictures_per_call
     seconds = price.seconds + price.seconds_per_output_megapixel * output.megapixels * plan.work
     amounts = {

@@ -96,7 +96,7 @@ def test_a_job_is_waited_for(client: httpx.Client, every: World) -> None:
     assert body["cost"] == body["result"]["metadata"]["cost"] > 0
     assert body["ended_at"] >= body["created_at"]
     assert "retry-after" not in answer.headers
-    assert set(picture) == {"url"}
+    assert set(picture) == {"url", "seed"}
     assert picture["url"].startswith(f"{every.url}/files/")
     assert size(httpx.get(picture["url"]).content) == (48, 32)
 
@@ -106,7 +106,7 @@ def test_a_job_gives_what_was_asked_for(client: httpx.Client, form: str, given: 
     """A picture is inside where the call asked for that in so many words."""
     [picture] = ended(client, begun(client, response_format=form)["id"])["result"]["data"]
 
-    assert set(picture) == given
+    assert set(picture) == given | {"seed"}
     assert size(base64.b64decode(picture["b64_json"], validate=True)) == (48, 32)
 
 

@@ -14,9 +14,12 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from tests.simulators.base import Run, Simulated
-from tests.simulators.common import Books, Faults, enlarge, play
+from tests.simulators.common import Books, Faults, enlarge, first_of, play
 
-_INPUTS = ("image", "scale_factor", "creativity", "resemblance", "dynamic", "sd_model")
+_INPUTS = (
+    "image", "scale_factor", "creativity", "resemblance", "dynamic", "sd_model",
+    "downscaling", "downscaling_resolution",
+)  # fmt: skip
 
 
 class CogWorker(Simulated):
@@ -94,7 +97,7 @@ class CogWorker(Simulated):
             job, given = request.path_params["id"], json.loads(await request.body())["input"]
             data = base64.b64decode(given["image"].partition(",")[2])
             self._given[job] = given
-            self._made[job] = enlarge(data, float(given.get("scale_factor", 2)))
+            self._made[job] = enlarge(data, float(given.get("scale_factor", 2)), first=first_of(given))
             self.books.taken.append(job)
             output = [f"{self.url}/files/{job}"]
             return JSONResponse({"status": "succeeded", "output": output, "metrics": {"predict_time": 0.1}})

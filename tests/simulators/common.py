@@ -293,13 +293,33 @@ async def _endless() -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-def enlarge(data: bytes, factor: float, kind: str = "png") -> bytes:
-    """Do what the provider is paid for: the picture, `factor` times as large a side."""
+def enlarge(data: bytes, factor: float, kind: str = "png", *, first: float | None = None) -> bytes:
+    """Do what the provider is paid for: the picture, `factor` times as large a side.
+
+    With `first` its longer side is brought to so many pixels before, whether that is more or less.
+    """
     with Pillow.open(io.BytesIO(data)) as picture:
-        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        before = 1 if first is None else first / max(picture.size)
+        source = (max(1, round(picture.width * before)), max(1, round(picture.height * before)))
+        size = (max(1, round(source[0] * factor)), max(1, round(source[1] * factor)))
         larger = picture.convert("RGB").resize(size, Pillow.Resampling.LANCZOS)
     made = io.BytesIO()
     larger.save(made, "jpeg" if kind == "jpg" else kind)
+    return made.getvalue()
+
+
+def first_of(given: Mapping[str, Any]) -> float | None:
+    """To what Clarity, asked like this, brings the longer side before it enlarges: 768 where no length is given."""
+    return float(given.get("downscaling_resolution", 768)) if given.get("downscaling") else None
+
+
+def square(data: bytes) -> bytes:
+    """The middle of a picture: of another shape than the whole."""
+    with Pillow.open(io.BytesIO(data)) as picture:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        made = io.BytesIO()
+        picture.crop((left, top, left + side, top + side)).save(made, picture.format)
     return made.getvalue()
 
 

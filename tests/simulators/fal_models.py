@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.simulators.common import enlarge, size
+from tests.simulators.common import enlarge, size, square
 
 Shape = Literal["image", "images", "string", "url"]
 
@@ -88,6 +88,7 @@ def run(model: Model, given: Any, fetch: Callable[[str], bytes | None]) -> Made:
     try:
         kind = str(given.get("output_format", model.formats[0]))
         picture = enlarge(data or b"", float(given.get(model.scale, model.default_scale)), kind)
+        picture = square(picture) if given.get("crop_to_fill") else picture
     except OSError:
         return Made(status=422, body={"detail": f"Could not load image from url: {address}"})
     width, height = size(picture)

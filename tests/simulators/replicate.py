@@ -25,10 +25,11 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from tests.simulators.base import Run, Simulated
-from tests.simulators.common import Books, Faults, enlarge, play
+from tests.simulators.common import Books, Faults, enlarge, first_of, play
 from tests.simulators.replicate_hooks import USUAL, Hooks
 from tests.simulators.replicate_job import Prediction, file_object
 from tests.simulators.replicate_models import (
+    CLARITY,
     MODELS,
     NO_VERSION,
     NOT_FOUND,
@@ -235,7 +236,8 @@ class Simulator(Simulated):
         data = self._input_picture(job.input[model.image])
         told = re.search(r"[\d.]+", str(job.input.get(model.factor, model.default)))
         kind = job.input.get("output_format", "png")
-        made = await asyncio.to_thread(enlarge, data, float(told[0]) if told else 1.0, kind)
+        first = first_of(job.input) if model.version == CLARITY else None
+        made = await asyncio.to_thread(enlarge, data, float(told[0]) if told else 1.0, kind, first=first)
         key = secrets.token_urlsafe(16)
         self.results[key] = made
         name = f"{job.input.get('seed', 1337)}-{secrets.token_hex(8)}.{kind}"

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from tests.simulators.base import Run, Simulated
-from tests.simulators.common import Books, Faults, Op, enlarge, play
+from tests.simulators.common import Books, Faults, Op, enlarge, first_of, play
 
 KEY = "SG_0123456789abcdef"
 _RETENTION_S = 3600.0
@@ -279,7 +279,8 @@ class Segmind(Simulated):
         elif wrong := [name for name, (low, high) in model.ranges.items() if not low <= given.get(name, low) <= high]:
             task.error = f"{wrong[0]} must be within its range"
         else:
-            task.picture = enlarge(data, float(given.get(model.scale, model.default_scale)), task.kind)
+            factor = float(given.get(model.scale, model.default_scale))
+            task.picture = enlarge(data, factor, task.kind, first=first_of(given))
             if task.word != "STUCK":
                 self.credits -= task.price
                 self.books.bills[task.id] = task.price

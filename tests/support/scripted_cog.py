@@ -13,6 +13,7 @@ import pybase64
 from anyio.from_thread import start_blocking_portal
 from starlette.responses import Response
 
+from tests.simulators.common import first_of
 from tests.support.fake_cog import FakeCog, data_uri, served, succeeded
 from tests.support.photo import opened, saved
 
@@ -24,10 +25,12 @@ INPUTS = (
 
 
 async def enlarge(cog: FakeCog, job: str, given: dict[str, Any]) -> Response:
-    """Answer with the picture enlarged by `scale_factor`, in a list of one as the real container does."""
+    """Answer with the picture enlarged, as it is or downscaled before: in a list of one, as the real container does."""
     sent = opened(pybase64.b64decode(given["image"].partition(",")[2]))
-    size = (round(sent.width * given["scale_factor"]), round(sent.height * given["scale_factor"]))
-    return succeeded([data_uri(saved(sent.resize(size)))])
+    first = first_of(given)
+    before = 1 if first is None else first / max(sent.size)
+    width, height = (round(round(side * before) * given["scale_factor"]) for side in sent.size)
+    return succeeded([data_uri(saved(sent.resize((width, height))))])
 
 
 def announced(*more: str) -> dict[str, Any]:

@@ -70,7 +70,13 @@ def _pictures() -> dict[str, Schema]:
         attempts=many(ref("Attempt")),
         warnings=many(text()),
     )
-    image = record(optional={"url": text(format="uri"), "b64_json": text(contentEncoding="base64")})
+    image = record(
+        optional={
+            "url": text(format="uri"),
+            "b64_json": text(contentEncoding="base64"),
+            "seed": {**COUNT, "description": "What was sent for it as seed, where its route has one."},
+        }
+    )
     images = record(
         "OpenAI's ImagesResponse, with the job's id and what was done beside it.",
         optional={"output_format": one_of(("png", "jpeg", "webp", "gif"))},

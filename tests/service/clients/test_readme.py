@@ -52,8 +52,8 @@ def test_python(server: Served, folder: Path) -> None:
     """The Python call prints an address that opens, and writes the picture."""
     url = run_python(block("python", "images.edit", server), folder).strip()
 
-    written = (folder / "coffee-1024.png").read_bytes()
-    assert opened(written).size == (1024, 1024)
+    written = (folder / "coffee-1536.png").read_bytes()
+    assert opened(written).size == (1536, 1024)
     assert opened(written).format == "PNG"
     assert httpx.get(url).content == written
 
@@ -63,7 +63,7 @@ def test_node(server: Served, folder: Path) -> None:
     """The Node call prints an address that opens."""
     url = run_node(block("js", "images.edit", server), folder).strip()
 
-    assert opened(httpx.get(url).content).size == (1024, 1024)
+    assert opened(httpx.get(url).content).size == (1536, 1024)
 
 
 def test_curl(server: Served, folder: Path) -> None:

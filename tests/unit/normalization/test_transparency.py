@@ -51,7 +51,8 @@ def test_split(output_format: str, background: str) -> None:
     """The channel is joined to the result before anything else is done to it, and the caller is told."""
     found = planned("clarity-upscaler", "fal", output_format=output_format, background=background)
 
-    assert found.sending == Sending(split=True)
+    assert found.sending is not None
+    assert (found.sending.split, found.sending.flatten) == (True, None)
     assert isinstance(found.finish[0], JoinAlpha)
     assert any("alpha channel was enlarged" in note for note in found.notes)
 
@@ -61,7 +62,9 @@ def test_flattened(fields: dict[str, Any]) -> None:
     """What is to be opaque is made so before it is sent."""
     found = planned("clarity-upscaler", "fal", **fields)
 
-    assert found.sending == Sending(flatten=fields.get("background", "").replace("opaque", "") or "#ffffff")
+    assert found.sending is not None
+    assert not found.sending.split
+    assert found.sending.flatten == (fields.get("background", "").replace("opaque", "") or "#ffffff")
     assert not any(isinstance(step, JoinAlpha) for step in found.finish)
 
 
@@ -69,7 +72,8 @@ def test_models_that_draw_anew() -> None:
     """The old alpha channel does not fit what they draw: transparency is told of, or cannot be had."""
     found = planned("flux-kontext-pro", "fal")
 
-    assert found.sending == Sending(flatten="#ffffff")
+    assert found.sending is not None
+    assert (found.sending.split, found.sending.flatten) == (False, "#ffffff")
     assert any("flattened onto #ffffff" in note for note in found.notes)
     with pytest.raises(Ineligible) as refused:
         planned("flux-kontext-pro", "fal", background="transparent")
