@@ -44,6 +44,8 @@ def _text(config: Config, policy: Policy) -> Iterator[str]:
             count = len(keys_of(config.providers, name, os.environ))
             on = "on" if count == 1 else f"on, with {count} keys"
             yield f"{name}: {on if count else f'off, {settings.key_env} is not set'}"
+    for name, alias in config.aliases.items():
+        yield f"{name}: another name of {alias.model}"
     for model in config.models.values():
         for route in model.routes.values():
             yield ""
@@ -88,6 +90,9 @@ def _page(config: Config) -> Iterator[str]:
         yield from _model(model)
     yield ""
     yield "## Other names"
+    yield ""
+    yield "A `*` stands for any characters but a slash. An exact name counts before a pattern, of several patterns the"
+    yield "most specific one."
     yield ""
     yield "| name | model | pictures come as |"
     yield "|---|---|---|"

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.aliases import exact_names
 from gateway.api.given import flag_of
 from gateway.api.placing import grant_of
 from gateway.api.request import model_not_allowed, unknown_model
@@ -20,14 +21,14 @@ from providers.base import Readiness
 
 
 async def list_models(request: Request) -> Response:
-    """Every model that the key may use, then every alias."""
+    """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
     state: State = request.app.state.darkroom
     config = state.config
     grant = grant_of(request)
     data = [describe(model, state) for model in config.models.values() if grant.may_use(model.id)]
     data += [
         {**describe(config.models[alias.model], state), "id": name, "alias_of": alias.model}
-        for name, alias in config.aliases.items()
+        for name, alias in ((name, config.aliases[name]) for name in exact_names(config.aliases))
         if grant.may_use(alias.model)
     ]
     return JSONResponse({"object": "list", "data": data})

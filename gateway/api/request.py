@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from gateway.access.grant import OPERATOR, Grant
+from gateway.aliases import own_names
 from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
@@ -133,7 +134,7 @@ def _background(fields: dict[str, Value]) -> bool:
 
 def unknown_model(name: str, config: Config) -> ApiError:
     """The 404 for a model that does not exist, with what may have been meant."""
-    known = (*config.models, *config.aliases)
+    known = (*config.models, *own_names(config.aliases))
     meant = near(name, known)
     hint = f"Did you mean '{meant}'?" if meant else f"The models are: {', '.join(config.models)}."
     return ApiError(
