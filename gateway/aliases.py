@@ -1,6 +1,6 @@
 """Other names of models: exact ones, and patterns for families of names that others add to.
 
-A pattern has one or more `*`, each for any characters but a slash. An exact row counts before every pattern, and so does
+A pattern has one or more `*`, each for any characters but a slash. An exact row counts before every pattern, as does
 a model's own name; of several patterns the one with the most characters beside its `*` counts, the first of equals.
 """
 

@@ -50,7 +50,8 @@ class Excluded:
     """A route that cannot, and why.
 
     `param` names what in the request stands in the way, None where nothing does; `retry_after` is in how many seconds
-    it may be different, None where nobody knows; `throttled` is true while the provider asks to be left alone.
+    it may be different, None where nobody knows; `throttled` is true while the provider asks to be left alone. `own` is
+    true where the caller left the route out himself.
     """
 
     route: Route
@@ -58,6 +59,7 @@ class Excluded:
     param: str | None = None
     retry_after: float | None = None
     throttled: bool = False
+    own: bool = False
 
 
 _DRAW = random.Random()  # noqa: S311 - no secret
@@ -95,7 +97,8 @@ def choose(
             excluded.append(found)
     ordered = _order(candidates, wish, wish.sort or strategy, draw or _DRAW)
     if not wish.allow_fallbacks:
-        unused = [Excluded(route=c.route, reason="is a fallback, and allow_fallbacks=false") for c in ordered[1:]]
+        reason = "is not to be tried, as allow_fallbacks is false"
+        unused = [Excluded(route=c.route, reason=reason, own=True) for c in ordered[1:]]
         ordered, excluded = ordered[:1], [*excluded, *unused]
     return Choice(candidates=ordered, excluded=excluded)
 
@@ -106,9 +109,10 @@ def _consider(
     condition = conditions[route.name]
     names = {route.name, route.provider}
     if wish.only and not names & set(wish.only):
-        return Excluded(route=route, reason=f"is not {' or '.join(wish.only)}, as the request asks", param="routing")
+        reason = f"is not {' or '.join(wish.only)}, as the request asks"
+        return Excluded(route=route, reason=reason, param="routing", own=True)
     if names & set(wish.ignore):
-        return Excluded(route=route, reason="is to be ignored, as the request asks", param="routing")
+        return Excluded(route=route, reason="is to be ignored, as the request asks", param="routing", own=True)
     if condition.readiness is Readiness.OFF:
         return Excluded(route=route, reason=f"is off: {condition.detail}")
     if condition.standing == "parked":
