@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -17,7 +18,14 @@ from gateway.state import State
 from normalization.model import Model
 from normalization.rules import Param
 from normalization.table import cells
+from normalization.undeclared import Undeclared
 from providers.base import Readiness
+
+_OTHERS: Mapping[Undeclared, str] = {
+    "pass": "Undeclared fields pass to the provider's input as they are.",
+    "warn": "Undeclared fields pass to the provider's input as they are, with a warning.",
+    "refuse": "Undeclared fields are refused, but for provider_options.",
+}
 
 
 async def list_models(request: Request) -> Response:
@@ -99,7 +107,7 @@ def schema(model: Model, config: Config) -> dict[str, Any]:
         "type": "object",
         "properties": {**properties, **dict.fromkeys(sorted(config.denied), False)},
         "required": required,
-        "additionalProperties": {"description": "Undeclared fields pass to the provider's input as they are."},
+        "additionalProperties": {"description": _OTHERS[config.gateway.undeclared]},
     }
 
 

@@ -22,6 +22,7 @@ from normalization.multipliers import check_multipliers
 from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param
+from normalization.undeclared import refuse
 from normalization.values import Header, Image, ImageRequest, Value
 
 _HINTS = {
@@ -90,6 +91,8 @@ def read_fields(
             seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
         )
         check(model, request, config.denied)
+        if config.gateway.undeclared == "refuse":
+            refuse(model, request)
         if "webhook_events" in params and "webhook_url" not in params:
             raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         check_multipliers(model, request, config.multipliers)

@@ -81,16 +81,17 @@ def choose(
     wish: Wish = Wish(),  # noqa: B008 - frozen
     strategy: Strategy = "cheapest",
     draw: random.Random | None = None,
+    tell: bool = True,
 ) -> Choice:
     """Sort a model's routes for a request.
 
     `conditions` are the routes', by name. `strategy` counts where the wish names none; `draw` is what the balanced
-    strategy draws from. Raises Invalid as plan() does.
+    strategy draws from. `tell` is plan()'s. Raises Invalid as plan() does.
     """
     candidates: list[Candidate] = []
     excluded: list[Excluded] = []
     for route in model.routes.values():
-        found = _consider(model, route, request, conditions, wish)
+        found = _consider(model, route, request, conditions, wish, tell)
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
@@ -104,7 +105,7 @@ def choose(
 
 
 def _consider(
-    model: Model, route: Route, request: ImageRequest, conditions: Mapping[str, Condition], wish: Wish
+    model: Model, route: Route, request: ImageRequest, conditions: Mapping[str, Condition], wish: Wish, tell: bool
 ) -> Candidate | Excluded:
     condition = conditions[route.name]
     names = {route.name, route.provider}
@@ -123,7 +124,7 @@ def _consider(
         reason = "is degraded, and a real route is configured; allow_degraded=true admits it"
         return Excluded(route=route, reason=reason)
     try:
-        planned = plan(model, route, request, condition.announced)
+        planned = plan(model, route, request, condition.announced, tell=tell)
     except Ineligible as reason_:
         return Excluded(route=route, reason=reason_.message, param=reason_.param)
     source = Size(width=request.images[0].width, height=request.images[0].height)
