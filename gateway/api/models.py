@@ -74,6 +74,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
         "owned_by": model.owned_by,
         "description": model.doc,
         "modes": list(model.modes),
+        "routing": model.routing.model_dump(exclude_defaults=True),
         "parameters": {name: _param(param) for name, param in model.params.items()},
         "routes": {
             name: {

@@ -96,7 +96,7 @@ def read_fields(
         if "webhook_events" in params and "webhook_url" not in params:
             raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         check_multipliers(model, request, config.multipliers)
-        wish = _wish(params.get("routing"), routing, provider, config)
+        wish = _wish(params.get("routing"), routing, provider, model, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
     return Asked(
@@ -168,10 +168,11 @@ def _model(value: Value, config: Config) -> tuple[str, str | None, Model, Respon
     return name, provider or None, model, own or config.gateway.default_response_format
 
 
-def _wish(field: Value, header: str | None, provider: str | None, config: Config) -> Wish:
-    """The field counts before the header, the provider in the model's name before both."""
+def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> Wish:
+    """The field counts before the header, the provider in the model's name before both, and all before the model's."""
     known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
-    wish = read_wish(field, known) if field is not None else read_header(header, known)
+    usual = Wish.of(model.routing)
+    wish = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
     return wish.through(provider) if provider else wish
 
 
