@@ -44,6 +44,11 @@ def _text(config: Config, policy: Policy) -> Iterator[str]:
             count = len(keys_of(config.providers, name, os.environ))
             on = "on" if count == 1 else f"on, with {count} keys"
             yield f"{name}: {on if count else f'off, {settings.key_env} is not set'}"
+    for name, alias in config.aliases.items():
+        yield f"{name}: another name of {alias.model}"
+    for model in config.models.values():
+        if wish := _wish(model):
+            yield f"{model.id}: {wish}"
     for model in config.models.values():
         for route in model.routes.values():
             yield ""
@@ -89,6 +94,9 @@ def _page(config: Config) -> Iterator[str]:
     yield ""
     yield "## Other names"
     yield ""
+    yield "A `*` stands for any characters but a slash. An exact name counts before a pattern, of several patterns the"
+    yield "most specific one."
+    yield ""
     yield "| name | model | pictures come as |"
     yield "|---|---|---|"
     for name, alias in config.aliases.items():
@@ -98,12 +106,25 @@ def _page(config: Config) -> Iterator[str]:
     yield f"Refused on every route: {', '.join(f'`{name}`' for name in sorted(config.denied))}."
 
 
+def _wish(model: Model) -> str:
+    """What a model's file says of its routing, in words; nothing where it says nothing."""
+    found = model.routing.model_dump(exclude_defaults=True)
+    return ", ".join(f"{key} = {_said(value)}" for key, value in found.items())
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else _plain(value)
+
+
 def _model(model: Model) -> Iterator[str]:
     yield ""
     yield f"## {model.id}"
     yield ""
     yield f"{model.doc} Modes: {', '.join(model.modes)}."
     yield ""
+    if wish := _wish(model):
+        yield f"Unless a request says otherwise: {wish}."
+        yield ""
     yield "| parameter | type | range | default | |"
     yield "|---|---|---|---|---|"
     for name, param in model.params.items():

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from gateway.aliases import by_pattern, is_pattern
 from gateway.mistakes import ConfigError, Mistake, explain, told
 from gateway.overrides import Override, overlay
 from gateway.secret_files import fill
@@ -50,7 +51,9 @@ class Config:
 
     def resolve(self, name: str) -> tuple[Model | None, Alias | None]:
         """The model that a caller's name means, and the alias row if it went through one."""
-        alias = self.aliases.get(name)
+        alias = None if is_pattern(name) else self.aliases.get(name)
+        if alias is None and name not in self.models:
+            alias = by_pattern(name, self.aliases)
         return self.models.get(alias.model if alias else name), alias
 
 

@@ -1,20 +1,5 @@
-"""What a misspelt name may have meant."""
+"""What a misspelt name may have meant: the one search of `normalization.near`, for this room."""
 
-from __future__ import annotations
+from normalization.near import near
 
-import difflib
-from collections.abc import Collection
-
-_CUTOFF = 0.6
-
-
-def near(name: str, known: Collection[str]) -> str | None:
-    """The known name that is most like this one; None where none is much like it.
-
-    The time is bounded by the known names, however long the name is: two texts are like each other by twice what they
-    have in common over the sum of their lengths, so that a much longer one cannot be near.
-    """
-    longest = max(map(len, known), default=0)
-    if len(name) > longest * (2 - _CUTOFF) / _CUTOFF:
-        return None
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_CUTOFF)), None)
+__all__ = ["near"]

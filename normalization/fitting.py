@@ -33,7 +33,8 @@ def told(picture: Size, step: Resize) -> tuple[str, ...]:
         return ()
     head = f"The size {size} has another aspect ratio than the picture"
     if step.mode == "stretch":
-        ratio = covering.width / size.width if across else covering.height / size.height
+        wider = picture.width * size.height / (picture.height * size.width)
+        ratio = max(wider, 1 / wider)
         more, less = ("height", "width") if across else ("width", "height")
         return (f"{head}: it was distorted, the {more} by {_percent(ratio)} % more than the {less}. {_TELLS_FIT}",)
     if step.mode == "crop":

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from normalization.preference import Preference
 from normalization.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
 from normalization.shaping import Reshaping, problems
 from normalization.values import Value
@@ -123,7 +124,8 @@ class Model(Frozen):
 
     `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
     how many pictures one request may carry. `reshaping` names undeclared fields after which the size of a result is not
-    known. `default_response_format`, `deadline_s` and `on_disconnect` override the gateway's.
+    known. `default_response_format`, `deadline_s` and `on_disconnect` override the gateway's, `routing` its strategy; a
+    request's own `routing` counts before that.
     """
 
     id: str
@@ -139,6 +141,7 @@ class Model(Frozen):
     default_response_format: Literal["url", "b64_json", "both"] | None = None
     deadline_s: float | None = Field(None, gt=0)
     on_disconnect: Literal["finish", "cancel"] | None = None
+    routing: Preference = Preference()
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
@@ -200,6 +203,10 @@ def _problems(model: Model) -> Iterator[Problem]:
         yield Problem((), "a model needs at least one route")
     if model.scaled_by is not None and model.scaled_by not in model.params:
         yield Problem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
+    names = {*model.routes, *(route.provider for route in model.routes.values())}
+    if strange := [name for name in model.routing.order if name not in names]:
+        known = f"routes or providers of it: {', '.join(sorted(names))}"
+        yield Problem(("routing", "order"), ", ".join(strange), known)
     for route in model.routes.values():
         yield from unpaired(model.params, route.name, route.params, route.rules)
         yield from _declared_otherwise(model, route)

@@ -13,10 +13,12 @@ from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.fitting import told
 from normalization.geometry import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
 from normalization.model import Model, Route, target_of
+from normalization.nesting import excerpt
 from normalization.overrides import overridden, undeclared
 from normalization.rules import Converted, Emulated, Param, Rule
 from normalization.shaping import Shaped, conflict, differs, shaped
 from normalization.transparency import Handled, KeepsNoTransparency, handled, pictures
+from normalization.undeclared import ignored, meant_too, warnings_of
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
 
@@ -64,11 +66,14 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
                 )
 
 
-def plan(model: Model, route: Route, request: ImageRequest, announced: Announced | None = None) -> Plan:
+def plan(
+    model: Model, route: Route, request: ImageRequest, announced: Announced | None = None, *, tell: bool = True
+) -> Plan:
     """Say how this route serves the request.
 
     `announced` is what a worker of the operator's own says that it takes, None for a provider that reads its inputs
-    itself. Raises Ineligible where the route cannot, Invalid where no route could.
+    itself. Undeclared fields that pass on are told of where `tell` is set. Raises Ineligible where the route cannot,
+    Invalid where no route could.
     """
     request = overridden(model, route, request)
     unknown: list[str] = []
@@ -86,6 +91,7 @@ def plan(model: Model, route: Route, request: ImageRequest, announced: Announced
     notes = [route.degraded] if route.degraded else []
     notes += shape.notes
     notes += [*_elsewhere(model, route, request), *unknown]
+    notes += warnings_of(model, route, request) if tell else []
     asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
     payloads, means, seeds = _payloads(route, request, values, declared, effect.copies)
@@ -197,7 +203,7 @@ def _elsewhere(model: Model, route: Route, request: ImageRequest) -> list[str]:
         notes.append(f"{name} was ignored: only {where} has it.")
     if route.strict and request.extra:
         name = next(iter(request.extra))
-        raise Ineligible(name, f"takes no undeclared fields such as {name}")
+        raise Ineligible(name, f"takes no undeclared fields such as {excerpt(name)}{meant_too(model, name)}")
     return notes
 
 
@@ -211,7 +217,7 @@ def _as_announced(
     _refuse_addresses(route, request)
     options = request.provider_options.get(route.provider, {})
     strange = {name for name in (*request.extra, *options) if announced.inputs is None or not announced.takes(name)}
-    notes = [f"{name} was ignored: the worker announces no such input." for name in strange]
+    notes = ignored(model, strange)
     rules = dict(route.rules)
     for name, rule in route.rules.items():
         target = target_of(name, rule)
@@ -224,7 +230,7 @@ def _as_announced(
     kept = {name: value for name, value in options.items() if name not in strange}
     extra = {name: value for name, value in request.extra.items() if name not in strange}
     request = replace(request, extra=extra, provider_options={**request.provider_options, route.provider: kept})
-    return route.model_copy(update={"rules": rules, "fixed": fixed}), request, sorted(notes)
+    return route.model_copy(update={"rules": rules, "fixed": fixed}), request, notes
 
 
 def _refuse_addresses(route: Route, request: ImageRequest) -> None:

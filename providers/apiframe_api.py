@@ -11,6 +11,7 @@ import httpx
 from normalization.values import Image
 from providers.apiframe_answer import ENDED, JOB_ID, NAME, Answer, at, decoded, refused, share_of, state_of
 from providers.base import Rejected, Undecodable, Unknown, Unreached
+from providers.cause import host_in
 from providers.clock import Clock
 from providers.http import Unanswered, polling, refusal, retry_after, submitting
 from providers.polling import Again
@@ -129,4 +130,5 @@ class Api:
                     finally:
                         await response.aclose()
         except (TimeoutError, Undecodable) as exc:
-            raise Unknown(f"{NAME}: the whole answer did not come within {limit_s:g} s") from exc
+            host = host_in(request.url)
+            raise Unknown(f"{NAME}: the whole answer from {host} did not come within {limit_s:g} s") from exc

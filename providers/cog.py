@@ -272,7 +272,7 @@ class Cog:
         body = json_body({"input": payload, **run.webhook_at(worker)})
         timeout = httpx.Timeout(_MOST_RUN_S, connect=5.0, pool=5.0)
         url = f"{worker.url}/predictions/{quote(run.id, safe='')}"
-        with submitting(NAME):
+        with submitting(NAME, private=True):
             request = self._http.stream("PUT", url, content=body, headers=body.headers, timeout=timeout)
             async with request as response:
                 answer = await read_body(response, self._max_output_bytes)
@@ -302,7 +302,7 @@ class Cog:
 
     async def _tell_to_stop(self, url: str, job_id: str) -> bool:
         """Post the cancel, and say whether the worker knew the job. No answer is no obstacle: the job ends anyway."""
-        with contextlib.suppress(Unanswered), polling(NAME):
+        with contextlib.suppress(Unanswered), polling(NAME, private=True):
             where = f"{url}/predictions/{quote(job_id, safe='')}/cancel"
             response = await self._http.post(where, timeout=self._cancel_timeout_s)
             return response.is_success

@@ -67,7 +67,7 @@ async def fetch(http: httpx.AsyncClient, address: str, *, cap: int, least_bytes_
     Raises Failed where the worker is gone, for its results are then gone as well; Unanswered, Gone, and Undecodable.
     """
     try:
-        with polling(NAME):
+        with polling(NAME, private=True):
             async with http.stream("GET", address) as response:
                 data = await read_capped(response, cap, Floor(least_bytes_per_s))
     except TooLarge as exc:

@@ -109,7 +109,7 @@ async def _get(http: httpx.AsyncClient, url: str, timeout_s: float) -> tuple[int
     try:
         # httpx's own timeout starts anew with every byte.
         async with asyncio.timeout(timeout_s):
-            with polling(NAME):
+            with polling(NAME, private=True):
                 async with http.stream("GET", url) as response:
                     body = await read_body(response, _ANSWER_BYTES)
     except TimeoutError as exc:

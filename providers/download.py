@@ -164,7 +164,7 @@ async def fetch(
     """
     here = guard.check(url)
     for _ in range(_HOPS + 1):
-        with polling("delivery"):
+        with polling("delivery", private=True):
             async with client.stream("GET", here) as response:
                 if response.status_code == 200:
                     if body := await read_capped(response, cap, took):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from providers.base import Undecodable, Unknown
+from providers.cause import host_in
 from providers.clock import CLOCK, Clock
 from providers.fal_answer import NAME
 from providers.http import Unanswered, polling, submitting
@@ -55,7 +56,7 @@ class Api:
                 raise Unknown(str(exc)) from exc
         except TimeoutError as exc:
             if seen is None:
-                raise Unknown(f"{NAME}: no answer in time") from exc
+                raise Unknown(f"{NAME}: no answer from {host_in(url)} in time") from exc
         return seen, None
 
     async def ask(

@@ -12,6 +12,7 @@ import httpx
 
 from normalization.values import Image, Value
 from providers.base import Failed, Unknown, Unreached
+from providers.cause import host_in
 from providers.fal_answer import NAME, at, failure
 from providers.fal_api import Api, loose_json
 from providers.guard import Forbidden, Guard
@@ -88,9 +89,9 @@ class Storage:
         except Forbidden as exc:
             raise Unreached(f"{NAME}: the storage's address may not be used: {exc}") from exc
         except TimeoutError as exc:
-            raise Unknown(f"{NAME}: no answer in time") from exc
+            raise Unknown(f"{NAME}: no answer from {host_in(there)} in time") from exc
         if not 200 <= status < 300:
-            raise Unknown(f"{NAME}: the storage answered HTTP {status}")
+            raise Unknown(f"{NAME}: the storage at {host_in(there)} answered HTTP {status}")
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

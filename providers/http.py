@@ -20,6 +20,7 @@ from httpx_aiohttp.transport import AiohttpResponseStream
 from typing_extensions import override
 
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+from providers.cause import host_of, why
 from providers.departure import watched
 from providers.inflate import ENCODINGS, Inflated
 from providers.wire import detail
@@ -93,25 +94,33 @@ def _error_for(exc: Exception) -> type[ProviderError]:
 
 
 @contextmanager
-def submitting(provider: str) -> Iterator[None]:
-    """Turn httpx's exceptions around a submit and the reading of its answer into Unreached or Unknown."""
+def submitting(provider: str, *, private: bool = False) -> Iterator[None]:
+    """Turn httpx's exceptions around a submit and the reading of its answer into Unreached or Unknown.
+
+    They say what happened and at which host; where that is `private`, a machine of the operator's, not the host.
+    """
     try:
         yield
     except tuple(ERRORS) as exc:
-        # Only the name: httpx puts addresses into its messages.
         kind = _error_for(exc)
-        what = "no connection" if kind is Unreached else "the answer was lost"
-        raise kind(f"{provider}: {what} ({type(exc).__name__})") from exc
+        host = None if private else host_of(exc)
+        if kind is Unreached:
+            what = f"no connection to {host}" if host else "no connection"
+        else:
+            what = f"the answer from {host} was lost" if host else "the answer was lost"
+        raise kind(f"{provider}: {what}: {why(exc)}") from exc
 
 
 @contextmanager
-def polling(provider: str) -> Iterator[None]:
-    """Turn httpx's exceptions around a request that changes nothing into Unanswered."""
+def polling(provider: str, *, private: bool = False) -> Iterator[None]:
+    """Turn httpx's exceptions around a request that changes nothing into Unanswered, likewise."""
     try:
         yield
     except tuple(ERRORS) as exc:
         left = _error_for(exc) is not Unreached
-        raise Unanswered(f"{provider}: no answer ({type(exc).__name__})", left=left) from exc
+        host = None if private else host_of(exc)
+        what = f"no answer from {host}" if host else "no answer"
+        raise Unanswered(f"{provider}: {what}: {why(exc)}", left=left) from exc
 
 
 STATUSES: Mapping[int, type[ProviderError]] = {
@@ -219,19 +228,23 @@ _CAUSES: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 
 
 @contextmanager
-def _truthful() -> Iterator[None]:
+def _truthful(request: httpx.Request) -> Iterator[None]:
     """Set right what httpx-aiohttp says of a broken connection.
 
     It calls every lost connection a ConnectTimeout, a request that was cut off after it had been sent too, and lets
-    some of aiohttp's exceptions through. Who trusts that buys twice.
+    some of aiohttp's exceptions through. Who trusts that buys twice. Each exception knows its request afterwards,
+    without the body: it may be kept for long, and pictures with it.
     """
     try:
         yield
     except (httpx.TransportError, aiohttp.ClientError, OSError) as exc:
         cause = exc.__cause__ if isinstance(exc, httpx.TransportError) else exc
+        sent = httpx.Request(request.method, request.url)
         for kind, meaning in _CAUSES:
             if isinstance(cause, kind):
-                raise meaning(type(cause).__name__) from cause
+                raise meaning(type(cause).__name__, request=sent) from cause
+        if isinstance(exc, httpx.TransportError):
+            exc.request = sent
         raise
 
 
@@ -241,14 +254,15 @@ class _Stream(httpx.AsyncByteStream):
     aiohttp forgets its own timeout, and the end of the connection, when a body breaks its encoding half-way.
     """
 
-    def __init__(self, stream: httpx.AsyncByteStream, stall_s: float) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, stall_s: float, request: httpx.Request) -> None:
         self._stream = stream
+        self._request = request
         self._stall_s = stall_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = aiter(self._stream)
         now = asyncio.get_running_loop().time
-        with _truthful():
+        with _truthful(self._request):
             async with asyncio.timeout(None) as limit:
                 while True:
                     limit.reschedule(now() + self._stall_s)
@@ -260,13 +274,13 @@ class _Stream(httpx.AsyncByteStream):
                     yield chunk
 
     async def aclose(self) -> None:
-        with _truthful():
+        with _truthful(self._request):
             await self._stream.aclose()
 
 
 class Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        with _truthful():
+        with _truthful(request):
             response = await super().handle_async_request(request)
         assert isinstance(response.stream, AiohttpResponseStream)
         encodings = [name for name in response.headers.get_list("content-encoding", True) if name != "identity"]
@@ -277,7 +291,7 @@ class Transport(AiohttpTransport):
         # Its own 16 KiB cost twice the time for a picture.
         response.stream.CHUNK_SIZE = READ_BYTES
         read_s = request.extensions.get("timeout", {}).get("read")
-        response.stream = _Stream(response.stream, min(read_s or _STALL_S, _STALL_S))
+        response.stream = _Stream(response.stream, min(read_s or _STALL_S, _STALL_S), request)
         if encodings:
             # Nobody else inflates it: what is not known here stays as it came.
             del response.headers["content-encoding"]

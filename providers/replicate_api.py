@@ -15,6 +15,7 @@ import httpx
 
 from normalization.values import Image
 from providers.base import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
+from providers.cause import host_in
 from providers.clock import CLOCK, Clock
 from providers.download import Gone
 from providers.http import Unanswered, beneath, polling, submitting
@@ -116,15 +117,17 @@ class Api:
 
         It buys nothing, so it is tried again. Raises Unreached in the end, or what the refusal stands for.
         """
+        lost = f"no answer from {host_in(self._base_url)} in time"
         for tried in range(_UPLOADS):
             try:
                 async with self._clock.timeout_at(deadline):
                     return await self._upload(f"{name}.{image.format}", image)
-            except Unanswered:
+            except Unanswered as exc:
+                lost = str(exc).removeprefix(f"{NAME}: ")
                 await self._clock.sleep(jitter(tried))
             except TimeoutError:
                 break
-        raise Unreached(f"{NAME}: the picture could not be uploaded")
+        raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})")
 
     async def _upload(self, name: str, image: Image) -> str:
         files = {"content": (name, image.data, image.media_type)}

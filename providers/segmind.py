@@ -35,6 +35,7 @@ from providers.base import (
     Unreached,
     Upstream,
 )
+from providers.cause import host_in
 from providers.clock import CLOCK, Clock
 from providers.collect import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
 from providers.guard import Guard
@@ -222,7 +223,8 @@ class Segmind:
             except (Unknown, Unreached, Undecodable) as exc:
                 error = exc
             if number == _UPLOADS:
-                told = f"{NAME}: a picture could not be uploaded ({error.told})"
+                lost = error.told.removeprefix(f"{NAME}: ")
+                told = f"{NAME}: a picture could not be uploaded ({lost})"
                 raise Unreached(told, said=error.said) from error
         raise AssertionError
 
@@ -236,7 +238,7 @@ class Segmind:
                     async with request as response:
                         return response, await read_body(response, self._max_answer_bytes)
         except TimeoutError as exc:
-            raise Unknown(f"{NAME}: the answer did not come within {limit_s:g} s") from exc
+            raise Unknown(f"{NAME}: the answer from {host_in(url)} did not come within {limit_s:g} s") from exc
 
     @property
     def _headers(self) -> dict[str, str]:

@@ -224,6 +224,7 @@ def _choice(asked: Asked, state: State) -> Choice:
             state.conditions(asked.model),
             wish=asked.wish,
             strategy=state.config.gateway.strategy,
+            tell=state.config.gateway.undeclared != "pass",
         )
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None

@@ -13,6 +13,7 @@ from gateway.jobs.files import Damaged, StoreFailed
 from gateway.jobs.ledger import KeyReused, LedgerDown
 from gateway.jobs.placed import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.jobs.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
+from gateway.routing import reasons
 from gateway.routing.select import Choice
 from normalization.model import Model
 from providers.base import (
@@ -56,12 +57,12 @@ def no_route(model: Model, choice: Choice) -> ApiError:
     """
     asked = [excluded for excluded in choice.excluded if excluded.param is not None]
     waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
+    why = reasons.told(choice.excluded)
     if asked and not waits:
-        reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in asked)
-        message = f"No route of {model.id} can serve this request: {reasons}."
-        return ApiError(400, message, param=asked[0].param, code="no_route")
-    reasons = "; ".join(f"{excluded.route.name} {excluded.reason}" for excluded in choice.excluded)
-    message = f"{model.id} cannot be served at the moment: {reasons}."
+        message = f"No route of {model.id} can serve this request: {why}."
+        param = min(asked, key=lambda excluded: excluded.own).param
+        return ApiError(400, message, param=param, code="no_route")
+    message = f"{model.id} cannot be served at the moment: {why}."
     if waits and all(excluded.throttled for excluded in choice.excluded if excluded.retry_after is not None):
         return _retryable(429, message, "rate_limit_exceeded", min(waits))
     return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))

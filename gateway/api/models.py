@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.aliases import exact_names
 from gateway.api.given import flag_of
 from gateway.api.placing import grant_of
 from gateway.api.request import model_not_allowed, unknown_model
@@ -16,18 +18,25 @@ from gateway.state import State
 from normalization.model import Model
 from normalization.rules import Param
 from normalization.table import cells
+from normalization.undeclared import Undeclared
 from providers.base import Readiness
+
+_OTHERS: Mapping[Undeclared, str] = {
+    "pass": "Undeclared fields pass to the provider's input as they are.",
+    "warn": "Undeclared fields pass to the provider's input as they are, with a warning.",
+    "refuse": "Undeclared fields are refused, but for provider_options.",
+}
 
 
 async def list_models(request: Request) -> Response:
-    """Every model that the key may use, then every alias."""
+    """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
     state: State = request.app.state.darkroom
     config = state.config
     grant = grant_of(request)
     data = [describe(model, state) for model in config.models.values() if grant.may_use(model.id)]
     data += [
         {**describe(config.models[alias.model], state), "id": name, "alias_of": alias.model}
-        for name, alias in config.aliases.items()
+        for name, alias in ((name, config.aliases[name]) for name in exact_names(config.aliases))
         if grant.may_use(alias.model)
     ]
     return JSONResponse({"object": "list", "data": data})
@@ -65,6 +74,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
         "owned_by": model.owned_by,
         "description": model.doc,
         "modes": list(model.modes),
+        "routing": model.routing.model_dump(exclude_defaults=True),
         "parameters": {name: _param(param) for name, param in model.params.items()},
         "routes": {
             name: {
@@ -100,7 +110,7 @@ def schema(model: Model, config: Config) -> dict[str, Any]:
         "type": "object",
         "properties": {**properties, **dict.fromkeys(sorted(config.denied), False)},
         "required": required,
-        "additionalProperties": {"description": "Undeclared fields pass to the provider's input as they are."},
+        "additionalProperties": {"description": _OTHERS[config.gateway.undeclared]},
     }
 
 

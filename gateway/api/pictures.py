@@ -11,7 +11,7 @@ import pybase64
 from gateway.api.body import FormLimits
 from gateway.api.errors import ApiError, invalid, too_large
 
-_NAME = re.compile(r"(images?|image_url|mask)(?:\[([0-9]{0,4})\])?")
+_NAME = re.compile(r"(images?|image_url|mask|markup)(?:\[([0-9]{0,4})\])?")
 _ADDRESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
 # The longest address that is taken: those that are signed have a thousand or two.
 _LONGEST_ADDRESS = 8192
@@ -30,7 +30,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """One file of a form. `name` is `image` or `mask` for every spelling of these, else the field's own name.
+    """One file of a form. `name` is `image`, `mask` or `markup` for every spelling of these, else the field's own name.
 
     With an `address`, `data` is empty until it has been fetched.
     """
@@ -42,11 +42,11 @@ class FilePart:
 
 
 def picture_name(name: str) -> tuple[str, int | None] | None:
-    """`image` or `mask`, and the index in `image[2]`; None for a name that is not a picture's."""
+    """`image`, `mask` or `markup`, and the index in `image[2]`; None for a name that is not a picture's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    return "mask" if match[1] == "mask" else "image", int(match[2]) if match[2] else None
+    return match[1] if match[1] in ("mask", "markup") else "image", int(match[2]) if match[2] else None
 
 
 def encoded_room(limits: FormLimits) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from gateway.access.grant import OPERATOR, Grant
+from gateway.aliases import own_names
 from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
@@ -21,6 +22,7 @@ from normalization.multipliers import check_multipliers
 from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param
+from normalization.undeclared import refuse
 from normalization.values import Header, Image, ImageRequest, Value
 
 _HINTS = {
@@ -89,10 +91,12 @@ def read_fields(
             seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
         )
         check(model, request, config.denied)
+        if config.gateway.undeclared == "refuse":
+            refuse(model, request)
         if "webhook_events" in params and "webhook_url" not in params:
             raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         check_multipliers(model, request, config.multipliers)
-        wish = _wish(params.get("routing"), routing, provider, config)
+        wish = _wish(params.get("routing"), routing, provider, model, config)
     except Invalid as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
     return Asked(
@@ -133,7 +137,7 @@ def _background(fields: dict[str, Value]) -> bool:
 
 def unknown_model(name: str, config: Config) -> ApiError:
     """The 404 for a model that does not exist, with what may have been meant."""
-    known = (*config.models, *config.aliases)
+    known = (*config.models, *own_names(config.aliases))
     meant = near(name, known)
     hint = f"Did you mean '{meant}'?" if meant else f"The models are: {', '.join(config.models)}."
     return ApiError(
@@ -164,10 +168,11 @@ def _model(value: Value, config: Config) -> tuple[str, str | None, Model, Respon
     return name, provider or None, model, own or config.gateway.default_response_format
 
 
-def _wish(field: Value, header: str | None, provider: str | None, config: Config) -> Wish:
-    """The field counts before the header, the provider in the model's name before both."""
+def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> Wish:
+    """The field counts before the header, the provider in the model's name before both, and all before the model's."""
     known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
-    wish = read_wish(field, known) if field is not None else read_header(header, known)
+    usual = Wish.of(model.routing)
+    wish = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
     return wish.through(provider) if provider else wish
 
 

@@ -165,15 +165,16 @@ def fit(image: Image, making: Making) -> Fitted:
         first = 1 if _joins(steps[:1]) else 0
         resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
         return Fitted(resized, (f"{here}: they were resampled to that.",))
-    left = tuple(step for step in steps if not _needs_shape(step, expected))
+    left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
     lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
     return Fitted(left, (f"{here}, which is another shape: it was not stretched.{lost}",))
 
 
-def _needs_shape(step: Step, expected: Size) -> bool:
-    """Whether a step is good for a result of the planned shape only: a rounding, and the alpha channel."""
-    rounds = isinstance(step, Resize) and step.mode == "stretch" and _alike(step.size, expected)
-    return rounds or isinstance(step, JoinAlpha)
+def _unstretched(step: Step, expected: Size) -> Step:
+    """A step for a result of another shape: one that would have rounded the planned shape keeps to its size instead."""
+    if isinstance(step, Resize) and step.mode == "stretch" and _alike(step.size, expected):
+        return Resize(size=step.size, mode="fit")
+    return step
 
 
 def _joins(steps: Iterable[Step]) -> bool:

@@ -50,7 +50,8 @@ class Excluded:
     """A route that cannot, and why.
 
     `param` names what in the request stands in the way, None where nothing does; `retry_after` is in how many seconds
-    it may be different, None where nobody knows; `throttled` is true while the provider asks to be left alone.
+    it may be different, None where nobody knows; `throttled` is true while the provider asks to be left alone. `own` is
+    true where the caller left the route out himself.
     """
 
     route: Route
@@ -58,6 +59,7 @@ class Excluded:
     param: str | None = None
     retry_after: float | None = None
     throttled: bool = False
+    own: bool = False
 
 
 _DRAW = random.Random()  # noqa: S311 - no secret
@@ -79,36 +81,39 @@ def choose(
     wish: Wish = Wish(),  # noqa: B008 - frozen
     strategy: Strategy = "cheapest",
     draw: random.Random | None = None,
+    tell: bool = True,
 ) -> Choice:
     """Sort a model's routes for a request.
 
     `conditions` are the routes', by name. `strategy` counts where the wish names none; `draw` is what the balanced
-    strategy draws from. Raises Invalid as plan() does.
+    strategy draws from. `tell` is plan()'s. Raises Invalid as plan() does.
     """
     candidates: list[Candidate] = []
     excluded: list[Excluded] = []
     for route in model.routes.values():
-        found = _consider(model, route, request, conditions, wish)
+        found = _consider(model, route, request, conditions, wish, tell)
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
             excluded.append(found)
     ordered = _order(candidates, wish, wish.sort or strategy, draw or _DRAW)
     if not wish.allow_fallbacks:
-        unused = [Excluded(route=c.route, reason="is a fallback, and allow_fallbacks=false") for c in ordered[1:]]
+        reason = "is not to be tried, as allow_fallbacks is false"
+        unused = [Excluded(route=c.route, reason=reason, own=True) for c in ordered[1:]]
         ordered, excluded = ordered[:1], [*excluded, *unused]
     return Choice(candidates=ordered, excluded=excluded)
 
 
 def _consider(
-    model: Model, route: Route, request: ImageRequest, conditions: Mapping[str, Condition], wish: Wish
+    model: Model, route: Route, request: ImageRequest, conditions: Mapping[str, Condition], wish: Wish, tell: bool
 ) -> Candidate | Excluded:
     condition = conditions[route.name]
     names = {route.name, route.provider}
     if wish.only and not names & set(wish.only):
-        return Excluded(route=route, reason=f"is not {' or '.join(wish.only)}, as the request asks", param="routing")
+        reason = f"is not {' or '.join(wish.only)}, as the request asks"
+        return Excluded(route=route, reason=reason, param="routing", own=True)
     if names & set(wish.ignore):
-        return Excluded(route=route, reason="is to be ignored, as the request asks", param="routing")
+        return Excluded(route=route, reason="is to be ignored, as the request asks", param="routing", own=True)
     if condition.readiness is Readiness.OFF:
         return Excluded(route=route, reason=f"is off: {condition.detail}")
     if condition.standing == "parked":
@@ -119,7 +124,7 @@ def _consider(
         reason = "is degraded, and a real route is configured; allow_degraded=true admits it"
         return Excluded(route=route, reason=reason)
     try:
-        planned = plan(model, route, request, condition.announced)
+        planned = plan(model, route, request, condition.announced, tell=tell)
     except Ineligible as reason_:
         return Excluded(route=route, reason=reason_.message, param=reason_.param)
     source = Size(width=request.images[0].width, height=request.images[0].height)

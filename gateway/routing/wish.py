@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from normalization.coerce import Invalid, is_absent, loose
 from normalization.nesting import excerpt, parse_json
+from normalization.preference import Preference, Strategy
 from normalization.values import Value
 
-Strategy = Literal["cheapest", "fastest", "balanced", "order"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
@@ -28,19 +28,33 @@ class Wish:
     max_cost: float | None = None
     allow_fallbacks: bool = True
 
+    @classmethod
+    def of(cls, preference: Preference) -> Wish:
+        """What is wished of a model where the caller wishes nothing."""
+        return cls(
+            order=preference.order,
+            sort=preference.sort,
+            max_cost=preference.max_cost,
+            allow_fallbacks=preference.allow_fallbacks,
+        )
+
     def through(self, provider: str) -> Wish:
         """The same wish, bound to one provider: what the model name `provider/model` means."""
         return replace(self, only=(provider,))
 
 
-def read_wish(value: Value, known: Collection[str]) -> Wish:
+_NOTHING = Wish()
+
+
+def read_wish(value: Value, known: Collection[str], usual: Wish = _NOTHING) -> Wish:
     """Read a `routing` object, given as such or as JSON text. `known` are the names of providers and routes.
 
-    Raises Invalid for a key, a name or a value that is none.
+    `usual` counts for every key that is not there; but its `order` does not where the caller says how to sort, for that
+    would come first. Raises Invalid for a key, a name or a value that is none.
     """
     found = loose(value)
     if is_absent(found):
-        return Wish()
+        return usual
     if not isinstance(found, dict):
         raise _invalid("expected an object, such as {\"only\": [\"fal\"]}")  # fmt: skip
     fields: dict[str, object] = {}
@@ -58,15 +72,17 @@ def read_wish(value: Value, known: Collection[str]) -> Wish:
                 f"there is no key '{excerpt(key)}'; "
                 "the keys are order, only, ignore, sort, max_cost and allow_fallbacks"
             )
-    return Wish(**fields)  # type: ignore[arg-type]
+    if "sort" in fields:
+        fields.setdefault("order", ())
+    return replace(usual, **fields)  # type: ignore[arg-type]
 
 
-def read_header(text: str | None, known: Collection[str]) -> Wish:
-    """Read the header `X-Darkroom-Routing`, which is JSON. Raises Invalid."""
+def read_header(text: str | None, known: Collection[str], usual: Wish = _NOTHING) -> Wish:
+    """Read the header `X-Darkroom-Routing`, which is JSON, likewise. Raises Invalid."""
     if not text:
-        return Wish()
+        return usual
     try:
-        return read_wish(parse_json(text), known)
+        return read_wish(parse_json(text), known, usual)
     except ValueError as error:
         if isinstance(error, Invalid):
             raise

@@ -17,6 +17,7 @@ from gateway.settings.ledger import LedgerSettings
 from gateway.settings.uploads import UploadSettings
 from gateway.settings.urls import UrlSettings
 from normalization.rules import Frozen
+from normalization.undeclared import Undeclared
 
 
 class GatewaySettings(UploadSettings, UrlSettings, FileSettings, HttpSettings, AccessSettings, LedgerSettings):
@@ -32,6 +33,7 @@ class GatewaySettings(UploadSettings, UrlSettings, FileSettings, HttpSettings, A
     min_download_bytes_per_s: Whole = 16 * 2**10
     grace_s: Seconds = 25
     strategy: Strategy = "cheapest"
+    undeclared: Undeclared = "warn"
     on_unknown: Literal["fail", "failover"] = "fail"
     max_duplicate_usd: Annotated[float, Field(ge=0)] = 0
     breaker_unreached: Count = 3

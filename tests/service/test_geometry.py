@@ -84,3 +84,38 @@ def test_a_field_that_nobody_declared() -> None:
         assert size(answer.pictures[0]) == (900, 900)
         assert any("of 1200x900, 150 pixels at the left" in note for note in answer.body["metadata"]["warnings"])
         assert made.taken("fal") == made.billed("fal") == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "delivered", "said"),
+    [
+        ("fit", (200, 150), None),
+        ("crop", (200, 200), "of 267x200, 33 pixels at the left and 34 at the right were cut off"),
+        ("pad", (200, 200), "takes 200x150 of it, and 25 pixels at the top and 25 at the bottom were filled"),
+        ("stretch", (200, 200), "the height by 33 % more than the width"),
+    ],
+)
+def test_an_editing_model(mode: str, delivered: tuple[int, int], said: str | None) -> None:
+    """What is done to its result's shape is told once that is there, and again in the stored answer."""
+    with world("replicate") as made:
+        asked: dict[str, Any] = {"model": "flux-kontext-pro", "size": "200x200", "response_format": "b64_json"}
+        answer = made.edit(PICTURE, **asked, extra_body={"size_mode": mode})
+
+        assert answer.status == 200, answer.text
+        assert size(answer.pictures[0]) == delivered
+        job = httpx.get(f"{made.url}/openai/v1/images/jobs/{answer.body['id']}").json()["result"]
+        for body in (answer.body, job):
+            notes = [note for note in body["metadata"]["warnings"] if "aspect ratio" in note]
+            assert len(notes) == (said is not None)
+            assert said is None or said in notes[0]
+            assert body["size"] == f"{delivered[0]}x{delivered[1]}"
+
+
+def test_room_that_is_too_large() -> None:
+    """With fit the result may be as wide or as high as the size: it is held to the limits before anything is bought."""
+    with world("replicate") as made:
+        asked: dict[str, Any] = {"model": "flux-kontext-pro", "size": "3000x3000"}
+        refused = made.edit(PICTURE, **asked, extra_body={"size_mode": "fit"})
+
+        assert (refused.status, refused.code) == (400, "output_too_large")
+        assert made.taken("replicate") == 0

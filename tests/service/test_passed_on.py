@@ -43,7 +43,7 @@ class Place:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Place]:
     with ExitStack() as stack:
-        cog = stack.enter_context(container("mask", "style", "notes"))
+        cog = stack.enter_context(container("mask", "mood", "notes"))
         environ = {"DARKROOM_PROVIDERS__LOCAL__WORKERS": as_workers(cog)}
         there = stack.enter_context(world("replicate", environ=environ))
         client = stack.enter_context(caller(there.url))
@@ -95,12 +95,12 @@ INNER = (
     "a list: https://example.com/a,http://10.0.0.1/b",
 )
 PLACES: dict[str, Any] = {
-    "undeclared": lambda provider, text: {"mask": None, "style": text},
-    "nested": lambda provider, text: {"style": {"layers": [{"deep": [text]}]}},
-    "a name": lambda provider, text: {"style": {text: 1}},
-    "json in a text": lambda provider, text: {"style": json.dumps({"url": text})},
+    "undeclared": lambda provider, text: {"mask": None, "mood": text},
+    "nested": lambda provider, text: {"mood": {"layers": [{"deep": [text]}]}},
+    "a name": lambda provider, text: {"mood": {text: 1}},
+    "json in a text": lambda provider, text: {"mood": json.dumps({"url": text})},
     "options": lambda provider, text: {"provider_options": {provider: {"mask": text}}},
-    "options, nested": lambda provider, text: {"provider_options": {provider: {"style": [{"path": text}]}}},
+    "options, nested": lambda provider, text: {"provider_options": {provider: {"mood": [{"path": text}]}}},
 }
 
 
@@ -116,7 +116,7 @@ def test_an_address_that_leads_inside(place: Place, where: str, provider: str) -
             pytest.fail(f"{text} passed")
         error = found.json()["error"]
         assert (found.status_code, error["code"]) == (400, "parameter_refused"), f"{text}: {found.text}"
-        assert error["param"] in ("style", "mask")
+        assert error["param"] in ("mood", "mask")
         assert "Public https addresses are" in error["message"]
     assert place.bought == before
     assert place.world.canary.seen == []
@@ -153,7 +153,7 @@ def test_a_public_address(place: Place) -> None:
 
 def test_more_addresses_than_anybody_means(place: Place) -> None:
     """Each is parsed: the number is bounded."""
-    found = place.ask("replicate", style=["https://example.com/"] * 65)
+    found = place.ask("replicate", mood=["https://example.com/"] * 65)
     assert found.json()["error"]["code"] == "parameter_refused"
     assert "more than 64 addresses" in found.json()["error"]["message"]
 
@@ -195,10 +195,10 @@ def test_a_stream_and_its_words(place: Place) -> None:
 
 def test_what_reaches_the_worker(place: Place) -> None:
     """What it announced, and nothing else."""
-    found = place.ask("local", style="oil", grain=3, provider_options={"local": {"notes": "x", "hidden": "y"}})
+    found = place.ask("local", mood="oil", grain=3, provider_options={"local": {"notes": "x", "hidden": "y"}})
 
     given = last_input(place.cog)
-    assert (given["style"], given["notes"]) == ("oil", "x")
+    assert (given["mood"], given["notes"]) == ("oil", "x")
     assert not {"grain", "hidden"} & given.keys()
     assert "grain was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]
     assert "hidden was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]

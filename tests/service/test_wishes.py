@@ -54,3 +54,28 @@ def every() -> Iterator[World]:
     """A world with all four providers, for what leaves no trace in it."""
     with world(*ALL) as there:
         yield there
+
+
+USUAL = '{"order": ["segmind"], "sort": "fastest"}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "header", "server"),
+    [
+        ({}, None, "segmind"),
+        ({"extra_body": {"routing": {"order": ["replicate"]}}}, None, "replicate"),
+        ({"extra_body": {"routing": {"sort": "cheapest"}}}, None, "fal"),
+        ({}, '{"ignore": ["segmind"], "sort": "order"}', "replicate"),
+        ({"model": "apiframe/clarity-upscaler"}, None, "apiframe"),
+    ],
+)
+def test_what_is_usual_for_a_model(usual: World, fields: dict[str, Any], header: str | None, server: str) -> None:
+    """The model's file says which provider is first, and every wish of the caller's counts before it."""
+    assert usual.edit(routing=header, **fields).story == [f"{server} ok"]
+
+
+@pytest.fixture(scope="module")
+def usual() -> Iterator[World]:
+    """A world whose operator prefers one of the four."""
+    with world(*ALL, environ={"DARKROOM_MODELS__CLARITY_UPSCALER__ROUTING": USUAL}) as there:
+        yield there

@@ -24,6 +24,7 @@ from gateway.api.openapi.shapes import (
 )
 from gateway.jobs import records
 from gateway.routing.breaker import Standing
+from gateway.routing.wish import STRATEGIES
 from normalization import model, rules
 from providers.base import Readiness
 
@@ -263,6 +264,15 @@ def _models() -> dict[str, Schema]:
         parameters=by_name(ref("Parameter")),
         rules=by_name(rule),
     )
+    usual = record(
+        "What counts where a request's routing says nothing else.",
+        optional={
+            "order": many(text()),
+            "sort": one_of(STRATEGIES),
+            "max_cost": MONEY,
+            "allow_fallbacks": flag(),
+        },
+    )
     described = record(
         "OpenAI's model, with what it takes, how that reaches each provider, and at what price.",
         optional={"alias_of": text()},
@@ -272,6 +282,7 @@ def _models() -> dict[str, Schema]:
         owned_by=text(),
         description=text(),
         modes=many(one_of(get_args(model.Mode))),
+        routing=usual,
         parameters=by_name(ref("Parameter")),
         routes=by_name(route),
         available=flag("Whether any route can serve at the moment."),
