@@ -140,7 +140,9 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
 def decoded(data: bytes, charset: str, param: str | None) -> str:
     """Bytes as text. Raises ApiError 400 for a charset that is not known here or bytes that are not in it."""
     if charset.lower() not in _CHARSETS:
-        raise invalid(param, f"The charset '{excerpt(charset)}' is not known here; send UTF-8.", "unsupported_charset")
+        place = "the Content-Type" if param is None else f"the Content-Type of '{param}'"
+        message = f"The charset '{excerpt(charset)}' in {place} is not known here; send UTF-8."
+        raise invalid(param, message, "unsupported_charset")
     try:
         return data.decode(charset)
     except UnicodeDecodeError as error:
