@@ -49,7 +49,7 @@ async def read_form(
     addresses; nothing is fetched here.
     Raises ApiError: 413 as soon as a limit is passed, 415 for a type that is not taken, 400 for everything that cannot
     be read, a body that was cut short included. It takes less memory than twice the body (three times for JSON whose
-    slashes are escaped).
+    slashes are escaped, and for a picture in percent signs).
     """
     media_type, parameters = read_header(content_type)
     read = [one.name for one in parameters if one.name in _READ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -151,3 +153,28 @@ def test_a_boundary_that_is_not_in_the_body(client: httpx.Client) -> None:
     answer = send(client, multipart(MODEL), "multipart/form-data; boundary=elsewhere")
     assert answer.json()["error"]["code"] == "invalid_multipart"
     assert "'--elsewhere' that the Content-Type names" in answer.json()["error"]["message"]
+
+
+DATA_URLS = {
+    "percent": "data:image/png," + quote(PICTURE),
+    "base64 in percent signs": "data:image/png;base64," + quote(b64encode(PICTURE), safe=""),
+    "lines": "data:image/png;base64,\n    " + encodebytes(PICTURE).decode().replace("\n", "\n    "),
+    "URL-safe without padding": "data:image/png;base64," + urlsafe_b64encode(PICTURE).decode().rstrip("="),
+}
+
+
+@pytest.mark.parametrize("url", DATA_URLS.values(), ids=DATA_URLS.keys())
+def test_data_urls(client: httpx.Client, url: str) -> None:
+    """However their bytes are written, in a form and in JSON."""
+    answers = [
+        send(client, multipart(MODEL, PROMPT, part("image", url.encode()))),
+        client.post("/images/edits?dry_run=true", json={"prompt": "a cup", "images": [{"image_url": url}]}),
+    ]
+    assert [payload(answer)["image"]["picture"]["sha256"] for answer in answers] == [DIGEST] * 2
+
+
+def test_a_data_url_of_another_kind_stays_refused(client: httpx.Client) -> None:
+    """A drawing is no picture here, in percent signs as in base64."""
+    answer = send(client, multipart(MODEL, part("image", b"data:image/svg+xml;utf8,%3Csvg/%3E")))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_base64")
+    assert "image/svg+xml" in answer.json()["error"]["message"]
