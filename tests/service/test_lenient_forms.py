@@ -178,3 +178,13 @@ def test_a_data_url_of_another_kind_stays_refused(client: httpx.Client) -> None:
     answer = send(client, multipart(MODEL, part("image", b"data:image/svg+xml;utf8,%3Csvg/%3E")))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_base64")
     assert "image/svg+xml" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("word", ["jpg", "JPG", "Jpeg", "JPEG", "PNG"])
+def test_the_formats_other_names(client: httpx.Client, word: str) -> None:
+    """The picture comes in the format that was meant, and the answer calls it by OpenAI's name."""
+    body = multipart(MODEL, PROMPT, part("image", PICTURE, "a.png"), part("output_format", word.encode()))
+    answer = client.post("/images/edits", content=body, headers={"content-type": MULTIPART})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["output_format"] == {"jpg": "jpeg", "jpeg": "jpeg", "png": "png"}[word.lower()]
+    assert answer.json()["data"][0]["url"].endswith(f".{answer.json()['output_format']}")
