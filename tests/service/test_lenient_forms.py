@@ -188,3 +188,13 @@ def test_the_formats_other_names(client: httpx.Client, word: str) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json()["output_format"] == {"jpg": "jpeg", "jpeg": "jpeg", "png": "png"}[word.lower()]
     assert answer.json()["data"][0]["url"].endswith(f".{answer.json()['output_format']}")
+
+
+@pytest.mark.parametrize("path", ["/images/edits/", "//images///edits//", "/images//edits/"])
+def test_slashes_too_many(client: httpx.Client, path: str) -> None:
+    """Those that name nothing: the call is the one that was meant, and its job has a plain address."""
+    url = f"{str(client.base_url).rstrip('/')}{path}"
+    answer = client.post(f"{url}?dry_run=true", data={"prompt": "a cup"}, files={"image": PICTURE})
+    assert payload(answer)["image"]["picture"]["sha256"] == DIGEST
+    job = client.post(url, data={"prompt": "a cup", "background": "true"}, files={"image": PICTURE}).json()
+    assert job["urls"]["get"].endswith(f"/openai/v1/images/jobs/{job['id']}")
