@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from starlette.datastructures import Headers
+
 from gateway.api.errors import ApiError, invalid, too_large
 from gateway.telemetry import metrics
 from normalization.nesting import excerpt
@@ -150,6 +152,18 @@ def decoded(data: bytes, charset: str, param: str | None) -> str:
         raise invalid(
             param, f"{subject} is not valid {charset.upper()}, at byte {error.start}.", "invalid_encoding"
         ) from error
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raise ApiError 415 for a body that is compressed: unpacked here it might have any size."""
+    named = [name.strip() for line in headers.getlist("content-encoding") for name in line.split(",")]
+    if packed := [name for name in named if name.lower() not in ("", "identity")]:
+        message = (
+            f"The Content-Encoding '{excerpt(', '.join(packed))}' is not taken for a request's body. "
+            "Send the body as it is, without a Content-Encoding: pictures are compressed already."
+        )
+        # What is taken instead (RFC 9110, 12.5.3).
+        raise ApiError(415, message, code="unsupported_media_type", headers={"accept-encoding": "identity"})
 
 
 def _too_large(limits: FormLimits) -> ApiError:

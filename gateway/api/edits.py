@@ -13,6 +13,7 @@ from starlette.responses import Response
 from gateway.access.grant import Grant
 from gateway.access.load import Hold, Overloaded
 from gateway.api import dry_run, failures, reply
+from gateway.api.body import check_encoding
 from gateway.api.caller import Caller, Gone, unless_gone
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
@@ -174,6 +175,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
 
 
 async def _form(request: Request, settings: GatewaySettings, hold: Hold) -> Form:
+    check_encoding(request.headers)
     limits = FormLimits(
         max_body_bytes=settings.max_body_bytes,
         max_file_bytes=settings.max_upload_bytes,

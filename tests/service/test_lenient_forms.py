@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Iterator
@@ -198,3 +199,18 @@ def test_slashes_too_many(client: httpx.Client, path: str) -> None:
     assert payload(answer)["image"]["picture"]["sha256"] == DIGEST
     job = client.post(url, data={"prompt": "a cup", "background": "true"}, files={"image": PICTURE}).json()
     assert job["urls"]["get"].endswith(f"/openai/v1/images/jobs/{job['id']}")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "GZIP, br", "zstd"])
+def test_a_compressed_body_is_named(client: httpx.Client, encoding: str) -> None:
+    """In a form and in JSON, by its encoding and with what is taken; a body that is as it is may say so."""
+    body = multipart(MODEL, PROMPT, part("image", PICTURE, "a.png"))
+    for content_type in (MULTIPART, "application/json"):
+        headers = {"content-type": content_type, "content-encoding": encoding}
+        answer = client.post("/images/edits?dry_run=true", content=gzip.compress(body), headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+        assert f"'{encoding}'" in answer.json()["error"]["message"]
+        assert "without a Content-Encoding" in answer.json()["error"]["message"]
+        assert answer.headers["accept-encoding"] == "identity"
+    plain = {"content-type": MULTIPART, "content-encoding": "identity"}
+    payload(client.post("/images/edits?dry_run=true", content=body, headers=plain))
