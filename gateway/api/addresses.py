@@ -42,7 +42,7 @@ class Fetching:
     def check(self, form: Form) -> None:
         """Refuse what may not be fetched by its text alone. Raises ApiError 400."""
         for file in form.files:
-            if file.address is not None:
+            if file.address is not None and file.address.held is None:
                 self._check(file.address)
 
     async def fetched(self, form: Form, owner: str = "") -> Form:
@@ -56,7 +56,7 @@ class Fetching:
         room = _Room(self.settings.max_body_bytes - sum(len(file.data) for file in form.files))
 
         async def one(file: FilePart) -> FilePart:
-            if file.address is None:
+            if file.address is None or file.address.held is not None:
                 return file
             async with places, self.places.place(owner):
                 return replace(file, data=await self._fetch(file.address, room.take))

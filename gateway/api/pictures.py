@@ -11,6 +11,7 @@ import pybase64
 from gateway.api.body import FormLimits
 from gateway.api.errors import ApiError, invalid, too_large
 from gateway.api.escapes import percent_decoded, unwrapped
+from gateway.jobs.file_names import parsed
 from normalization.nesting import excerpt
 
 _NAME = re.compile(r"(images?|image_url|mask)(?:\[([0-9]{0,4})\])?")
@@ -18,6 +19,10 @@ _ADDRESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
 # The longest address that is taken: those that are signed have a thousand or two.
 _LONGEST_ADDRESS = 8192
 _HEAD_BYTES = 1024
+# An id of OpenAI's, such as file-6F2ksmvXxt4VdoqmHRw6kL, or a name of ours. No picture's base64 begins like the one,
+# and none has a dot.
+_ID = re.compile(r"file[-_][A-Za-z0-9_-]+\Z|[A-Za-z0-9_-]{32,}\.[a-z]+\Z")
+_LONGEST_ID = 256
 _PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BASE64 = re.compile(rb";\s*base64\s*\Z", re.IGNORECASE)
@@ -25,10 +30,15 @@ _BASE64 = re.compile(rb";\s*base64\s*\Z", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a picture is to be fetched. `param` is the name that a complaint about it bears."""
+    """Where a picture is to be fetched. `param` is the name that a complaint about it bears.
+
+    `held` is the name of a file of ours that it is, `query` what stood behind that: then nothing is fetched.
+    """
 
     url: str = field(repr=False)
     param: str
+    held: str | None = field(default=None, repr=False)
+    query: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +73,12 @@ def file_too_large(param: str, limits: FormLimits) -> ApiError:
 
 
 def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLimits) -> FilePart:
-    """The picture in a data URL or bare base64, or the address that it is at.
+    """The picture in a data URL or bare base64, or the address that it is at, or the file of ours that it is.
 
     Raises ApiError naming `param` for anything else.
     """
+    if len(data) <= _LONGEST_ID and (text := bytes(data).decode("latin-1").strip()) and _ID.match(text):
+        return held_file(name, text, param)
     if (url := _address(data, param)) is not None:
         return FilePart(name=name, address=Address(url=url, param=param))
     picture = _decoded(data, param)
@@ -76,6 +88,18 @@ def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLi
     if len(picture) > limits.max_file_bytes:
         raise file_too_large(param, limits)
     return FilePart(name=name, data=picture)
+
+
+def held_file(name: str, text: str, param: str) -> FilePart:
+    """The picture that is the file of this name. Raises ApiError 400 for one that is none of ours, such as OpenAI's."""
+    if parsed(text) is None:
+        message = (
+            f"Invalid '{param}': there are no file ids here, and '{excerpt(text)}' is none of this server's pictures. "
+            "Send the picture as a file, a data URL or an https address, or name one of this server's by the last part "
+            "of its address under /files/."
+        )
+        raise invalid(param, message, "file_id_unsupported")
+    return FilePart(name=name, address=Address(url=text, param=param, held=text))
 
 
 def is_binary(data: bytes) -> bool:
