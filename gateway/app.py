@@ -65,6 +65,7 @@ from gateway.tending import tend
 from gateway.webhooks.postman import CONNECTIONS, Postman
 from gateway.webhooks.secret import Secrets, open_secrets
 from providers import http
+from providers.agent import VERSION
 from providers.base import Provider
 from providers.clock import CLOCK, Clock
 from providers.download import downloads_client, strangers_client
@@ -72,7 +73,6 @@ from providers.guard import Guard
 from providers.polling import Pace
 from providers.room import Room
 
-VERSION = "0.1.0"
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
 _KEEPALIVE_S = 4.0

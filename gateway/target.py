@@ -9,6 +9,7 @@ from gateway.api.errors import ApiError
 
 # C0, DEL and C1. A path has them only as escapes, and programs differ in where they think that it ends then.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SLASHES = re.compile(rb"/{2,}")
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 
 
@@ -25,6 +26,17 @@ def settle_host(target: bytes, version: str, headers: list[tuple[bytes, bytes]])
         for at in named:
             del headers[at]
         headers.insert(0, (b"host", absolute[1]))
+
+
+def plain_path(raw: bytes) -> bytes:
+    """A path as it came over the wire, without the slashes that name nothing: doubled ones, and those at its end.
+
+    Escapes stay as they are, those of slashes too: whoever writes one means a part of a name. So the answer, and who
+    may have it, is that of the path which is left, for whoever looks at it afterwards.
+    """
+    if not raw.startswith(b"/"):
+        return raw
+    return _SLASHES.sub(b"/", raw).rstrip(b"/") or b"/"
 
 
 def check_path(path: str) -> None:

@@ -177,7 +177,7 @@ def _json(text: str) -> Value:
 
 
 def _choice(name: str, value: Value, param: Param) -> Scalar:
-    """The declared choice that the value names: as it is written, else as a number, else in another case."""
+    """The declared choice that the value names: as it is written, as a number, in another case, or by a synonym."""
     choices = param.choices or ()
     text = _text(value).strip()
     number = None if isinstance(value, bool) else _number(value)
@@ -189,6 +189,9 @@ def _choice(name: str, value: Value, param: Param) -> Scalar:
             return choice
     for choice in choices:
         if text.lower() == _text(choice).lower():
+            return choice
+    for word, choice in (param.synonyms or {}).items():
+        if text.lower() == word.lower():
             return choice
     supported = [f"'{_text(choice)}'" for choice in choices]
     listed = " and ".join(filter(None, [", ".join(supported[:-1]), supported[-1]]))

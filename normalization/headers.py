@@ -88,6 +88,15 @@ def scan(data: bytes) -> Scan:
         raise corrupt(name, "one of its parts is too short") from error
 
 
+def instead(data: bytes) -> str | None:
+    """What these bytes are in the place of a picture, in a few words; None where they begin like one that is taken."""
+    try:
+        _format(data)
+    except BadImage as error:
+        return _describe(data) if error.code == "not_an_image" else None
+    return None
+
+
 def is_quick(data: bytes) -> bool:
     """Whether `scan` surely takes less than a millisecond or so."""
     if len(data) <= _QUICK_BYTES:
@@ -165,4 +174,4 @@ def _describe(data: bytes) -> str:
     return "no picture of a format that we know"
 
 
-__all__ = ["BadImage", "Limits", "Scan", "check", "scan", "sniff"]
+__all__ = ["BadImage", "Limits", "Scan", "check", "instead", "scan", "sniff"]

@@ -83,18 +83,23 @@ class Param(Bounds):
     """A declared parameter.
 
     For `string`, `min` and `max` are lengths in characters. `default` is sent when the caller gives nothing; without
-    one nothing is sent. `required` makes an absent value a 400.
+    one nothing is sent. `required` makes an absent value a 400. `synonyms` are other words for one of the choices, in
+    any case: nobody but the caller's reader ever sees them.
     """
 
     type: ParamType
     doc: str
     default: JsonValue = None
     required: bool = False
+    synonyms: Mapping[str, Scalar] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Param:
         if self.type == "enum" and not self.choices:
             raise ValueError("an enum needs its choices")
+        for word, meant in (self.synonyms or {}).items():
+            if meant not in (self.choices or ()):
+                raise ValueError(f"the synonym {word!r} stands for {meant!r}, which is none of the choices")
         if self.type in ("image", "object", "array", "boolean") and (self.min is not None or self.max is not None):
             raise ValueError(f"min and max mean nothing for type {self.type}")
         if self.default is not None and self.type in ("integer", "number", "enum") and not self.admits(self.default):

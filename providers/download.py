@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
@@ -11,10 +13,11 @@ import anyio.to_thread
 import httpx
 import pybase64
 
+from providers.agent import USER_AGENT
 from providers.base import Expired, Undecodable, Unfinished
 from providers.clock import CLOCK, Clock
 from providers.guard import Forbidden, Guard
-from providers.http import READ_BYTES, Client, Transport, Unanswered, polling, tls_context
+from providers.http import READ_BYTES, Client, Transport, Unanswered, polling, retry_after, tls_context
 from providers.polling import jitter
 from providers.wire import TooLarge, read_capped
 
@@ -41,6 +44,31 @@ class Gone(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
         self.status = status
+
+
+class Later(Unanswered):
+    """A status for which another attempt may get the picture. `retry_after` is the wait asked for, in seconds."""
+
+    def __init__(self, status: int, wait_s: float | None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.retry_after = wait_s
+
+
+class Empty(Unanswered):
+    """A good answer without a byte in it."""
+
+
+class Astray(Exception):
+    """Redirects that lead to no picture. The message says how they go on, without an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was at an address. `media_type` is what its server calls it, in lower case and without parameters."""
+
+    data: bytes
+    media_type: str
 
 
 def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.AsyncClient:
@@ -72,7 +100,7 @@ def strangers_client(
     return Client(
         Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S, pool=None),
-        headers={"user-agent": "darkroom", "accept-encoding": "identity", "accept": accept},
+        headers={"user-agent": USER_AGENT, "accept-encoding": "identity", "accept": accept},
     )
 
 
@@ -104,6 +132,8 @@ async def download(
             return await _persist(client, url, guard, cap, fresh, least_bytes_per_s, clock)
     except Forbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
+    except Astray as exc:
+        raise Undecodable(f"the result {exc}") from exc
     except TooLarge as exc:
         raise Undecodable(f"the answer {exc}") from exc
     except TimeoutError:
@@ -157,29 +187,51 @@ class Floor:
 async def fetch(
     client: httpx.AsyncClient, url: str, *, guard: Guard, cap: int, took: Callable[[int], object] | None = None
 ) -> bytes:
+    """Do the work of `get`, and return the bytes alone."""
+    return (await get(client, url, guard=guard, cap=cap, took=took)).data
+
+
+async def get(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    guard: Guard,
+    cap: int,
+    took: Callable[[int], object] | None = None,
+    at: Callable[[str], object] | None = None,
+) -> Fetched:
     """Fetch once, redirects included: at most `cap` bytes. `client` is one of `strangers_client`, with this guard.
 
-    `took` hears of each piece that arrives, in bytes, before it is kept. Raises Forbidden, TooLarge, Gone, Unanswered
-    for what another attempt may mend, and Undecodable for what none will.
+    `took` hears of each piece that arrives, in bytes, before it is kept, `at` of each host before it is asked.
+    Raises Forbidden, TooLarge, Gone, Astray, and Unanswered for what another attempt may mend: of it Later and Empty.
     """
     here = guard.check(url)
     for _ in range(_HOPS + 1):
+        if at is not None:
+            at(_host(here))
         with polling("delivery", private=True):
             async with client.stream("GET", here) as response:
                 if response.status_code == 200:
                     if body := await read_capped(response, cap, took):
-                        return body
-                    raise Unanswered("the result was empty")
+                        media_type = response.headers.get("content-type", "").partition(";")[0]
+                        return Fetched(body, media_type.strip().lower())
+                    raise Empty("the result was empty")
         if response.status_code not in _REDIRECTS:
-            raise _unfit(response.status_code)
+            raise _unfit(response)
         here = _next_hop(here, response, guard)
-    raise Undecodable(f"the result is behind more than {_HOPS} redirects")
+    raise Astray(f"is behind more than {_HOPS} redirects, the next of them to {_host(here)}")
 
 
-def _unfit(status: int) -> Exception:
+def _host(url: httpx.URL) -> str:
+    """The host of an address that has been checked, which is all of it that is ever told."""
+    return url.raw_host.decode("ascii")[:80]
+
+
+def _unfit(response: httpx.Response) -> Exception:
+    status = response.status_code
     if 400 <= status < 500 and status not in _LATER:
         return Gone(status)
-    return Unanswered(f"HTTP {status}")
+    return Later(status, retry_after(response, time.time()))
 
 
 def _next_hop(here: httpx.URL, response: httpx.Response, guard: Guard) -> httpx.URL:
@@ -191,7 +243,7 @@ def _next_hop(here: httpx.URL, response: httpx.Response, guard: Guard) -> httpx.
     if here.scheme == "https" and there.scheme != "https":
         raise Forbidden("a redirect from https to http")
     if there == here:
-        raise Undecodable("the result redirects to itself")
+        raise Astray("redirects to itself")
     return there
 
 

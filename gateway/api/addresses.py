@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -13,8 +13,10 @@ from gateway.api.errors import ApiError, invalid, too_large
 from gateway.api.form import FilePart, Form
 from gateway.api.pictures import Address
 from gateway.settings import GatewaySettings
-from providers.base import Undecodable
-from providers.download import Gone, fetch
+from normalization.headers import instead
+from normalization.nesting import excerpt
+from providers.causes import cause_of
+from providers.download import Astray, Empty, Fetched, Gone, Later, get
 from providers.fair_gate import FairGate
 from providers.guard import Forbidden, Guard
 from providers.http import Unanswered
@@ -28,6 +30,8 @@ CONNECTIONS = AT_ONCE + _SPARE
 """With those of keys that have none under way: these do not wait for another key's slow servers."""
 
 _OF_ONE_CALL = 4
+# What servers call a file of which they know nothing.
+_ANYTHING = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-download"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,7 @@ class Fetching:
     def check(self, form: Form) -> None:
         """Refuse what may not be fetched by its text alone. Raises ApiError 400."""
         for file in form.files:
-            if file.address is not None:
+            if file.address is not None and file.address.held is None:
                 self._check(file.address)
 
     async def fetched(self, form: Form, owner: str = "") -> Form:
@@ -56,7 +60,7 @@ class Fetching:
         room = _Room(self.settings.max_body_bytes - sum(len(file.data) for file in form.files))
 
         async def one(file: FilePart) -> FilePart:
-            if file.address is None:
+            if file.address is None or file.address.held is not None:
                 return file
             async with places, self.places.place(owner):
                 return replace(file, data=await self._fetch(file.address, room.take))
@@ -93,8 +97,9 @@ class Fetching:
 
     async def _fetch(self, address: Address, took: Callable[[int], None]) -> bytes:
         cap = self.settings.max_upload_bytes
+        hosts: list[str] = []
         try:
-            return await fetch(self.client, address.url, guard=self.guard, cap=cap, took=took)
+            found = await get(self.client, address.url, guard=self.guard, cap=cap, took=took, at=hosts.append)
         except Forbidden as reason:
             raise _refused(address, reason) from None
         except TooLarge:
@@ -104,12 +109,11 @@ class Fetching:
             most = self.settings.max_body_bytes
             message = f"The pictures of this request are too large together: at most {most} bytes are taken."
             raise too_large(message, param=address.param) from None
-        except Gone as gone:
-            raise _unreachable(address, f"{_host(address)} answered HTTP {gone.status}") from None
-        except Unanswered:
-            raise _unreachable(address, f"{_host(address)} gave no whole answer") from None
-        except Undecodable:
-            raise _unreachable(address, f"{_host(address)} did not answer with a picture") from None
+        except (Gone, Astray, Unanswered) as error:
+            raise _unreachable(address, f"{_way(hosts)} {_what(error)}") from None
+        if (other := _other(found)) is not None:
+            raise _unreachable(address, f"{_way(hosts)} answered with {other}")
+        return found.data
 
 
 class _Full(Exception):
@@ -127,6 +131,44 @@ class _Room:
         self._left -= size
         if self._left < 0:
             raise _Full
+
+
+def _way(hosts: Sequence[str]) -> str:
+    """Who was asked last, and by whose word: of all redirects no more is told than whose they are."""
+    first, last = hosts[0], hosts[-1]
+    return first if last == first else f"{first} redirects to {last}, which"
+
+
+def _what(error: Gone | Astray | Unanswered) -> str:
+    """What a host did in the place of giving a picture."""
+    match error:
+        case Astray():
+            return str(error)
+        case Gone(status=status):
+            return f"answered HTTP {status}"
+        case Later(status=429, retry_after=wait):
+            asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
+            return f"answered HTTP 429: it is asked too often{asked}"
+        case Later(status=status, retry_after=wait):
+            asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
+            return f"answered HTTP {status}{asked}"
+        case Empty():
+            return "answered with an empty body"
+        case _:
+            return cause_of(error)
+
+
+def _other(found: Fetched) -> str | None:
+    """What came in the place of a picture; None for a picture, and for what at least is called one.
+
+    Many servers have no type, or a wrong one, for pictures: it is only told of what is none by its bytes.
+    """
+    if found.media_type.startswith("image/") or found.media_type in _ANYTHING:
+        return None
+    what = instead(found.data)
+    if what is None:
+        return None
+    return f"{excerpt(found.media_type)}: {what}{'' if what.startswith('no ') else ', not a picture'}"
 
 
 def _host(address: Address) -> str:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from starlette.datastructures import Headers
+
 from gateway.api.errors import ApiError, invalid, too_large
 from gateway.telemetry import metrics
 from normalization.nesting import excerpt
@@ -140,7 +142,9 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
 def decoded(data: bytes, charset: str, param: str | None) -> str:
     """Bytes as text. Raises ApiError 400 for a charset that is not known here or bytes that are not in it."""
     if charset.lower() not in _CHARSETS:
-        raise invalid(param, f"The charset '{excerpt(charset)}' is not known here; send UTF-8.", "unsupported_charset")
+        place = "the Content-Type" if param is None else f"the Content-Type of '{param}'"
+        message = f"The charset '{excerpt(charset)}' in {place} is not known here; send UTF-8."
+        raise invalid(param, message, "unsupported_charset")
     try:
         return data.decode(charset)
     except UnicodeDecodeError as error:
@@ -148,6 +152,18 @@ def decoded(data: bytes, charset: str, param: str | None) -> str:
         raise invalid(
             param, f"{subject} is not valid {charset.upper()}, at byte {error.start}.", "invalid_encoding"
         ) from error
+
+
+def check_encoding(headers: Headers) -> None:
+    """Raise ApiError 415 for a body that is compressed: unpacked here it might have any size."""
+    named = [name.strip() for line in headers.getlist("content-encoding") for name in line.split(",")]
+    if packed := [name for name in named if name.lower() not in ("", "identity")]:
+        message = (
+            f"The Content-Encoding '{excerpt(', '.join(packed))}' is not taken for a request's body. "
+            "Send the body as it is, without a Content-Encoding: pictures are compressed already."
+        )
+        # What is taken instead (RFC 9110, 12.5.3).
+        raise ApiError(415, message, code="unsupported_media_type", headers={"accept-encoding": "identity"})
 
 
 def _too_large(limits: FormLimits) -> ApiError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,7 @@ from gateway.api.errors import ApiError
 from gateway.api.forwarded import networks, seen_through
 from gateway.api.handlers import internal, respond
 from gateway.settings.http import HttpSettings
-from gateway.target import check_path
+from gateway.target import check_path, plain_path
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from providers.ids import token_hex
@@ -44,7 +45,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        scope = seen_through(scope, self._trusted)
+        scope = _plain(seen_through(scope, self._trusted))
         request_id = _request_id(Headers(scope=scope))
         scope["darkroom.request_id"] = request_id
         scope["darkroom.arrived_at"] = time.time()
@@ -99,6 +100,14 @@ class Edge:
             ms=round(seconds * 1000, 1),
             model=scope.get("darkroom.model"),
         )
+
+
+def _plain(scope: Scope) -> Scope:
+    """A request with its path as everything behind the edge is to see it: the router, rights, errors, the log."""
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None or (plain := plain_path(raw)) == raw:
+        return scope
+    return {**scope, "raw_path": plain, "path": unquote(plain.decode("latin-1"))}
 
 
 def _request_id(headers: Headers) -> str:

@@ -13,11 +13,13 @@ from starlette.responses import Response
 from gateway.access.grant import Grant
 from gateway.access.load import Hold, Overloaded
 from gateway.api import dry_run, failures, reply
+from gateway.api.body import check_encoding
 from gateway.api.caller import Caller, Gone, is_gone, unless_gone
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
 from gateway.api.errors import ApiError, invalid
 from gateway.api.form import Form, FormLimits, read_form
+from gateway.api.held import known, taken
 from gateway.api.image_jobs import accepted
 from gateway.api.passed_on import check_addresses
 from gateway.api.placing import grant_of, mode_of, order_of, origin_of, read_repeat
@@ -136,7 +138,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     """Read a request and have its job begun, or found; or answer it at once. Raises ApiError, Overloaded and Busy."""
     settings = state.config.gateway
     dry = is_dry_run(request.query_params)
-    form = await _form(request, settings, hold)
+    form = known(await _form(request, settings, hold), {settings.public_url or origin_of(request), origin_of(request)})
     hold.begin()
     grant = grant_of(request)
     routing = request.headers.get("x-darkroom-routing")
@@ -180,6 +182,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
 
 
 async def _form(request: Request, settings: GatewaySettings, hold: Hold) -> Form:
+    check_encoding(request.headers)
     limits = FormLimits(
         max_body_bytes=settings.max_body_bytes,
         max_file_bytes=settings.max_upload_bytes,
@@ -211,6 +214,7 @@ async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Fo
     if not form.addressed:
         return form
     sent = sum(len(file.data) for file in form.files)
+    form = await taken(state, form)
     whole = await unless_gone(request, state.fetching.fetched(form, grant_of(request).id))
     hold.add(sum(len(file.data) for file in whole.files) - sent)
     return whole

@@ -35,11 +35,11 @@ async def read_file(request: Request) -> Response:
     state: State = request.app.state.darkroom
     name = request.path_params["name"]
     if state.config.gateway.files_signed:
-        _check(state, name, request.query_params)
+        check_signature(state, name, request.query_params)
     try:
         found = await state.files.open(name)
         if found is None:
-            raise _not_found()
+            raise not_found()
         headers = _headers(found)
         start, end = _wanted(request, found, headers["etag"])
         if request.method == "HEAD":
@@ -143,7 +143,7 @@ def _wanted(request: Request, file: OpenFile, tag: str) -> tuple[int, int]:
     return start, end
 
 
-def _check(state: State, name: str, query: Mapping[str, str]) -> None:
+def check_signature(state: State, name: str, query: Mapping[str, str]) -> None:
     """Raises ApiError: 403 for an address that is not signed by us, 404 for one whose time is over."""
     expires = query.get("expires", "")
     known = _TIME.fullmatch(expires) is not None
@@ -151,9 +151,10 @@ def _check(state: State, name: str, query: Mapping[str, str]) -> None:
         message = "The address is not signed, or was changed: use it as it was given, with all of its parameters."
         raise ApiError(403, message, code="invalid_file_signature")
     if int(expires) <= time.time():
-        raise _not_found()
+        raise not_found()
 
 
-def _not_found() -> ApiError:
+def not_found() -> ApiError:
+    """The 404 for a file that is not there, or not any more."""
     message = "There is no such file. Results are kept for a limited time: fetch them soon after the call."
     return ApiError(404, message, code="file_not_found")

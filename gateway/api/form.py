@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from gateway.api.body import FormLimits, decoded, off_loop
 from gateway.api.errors import ApiError, invalid
 from gateway.api.json_body import read_json
-from gateway.api.multipart import Part, parse_header, read_multipart
+from gateway.api.multipart import Part, read_multipart
+from gateway.api.parameters import Parameter, last, read_header
 from gateway.api.pictures import FilePart, file_too_large, is_binary, picture_name, read_picture
 from normalization.values import Value
 
 __all__ = ["FilePart", "Form", "FormLimits", "read_form"]
 
 _MAX_BOUNDARY_BYTES = 256
+# What is read of a Content-Type beside the type: each can be said once.
+_READ = ("boundary", "charset")
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -46,17 +49,17 @@ async def read_form(
     addresses; nothing is fetched here.
     Raises ApiError: 413 as soon as a limit is passed, 415 for a type that is not taken, 400 for everything that cannot
     be read, a body that was cut short included. It takes less memory than twice the body (three times for JSON whose
-    slashes are escaped).
+    slashes are escaped, and for a picture in percent signs).
     """
-    try:
-        media_type, parameters = parse_header(content_type)
-    except ValueError as error:
-        raise _unsupported_type() from error
+    media_type, parameters = read_header(content_type)
+    read = [one.name for one in parameters if one.name in _READ]
+    if len(read) != len(set(read)):
+        raise _unsupported_type()
     if media_type == "multipart/form-data":
         parts = await read_multipart(_boundary(parameters), content_length, chunks, limits)
         return await _form(parts, limits)
     if media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json")):
-        files, fields = await read_json(parameters.get("charset"), content_length, chunks, limits)
+        files, fields = await read_json(last(parameters, "charset") or None, content_length, chunks, limits)
         return Form(files=_ordered(files), fields=tuple(fields), typed=True)
     raise _unsupported_type()
 
@@ -99,8 +102,8 @@ def _ordered(files: Sequence[tuple[str, FilePart]]) -> tuple[FilePart, ...]:
     return tuple(file for _, file in named)
 
 
-def _boundary(parameters: dict[str, str]) -> str:
-    boundary = parameters.get("boundary", "")
+def _boundary(parameters: tuple[Parameter, ...]) -> str:
+    boundary = last(parameters, "boundary") or ""
     if not boundary or len(boundary) > _MAX_BOUNDARY_BYTES or not (boundary.isascii() and boundary.isprintable()):
         message = "The Content-Type multipart/form-data needs a boundary that separates the parts of the body."
         raise invalid(None, message, "invalid_multipart")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from gateway.api.body import SLICE_BYTES, FormLimits, decoded, feed, off_loop
 from gateway.api.errors import ApiError, invalid
-from gateway.api.pictures import FilePart, picture_name, read_picture
+from gateway.api.pictures import FilePart, held_file, picture_name, read_picture
 from normalization.coerce import is_absent
 from normalization.nesting import excerpt, parse_json
 from normalization.values import Value
@@ -46,10 +46,13 @@ def _contents(buffer: io.BytesIO, charset: str | None, limits: FormLimits) -> Co
         if picture is None:
             fields.append((name, document.restored(value, name)))
             continue
-        for param, text in _pictures(name, value):
+        for param, text, is_id in _pictures(name, value):
             if len(files) == limits.max_files:
                 raise invalid(name, f"The form has too many files: at most {limits.max_files}.", "too_many_files")
-            files.append((name, read_picture(picture[0], document.raw(text), param, limits)))
+            if is_id:
+                files.append((name, held_file(picture[0], text, param)))
+            else:
+                files.append((name, read_picture(picture[0], document.raw(text), param, limits)))
     return files, fields
 
 
@@ -155,8 +158,8 @@ class _Document:
         return len(self._body)
 
 
-def _pictures(name: str, value: Value) -> Iterator[tuple[str, str]]:
-    """The texts that stand for pictures, each with the parameter that a complaint about it names."""
+def _pictures(name: str, value: Value) -> Iterator[tuple[str, str, bool]]:
+    """The texts that stand for pictures, each with the parameter that a complaint names, and whether it is a file's."""
     if not isinstance(value, list):
         yield _picture(name, value)
         return
@@ -164,22 +167,26 @@ def _pictures(name: str, value: Value) -> Iterator[tuple[str, str]]:
         yield _picture(f"{name}[{index}]", item)
 
 
-def _picture(param: str, value: Value) -> tuple[str, str]:
+def _picture(param: str, value: Value) -> tuple[str, str, bool]:
+    expected, is_id = "a data URL, base64 data or an https address", False
     if isinstance(value, dict):
-        if "file_id" in value:
-            message = f"Invalid '{param}.file_id': this server keeps no files. Send the picture as a data URL."
-            raise invalid(f"{param}.file_id", message, "file_id_unsupported")
-        unknown = next((key for key in value if key not in ("image_url", "type")), None)
+        given = {key: inner for key, inner in value.items() if not is_absent(inner)}
+        unknown = next((key for key in given if key not in ("image_url", "file_id", "type")), None)
         if unknown is not None:
             param = f"{param}.{excerpt(unknown)}"
             raise invalid(param, f"Unknown parameter: '{param}'.", "unknown_parameter")
-        param, value = f"{param}.image_url", value.get("image_url")
-        if isinstance(value, dict) and value.keys() <= {"url", "detail"}:
+        if is_id := "file_id" in given:
+            if "image_url" in given:
+                message = f"Invalid '{param}': expected one of 'image_url' and 'file_id', not both."
+                raise invalid(param, message, "parameter_conflict")
+            param, value, expected = f"{param}.file_id", given["file_id"], "the name of a file"
+        else:
+            param, value = f"{param}.image_url", given.get("image_url")
+        if not is_id and isinstance(value, dict) and value.keys() <= {"url", "detail"}:
             value = value.get("url")
     if not isinstance(value, str):
-        message = f"Invalid type for '{param}': expected a data URL, base64 data or an https address."
-        raise invalid(param, message, "invalid_type")
-    return param, value
+        raise invalid(param, f"Invalid type for '{param}': expected {expected}.", "invalid_type")
+    return param, value, is_id
 
 
 def _utf8(body: bytes, charset: str | None) -> bytes:

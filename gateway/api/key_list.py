@@ -18,7 +18,7 @@ from gateway.access.budget import Budget
 from gateway.access.grant import Grant
 from gateway.access.secret import digest, draw
 from gateway.api import failures
-from gateway.api.body import FormLimits, feed
+from gateway.api.body import FormLimits, check_encoding, feed
 from gateway.api.errors import ApiError, invalid
 from gateway.api.listing import is_id, listed
 from gateway.api.rights import admins_only
@@ -227,6 +227,7 @@ async def _one(request: Request) -> tuple[Grant, int]:
 
 async def _document(request: Request) -> Any:
     length = request.headers.get("content-length", "")
+    check_encoding(request.headers)
     body = bytearray()
     try:
         known = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None

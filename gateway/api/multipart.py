@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -14,15 +14,16 @@ from python_multipart.multipart import MultipartParser
 
 from gateway.api.body import FormLimits, feed, off_loop
 from gateway.api.errors import ApiError, invalid
+from gateway.api.parameters import Parameter, last, read_header
 from gateway.api.pictures import encoded_room, file_too_large, from_base64, picture_name
+from gateway.api.preamble import Preamble
 from normalization.nesting import excerpt
 from providers.gather import Gathered
 
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PARAMETER = re.compile(rf'[;\s]+({_WORD})\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;"]*))\s*', re.DOTALL)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
 _IDENTITY = ("", "7bit", "8bit", "binary")
+_DISPOSITION, _TYPE, _ENCODING = "content-disposition", "content-type", "content-transfer-encoding"
+_SPELT = {_DISPOSITION: "Content-Disposition", _TYPE: "Content-Type", _ENCODING: "Content-Transfer-Encoding"}
 
 Kind = Literal["file", "text", "picture"]
 
@@ -58,9 +59,14 @@ async def read_multipart(
             },
             max_header_size=limits.max_header_bytes,
         )
-        await feed(chunks, content_length, limits, parser.write)
+        preamble = Preamble(boundary.encode(), parser.write)
+        await feed(chunks, content_length, limits, preamble.write)
     except FormParserError as error:
-        raise _unreadable(f"it is not valid multipart/form-data ({error})") from error
+        raise _unreadable(f"{reader.place} is not valid multipart/form-data ({error})") from error
+    if preamble.skipped and not preamble.passed:
+        raise _unreadable(
+            f"none of its lines (which end in CRLF) is the boundary '--{excerpt(boundary)}' that the Content-Type names"
+        )
     if not reader.finished:
         raise invalid(None, "The request body was cut short: its closing boundary is missing.", "truncated_body")
     raws = reader.parts
@@ -69,22 +75,6 @@ async def read_multipart(
     while raws:  # one after the other, so that what a part was decoded from can go before the next
         parts.append(await _decode(raws.pop()))
     return parts
-
-
-def parse_header(text: str) -> tuple[str, dict[str, str]]:
-    """`value; name=text; …` as the value and its parameters, both names in lower case. Raises ValueError."""
-    text = text.rstrip("; \t")
-    value = text.partition(";")[0]
-    parameters: dict[str, str] = {}
-    position = len(value)
-    while position < len(text):
-        match = _PARAMETER.match(text, position)
-        if match is None or match[1].lower() in parameters:
-            raise ValueError("a header of a part cannot be read")
-        quoted, token = match[2], match[3]
-        parameters[match[1].lower()] = _ESCAPE.sub(r"\1", quoted) if quoted is not None else token.strip()
-        position = match.end()
-    return value.strip().lower(), parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +119,27 @@ class _Reader:
     def header_end(self) -> None:
         name, value = _text(self._name).lower(), _text(self._value)
         self._name, self._value = bytearray(), bytearray()
-        if name in self._headers:
-            raise _unreadable(f"a part has the header '{excerpt(name)}' twice")
-        self._headers[name] = value
+        # Of what nobody reads there may be any number.
+        if name in _SPELT and self._headers.setdefault(name, value) != value:
+            raise _unreadable(f"{self.place} has two different headers {_SPELT[name]}")
+
+    @property
+    def place(self) -> str:
+        """Where the reader is, in words: the part, by its name too where that is known, and its header."""
+        if not self._begun:
+            return "it"
+        try:
+            named = f" ('{excerpt(_name_of(read_header(self._headers.get(_DISPOSITION, ''))[1]))}')"
+        except ValueError:
+            named = ""
+        header = f"the header '{excerpt(_text(self._name))}' of " if self._name else ""
+        return f"{header}part {self._begun}{named}"
 
     def headers_finished(self) -> None:
-        self._heading = heading = _heading(self._headers)
+        try:
+            self._heading = heading = _heading(self._headers)
+        except ValueError as error:
+            raise _unreadable(f"the Content-Disposition of part {self._begun} {error}") from error
         self._data = Gathered()
         if heading.kind == "text":
             self._room = self._limits.max_text_bytes
@@ -159,33 +164,46 @@ class _Reader:
         self.finished = True
 
 
-def _heading(headers: dict[str, str]) -> _Heading:
-    """The name and kind of a part. Raises ApiError 400 where the headers do not say."""
-    try:
-        _, disposition = parse_header(headers.get("content-disposition", ""))
-        media_type, parameters = parse_header(headers.get("content-type", ""))
-    except ValueError as error:
-        raise _unreadable(str(error)) from error
-    name = _unescape(disposition.get("name", ""))
-    if not name:
-        raise _unreadable("a part has no name")
+def _heading(headers: Mapping[str, str]) -> _Heading:
+    """The name and kind of a part; nothing but its name has to be readable.
+
+    Raises ValueError where there is no name, with what is wrong with the Content-Disposition, and ApiError 400 for an
+    encoding that is not taken.
+    """
+    disposition = read_header(headers.get(_DISPOSITION, ""))[1]
+    media_type, parameters = read_header(headers.get(_TYPE, ""))
+    name = _name_of(disposition)
     filename = _filename(disposition)
     kind: Kind = "picture" if picture_name(name) else "text"
     if filename is not None or media_type.startswith("image/"):
         kind = "file"
-    encoding = headers.get("content-transfer-encoding", "").strip().lower()
+    encoding = headers.get(_ENCODING, "").strip().lower()
     if encoding not in (*_IDENTITY, "base64", *(("quoted-printable",) if kind == "text" else ())):
         message = f"The Content-Transfer-Encoding '{excerpt(encoding)}' of '{excerpt(name)}' is not taken for a {kind}."
         raise invalid(name, message, "unsupported_transfer_encoding")
-    return _Heading(kind, name, filename, parameters.get("charset") or "utf-8", encoding)
+    return _Heading(kind, name, filename, last(parameters, "charset") or "utf-8", encoding)
 
 
-def _filename(disposition: dict[str, str]) -> str | None:
-    extended = _EXTENDED.fullmatch(disposition.get("filename*", ""))
-    if extended:
+def _name_of(disposition: tuple[Parameter, ...]) -> str:
+    """A part's name. Raises ValueError, with what is wrong, where not every program would read the same one."""
+    names = [one for one in disposition if one.name == "name"]
+    if len(names) > 1:
+        raise ValueError("has more than one name")
+    if not names or not (name := _unescape(names[0].value)):
+        raise ValueError("has no name")
+    if not names[0].plain:
+        raise ValueError(f"has a name that cannot be read ('{excerpt(name)}'): write a quote in it as %22")
+    return name
+
+
+def _filename(disposition: tuple[Parameter, ...]) -> str | None:
+    """The last `filename*` that can be read, else the last `filename`: nothing depends on it but that there is one."""
+    encoded = last(disposition, "filename*")
+    if (extended := _EXTENDED.fullmatch(encoded or "")) is not None:
         return unquote(extended[2], encoding=extended[1], errors="replace")
-    plain = disposition.get("filename", disposition.get("filename*"))
-    return None if plain is None else _unescape(plain)
+    plain = last(disposition, "filename")
+    found = encoded if plain is None else plain
+    return None if found is None else _unescape(found)
 
 
 def _unescape(text: str) -> str:

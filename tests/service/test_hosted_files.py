@@ -88,7 +88,7 @@ TARGETS = [
     "/files/%2e%2e/secret.png", "/files/%2e%2e%2fsecret.png", "/files/%2E%2E%5Csecret.png", "/files/..%2fdarkroom.db",
     "/files/%252e%252e%252fsecret.png", "/files/....//secret.png", "/files//secret.png", "/files//etc/passwd",
     "/files/%2fetc%2fpasswd", "/files/%00", "/files/%00secret.png", "/files/{name}%00", "/files/{name}%00.png",
-    "/files/{name}%0a", "/files/{name}/", "/files/{name}/..", "/files/./{name}/x", "/files/{name}%2f..%2fsecret.png",
+    "/files/{name}%0a", "/files/{name}%2f", "/files/{name}/..", "/files/./{name}/x", "/files/{name}%2f..%2fsecret.png",
     "/files/{name}.bak", "/files/secret.png", "/files/C:%5cwindows", "/files/\xff\xfe", "/files/%ff%fe", "/files/*",
     "/files/?list", "//files/../secret.png", "/files/..;/secret.png", "/files/" + "a" * 3000,
 ]  # fmt: skip

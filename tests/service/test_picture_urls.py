@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,18 @@ class Album:
                 return RedirectResponse(request.query_params["url"])
             case "text":
                 return Response("<html>no picture</html>", media_type="image/png")
+            case "circle":
+                return RedirectResponse(str(request.url))
+            case "half":
+                return Response(b"half", headers={"content-length": "8"}, media_type="image/png")
+            case "page":
+                return Response("<!DOCTYPE html><title>secret</title>", media_type="text/html")
+            case "json":
+                return Response('{"error": "secret"}', media_type="Application/JSON; charset=utf-8")
+            case "xml":
+                return Response("<svg xmlns='http://www.w3.org/2000/svg'/>", media_type="text/xml")
+            case "plain":
+                return Response("secret", media_type="text/plain")
             case "empty":
                 return Response(b"", media_type="image/png")
             case "hang":
@@ -74,7 +87,10 @@ class Album:
             case "endless":
                 return StreamingResponse(_endless(), media_type="image/png")
             case _:
-                return Response(status_code=int(request.path_params["kind"]))
+                after = request.query_params.get("after")
+                return Response(
+                    status_code=int(request.path_params["kind"]), headers={"retry-after": after} if after else None
+                )
 
 
 async def _endless() -> Any:
@@ -176,12 +192,31 @@ def test_the_sdk_sends_an_address(there: Place) -> None:
 FAILURES: dict[str, tuple[str, int, str, str]] = {
     "gone": ("/404", 400, "image_url_unreachable", "HTTP 404"),
     "refused there": ("/403", 400, "image_url_unreachable", "HTTP 403"),
-    "broken there": ("/500", 400, "image_url_unreachable", "no whole answer"),
-    "empty": ("/empty", 400, "image_url_unreachable", "no whole answer"),
+    "broken there": ("/500", 400, "image_url_unreachable", "127.0.0.1 answered HTTP 500"),
+    "later": (
+        "/503?after=120",
+        400,
+        "image_url_unreachable",
+        "HTTP 503 and asks to wait for 120 seconds (Retry-After)",
+    ),
+    "too often": ("/429?after=30", 400, "image_url_unreachable", "asks to wait for 30 seconds (Retry-After)"),
+    "too often, without a time": ("/429", 400, "image_url_unreachable", "HTTP 429: it is asked too often."),
+    "empty": ("/empty", 400, "image_url_unreachable", "answered with an empty body"),
+    "broken off": ("/half", 400, "image_url_unreachable", "127.0.0.1 broke off its answer"),
+    "a page": ("/page", 400, "image_url_unreachable", "answered with text/html: an HTML page, not a picture."),
+    "an API's answer": ("/json", 400, "image_url_unreachable", "application/json: JSON text, not a picture."),
+    "a drawing": ("/xml", 400, "image_url_unreachable", "text/xml: an SVG drawing, not a picture."),
+    "some text": ("/plain", 400, "image_url_unreachable", "text/plain: no picture of a format that we know."),
     "too slow": ("/hang", 400, "image_url_unreachable", "within 1 seconds"),
     "too large": ("/endless", 413, "file_too_large", "300000 bytes"),
     "no picture": ("/text", 400, "invalid_image_file", "image"),
-    "four hops": ("/hops?left=3", 400, "image_url_unreachable", "127.0.0.1"),
+    "four hops": (
+        "/hops?left=3",
+        400,
+        "image_url_unreachable",
+        "more than 3 redirects, the next of them to 127.0.0.1.",
+    ),
+    "in a circle": ("/circle", 400, "image_url_unreachable", "127.0.0.1 redirects to itself"),
     "to a file": ("/to?url=file:///etc/passwd", 400, "image_url_refused", "'file'"),
     "to the metadata": ("/to?url=http://169.254.169.254/path-7f3a", 400, "image_url_refused", "169.254.169.254"),
     "to a key": ("/to?url=https://a:secret@example.com/", 400, "image_url_refused", "user name"),
@@ -201,6 +236,28 @@ def test_what_cannot_be_fetched(there: Place, path: str, status: int, code: str,
     assert there.world.taken("replicate") == before
 
 
+def test_who_failed_behind_a_redirect(there: Place) -> None:
+    """Each host that was asked by another one's word is named, and no more of where that is."""
+    other = there.album.url.replace("127.0.0.1", "localhost")
+    with place(URL_ALLOW=json.dumps([other.removeprefix("http://"), there.album.url.removeprefix("http://")])) as here:
+        found = error(here.ask(image=f"{other}/to?url={there.album.url}/404?key=secret"))
+    assert found["message"].endswith("could not be fetched: localhost redirects to 127.0.0.1, which answered HTTP 404.")
+
+
+def test_who_speaks_no_tls(there: Place) -> None:
+    """A server that answers in plain text where https was asked for."""
+    found = error(there.ask(image=there.album.url.replace("http:", "https:") + "/p/a.png?key=secret"))
+    assert found["code"] == "image_url_unreachable"
+    assert "127.0.0.1 could not be spoken to over TLS" in found["message"]
+
+
+def test_we_name_ourselves(there: Place) -> None:
+    """By the project and its version: some hosts refuse a bare word."""
+    assert there.ask("?dry_run=true", image=f"{there.album.url}/p/a.png").status_code == 200
+    (request,) = there.album.seen
+    assert re.fullmatch(r"darkroom/\d+\.\d+\.\d+( \(\+https://\S+\))?", request.headers["user-agent"])
+
+
 def test_a_few_hops_are_followed(there: Place) -> None:
     """Redirects to where the gateway may call are; each is judged anew."""
     assert there.ask("?dry_run=true", image=f"{there.album.url}/hops?left=2").status_code == 200
@@ -211,6 +268,7 @@ def test_nobody_listening_is_told(there: Place) -> None:
     with place(URL_ALLOW=json.dumps([f"127.0.0.1:{(port := dead_port())}"])) as other:
         found = error(other.ask(image=f"http://127.0.0.1:{port}/{SECRET}"))
     assert found["code"] == "image_url_unreachable"
+    assert "127.0.0.1 refused the connection" in found["message"]
 
 
 def test_the_cheap_checks_come_first(there: Place) -> None:

@@ -22,7 +22,9 @@ PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of
 # Each stands for a path with something behind it, before it or around it. These have a control character.
 CONTROLS = ("{}%0A", "{}%0d%0a", "{}%00", "{}%7F", "{}%C2%85", "/%0A{}")
 # Careless servers take these for the path itself.
-OTHERS = ("{}%20", "{}/", "{}//", "{};x", "{}%2e", "{}/..", "{}%2F", "/{}")
+OTHERS = ("{}%20", "{};x", "{}%2e", "{}/..", "{}%2F", "{}%2F/", "/%2F{}", "{}/%2F", "{}/%2e/")
+# These are the path itself.
+SLASHES = ("{}/", "{}//", "/{}", "///{}//")
 REFUSALS = ("invalid_api_key", "admin_key_required", "unknown_url", "method_not_allowed", "invalid_url")
 SAMPLES: Mapping[str, str] = {
     "{id}": "img_0",
@@ -125,9 +127,20 @@ def test_no_spelling_of_a_path_opens_more(
             if name != "admin":
                 plain = ask(method, path)
                 assert plain.opened or not opened, (method, plain, spelt)
+                slashed = [
+                    ask(method, one) for one in (*(spelling.format(path) for spelling in SLASHES), doubled(path))
+                ]
+                assert {one.opened for one in slashed} == {plain.opened}, (method, plain, slashed)
+                if route.access(method) is not Access.METERED:  # which counts, and ends, what a key may call
+                    assert {(one.status, one.code) for one in slashed} == {(plain.status, plain.code)}
                 if route.row(method) is not None:
                     assert plain.opened == may(name, route.access(method)), (method, plain)
     assert registered(there) == before
+
+
+def doubled(path: str) -> str:
+    """A path with two slashes in the place of each."""
+    return path.replace("/", "//")
 
 
 def may(name: str, access: Access) -> bool:
@@ -172,7 +185,7 @@ def test_a_path_that_is_none_needs_a_key(there: World) -> None:
     """A stranger is not told which paths there are; whoever has a key is."""
     for key, status, code in (("", 401, "invalid_api_key"), (PLAIN, 404, "unknown_url")):
         with bearing(there, key) as ask:
-            for path in ("/", "/nothing", "/v1", "/v1/keys/", "/healthz/", "/files", "/hooks/fal", "/readyz/x"):
+            for path in ("/", "/nothing", "/v1", "/v1/keys%2F", "/healthz%2F", "/files/", "/hooks/fal", "/readyz/x"):
                 assert ask("GET", path) == Told(status=status, code=code), path
 
 

@@ -241,7 +241,7 @@ def _models() -> dict[str, Schema]:
     }
     param = record(
         "A parameter that is declared.",
-        optional=bounds,
+        optional={**bounds, "synonyms": {"type": "object", "description": "Other words for a choice, each with it."}},
         type=one_of(get_args(rules.ParamType)),
         doc=text(),
         required=flag(),

@@ -35,6 +35,15 @@ def picture() -> Schema:
                 "required": ["image_url"],
                 "additionalProperties": False,
             },
+            {
+                "type": "object",
+                "properties": {
+                    "file_id": text("The name of a picture that was made here: the last part of its address."),
+                    "type": text(),
+                },
+                "required": ["file_id"],
+                "additionalProperties": False,
+            },
         ]
     }
 

@@ -132,7 +132,7 @@ OPERATIONS: tuple[Operation, ...] = (
         doc="Make a key. Takes the admin's.",
         body={"application/json": ref("NewKey")},
         good={201: _json("The key; this answer alone has it.", "MadeKey")},
-        errors=(413,),
+        errors=(413, 415),
         links={201: ("readKey", "changeKey", "revokeKey")},
     ),
     Operation(
@@ -159,7 +159,7 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=(queries.ID,),
         body={"application/json": ref("Rights")},
         good={200: _json("The key as it is now.", "Key")},
-        errors=(404, 413),
+        errors=(404, 413, 415),
     ),
     Operation(
         id="revokeKey",

@@ -38,6 +38,7 @@ STRING = param("string", 2, 5)
 OBJECT = param("object")
 ARRAY = param("array")
 ENUM = param("enum", choices=("a", "b", "Crop"))
+JPEG = Param(type="enum", doc="A parameter.", choices=("png", "jpeg"), synonyms={"jpg": "jpeg"})
 MIXED = param("enum", choices=(2, 4, 1.5, True, "x"))
 STEPS = param("integer", choices=(1, 2, 4))
 TAGS = param("array", choices=("x", "y"))
@@ -78,6 +79,9 @@ SEED = param("integer", 0, 4294967295)
         (ENUM, "a", "a"),
         (ENUM, "A", "a"),
         (ENUM, "crop", "Crop"),
+        (JPEG, "jpeg", "jpeg"),
+        (JPEG, " JPG ", "jpeg"),
+        (JPEG, "jPg", "jpeg"),
         (MIXED, "2", 2),
         (MIXED, "2.0", 2),
         (MIXED, 2, 2),
@@ -296,3 +300,9 @@ def test_forms_of_any_kind_come_out_loose(pairs: list[tuple[str, str]]) -> None:
     except NestingError:
         return
     assert json.loads(json.dumps(value)) == value
+
+
+def test_a_synonym_of_nothing_is_a_mistake() -> None:
+    """What it stands for has to be one of the choices."""
+    with pytest.raises(ValueError, match="'jpg' stands for 'jpeg', which is none of the choices"):
+        Param(type="enum", doc="A parameter.", choices=("png",), synonyms={"jpg": "jpeg"})

@@ -180,3 +180,33 @@ def test_what_is_at_the_limit_is_taken() -> None:
 
     assert [len(file.data) for file in form.files] == [1000, 1000]
     assert form.fields == (("p", "x" * 500),)
+
+
+@pytest.mark.parametrize(
+    ("disposition", "filename"),
+    [
+        (b'name=image; filename="my "best" photo.png"', 'my "best" photo.png'),
+        (b'name=image; filename="a"b; size=1', "a"),
+        (b'name=image; filename="photo.png', "photo.png"),
+        (b'name=image; filename="C:\\photos\\"', "C:\\photos\\"),
+        (b'filename="C:\\photos\\"; name=image', "C:\\photos\\"),
+        (b'name=image; filename="a;b \\"c\\".png"', 'a;b "c".png'),
+        (b"name=image; filename=a; filename=b", "b"),
+        (b"name=image; filename*=utf-8''a; filename=b", "a"),
+        (b"name=image; filename=b; filename*=nonsense", "b"),
+    ],
+)
+def test_a_files_name_as_far_as_it_can_be_read(disposition: bytes, filename: str) -> None:
+    """It ends at its last quote; the last one counts, and one with a charset before one without."""
+    assert read(multipart(headed(FORM_DATA + disposition))).files == (named("image", filename),)
+
+
+def test_text_before_the_first_boundary_in_chunks_of_any_size() -> None:
+    """What looks like a boundary there is none, wherever the chunks end."""
+    body = multipart(part("n", b"4"))
+    before = b"hello\r\n--front\r\n--frontiers\r\n\r--frontier\r\r\n"
+
+    for size in range(1, len(before) + 20):
+        assert read(before + body, chunk=size).fields == (("n", "4"),)
+    for end in range(len(before)):
+        assert refused((before + body)[:end]).code in ("invalid_multipart", "truncated_body")

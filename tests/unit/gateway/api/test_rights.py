@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access.grant import Grant
 from gateway.api import health
+from gateway.api.edge import Edge
 from gateway.api.errors import ApiError
 from gateway.api.openapi.operations import OPERATIONS
 from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import PREFIXES, routes
 from gateway.app import build
 from gateway.config import SHIPPED, load
-from gateway.target import check_path
+from gateway.target import check_path, plain_path
 from tests.support.paths import ROOT
 
 # The whole table, once more: a route whose rights change, or that is new, has to be thought of twice.
@@ -142,6 +147,43 @@ def test_what_is_no_path() -> None:
         check_path("/v1/keys\n")
 
 
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        (b"/v1/models", b"/v1/models"),
+        (b"//v1///models//", b"/v1/models"),
+        (b"/", b"/"),
+        (b"///", b"/"),
+        (b"/a/./../b/", b"/a/./../b"),
+        (b"/a%2F/", b"/a%2F"),
+        (b"/a/%2F//%2f/b", b"/a/%2F/%2f/b"),
+        (b"*", b"*"),
+        (b"", b""),
+    ],
+)
+def test_slashes_that_name_nothing(raw: bytes, plain: bytes) -> None:
+    """They go; what is escaped stays, and so what is plain stays plain."""
+    assert plain_path(raw) == plain
+    assert plain_path(plain) == plain
+
+
+@given(st.lists(st.sampled_from(["v1", "keys", "images", "edits", "%2F", "%2e", "..", ".", "", "a b"]), max_size=8))
+def test_a_path_is_that_of_its_plain_one(parts: list[str]) -> None:
+    """Through the whole application the router sees what it would see of the plain path, and never more segments."""
+    seen: list[str] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+
+    names = [part for part in parts if part]
+    edge = Edge(inner, load(SHIPPED, {}).gateway)
+    for raw in ("/" + "/".join(parts), "/" + "/".join(names)):
+        path = {"raw_path": raw.encode(), "path": unquote(raw)}
+        scope: Scope = {"type": "http", "method": "GET", "headers": [], "scheme": "http", "client": None, **path}
+        asyncio.run(edge(scope, None, None))  # type: ignore[arg-type]
+    assert seen == [unquote("/" + "/".join(names))] * 2
+
+
 def test_only_the_router_looks_at_paths() -> None:
     """No module decides by the text of a path: two parsers of one path would be of two minds about it."""
     readers = {
@@ -149,8 +191,8 @@ def test_only_the_router_looks_at_paths() -> None:
         for path in Path(ROOT, "gateway").rglob("*.py")
         if re.search(r"""scope\[["'](raw_)?path["']\]|\.url\.path\b""", path.read_text())
     }
-    # The edge refuses control characters and logs paths, an error says which path it was, and a job's address has the
-    # prefix that its caller used.
+    # The edge refuses control characters, takes out slashes that name nothing and logs paths, an error says which path
+    # it was, and a job's address has the prefix that its caller used.
     assert readers == {"gateway/api/edge.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
 
 
