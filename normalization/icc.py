@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from normalization.values import Hdr
+
 Triple: TypeAlias = tuple[float, float, float]
 Point: TypeAlias = tuple[float, float]
 
@@ -25,6 +27,8 @@ PRIMARIES: Mapping[int, tuple[Point, Point, Point]] = {
 }
 # Transfer curves that are a plain power, by code point. Video curves (1, 6, 14, 15) are shown as sRGB by viewers.
 POWERS: Mapping[int, float] = {4: 2.2, 5: 2.8, 8: 1.0}
+# Transfer curves whose white is below their brightest (ITU-R BT.2100), by code point.
+HDR: Mapping[int, Hdr] = {16: "pq", 18: "hlg"}
 _SRGB_LIKE = frozenset({1, 2, 6, 13, 14, 15})
 
 # sRGB's colorants adapted to D50, as profiles hold them, and its curve at three places.

@@ -10,7 +10,7 @@ from gateway.isolation import wire
 from gateway.isolation.sandbox import confine
 from normalization import images
 from normalization.headers import BadImage
-from normalization.values import Header, Image
+from normalization.values import Image
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 def _done(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """The answer to one message: `same` where the picture stays as it is. Raises BadImage and MemoryError."""
-    header = Header(**head["header"])
+    header = wire.to_header(head["header"])
     notes: tuple[str, ...] = ()
     if head["do"] == "prepare":
         image = images.prepare(Image(data=data, header=header), head["most"])

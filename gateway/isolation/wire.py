@@ -61,6 +61,12 @@ def from_header(header: Header) -> dict[str, Any]:
     return asdict(header)
 
 
+def to_header(values: dict[str, Any]) -> Header:
+    """The header again: JSON makes a list of a pair."""
+    density = values["density"]
+    return Header(**{**values, "density": None if density is None else (density[0], density[1])})
+
+
 def from_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """Finishing steps as JSON."""
     return [{"step": type(step).__name__, **asdict(step)} for step in steps]

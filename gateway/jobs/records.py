@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
-from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
+from normalization.values import UNDECODED, Header, Image, Resize, Size, Step, Transcode, fields_of
 from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -102,8 +102,9 @@ class Picture:
     file: str | None = None
 
     def to_json(self) -> Json:
-        """As JSON: everything but the bytes."""
-        return {"file": self.file, "bytes": len(self.image.data), **fields_of(self.image.header)}
+        """As JSON: everything but the bytes, and what no reader of a finished picture asks for."""
+        header = {name: value for name, value in fields_of(self.image.header).items() if name not in UNDECODED}
+        return {"file": self.file, "bytes": len(self.image.data), **header}
 
 
 def header_of(kept: Json) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from normalization.values import Header
@@ -9,6 +10,14 @@ from normalization.values import Header
 # A 50 MB picture in the smallest usual parts (8 KiB, libpng's default) has about 6,400; a file of a million empty parts
 # is an attack on whoever walks it.
 MAX_PARTS = 100_000
+
+
+# How pictures begin, as they are appended to others: a JPEG, PNG, GIF, WebP, AVIF or HEIC.
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff[\xc0-\xef]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|ftyp(?:avi[fs]|hei[cx]|mif1|msf1)", re.DOTALL
+)
+# Between two pictures programs leave at most a few kilobytes; and no more time is spent on what is dropped anyway.
+_SEARCHED_BYTES = 64 << 10
 
 
 class BadImage(Exception):
@@ -36,6 +45,11 @@ class Scan:
     header: Header
     icc: bytes | None
     parts: tuple[bytes | memoryview, ...]
+
+
+def begins_picture(data: bytes, at: int) -> bool:
+    """Whether a picture begins among the bytes behind the end of another one."""
+    return _PICTURE.search(data, at, at + _SEARCHED_BYTES) is not None
 
 
 def truncated(name: str) -> BadImage:

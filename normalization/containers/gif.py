@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from normalization.containers.base import MAX_PARTS, Scan, corrupt, too_many_parts, truncated
+from normalization.containers.base import MAX_PARTS, Scan, begins_picture, corrupt, too_many_parts, truncated
 from normalization.values import Header
 
 NAME = "GIF"
@@ -113,6 +113,7 @@ def scan(data: bytes) -> Scan:
         alpha=walk.alpha,
         animated=walk.frames > 1,
         metadata=walk.metadata,
+        extra_pictures=begins_picture(data, walk.at),
     )
     return Scan(header=header, icc=None, parts=tuple(walk.parts))
 

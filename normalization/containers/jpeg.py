@@ -6,8 +6,8 @@ import re
 import struct
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
 from normalization.values import Header
 
 NAME = "JPEG"
@@ -24,11 +24,17 @@ _MAX_SCANS = 100
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
+_JFIF = b"JFIF\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+# How a gain map is announced: by Adobe's and Google's name space in XMP (Ultra HDR), and by ISO 21496-1.
+_GAIN_MAP_XMP, _GAIN_MAP_ISO = b"http://ns.adobe.com/hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496:-1\0"
+# Dots per inch of one dot per unit of JFIF: inch, centimetre. Its third unit only gives the shape of a pixel.
+_INCHES = {1: 1.0, 2: 2.54}
 # With the name; the last two bytes are the size of the thumbnail.
 _JFIF_BYTES = 14
 _ADOBE_BYTES = 12
 # Of the application segments a decoder needs these: the colour transform and the profile.
-_KEPT = ((0xE0, b"JFIF\0"), (0xE2, _PROFILE), (0xEE, b"Adobe"))
+_KEPT = ((0xE0, _JFIF), (0xE2, _PROFILE), (0xEE, b"Adobe"))
 # A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _NO_FILL = re.compile(rb"[^\xff]")
@@ -47,6 +53,8 @@ class _Walk:
         self.scans = 0
         self.frame: tuple[int, int, int] | None = None
         self.exif: memoryview | None = None
+        self.jfif: memoryview | None = None
+        self.extra_pictures = False
         self.profile: list[bytes] = []
 
     def run(self) -> None:
@@ -70,6 +78,7 @@ class _Walk:
         if marker == _EOI:
             self.parts.append(b"\xff\xd9")
             self.metadata = self.metadata or body < len(self.data)
+            self.extra_pictures = self.extra_pictures or begins_picture(self.data, body)
             return -1
         if marker in _RESTARTS or marker in (0, _TEM):
             return body
@@ -92,6 +101,10 @@ class _Walk:
         elif marker in _APPLICATION or marker == _COM:
             if marker == 0xE1 and self.exif is None and content[:6] == _EXIF:
                 self.exif = content
+            if marker == 0xE0 and self.jfif is None and content[:5] == _JFIF:
+                self.jfif = content
+            if _names_gain_map(marker, content):
+                self.extra_pictures = True
             if marker == 0xE2 and content[:12] == _PROFILE:
                 self.profile.append(bytes(content[12:]))
             if not any(marker == kept and content[: len(label)] == label for kept, label in _KEPT):
@@ -167,8 +180,27 @@ def scan(data: bytes) -> Scan:
         orientation=orientation(walk.exif) if walk.exif is not None else 1,
         plain=components != 4 and not foreign,
         metadata=walk.metadata,
+        cmyk=components == 4,
+        profile=foreign,
+        extra_pictures=walk.extra_pictures,
+        density=_density(walk),
     )
     return Scan(header=header, icc=profile if foreign else None, parts=tuple(walk.parts))
+
+
+def _names_gain_map(marker: int, content: memoryview) -> bool:
+    if marker == 0xE1 and content[: len(_XMP)] == _XMP:
+        return _GAIN_MAP_XMP in bytes(content)
+    return marker == 0xE2 and content[: len(_GAIN_MAP_ISO)] == _GAIN_MAP_ISO
+
+
+def _density(walk: _Walk) -> tuple[float, float] | None:
+    """Dots per inch, from JFIF where it has a unit, else from EXIF."""
+    if walk.jfif is not None and len(walk.jfif) >= _JFIF_BYTES - 2:
+        unit, x, y = struct.unpack_from(">BHH", walk.jfif, 7)
+        if x and y and unit in _INCHES:
+            return x * _INCHES[unit], y * _INCHES[unit]
+    return density(walk.exif) if walk.exif is not None else None
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:

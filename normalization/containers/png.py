@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Iterator
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
-from normalization.values import Header
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
+from normalization.values import Hdr, Header
 
 NAME = "PNG"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -35,6 +35,7 @@ _LONGEST = {
 _GAMMA, _GAMMA_TOLERANCE = 45_455, 460
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _CHROMATICITY_TOLERANCE = 200
+_METRES_PER_INCH = 0.0254
 
 
 def scan(data: bytes) -> Scan:
@@ -74,6 +75,12 @@ def scan(data: bytes) -> Scan:
         orientation=orientation(first.get(b"eXIf", b"")),
         plain=srgb and depth <= 8,
         metadata=metadata or end < len(data),
+        # A palette's entries have 8 bits, whatever its indices have.
+        bits=8 if colour_type == 3 else depth,
+        profile=not srgb,
+        hdr=_hdr(first),
+        extra_pictures=begins_picture(data, end),
+        density=_density(first),
     )
     return Scan(header=header, icc=profile, parts=tuple(parts))
 
@@ -153,6 +160,19 @@ def _colour(chunks: dict[bytes, memoryview]) -> tuple[bool, bytes | None]:
     power = None if abs(gamma - _GAMMA) <= _GAMMA_TOLERANCE else 100_000 / gamma
     built = icc.build((red, green, blue), white, power)
     return built is None, built
+
+
+def _hdr(chunks: dict[bytes, memoryview]) -> Hdr | None:
+    return icc.HDR.get(cicp[1]) if len(cicp := chunks.get(b"cICP", b"")) == 4 else None
+
+
+def _density(chunks: dict[bytes, memoryview]) -> tuple[float, float] | None:
+    """Dots per inch, from pHYs where its unit is the metre, else from EXIF."""
+    if len(physical := chunks.get(b"pHYs", b"")) == 9:
+        x, y, unit = struct.unpack(">IIB", physical)
+        if x and y and unit == 1:
+            return x * _METRES_PER_INCH, y * _METRES_PER_INCH
+    return density(chunks.get(b"eXIf", b""))
 
 
 def _inflated(chunk: memoryview) -> bytes:

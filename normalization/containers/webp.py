@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
+from normalization.containers.base import MAX_PARTS, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
 from normalization.values import Header
 
 NAME = "WebP"
@@ -44,16 +44,20 @@ def scan(data: bytes) -> Scan:
     profile = bytes(first.get(b"ICCP", b""))
     foreign = bool(profile) and not icc.is_srgb(profile)
     width, height, alpha = _dimensions(first, frames)
+    exif = _exif(data, end) if b"VP8X" in first else b""
     header = Header(
         format="webp",
         width=width,
         height=height,
         alpha=alpha,
         animated=frames > 1,
-        orientation=orientation(_exif(data, end) if b"VP8X" in first else b""),
+        orientation=orientation(exif),
         # A one-frame animation is a picture, but not to every reader.
         plain=not foreign and frames == 0,
         metadata=metadata,
+        profile=foreign,
+        extra_pictures=begins_picture(data, end),
+        density=density(exif),
     )
     return Scan(header=header, icc=profile if foreign else None, parts=tuple(parts))
 

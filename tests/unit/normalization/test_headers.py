@@ -33,17 +33,17 @@ def test_a_plain_picture(fmt: str) -> None:
     ("name", "change"),
     [
         *((f"{fmt}-metadata", {"metadata": True}) for fmt in ALL),
-        *((f"{fmt}-p3", {"plain": False}) for fmt in ALL if fmt != "gif"),
+        *((f"{fmt}-p3", {"plain": False, "profile": True}) for fmt in ALL if fmt != "gif"),
         *((f"{fmt}-alpha", {"alpha": True, "width": 48, "height": 32}) for fmt in ALL if fmt != "jpeg"),
         ("png-animated", {"animated": True, "width": 48, "height": 32}),
         ("webp-animated", {"animated": True, "plain": False, "width": 48, "height": 32}),
         ("gif-animated", {"animated": True, "width": 48, "height": 32}),
-        ("jpeg-cmyk", {"plain": False}),
+        ("jpeg-cmyk", {"plain": False, "cmyk": True}),
         ("jpeg-progressive", {}),
         ("jpeg-grey", {}),
         ("jpeg-turned", {"orientation": 6, "metadata": True}),
         ("png-palette", {"alpha": True}),
-        ("png-16", {"plain": False, "width": 8, "height": 4}),
+        ("png-16", {"plain": False, "bits": 16, "width": 8, "height": 4}),
         ("webp-lossless", {"alpha": True, "width": 48, "height": 32}),
     ],
 )
@@ -220,7 +220,7 @@ def test_the_two_pictures_of_a_phone() -> None:
     """An MPO is a JPEG with something behind it."""
     data = encoded(noise(), "mpo", save_all=True, append_images=[noise(16, 16)])
 
-    assert sniff(data) == replace(PLAIN["jpeg"], metadata=True)
+    assert sniff(data) == replace(PLAIN["jpeg"], metadata=True, extra_pictures=True)
 
 
 @pytest.mark.parametrize(
