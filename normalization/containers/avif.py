@@ -39,11 +39,11 @@ class _Patch:
     new: bytes
 
 
-def scan(data: bytes) -> Scan:
+def scan(data: bytes, lenient: bool = False) -> Scan:
     """Read an AVIF's boxes: the primary item's properties, and whether all its bytes are there. Raises BadImage."""
     top, end = _top_level(data)
     if data[8:12] == b"avis":
-        raise BadImage("animated_image", "This is an animated AVIF. Send one still picture.")
+        raise BadImage("animated_image", "This is an animated AVIF.", "Send one still picture.")
     meta = next((box for box in top if box.kind == b"meta"), None)
     if meta is None:
         raise truncated(NAME)
@@ -52,7 +52,10 @@ def scan(data: bytes) -> Scan:
     if missing := {b"pitm", b"iinf", b"iloc", b"iprp"} - inner.keys():
         raise corrupt(NAME, f"its {min(missing).decode()} box is missing")
     items = bmff.items(data, inner[b"iinf"])
+    hidden = {number for number, item in items.items() if item.kind in _METADATA}
     extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
+    # Metadata that lies outside of the file is as good as none.
+    extents = [extent for extent in extents if extent[2] <= end or extent[0] not in hidden]
     if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
     pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)
