@@ -8,9 +8,10 @@ from io import BytesIO
 from PIL import Image as Pillow
 from PIL import ImageChops
 
-from normalization.colour import to_srgb
+from normalization.colour import eight_bit, to_srgb
 from normalization.containers import jpeg, png
 from normalization.containers.base import SAVE_AGAIN, WHOLE, BadImage, Scan, truncated
+from normalization.hdr import tone_mapped
 from normalization.values import Format
 
 # What a decoder is given behind data that may break off, each in turn: bits that begin with a zero, with a one, mixed.
@@ -34,11 +35,31 @@ def decode(found: Scan) -> Pillow.Image:
         picture.load()
         if found.unended and _breaks_off(picture, found):
             raise truncated(jpeg.NAME)
-        return to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
+        depth = png.bit_depth(data) if header.format == "png" else 8
+        if header.hdr is not None:
+            low = _low_bytes(data) if depth == 16 else None
+            return tone_mapped(eight_bit(picture, depth), header.hdr, found.primaries, low)
+        return to_srgb(picture, depth, found.icc)
     except (BadImage, MemoryError):
         raise
     except Exception as error:
         raise _undecodable(header.format, error) from error
+
+
+def _low_bytes(data: bytes) -> Pillow.Image | None:
+    """The low bytes of a 16-bit PNG, of which Pillow gives the high ones; None where it cannot give the others.
+
+    It knows samples of both byte orders, and takes those of a PNG for the other one here. PQ spends its codes so
+    sparingly that eight bits are too few.
+    """
+    picture = Pillow.open(BytesIO(data), formats=("PNG",))
+    if picture.mode.startswith("I"):
+        return picture.convert("I").point([value & 0xFF for value in range(65536)], "L")
+    if picture.mode not in ("RGB", "RGBA"):
+        return None
+    tile = picture.tile[0]
+    picture.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
+    return picture.convert("RGB")
 
 
 def _breaks_off(picture: Pillow.Image, found: Scan) -> bool:

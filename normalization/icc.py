@@ -101,6 +101,13 @@ def build(primaries: Sequence[Point], white: Point, gamma: float | None) -> byte
     return _assemble(dict(zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), points, strict=True)), curve)
 
 
+def conversion(primaries: Sequence[Point]) -> list[Triple]:
+    """The rows of the matrix that brings linear light from primaries with white D65 to sRGB's."""
+    back = _inverse(_transposed(_adapted(SRGB, D65)))
+    columns = [_times(back, colorant) for colorant in _adapted(primaries, D65)]
+    return _transposed(columns)
+
+
 def _assemble(points: Mapping[bytes, bytes], curve: bytes) -> bytes:
     entries = {**points, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     at = 128 + 4 + 12 * len(entries)

@@ -63,7 +63,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     if primary not in {item for item, _, _ in extents} & items.keys() or items[primary].kind in _METADATA:
         raise corrupt(NAME, "its picture is nowhere in the file")
     patches = _patches(data, top, parts, items, extents)
-    header, profile = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
+    header, profile, primaries = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
     _check_frames(data, items, extents, header)
     references = bmff.references(data, inner[b"iref"]) if b"iref" in inner else []
     header = replace(
@@ -71,7 +71,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         extra_pictures=header.extra_pictures or _has_another(items, references, primary) or begins_picture(data, end),
         density=density(_exif(data, items, extents)),
     )
-    return Scan(header=header, icc=profile, parts=_patched(data, end, patches))
+    return Scan(header=header, icc=profile, primaries=primaries, parts=_patched(data, end, patches))
 
 
 def _has_another(items: dict[int, Item], references: list[Reference], primary: int) -> bool:
@@ -119,7 +119,7 @@ def _is_foreign(box: Box, at: int) -> bool:
     return (box.kind == b"ftyp" and at > 0) or box.kind == bytes(4)
 
 
-def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None]:
+def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None, int]:
     """The header from the primary item's properties. Raises BadImage where its size is not among them."""
     inner = bmff.children(data, iprp)
     container = next((box for box in inner if box.kind == b"ipco"), None)
@@ -139,7 +139,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
         raise corrupt(NAME, f"its size is {width}x{height}")
     turns = next((data[box.start] & 3 for box in own if box.kind == b"irot" and box.start < box.end), 0)
     mirror = next((data[box.start] & 1 for box in own if box.kind == b"imir" and box.start < box.end), None)
-    srgb, profile, hdr = _colour(data, own)
+    srgb, profile, hdr, primaries = _colour(data, own)
     bits = _bits(data, every, own)
     auxiliary = [data[box.start + 4 : box.end] for box in every if box.kind == b"auxC"]
     header = Header(
@@ -156,7 +156,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
         hdr=hdr,
         extra_pictures=any(_GAIN_MAP in name for name in auxiliary),
     )
-    return header, profile
+    return header, profile, primaries
 
 
 def _bits(data: bytes, every: list[Box], own: list[Box]) -> int:
@@ -167,19 +167,19 @@ def _bits(data: bytes, every: list[Box], own: list[Box]) -> int:
     return max([8, *codec, *channels])
 
 
-def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None, Hdr | None]:
-    """Whether the samples are sRGB, the profile to read them with where they are not, and an HDR curve.
+def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None, Hdr | None, int]:
+    """Whether the samples are sRGB, the profile to read them with where they are not, an HDR curve and its primaries.
 
     ICC wins over nclx.
     """
     colr = sorted((data[box.start : box.end] for box in own if box.kind == b"colr"), key=lambda c: c[:4] == b"nclx")
     if not colr:
-        return True, None, None
+        return True, None, None, 1
     if colr[0][:4] in (b"prof", b"rICC"):
         profile = colr[0][4:]
-        return (True, None, None) if icc.is_srgb(profile) else (False, profile, None)
+        return (True, None, None, 1) if icc.is_srgb(profile) else (False, profile, None, 1)
     primaries, transfer = (int.from_bytes(colr[0][at : at + 2], "big") for at in (4, 6))
-    return *icc.from_code_points(primaries, transfer), icc.HDR.get(transfer)
+    return *icc.from_code_points(primaries, transfer), icc.HDR.get(transfer), primaries
 
 
 def _patches(

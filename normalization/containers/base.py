@@ -48,7 +48,8 @@ class BadImage(Exception):
 class Scan:
     """A container taken apart.
 
-    `icc` is the ICC profile that the samples need to be read with, None where they are sRGB already. `parts` are the
+    `icc` is the ICC profile that the samples need to be read with, None where they are sRGB already. `primaries` are
+    those of an HDR picture, by their code point in H.273. `parts` are the
     pieces that, joined, are the same file without its metadata; the pixel data in them is untouched. `unended` says
     that the pixels may break off, as only decoding can tell: the mark that ends them is missing, and is the last of the
     `parts`.
@@ -57,6 +58,7 @@ class Scan:
     header: Header
     icc: bytes | None
     parts: tuple[bytes | memoryview, ...]
+    primaries: int = 1
     unended: bool = False
 
 

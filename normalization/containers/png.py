@@ -94,7 +94,8 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         extra_pictures=begins_picture(data, end),
         density=_density(first),
     )
-    return Scan(header=header, icc=profile, parts=tuple(parts))
+    primaries = first[b"cICP"][0] if header.hdr else 1
+    return Scan(header=header, icc=profile, parts=tuple(parts), primaries=primaries)
 
 
 def has_few_chunks(data: bytes) -> bool:
