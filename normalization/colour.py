@@ -38,7 +38,7 @@ def eight_bit(picture: Image.Image, depth: int) -> Image.Image:
         # It has spread the samples over 0 to 255 but not that colour.
         picture.info["transparency"] = key * 255 // ((1 << depth) - 1)
     if key is not None:
-        return picture.convert("RGBA")
+        return picture.convert("LA" if picture.mode == "L" else "RGBA")
     mode = {"1": "L", "P": "RGB"}.get(picture.mode)
     return picture.convert(mode) if mode else picture
 

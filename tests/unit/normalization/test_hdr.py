@@ -16,7 +16,7 @@ from tests.support.pictures import chunk, encoded, near, opened, raw_png, taken,
 CODE_POINTS = {"pq": 16, "hlg": 18}
 # BT.2020 to sRGB in linear light, as published in ITU-R BT.2087.
 BT2020_TO_SRGB = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187))
-# PQ codes of a luminance in cd/m², as published in ITU-R BT.2408: 203 is the white of graphics.
+# PQ codes of a luminance in cd/m²; those of 26 (grey card) and 203 (the white of graphics) stand in ITU-R BT.2408.
 PQ_CODES = {0: 0.0, 0.1: 0.062, 1: 0.15, 10: 0.302, 26: 0.38, 100: 0.508, 203: 0.581, 1000: 0.752, 10_000: 1.0}
 
 
@@ -94,7 +94,7 @@ def test_by_the_formulas(make: Callable[[list[tuple[int, int, int]], str], bytes
 
 @pytest.mark.parametrize(("light", "code"), PQ_CODES.items())
 def test_published_codes(light: float, code: float) -> None:
-    """Codes as BT.2408 prints them; below the shoulder a luminance is what it would be in sRGB."""
+    """The codes that everybody knows; below the shoulder a luminance is what it would be in sRGB."""
     level = round(code * 65535)
     found = shown(png16([(level, level, level)], "pq"))[0]
 
