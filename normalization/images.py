@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image as Pillow
 
-from normalization.decode import decode
 from normalization.encode import encode
 from normalization.headers import BadImage, Scan, scan, sniff
+from normalization.pixels import pixels_of
 from normalization.resize import WHITE, flatten, resize
 from normalization.strip import strip
 from normalization.values import Format, Header, Image, Resize, Step, Transcode
@@ -131,7 +131,7 @@ def _decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
             f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels.",
             "Send a smaller one.",
         )
-    picture = decode(found)
+    picture = pixels_of(found)
     if header.orientation != 1:
         picture = picture.transpose(_TRANSPOSE[header.orientation])
     # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.

@@ -9,8 +9,6 @@ from typing import Any, Literal, TypeAlias
 
 Format = Literal["png", "jpeg", "webp", "gif", "avif"]
 ResizeMode = Literal["crop", "pad", "stretch"]
-# The transfer curves of ITU-R BT.2100.
-Hdr = Literal["pq", "hlg"]
 
 MEDIA_TYPES: Mapping[str, str] = {
     "png": "image/png",
@@ -20,6 +18,8 @@ MEDIA_TYPES: Mapping[str, str] = {
     "avif": "image/avif",
 }
 FORMATS: tuple[str, ...] = tuple(MEDIA_TYPES)
+# The transfer curves of ITU-R BT.2100.
+Hdr = Literal["pq", "hlg"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +50,6 @@ class Header:
     hdr: Hdr | None = None
     extra_pictures: bool = False
     density: tuple[float, float] | None = None
-
-
-# The fields of a Header that matter only until the picture is decoded.
-UNDECODED: frozenset[str] = frozenset({"bits", "cmyk", "profile", "hdr", "extra_pictures", "density"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

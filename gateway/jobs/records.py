@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
-from normalization.values import UNDECODED, Header, Image, Resize, Size, Step, Transcode, fields_of
+from normalization.values import Header, Image, Resize, Size, Step, Transcode, fields_of
 from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -102,14 +102,16 @@ class Picture:
     file: str | None = None
 
     def to_json(self) -> Json:
-        """As JSON: everything but the bytes, and what no reader of a finished picture asks for."""
-        header = {name: value for name, value in fields_of(self.image.header).items() if name not in UNDECODED}
-        return {"file": self.file, "bytes": len(self.image.data), **header}
+        """As JSON: everything but the bytes."""
+        return {"file": self.file, "bytes": len(self.image.data), **fields_of(self.image.header)}
 
 
 def header_of(kept: Json) -> Header:
     """The header of a picture that was kept."""
-    return Header(**{name: value for name, value in kept.items() if name not in ("file", "bytes")})
+    values = {name: value for name, value in kept.items() if name not in ("file", "bytes")}
+    if values.get("density") is not None:
+        values["density"] = tuple(values["density"])
+    return Header(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

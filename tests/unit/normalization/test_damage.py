@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from normalization import images
 from normalization.headers import BadImage, scan, sniff
 from normalization.images import prepare
+from normalization.pixels import pixels_of
 from normalization.strip import strip
 from normalization.values import Header
 from tests.support import pictures
@@ -41,7 +41,7 @@ def broken(kind: bytes, body: bytes) -> bytes:
 
 def pixels(data: bytes, *, lenient: bool = False) -> bytes:
     """A file's pixels as the gateway reads them."""
-    return images._decoded(scan(data, lenient=lenient)).tobytes()
+    return pixels_of(scan(data, lenient=lenient)).tobytes()
 
 
 def behind(data: bytes, kind: bytes) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normalization import images
 from normalization.containers import base
 from normalization.exif import orientation
 from normalization.headers import BadImage, Limits, check, is_quick, scan, sniff
+from normalization.pixels import pixels_of
 from normalization.values import Header
 from tests.support import pictures
 from tests.support.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, raw_png, refusal
@@ -123,7 +123,7 @@ def test_nothing_at_all() -> None:
 
 def _pixels_or_refusal(data: bytes) -> bytes | BadImage:
     try:
-        return images._decoded(scan(data)).tobytes()
+        return pixels_of(scan(data)).tobytes()
     except BadImage as error:
         return error
 
@@ -132,7 +132,7 @@ def _pixels_or_refusal(data: bytes) -> bytes | BadImage:
 def test_a_file_cut_anywhere_is_refused(name: str) -> None:
     """No file that lost some of its pixels passes, wherever it was cut."""
     data = feature(name)
-    whole = images._decoded(scan(data)).tobytes()
+    whole = pixels_of(scan(data)).tobytes()
     for length in {*range(4, min(len(data), 600)), *range(4, len(data), 61), *range(len(data) - 40, len(data))}:
         found = _pixels_or_refusal(data[:length])
         assert found == whole if isinstance(found, bytes) else found.code in CUT, length
@@ -141,7 +141,7 @@ def test_a_file_cut_anywhere_is_refused(name: str) -> None:
 @pytest.mark.parametrize("fmt", ALL)
 def test_a_file_cut_within_its_pixels(fmt: str) -> None:
     """A picture that stops in the middle is told from a damaged one."""
-    assert refusal(lambda: images._decoded(scan(plain(fmt)[:-200]))).code == "truncated_image"
+    assert refusal(lambda: pixels_of(scan(plain(fmt)[:-200]))).code == "truncated_image"
 
 
 @pytest.mark.parametrize("fmt", ALL)

@@ -1,4 +1,4 @@
-"""Pixels from a container taken apart: the one place where the gateway's pictures are decoded."""
+"""Pixels as they are stored, from a container that was taken apart: what breaks off is told from what is whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESTARTS = b"\xff\xdd"
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 
 
-def decode(found: Scan) -> Pillow.Image:
+def pixels_of(found: Scan) -> Pillow.Image:
     """The pixels as they are stored, in sRGB, in mode L, RGB or RGBA; the first frame of several.
 
     Raises BadImage where they are damaged or break off, and MemoryError.
