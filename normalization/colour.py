@@ -15,7 +15,7 @@ def to_srgb(picture: Image.Image, depth: int, icc: bytes | None) -> Image.Image:
     `depth` is the number of bits per sample in the file, which Pillow does not tell; `icc` the profile to read the
     samples with, None where they are sRGB.
     """
-    picture = _eight_bit(picture, depth)
+    picture = eight_bit(picture, depth)
     if icc is not None:
         return _through(picture, icc)
     if picture.mode in ("L", "RGB", "RGBA"):
@@ -23,8 +23,11 @@ def to_srgb(picture: Image.Image, depth: int, icc: bytes | None) -> Image.Image:
     return picture.convert("RGBA" if picture.mode == "LA" else "RGB")
 
 
-def _eight_bit(picture: Image.Image, depth: int) -> Image.Image:
-    """The picture in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel."""
+def eight_bit(picture: Image.Image, depth: int) -> Image.Image:
+    """The picture in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel.
+
+    For `depth` see `to_srgb`. The one reading of samples and transparent colours, for the gateway and the worker alike.
+    """
     if picture.mode.startswith("I"):
         return _high_byte(picture)
     key = picture.info.get("transparency")
@@ -35,7 +38,7 @@ def _eight_bit(picture: Image.Image, depth: int) -> Image.Image:
         # It has spread the samples over 0 to 255 but not that colour.
         picture.info["transparency"] = key * 255 // ((1 << depth) - 1)
     if key is not None:
-        return picture.convert("RGBA")
+        return picture.convert("LA" if picture.mode == "L" else "RGBA")
     mode = {"1": "L", "P": "RGB"}.get(picture.mode)
     return picture.convert(mode) if mode else picture
 

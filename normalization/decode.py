@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
 from PIL import Image as Pillow
 
-from normalization.colour import to_srgb
-from normalization.containers import png
 from normalization.containers.base import BadImage, Scan
-from normalization.values import Format
+from normalization.pixels import pixels_of
 
 _TRANSPOSE = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -36,29 +32,11 @@ def decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
     if header.width * header.height > most:
         raise BadImage(
             "image_too_large",
-            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels. "
+            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels.",
             "Send a smaller one.",
         )
-    # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
-    data = b"".join(found.parts)
-    try:
-        picture: Pillow.Image = Pillow.open(BytesIO(data), formats=(header.format.upper(),))
-        if picture.size != (header.width, header.height):
-            raise BadImage("corrupt_image", f"The {header.format} file names two different sizes. Save it again.")
-        picture.load()
-        picture = to_srgb(picture, png.bit_depth(data) if header.format == "png" else 8, found.icc)
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:
-        raise _undecodable(header.format, error) from error
+    picture = pixels_of(found)
     if header.orientation != 1:
         picture = picture.transpose(_TRANSPOSE[header.orientation])
     # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
     return picture if picture.format is None else picture.copy()
-
-
-def _undecodable(fmt: Format, error: Exception) -> BadImage:
-    """Decoders report damage with whatever exception is at hand; only the words tell truncation from it."""
-    if "truncated" in str(error).lower():
-        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its picture. Send the whole file.")
-    return BadImage("corrupt_image", f"The {fmt} file is damaged and cannot be decoded. Save it again.")

@@ -33,13 +33,19 @@ _GIF_TRANSPARENT = 255
 
 # The longest side in pixels that the formats or their libraries can write.
 MAX_SIDE: Mapping[Format, int] = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535, "avif": 65_536}
+# The formats with a place of their own for the density, and the largest in dots per inch. In WebP and AVIF it could
+# only stand in EXIF, which is metadata; in GIF nowhere.
+MAX_DENSITY: Mapping[Format, float] = {"png": 50_000_000, "jpeg": 65_535}
 
 
-def encode(picture: Image.Image, fmt: Format, quality: int | None = None) -> bytes:
+def encode(
+    picture: Image.Image, fmt: Format, quality: int | None = None, density: tuple[float, float] | None = None
+) -> bytes:
     """A picture in mode L, RGB or RGBA (JPEG: L or RGB) as a file of the format, without any metadata.
 
-    `quality` is 0 to 100 for jpeg, webp and avif, None for the format's default; png and gif have none. Raises BadImage
-    where the format cannot hold so many pixels on a side, ValueError for a quality outside of its bounds.
+    `quality` is 0 to 100 for jpeg, webp and avif, None for the format's default; png and gif have none. `density` is in
+    dots per inch, x and y; see `holds_density`. Raises BadImage where the format cannot hold so many pixels on a side,
+    ValueError for a quality outside of its bounds.
     """
     if quality is not None and not 0 <= quality <= 100:
         raise ValueError(f"quality {quality} is not within 0 to 100")
@@ -51,11 +57,13 @@ def encode(picture: Image.Image, fmt: Format, quality: int | None = None) -> byt
         )
     # Encoders write what they find here: profiles, resolution, comments.
     picture.info = {}
+    if density is not None and not holds_density(fmt, density):
+        density = None
     if fmt == "jpeg":
-        return _jpeg(picture, JPEG_QUALITY if quality is None else quality)
+        return _jpeg(picture, JPEG_QUALITY if quality is None else quality, density)
     out = BytesIO()
     if fmt == "png":
-        picture.save(out, "PNG", compress_level=PNG_LEVEL)
+        picture.save(out, "PNG", compress_level=PNG_LEVEL, dpi=density)
     elif fmt == "webp":
         picture.save(out, "WEBP", quality=WEBP_QUALITY if quality is None else quality, method=WEBP_METHOD)
     elif fmt == "gif":
@@ -74,11 +82,16 @@ def encode_lossless_webp(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
+def holds_density(fmt: Format, density: tuple[float, float]) -> bool:
+    """Whether a file of the format can say so many dots per inch: in whole ones in JPEG, per metre in PNG."""
+    return all(0.5 < dots <= MAX_DENSITY.get(fmt, 0) for dots in density)
+
+
+def _jpeg(picture: Image.Image, quality: int, density: tuple[float, float] | None) -> bytes:
     subsampling = 0 if quality >= JPEG_FULL_COLOUR else 2
     with _file() as file:
         # libjpeg's own scale begins at 1, and it takes 0 for that.
-        picture.save(file, "JPEG", quality=quality, subsampling=subsampling)
+        picture.save(file, "JPEG", quality=quality, subsampling=subsampling, dpi=density or (0, 0))
         file.seek(0)
         return file.read()
 

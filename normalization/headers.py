@@ -11,7 +11,8 @@ from normalization.containers.base import BadImage, Scan, corrupt, truncated
 from normalization.values import Format, Header
 
 _WANTED = "Send a PNG, JPEG, WebP, GIF or AVIF instead."
-_SCANNERS: Mapping[Format, tuple[str, Callable[[bytes], Scan]]] = {
+_SMALLER = "Send a smaller one."
+_SCANNERS: Mapping[Format, tuple[str, Callable[[bytes, bool], Scan]]] = {
     "png": (png.NAME, png.scan),
     "jpeg": (jpeg.NAME, jpeg.scan),
     "webp": (webp.NAME, webp.scan),
@@ -70,19 +71,23 @@ class Limits:
     max_side: int
 
 
-def sniff(data: bytes) -> Header:
-    """Read a picture's header and walk its structure to the end, in time linear in its parts.
+def sniff(data: bytes, *, lenient: bool = False) -> Header:
+    """Read a picture's header and walk its structure to the end, in time linear in its parts; see `scan`.
 
     Raises BadImage, and nothing else, for whatever bytes these are.
     """
-    return scan(data).header
+    return scan(data, lenient=lenient).header
 
 
-def scan(data: bytes) -> Scan:
-    """The picture's container taken apart; see `Scan`. Raises BadImage and nothing else."""
+def scan(data: bytes, *, lenient: bool = False) -> Scan:
+    """The picture's container taken apart; see `Scan`. Raises BadImage and nothing else.
+
+    Damage outside of the pixels is passed over. `lenient` passes over damage around them too, as decoders do: for a
+    picture that is paid for it counts whether its pixels decode, and its header is not `plain`, so that somebody tries.
+    """
     name, scanner = _SCANNERS[_format(data)]
     try:
-        return scanner(data)
+        return scanner(data, lenient)
     except (struct.error, IndexError) as error:
         # A part is shorter than the values that belong into it.
         raise corrupt(name, "one of its parts is too short") from error
@@ -110,23 +115,25 @@ def check(header: Header, limits: Limits) -> None:
     if max(width, height) > limits.max_side:
         raise BadImage(
             "image_too_large",
-            f"The picture has {width}x{height} pixels, and a side may have at most {limits.max_side:,}. "
-            "Send a smaller one.",
+            f"The picture has {width}x{height} pixels, and a side may have at most {limits.max_side:,}.",
+            _SMALLER,
         )
     if width * height > limits.max_pixels:
         raise BadImage(
             "image_too_large",
             f"The picture has {width}x{height} pixels, {width * height / 1e6:,.1f} megapixels, and at most "
-            f"{limits.max_pixels / 1e6:,.1f} are taken. Send a smaller one.",
+            f"{limits.max_pixels / 1e6:,.1f} are taken.",
+            _SMALLER,
         )
     if header.animated:
-        raise BadImage("animated_image", f"This is an animated {_SCANNERS[header.format][0]}. Send one still picture.")
+        name = _SCANNERS[header.format][0]
+        raise BadImage("animated_image", f"This is an animated {name}.", "Send one still picture.")
 
 
 def _format(data: bytes) -> Format:
     """The format by its signature. Raises BadImage that names what the bytes are instead."""
     if not data:
-        raise BadImage("empty_image", "The file is empty. Send the bytes of a picture.")
+        raise BadImage("empty_image", "The file is empty.", "Send the bytes of a picture.")
     if data.startswith(png.SIGNATURE):
         return "png"
     if data.startswith(jpeg.SIGNATURE + b"\xff"):
@@ -139,7 +146,7 @@ def _format(data: bytes) -> Format:
         return "avif"
     if len(data) < 12:
         _refuse_beginning(data)
-    raise BadImage("not_an_image", f"This is {_describe(data)}. {_WANTED}")
+    raise BadImage("not_an_image", f"This is {_describe(data)}.", _WANTED)
 
 
 def _refuse_beginning(data: bytes) -> None:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from normalization.values import Hdr
+
 Triple: TypeAlias = tuple[float, float, float]
 Point: TypeAlias = tuple[float, float]
 
@@ -25,6 +27,8 @@ PRIMARIES: Mapping[int, tuple[Point, Point, Point]] = {
 }
 # Transfer curves that are a plain power, by code point. Video curves (1, 6, 14, 15) are shown as sRGB by viewers.
 POWERS: Mapping[int, float] = {4: 2.2, 5: 2.8, 8: 1.0}
+# Transfer curves whose white is below their brightest (ITU-R BT.2100), by code point.
+HDR: Mapping[int, Hdr] = {16: "pq", 18: "hlg"}
 _SRGB_LIKE = frozenset({1, 2, 6, 13, 14, 15})
 
 # sRGB's colorants adapted to D50, as profiles hold them, and its curve at three places.
@@ -95,6 +99,13 @@ def build(primaries: Sequence[Point], white: Point, gamma: float | None) -> byte
     except (ArithmeticError, struct.error):
         return None
     return _assemble(dict(zip((b"rXYZ", b"gXYZ", b"bXYZ", b"wtpt"), points, strict=True)), curve)
+
+
+def conversion(primaries: Sequence[Point]) -> list[Triple]:
+    """The rows of the matrix that brings linear light from primaries with white D65 to sRGB's."""
+    back = _inverse(_transposed(_adapted(SRGB, D65)))
+    columns = [_times(back, colorant) for colorant in _adapted(primaries, D65)]
+    return _transposed(columns)
 
 
 def _assemble(points: Mapping[bytes, bytes], curve: bytes) -> bytes:

@@ -31,7 +31,7 @@ def prepare(image: Image, most: int = MOST_PIXELS) -> Image:
     """
     header = image.header
     if header.animated:
-        raise BadImage("animated_image", f"This is an animated {header.format}. Send one still picture.")
+        raise BadImage("animated_image", f"This is an animated {header.format}.", "Send one still picture.")
     if header.format in _COMMON and header.plain and header.orientation == 1:
         stripped = strip(image)
         if not header.alpha or _alpha_below(decoded(scan(stripped.data), most), 255):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from normalization.headers import scan
+from normalization.headers import scan, sniff
 from normalization.values import Image
 
 
@@ -23,4 +23,9 @@ def strip(image: Image) -> Image:
     if image.header.orientation != 1:
         raise ValueError(f"a picture of orientation {image.header.orientation} cannot lose its metadata")
     found = scan(image.data)
-    return Image(data=b"".join(found.parts), header=replace(found.header, metadata=False))
+    data = b"".join(found.parts)
+    header = replace(found.header, metadata=False, extra_pictures=False)
+    if header.density is not None:
+        # It may have stood in the EXIF alone.
+        header = replace(header, density=sniff(data).density)
+    return Image(data=data, header=header)

@@ -18,6 +18,8 @@ MEDIA_TYPES: Mapping[str, str] = {
     "avif": "image/avif",
 }
 FORMATS: tuple[str, ...] = tuple(MEDIA_TYPES)
+# The transfer curves of ITU-R BT.2100.
+Hdr = Literal["pq", "hlg"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,11 @@ class Header:
     `width` and `height` are in pixels as stored: `orientation` (EXIF, 1 to 8) is not applied. `plain` is true for
     8-bit grey, RGB, RGBA or palette samples in sRGB (or without a profile), which every provider reads alike; false
     for CMYK, 16-bit and foreign colour profiles. `metadata` is true when EXIF, XMP, IPTC, comments or text are inside.
+
+    What decoding to 8-bit sRGB would lose: `bits` are those of a sample (of a palette's entries: 8); `cmyk`; `profile`
+    says that the colours need a conversion (an ICC profile other than sRGB, primaries by number, another gamma); `hdr`
+    names a transfer curve above the range of a screen; `extra_pictures` says that there is a second picture behind the
+    first or in it, or a gain map. `density` is in dots per inch, x and y as stored, None where the file does not say.
     """
 
     format: Format
@@ -37,6 +44,12 @@ class Header:
     orientation: int = 1
     plain: bool = True
     metadata: bool = False
+    bits: int = 8
+    cmyk: bool = False
+    profile: bool = False
+    hdr: Hdr | None = None
+    extra_pictures: bool = False
+    density: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -271,7 +271,7 @@ async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> Im
         return await imaging.prepare(await imaging.inspect(file.data, owner), owner)
     except BadImage as error:
         code = "image_too_large" if error.code == "image_too_large" else "invalid_image_file"
-        message = f"Invalid image file in '{param}': {error.message}"
+        message = f"Invalid image file in '{param}': {error.told}"
         raise ApiError(400, message, type="image_generation_user_error", param=param, code=code) from None
 
 

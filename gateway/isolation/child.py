@@ -29,7 +29,7 @@ def main() -> None:
         try:
             answer, made = _done(head, data)
         except BadImage as error:
-            answer, made = {"code": error.code, "message": error.message}, b""
+            answer, made = {"code": error.code, "message": error.message, "advice": error.advice}, b""
         except MemoryError:
             answer, made = {"starved": True}, b""
         wire.write(link, answer, made)

@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.isolation import wire
 from gateway.telemetry import metrics
+from normalization.containers.base import SAVE_AGAIN
 from normalization.decode import MOST_PIXELS
 from normalization.headers import BadImage, sniff
 from normalization.sending import Ready
@@ -124,17 +125,17 @@ class Decoders:
                 raise
             except TimeoutError:
                 metrics.DECODERS.labels("timeout").inc()
-                message = f"It takes longer than {self._bounds.timeout_s:g} seconds to decode. Save it again."
-                raise BeyondUs("corrupt_image", message) from None
+                message = f"It takes longer than {self._bounds.timeout_s:g} seconds to decode."
+                raise BeyondUs("corrupt_image", message, "Save it again.") from None
             except _Starved:
                 metrics.DECODERS.labels("memory").inc()
-                message = "It takes more memory to decode than there is for one picture. Send a smaller one."
-                raise BeyondUs("image_too_large", message) from None
+                message = "It takes more memory to decode than there is for one picture."
+                raise BeyondUs("image_too_large", message, "Send a smaller one.") from None
             except (wire.Broken, OSError):
                 metrics.DECODERS.labels("died").inc()
             finally:
                 self._give_back(decoder, well=well)
-        raise BeyondUs("corrupt_image", "The decoder does not survive it. Save it again in an image editor.")
+        raise BeyondUs("corrupt_image", "The decoder does not survive it.", SAVE_AGAIN)
 
     def _take(self) -> _Decoder:
         with self._lock:
@@ -254,8 +255,8 @@ def _understood(answer: dict[str, Any], made: bytes) -> _Done:
     match answer:
         case {"starved": True}:
             raise _Starved
-        case {"code": str(code), "message": str(message)} if code in _CODES:
-            raise BadImage(code, message[:_MAX_TEXT])
+        case {"code": str(code), "message": str(message), "advice": str(advice)} if code in _CODES:
+            raise BadImage(code, message[:_MAX_TEXT], advice[:_MAX_TEXT])
         case {
             "same": bool(same),
             "notes": [*notes],

@@ -61,10 +61,10 @@ def from_header(header: Header) -> dict[str, Any]:
     return asdict(header)
 
 
-def to_header(value: dict[str, Any]) -> Header:
-    """The header again."""
-    density = value.get("density")
-    return Header(**{**value, "density": tuple(density)} if density else value)
+def to_header(values: dict[str, Any]) -> Header:
+    """The header again: JSON makes a list of a pair."""
+    density = values["density"]
+    return Header(**{**values, "density": None if density is None else (density[0], density[1])})
 
 
 def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normalization import icc
 from normalization.containers import av1, bmff
-from normalization.containers.base import BadImage, Scan, corrupt, truncated
-from normalization.containers.bmff import Box, Extent, Item
-from normalization.values import Header
+from normalization.containers.base import BadImage, Scan, begins_picture, corrupt, truncated
+from normalization.containers.bmff import Box, Extent, Item, Reference
+from normalization.exif import density
+from normalization.values import Hdr, Header
 
 NAME = bmff.NAME
 
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+# Apple's gain map beside a picture, and the item that joins one to a picture by ISO 21496-1.
+_GAIN_MAP, _TONE_MAP = b"hdrgainmap", b"tmap"
+_PICTURES = frozenset({b"av01", b"grid", b"iden", b"iovl", b"hvc1", _TONE_MAP})
 _METADATA = frozenset({b"Exif", b"mime", b"uri "})
 # An item type that no reader knows and so every reader passes over.
 _NOTHING = b"skip"
@@ -35,11 +39,11 @@ class _Patch:
     new: bytes
 
 
-def scan(data: bytes) -> Scan:
+def scan(data: bytes, lenient: bool = False) -> Scan:
     """Read an AVIF's boxes: the primary item's properties, and whether all its bytes are there. Raises BadImage."""
     top, end = _top_level(data)
     if data[8:12] == b"avis":
-        raise BadImage("animated_image", "This is an animated AVIF. Send one still picture.")
+        raise BadImage("animated_image", "This is an animated AVIF.", "Send one still picture.")
     meta = next((box for box in top if box.kind == b"meta"), None)
     if meta is None:
         raise truncated(NAME)
@@ -48,7 +52,10 @@ def scan(data: bytes) -> Scan:
     if missing := {b"pitm", b"iinf", b"iloc", b"iprp"} - inner.keys():
         raise corrupt(NAME, f"its {min(missing).decode()} box is missing")
     items = bmff.items(data, inner[b"iinf"])
+    hidden = {number for number, item in items.items() if item.kind in _METADATA}
     extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
+    # Metadata that lies outside of the file is as good as none.
+    extents = [extent for extent in extents if extent[2] <= end or extent[0] not in hidden]
     if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
     pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)
@@ -56,9 +63,28 @@ def scan(data: bytes) -> Scan:
     if primary not in {item for item, _, _ in extents} & items.keys() or items[primary].kind in _METADATA:
         raise corrupt(NAME, "its picture is nowhere in the file")
     patches = _patches(data, top, parts, items, extents)
-    header, profile = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
+    header, profile, primaries = _properties(data, inner[b"iprp"], primary, metadata=bool(patches) or end < len(data))
     _check_frames(data, items, extents, header)
-    return Scan(header=header, icc=profile, parts=_patched(data, end, patches))
+    references = bmff.references(data, inner[b"iref"]) if b"iref" in inner else []
+    header = replace(
+        header,
+        extra_pictures=header.extra_pictures or _has_another(items, references, primary) or begins_picture(data, end),
+        density=density(_exif(data, items, extents)),
+    )
+    return Scan(header=header, icc=profile, primaries=primaries, parts=_patched(data, end, patches))
+
+
+def _has_another(items: dict[int, Item], references: list[Reference], primary: int) -> bool:
+    """Whether there is a picture that is no part, no thumbnail and no channel of the primary one."""
+    parts = {item for kind, item, _ in references if kind in (b"thmb", b"auxl")}
+    parts |= {named for kind, _, named in references if kind == b"dimg"}
+    return any(item.kind in _PICTURES and number not in parts | {primary} for number, item in items.items())
+
+
+def _exif(data: bytes, items: dict[int, Item], extents: list[Extent]) -> bytes:
+    """The block of the first EXIF item, behind the count of bytes in front of it; empty where there is none."""
+    pieces = [data[start:stop] for number, start, stop in extents if number in items and items[number].kind == b"Exif"]
+    return pieces[0][4 + int.from_bytes(pieces[0][:4], "big") :] if pieces else b""
 
 
 def _check_frames(data: bytes, items: dict[int, Item], extents: list[Extent], header: Header) -> None:
@@ -78,6 +104,10 @@ def _check_frames(data: bytes, items: dict[int, Item], extents: list[Extent], he
 def _top_level(data: bytes) -> tuple[list[Box], int]:
     """The file's boxes and where they end. Raises BadImage where the file is cut off within one."""
     top = list(bmff.boxes(data, 0, len(data)))
+    # A second file behind the first, or zeros, which would be a box up to the end of the file.
+    foreign = next((at for at, box in enumerate(top) if _is_foreign(box, at)), None)
+    if foreign is not None:
+        return top[:foreign], top[foreign].at
     end = top[-1].end if top else 0
     # What begins like a box of this format and is longer than the file was one; anything else was appended.
     if not top or data[end + 4 : end + 8] in _TOP_LEVEL:
@@ -85,7 +115,11 @@ def _top_level(data: bytes) -> tuple[list[Box], int]:
     return top, end
 
 
-def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None]:
+def _is_foreign(box: Box, at: int) -> bool:
+    return (box.kind == b"ftyp" and at > 0) or box.kind == bytes(4)
+
+
+def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None, int]:
     """The header from the primary item's properties. Raises BadImage where its size is not among them."""
     inner = bmff.children(data, iprp)
     container = next((box for box in inner if box.kind == b"ipco"), None)
@@ -105,36 +139,47 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
         raise corrupt(NAME, f"its size is {width}x{height}")
     turns = next((data[box.start] & 3 for box in own if box.kind == b"irot" and box.start < box.end), 0)
     mirror = next((data[box.start] & 1 for box in own if box.kind == b"imir" and box.start < box.end), None)
-    srgb, profile = _colour(data, own)
+    srgb, profile, hdr, primaries = _colour(data, own)
+    bits = _bits(data, every, own)
+    auxiliary = [data[box.start + 4 : box.end] for box in every if box.kind == b"auxC"]
     header = Header(
         format="avif",
         width=width,
         height=height,
-        alpha=any(data[box.start + 4 : box.end].startswith(_ALPHA) for box in every if box.kind == b"auxC"),
+        alpha=any(name.startswith(_ALPHA) for name in auxiliary),
         # EXIF inside an AVIF says nothing about orientation: the properties do, and decoders leave both to the reader.
         orientation=_ORIENTATION[turns, mirror],
-        plain=srgb and not _deep(data, every, own),
+        plain=srgb and bits <= 8,
         metadata=metadata,
+        bits=bits,
+        profile=not srgb,
+        hdr=hdr,
+        extra_pictures=any(_GAIN_MAP in name for name in auxiliary),
     )
-    return header, profile
+    return header, profile, primaries
 
 
-def _deep(data: bytes, every: list[Box], own: list[Box]) -> bool:
-    """Whether samples have more than 8 bits: the parts of a grid say so in av1C, the picture in pixi."""
-    codec = any(data[box.start + 2 : box.end][0] & 0x40 for box in every if box.kind == b"av1C")
-    channels = [data[box.start + 5 : box.end] for box in own if box.kind == b"pixi"]
-    return codec or any(bits > 8 for depths in channels for bits in depths)
+def _bits(data: bytes, every: list[Box], own: list[Box]) -> int:
+    """Bits of a sample: the parts of a grid say so in av1C, the picture in pixi."""
+    flags = [data[box.start + 2 : box.end][0] for box in every if box.kind == b"av1C"]
+    codec = [(12 if flag & 0x20 else 10) if flag & 0x40 else 8 for flag in flags]
+    channels = [bits for box in own if box.kind == b"pixi" for bits in data[box.start + 5 : box.end]]
+    return max([8, *codec, *channels])
 
 
-def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None]:
-    """Whether the samples are sRGB, and the profile to read them with where they are not. ICC wins over nclx."""
+def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None, Hdr | None, int]:
+    """Whether the samples are sRGB, the profile to read them with where they are not, an HDR curve and its primaries.
+
+    ICC wins over nclx.
+    """
     colr = sorted((data[box.start : box.end] for box in own if box.kind == b"colr"), key=lambda c: c[:4] == b"nclx")
     if not colr:
-        return True, None
+        return True, None, None, 1
     if colr[0][:4] in (b"prof", b"rICC"):
         profile = colr[0][4:]
-        return (True, None) if icc.is_srgb(profile) else (False, profile)
-    return icc.from_code_points(int.from_bytes(colr[0][4:6], "big"), int.from_bytes(colr[0][6:8], "big"))
+        return (True, None, None, 1) if icc.is_srgb(profile) else (False, profile, None, 1)
+    primaries, transfer = (int.from_bytes(colr[0][at : at + 2], "big") for at in (4, 6))
+    return *icc.from_code_points(primaries, transfer), icc.HDR.get(transfer), primaries
 
 
 def _patches(

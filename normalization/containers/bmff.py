@@ -33,6 +33,9 @@ class Item:
 # An item's number and where a piece of it begins and ends, in bytes of the file.
 Extent: TypeAlias = tuple[int, int, int]
 
+# The kind of a reference, the item that makes it and the one that it names.
+Reference: TypeAlias = tuple[bytes, int, int]
+
 
 class Reader:
     """Reads numbers one after the other inside of a box. Every read past its end raises BadImage."""
@@ -123,6 +126,20 @@ def extents(data: bytes, iloc: Box, idat: Box | None) -> list[Extent]:
             if method == 1 and idat is not None:
                 start += idat.start
             found.append((item, start, start + length))
+    return found
+
+
+def references(data: bytes, iref: Box) -> list[Reference]:
+    """Every reference between items. Raises BadImage for too many."""
+    size = 2 if data[iref.start] == 0 else 4
+    found: list[Reference] = []
+    for box in children(data, iref, 4):
+        reader = Reader(data, box.start, box.end)
+        item = reader.take(size)
+        count = reader.take(2)
+        if len(found) + count > MAX_PARTS:
+            raise too_many_parts(NAME)
+        found += ((box.kind, item, reader.take(size)) for _ in range(count))
     return found
 
 

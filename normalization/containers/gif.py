@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from normalization.containers.base import MAX_PARTS, Scan, corrupt, too_many_parts, truncated
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, begins_picture, corrupt, too_many_parts, truncated
 from normalization.values import Header
 
 NAME = "GIF"
@@ -20,10 +20,13 @@ _MAX_SUB_BLOCKS = 1_000_000
 class _Walk:
     """One pass over the blocks and what it has found so far."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, lenient: bool) -> None:
         self.data = data
+        self.lenient = lenient
         self.view = memoryview(data)
-        self.frames = 0
+        self.frames = self.ended_frames = 0
+        self.began = 0
+        self.damaged = False
         self.alpha = False
         self.metadata = False
         self.sub_blocks = 0
@@ -34,14 +37,19 @@ class _Walk:
     def run(self) -> None:
         """To the trailer. Raises BadImage."""
         for _ in range(MAX_PARTS):
+            if self.frames and self.at == len(self.data):
+                self._end()
+                return
             kind = self._byte()
             start = self.at - 1
+            self.began = start
             if kind == _TRAILER:
                 self.parts.append(self.view[start : self.at])
                 self.metadata = self.metadata or self.at < len(self.data)
                 return
             if kind == _IMAGE:
                 self._image()
+                self.ended_frames += 1
                 self.parts.append(self.view[start : self.at])
             elif kind == _EXTENSION:
                 if self._extension():
@@ -51,9 +59,24 @@ class _Walk:
             elif kind == 0:
                 # Some programs end a picture with two terminators and all decoders skip the second.
                 self.metadata = True
+            elif self.ended_frames and self.lenient:
+                self.break_off()
+                return
             else:
                 raise corrupt(NAME, f"it has a block of the unknown kind 0x{kind:02x}")
         raise too_many_parts(NAME)
+
+    def break_off(self) -> None:
+        """End behind the last whole block, or in the first picture where that is cut off."""
+        if self.frames == 1 and not self.ended_frames:
+            self.parts += (self.view[self.began :], b"\0")
+        self.at = len(self.data)
+        self.damaged = True
+        self._end()
+
+    def _end(self) -> None:
+        self.metadata = True
+        self.parts.append(bytes((_TRAILER,)))
 
     def _byte(self) -> int:
         if self.at >= len(self.data):
@@ -98,12 +121,20 @@ class _Walk:
         self.at = at + 1
 
 
-def scan(data: bytes) -> Scan:
-    """Walk a GIF's blocks to the trailer. Raises BadImage."""
+def scan(data: bytes, lenient: bool = False) -> Scan:
+    """Walk a GIF's blocks to the trailer, which may be missing behind a whole picture. Raises BadImage.
+
+    `lenient` passes over whatever follows the beginning of a picture.
+    """
     if len(data) < 14:
         raise truncated(NAME)
-    walk = _Walk(data)
-    walk.run()
+    walk = _Walk(data, lenient)
+    try:
+        walk.run()
+    except BadImage as error:
+        if not (lenient and walk.frames and error.code == "truncated_image"):
+            raise
+        walk.break_off()
     if walk.frames == 0:
         raise corrupt(NAME, "there is no image in it")
     header = Header(
@@ -112,7 +143,9 @@ def scan(data: bytes) -> Scan:
         height=walk.height,
         alpha=walk.alpha,
         animated=walk.frames > 1,
+        plain=not walk.damaged,
         metadata=walk.metadata,
+        extra_pictures=begins_picture(data, walk.at),
     )
     return Scan(header=header, icc=None, parts=tuple(walk.parts))
 

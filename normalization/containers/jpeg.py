@@ -6,8 +6,8 @@ import re
 import struct
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
 from normalization.values import Header
 
 NAME = "JPEG"
@@ -24,12 +24,19 @@ _MAX_SCANS = 100
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
+_JFIF = b"JFIF\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+# How a gain map is announced: by Adobe's and Google's name space in XMP (Ultra HDR), and by ISO 21496-1.
+_GAIN_MAP_XMP, _GAIN_MAP_ISO = b"http://ns.adobe.com/hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496:-1\0"
+# Dots per inch of one dot per unit of JFIF: inch, centimetre. Its third unit only gives the shape of a pixel.
+_INCHES = {1: 1.0, 2: 2.54}
 # With the name; the last two bytes are the size of the thumbnail.
 _JFIF_BYTES = 14
 _ADOBE_BYTES = 12
 # Of the application segments a decoder needs these: the colour transform and the profile.
-_KEPT = ((0xE0, b"JFIF\0"), (0xE2, _PROFILE), (0xEE, b"Adobe"))
+_KEPT = ((0xE0, _JFIF), (0xE2, _PROFILE), (0xEE, b"Adobe"))
 # A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
+_PROGRESSIVE = 0xC2
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _NO_FILL = re.compile(rb"[^\xff]")
 # Searched in windows, so that other threads get their turn within a long picture.
@@ -46,17 +53,37 @@ class _Walk:
         self.metadata = False
         self.scans = 0
         self.frame: tuple[int, int, int] | None = None
+        self.components: tuple[int, ...] = ()
+        self.progressive = False
+        self.scan_headers: list[memoryview] = []
+        self.unended = False
         self.exif: memoryview | None = None
+        self.jfif: memoryview | None = None
+        self.extra_pictures = False
         self.profile: list[bytes] = []
 
     def run(self) -> None:
-        """To the end of the image. Raises BadImage."""
+        """To the end of the image. Raises BadImage.
+
+        Where the file ends, or another picture begins, in or behind the last scan that the image needs, it counts as
+        ended there: programs lose the end marker alone. Whether its data are whole is for a decoder to say.
+        """
         at = 2
-        for _ in range(MAX_PARTS):
-            at = self._segment(at)
-            if at < 0:
-                return
+        try:
+            for _ in range(MAX_PARTS):
+                at = self._segment(at)
+                if at < 0:
+                    return
+        except BadImage as error:
+            if error.code != "truncated_image" or not _is_covered(self):
+                raise
+            self._break_off()
+            return
         raise too_many_parts(NAME)
+
+    def _break_off(self) -> None:
+        self.unended = self.metadata = True
+        self.parts.append(b"\xff\xd9")
 
     def _segment(self, at: int) -> int:
         """Take one segment; where the next begins, or -1 after the last."""
@@ -70,9 +97,14 @@ class _Walk:
         if marker == _EOI:
             self.parts.append(b"\xff\xd9")
             self.metadata = self.metadata or body < len(self.data)
+            self.extra_pictures = self.extra_pictures or begins_picture(self.data, body)
             return -1
         if marker in _RESTARTS or marker in (0, _TEM):
             return body
+        if marker == _SOI and _is_covered(self):
+            self.extra_pictures = True
+            self._break_off()
+            return -1
         if marker == _SOI:
             raise corrupt(NAME, "a second image begins inside the first")
         end = body + int.from_bytes(self.data[body : body + 2], "big")
@@ -81,6 +113,7 @@ class _Walk:
         if end < body + 2:
             raise corrupt(NAME, "a segment has no length")
         if marker == _SOS:
+            self.scan_headers.append(self.view[body + 2 : end])
             end = self._entropy(end)
         self._take(marker, body + 2, end)
         return end
@@ -92,8 +125,15 @@ class _Walk:
         elif marker in _APPLICATION or marker == _COM:
             if marker == 0xE1 and self.exif is None and content[:6] == _EXIF:
                 self.exif = content
+            if marker == 0xE0 and self.jfif is None and content[:5] == _JFIF:
+                self.jfif = content
+            if _names_gain_map(marker, content):
+                self.extra_pictures = True
             if marker == 0xE2 and content[:12] == _PROFILE:
                 self.profile.append(bytes(content[12:]))
+            if marker == 0xE2 and len(content) < len(_PROFILE) + 2:
+                self.metadata = True
+                return
             if not any(marker == kept and content[: len(label)] == label for kept, label in _KEPT):
                 self.metadata = True
                 return
@@ -101,6 +141,10 @@ class _Walk:
             # Behind its fixed part a JFIF header may carry a thumbnail: the picture as it was before it was edited.
             self.metadata = True
             self.parts.append(b"\xff\xe0\x00\x10" + bytes(content[: _JFIF_BYTES - 2]) + b"\0\0")
+            return
+        if (marker == 0xE0 and len(content) < _JFIF_BYTES) or (marker == 0xEE and len(content) < _ADOBE_BYTES):
+            # Too short to say anything, and not for every decoder.
+            self.metadata = True
             return
         if marker == 0xEE and len(content) > _ADOBE_BYTES:
             self.metadata = True
@@ -114,20 +158,23 @@ class _Walk:
         if marker not in _COMMON_FRAMES:
             raise BadImage(
                 "not_an_image",
-                "This JPEG is lossless, hierarchical or arithmetic-coded, which few programs read. "
+                "This JPEG is lossless, hierarchical or arithmetic-coded, which few programs read.",
                 "Send a baseline or progressive JPEG or a PNG.",
             )
         precision, height, width, components = struct.unpack_from(">BHHB", content)
         if precision != 8:
             raise BadImage(
                 "not_an_image",
-                f"This JPEG has {precision} bits per sample, which few programs read. Send an 8-bit JPEG or a PNG.",
+                f"This JPEG has {precision} bits per sample, which few programs read.",
+                "Send an 8-bit JPEG or a PNG.",
             )
         if not (width and height):
             raise corrupt(NAME, f"its size is {width}x{height}")
         if components not in (1, 3, 4):
             raise corrupt(NAME, f"it has {components} colour components")
         self.frame = width, height, components
+        self.components = tuple(content[at] for at in range(6, len(content), 3))[:components]
+        self.progressive = marker == _PROGRESSIVE
 
     def _entropy(self, at: int) -> int:
         """Where entropy-coded data that begins at `at` ends. Raises BadImage where the file ends first."""
@@ -136,7 +183,11 @@ class _Walk:
         self.scans += 1
         if self.scans > _MAX_SCANS:
             raise corrupt(NAME, f"it has more than {_MAX_SCANS} scans")
-        return self._find(_MARKER, at)
+        try:
+            return self._find(_MARKER, at)
+        except BadImage:
+            # Without a lone 0xFF at the end, which would become a part of the marker that is put there.
+            return max(at, len(self.data) - self.data.endswith(b"\xff"))
 
     def _find(self, pattern: re.Pattern[bytes], at: int) -> int:
         """Where a pattern of at most two bytes is found next. Raises BadImage where the file ends first."""
@@ -147,8 +198,10 @@ class _Walk:
         raise truncated(NAME)
 
 
-def scan(data: bytes) -> Scan:
+def scan(data: bytes, lenient: bool = False) -> Scan:
     """Walk a JPEG's segments to the end of the image; thumbnails inside segments do not count.
+
+    The damage that decoders survive is no other for a picture that is paid for: `lenient` changes nothing.
 
     A second picture behind the first (MPO, as phones write) counts as metadata. Raises BadImage, struct.error on a
     short frame header.
@@ -165,10 +218,46 @@ def scan(data: bytes) -> Scan:
         width=width,
         height=height,
         orientation=orientation(walk.exif) if walk.exif is not None else 1,
-        plain=components != 4 and not foreign,
+        plain=components != 4 and not foreign and not walk.unended,
         metadata=walk.metadata,
+        cmyk=components == 4,
+        profile=foreign,
+        extra_pictures=walk.extra_pictures,
+        density=_density(walk),
     )
-    return Scan(header=header, icc=profile if foreign else None, parts=tuple(walk.parts))
+    return Scan(header=header, icc=profile if foreign else None, parts=tuple(walk.parts), unended=walk.unended)
+
+
+def _is_covered(walk: _Walk) -> bool:
+    """Whether the scans that were begun hold every coefficient of every component to its last bit."""
+    missing: dict[int, list[int]] = {component: [1] * 64 for component in walk.components}
+    for header in walk.scan_headers:
+        count = header[0] if len(header) else 0
+        if len(header) < 4 + 2 * count:
+            return False
+        first, last, precision = header[1 + 2 * count], header[2 + 2 * count], header[3 + 2 * count] & 15
+        if not walk.progressive:
+            first, last, precision = 0, 63, 0
+        for component in header[1 : 1 + 2 * count : 2]:
+            if component in missing:
+                for place in range(first, min(last, 63) + 1):
+                    missing[component][place] = precision
+    return bool(missing) and not any(any(bits) for bits in missing.values())
+
+
+def _names_gain_map(marker: int, content: memoryview) -> bool:
+    if marker == 0xE1 and content[: len(_XMP)] == _XMP:
+        return _GAIN_MAP_XMP in bytes(content)
+    return marker == 0xE2 and content[: len(_GAIN_MAP_ISO)] == _GAIN_MAP_ISO
+
+
+def _density(walk: _Walk) -> tuple[float, float] | None:
+    """Dots per inch, from JFIF where it has a unit, else from EXIF."""
+    if walk.jfif is not None and len(walk.jfif) >= _JFIF_BYTES - 2:
+        unit, x, y = struct.unpack_from(">BHH", walk.jfif, 7)
+        if x and y and unit in _INCHES:
+            return x * _INCHES[unit], y * _INCHES[unit]
+    return density(walk.exif) if walk.exif is not None else None
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:

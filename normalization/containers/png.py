@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, BadImage, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
-from normalization.values import Header
+from normalization.containers.base import MAX_PARTS, BadImage, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
+from normalization.values import Hdr, Header
 
 NAME = "PNG"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -27,42 +27,54 @@ _KEPT = (
     _CRITICAL | _COLOUR | {b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT", b"mDCV", b"cLLI"} | {b"acTL", b"fcTL", b"fdAT"}
 )
 _FRAMES = frozenset({b"fcTL", b"fdAT"})
-_LONGEST = {
-    b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32, b"bKGD": 6, b"hIST": 512, b"pHYs": 9, b"sBIT": 4, b"mDCV": 24,
-    b"cLLI": 8,
+_LENGTHS: Mapping[bytes, Collection[int]] = {
+    b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,), b"bKGD": (1, 2, 6), b"hIST": range(2, 513, 2),
+    b"pHYs": (9,), b"sBIT": (1, 2, 3, 4), b"mDCV": (24,), b"cLLI": (8,),
 }  # fmt: skip
+# What must be whole in a picture that is not paid for.
+_STRICT = _CRITICAL | {b"tRNS"}
 # Within a hundredth of 1/2.2, which is what programs write for sRGB.
 _GAMMA, _GAMMA_TOLERANCE = 45_455, 460
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _CHROMATICITY_TOLERANCE = 200
+_METRES_PER_INCH = 0.0254
 
 
-def scan(data: bytes) -> Scan:
-    """Read a PNG to its IEND and check every chunk's checksum. Raises BadImage, struct.error on a short chunk."""
+def scan(data: bytes, lenient: bool = False) -> Scan:
+    """Read a PNG to its IEND and check every chunk's checksum. Raises BadImage, struct.error on a short chunk.
+
+    An ancillary chunk with a wrong checksum counts as none, as it does to libpng; but not the transparent colours,
+    which the pixels need. `lenient` passes over wrong checksums of these and of the pixels, and over a missing IEND.
+    """
     view = memoryview(data)
     parts: list[bytes | memoryview] = [view[:8]]
     first: dict[bytes, memoryview] = {}
-    metadata = False
-    end = 8
-    for kind, start, end in _chunks(data):
-        body = view[start + 8 : end - 4]
-        if zlib.crc32(view[start + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+    metadata = damaged = False
+    kind, end = b"", 8
+    for kind, start, end, body in _chunks(data, lenient):
+        sound = zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
+        if not (sound or _is_spared(kind) or (lenient and kind not in (b"IHDR", b"PLTE"))):
             raise corrupt(NAME, f"the checksum of a {kind.decode()} chunk is wrong")
-        if kind not in _KEPT:
-            if not kind[0] & 0x20:
-                raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
-            metadata = True
-        elif (kind in _FRAMES and b"acTL" not in first) or len(body) > _LONGEST.get(kind, len(body)):
-            # Readers pass over frames of a picture that does not move, and over more than a chunk can hold: so anything
-            # may be in there.
-            metadata = True
-            continue
-        elif kind in first and kind in (b"IHDR", b"PLTE"):
+        if kind not in _KEPT and not kind[0] & 0x20:
+            raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
+        damaged |= not sound and kind in _STRICT
+        if kind in first and kind in (b"IHDR", b"PLTE"):
             # Readers differ in which one counts: a second header could hide a far larger picture.
             raise corrupt(NAME, f"it has two {kind.decode()} chunks")
+        if not sound and kind in (b"IDAT", b"IEND"):
+            parts += _written(kind, body)
+        elif not sound or not _counts(kind, body, first):
+            # Anything may be in there.
+            metadata = True
+            if kind in _KEPT or not sound:
+                continue
         else:
             parts.append(view[start:end])
         first.setdefault(kind, body)
+    if kind != b"IEND":
+        damaged = True
+        parts += _written(b"IEND", b"")
+    metadata |= damaged
     width, height, depth, colour_type = _dimensions(first)
     srgb, profile = _colour(first)
     header = Header(
@@ -72,10 +84,18 @@ def scan(data: bytes) -> Scan:
         alpha=colour_type in (4, 6) or b"tRNS" in first,
         animated=b"acTL" in first,
         orientation=orientation(first.get(b"eXIf", b"")),
-        plain=srgb and depth <= 8,
+        # A transparent colour is read alike in a palette alone.
+        plain=srgb and depth <= 8 and (colour_type == 3 or b"tRNS" not in first) and not damaged,
         metadata=metadata or end < len(data),
+        # A palette's entries have 8 bits, whatever its indices have.
+        bits=8 if colour_type == 3 else depth,
+        profile=not srgb and profile != b"",
+        hdr=_hdr(first),
+        extra_pictures=begins_picture(data, end),
+        density=_density(first),
     )
-    return Scan(header=header, icc=profile, parts=tuple(parts))
+    primaries = first[b"cICP"][0] if header.hdr else 1
+    return Scan(header=header, icc=profile, parts=tuple(parts), primaries=primaries)
 
 
 def has_few_chunks(data: bytes) -> bool:
@@ -93,25 +113,53 @@ def bit_depth(data: bytes) -> int:
     return data[24]
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Every chunk's type, start and end, up to and with IEND. Raises BadImage where they do not reach it."""
-    at = 8
+def _chunks(data: bytes, lenient: bool) -> Iterator[tuple[bytes, int, int, memoryview]]:
+    """Every chunk's type, start, end and content, up to and with IEND.
+
+    Raises BadImage where they do not reach it; `lenient` ends there, and gives what there is of image data cut off.
+    """
+    at, view = 8, memoryview(data)
     for _ in range(MAX_PARTS):
         if at + 12 > len(data):
+            if lenient and at > 8:
+                return
             raise truncated(NAME)
         length, kind = _CHUNK.unpack_from(data, at)
         if not (kind.isalpha() and length < 2**31):
+            if lenient and at > 8:
+                return
             raise corrupt(NAME, "a chunk has no valid type")
         end = at + 12 + length
-        if end > len(data):
-            raise truncated(NAME)
         if at == 8 and kind != b"IHDR":
             raise corrupt(NAME, "it does not begin with an IHDR chunk")
-        yield kind, at, end
+        if end > len(data):
+            if not lenient or at == 8:
+                raise truncated(NAME)
+            if kind == b"IDAT":
+                # The checksum is missing too, or is taken for pixels: a decoder stops where these are complete.
+                yield kind, at, len(data), view[at + 8 :]
+            return
+        yield kind, at, end, view[at + 8 : end - 4]
         if kind == b"IEND":
             return
         at = end
     raise too_many_parts(NAME)
+
+
+def _is_spared(kind: bytes) -> bool:
+    return bool(kind[0] & 0x20) and kind not in _STRICT
+
+
+def _counts(kind: bytes, body: memoryview, first: dict[bytes, memoryview]) -> bool:
+    """Whether readers go by this chunk, and alike: not by text, nor by a second one or one of the wrong length."""
+    if kind not in _KEPT or len(body) not in _LENGTHS.get(kind, (len(body),)):
+        return False
+    return b"acTL" in first if kind in _FRAMES else kind == b"IDAT" or kind not in first
+
+
+def _written(kind: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+    """A chunk with a checksum that is right, in pieces."""
+    return len(body).to_bytes(4, "big") + kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
 
 
 def _dimensions(chunks: dict[bytes, memoryview]) -> tuple[int, int, int, int]:
@@ -153,6 +201,19 @@ def _colour(chunks: dict[bytes, memoryview]) -> tuple[bool, bytes | None]:
     power = None if abs(gamma - _GAMMA) <= _GAMMA_TOLERANCE else 100_000 / gamma
     built = icc.build((red, green, blue), white, power)
     return built is None, built
+
+
+def _hdr(chunks: dict[bytes, memoryview]) -> Hdr | None:
+    return icc.HDR.get(cicp[1]) if len(cicp := chunks.get(b"cICP", b"")) == 4 else None
+
+
+def _density(chunks: dict[bytes, memoryview]) -> tuple[float, float] | None:
+    """Dots per inch, from pHYs where its unit is the metre, else from EXIF."""
+    if len(physical := chunks.get(b"pHYs", b"")) == 9:
+        x, y, unit = struct.unpack(">IIB", physical)
+        if x and y and unit == 1:
+            return x * _METRES_PER_INCH, y * _METRES_PER_INCH
+    return density(chunks.get(b"eXIf", b""))
 
 
 def _inflated(chunk: memoryview) -> bytes:

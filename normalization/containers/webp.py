@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from typing import TypeAlias
 
 from normalization import icc
-from normalization.containers.base import MAX_PARTS, Scan, corrupt, too_many_parts, truncated
-from normalization.exif import orientation
+from normalization.containers.base import MAX_PARTS, Scan, begins_picture, corrupt, too_many_parts, truncated
+from normalization.exif import density, orientation
 from normalization.values import Header
 
 NAME = "WebP"
@@ -15,21 +15,27 @@ NAME = "WebP"
 _EXIF_FLAG, _XMP_FLAG, _ALPHA_FLAG = 0x08, 0x04, 0x10
 _PIXELS = (b"VP8 ", b"VP8L")
 _KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
+# Without the whole of these there is no picture.
+_NEEDED = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANMF"})
+# A chunk's name, where it starts and where it ends without its padding.
+Chunk: TypeAlias = tuple[bytes, int, int]
 
 
-def scan(data: bytes) -> Scan:
-    """Read a WebP's chunks and hold its length against them. Raises BadImage, struct.error on a short chunk."""
+def scan(data: bytes, lenient: bool = False) -> Scan:
+    """Read a WebP's chunks to its end. Raises BadImage, struct.error on a short chunk.
+
+    Where the length in front and the chunks contradict each other the chunks are believed, and the length is written
+    anew. The damage that decoders survive is no other for a picture that is paid for: `lenient` changes nothing.
+    """
     if len(data) < 20:
         raise truncated(NAME)
-    end = 8 + int.from_bytes(data[4:8], "little")
-    if end > len(data):
-        raise truncated(NAME)
+    chunks, end = _walked(data)
     view = memoryview(data)
     first: dict[bytes, memoryview] = {}
     parts: list[bytes | memoryview] = []
     frames = 0
-    metadata = end < len(data)
-    for kind, start, stop in _chunks(data, end):
+    metadata = end != 8 + int.from_bytes(data[4:8], "little") or end < len(data)
+    for kind, start, stop in chunks:
         body = view[start + 8 : stop]
         frames += kind == b"ANMF"
         if kind not in _KEPT or (kind in first and kind != b"ANMF"):
@@ -44,40 +50,52 @@ def scan(data: bytes) -> Scan:
     profile = bytes(first.get(b"ICCP", b""))
     foreign = bool(profile) and not icc.is_srgb(profile)
     width, height, alpha = _dimensions(first, frames)
+    exif = _exif(data, chunks) if b"VP8X" in first else b""
     header = Header(
         format="webp",
         width=width,
         height=height,
         alpha=alpha,
         animated=frames > 1,
-        orientation=orientation(_exif(data, end) if b"VP8X" in first else b""),
+        orientation=orientation(exif),
         # A one-frame animation is a picture, but not to every reader.
         plain=not foreign and frames == 0,
         metadata=metadata,
+        profile=foreign,
+        extra_pictures=begins_picture(data, end),
+        density=density(exif),
     )
     return Scan(header=header, icc=profile if foreign else None, parts=tuple(parts))
 
 
-def _chunks(data: bytes, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Every chunk's name, start and end without its padding. Raises BadImage where they do not fit into the file."""
-    at = 12
+def _walked(data: bytes) -> tuple[list[Chunk], int]:
+    """The chunks, and where the file ends by them. Raises BadImage where they do not reach the end of the picture."""
+    claimed = 8 + int.from_bytes(data[4:8], "little")
+    at, limit, found = 12, min(claimed, len(data)), list[Chunk]()
+    pictures, animated = 0, False
     for _ in range(MAX_PARTS):
         # The byte that evens the last chunk may be missing or may be counted.
-        if at + 1 >= end:
-            return
-        if at + 8 > end:
-            raise corrupt(NAME, "a chunk is cut off by the end of the file")
+        if at + 1 >= limit and not (pictures or animated):
+            # The length in front is too short.
+            limit = len(data)
+        if at + 1 >= limit and (limit == claimed or not animated):
+            return found, claimed if limit == claimed else min(at, len(data))
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         stop = at + 8 + size
-        if stop > end:
-            raise corrupt(NAME, "a chunk is longer than the file")
-        yield kind, at, stop
+        if at + 8 > len(data) or stop > len(data):
+            if pictures and kind not in _NEEDED and not animated:
+                return found, at
+            raise truncated(NAME) if claimed > len(data) else corrupt(NAME, "a chunk is longer than the file")
+        if stop > limit:
+            limit = len(data)
+        found.append((kind, at, stop))
+        pictures, animated = pictures + (kind in _PIXELS), animated or kind == b"ANMF"
         at = stop + (size & 1)
     raise too_many_parts(NAME)
 
 
-def _exif(data: bytes, end: int) -> bytes:
-    return next((data[start + 8 : stop] for kind, start, stop in _chunks(data, end) if kind == b"EXIF"), b"")
+def _exif(data: bytes, chunks: list[Chunk]) -> bytes:
+    return next((data[start + 8 : stop] for kind, start, stop in chunks if kind == b"EXIF"), b"")
 
 
 def _dimensions(chunks: dict[bytes, memoryview], frames: int) -> tuple[int, int, bool]:

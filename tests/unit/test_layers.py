@@ -16,6 +16,11 @@ OURS = {
     "normalization": {"normalization"},
     "providers": {"providers", "normalization.values"},
     "providers.worker": {"providers.worker", "normalization.values"},
+    # One reading of a picture's samples, whoever decodes it.
+    "providers.worker.engines.pictures": {
+        "providers.worker", "normalization.values", "normalization.colour", "normalization.containers",
+        "normalization.hdr", "normalization.headers",
+    },
     "gateway": {"gateway", "providers", "normalization"},
     "gateway.routing": {"gateway.routing", "providers.base", "normalization"},
     "gateway.telemetry": {"gateway.telemetry"},

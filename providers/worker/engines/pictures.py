@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageCms, ImageOps
 
+from normalization.colour import eight_bit
+from normalization.containers import png
+from normalization.hdr import tone_mapped
+from normalization.headers import BadImage, scan
+from normalization.values import Hdr
 from providers.worker.engines.base import Cancelled, Failure, Output, Progress, Stopped, Unfit, stop_if
 
 if TYPE_CHECKING:
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
 OUTPUT_FORMATS: Final = ("png", "webp")
+# What the file says of its samples and Pillow does not, among the facts that go with a picture.
+_DEPTH: Final = "darkroom_depth"
+_HDR: Final = "darkroom_hdr"
 _WEBP_MAX_SIDE: Final = 16383
 # What Pillow's readers raise on bytes that are not what they say.
 _CORRUPT: Final = (
@@ -63,11 +71,25 @@ def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
     The size is for the caller to check, before it decodes.
     """
     try:
-        return Image.open(_Watched(data, cancelled), formats=FORMATS)
+        picture = Image.open(_Watched(data, cancelled), formats=FORMATS)
+        if picture.format == "PNG":
+            picture.info[_DEPTH] = png.bit_depth(data)
+        if picture.format in {"PNG", "AVIF"}:
+            picture.info[_HDR] = _hdr(data)
+        return picture
     except Image.DecompressionBombError as error:
         raise Failure("the picture is too large: it has more pixels than this process decodes") from error
     except _CORRUPT as error:
         raise Failure("the picture cannot be read: it is not a whole png, jpeg, webp, gif or avif") from error
+
+
+def _hdr(data: bytes) -> tuple[Hdr, int] | None:
+    """The transfer curve and the primaries of an HDR picture; None for any other, and for what is none."""
+    try:
+        found = scan(data, lenient=True)
+    except BadImage:
+        return None
+    return None if found.header.hdr is None else (found.header.hdr, found.primaries)
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
@@ -124,28 +146,17 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _eight_bit(picture: Image.Image, profile: bytes | None, progress: Progress) -> tuple[Image.Image, bytes | None]:
-    mode = picture.mode
-    if mode in {"LA", "RGBA"}:
-        return picture, profile
-    if mode == "CMYK":
+    """Read the samples as the gateway does, with the notes that whoever asked is given."""
+    depth = picture.info.get(_DEPTH, 8)
+    if picture.mode == "CMYK":
         return _from_cmyk(picture, profile, progress), None
-    if mode.startswith("I") or mode == "F":
+    if depth > 8:
         progress("the picture has more than 8 bits a sample: it is reduced to 8")
-        return _from_sixteen(picture), profile
-    if mode in {"P", "PA"}:
-        return picture.convert("RGBA" if picture.has_transparency_data else "RGB"), profile
-    if mode == "1":
-        picture = picture.convert("L")
-    elif mode not in {"L", "RGB"}:
-        picture = picture.convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("LA" if picture.mode == "L" else "RGBA")
-    return picture, profile
-
-
-def _from_sixteen(picture: Image.Image) -> Image.Image:
-    # 257 is 65535 / 255; Pillow has no rounding conversion of its own for these modes.
-    return picture.convert("F").point(lambda value: value / 257 + 0.5).convert("L")
+    plain = eight_bit(picture, depth)
+    if (curve := picture.info.get(_HDR)) is not None:
+        progress("the picture is HDR: it is tone-mapped to sRGB")
+        return tone_mapped(plain, *curve), None
+    return plain if plain.mode in {"L", "LA", "RGB", "RGBA"} else plain.convert("RGB"), profile
 
 
 def _from_cmyk(picture: Image.Image, profile: bytes | None, progress: Progress) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from normalization.encode import encode, holds_density
 from normalization.headers import sniff
 from normalization.images import finish
 from normalization.values import Format, Resize, Size, Transcode
@@ -101,6 +102,32 @@ def test_what_the_encoder_is_not_given() -> None:
     found = opened(done(data, Resize(size=Size(width=24, height=16)))[0])
 
     assert found.info == {}
+
+
+@pytest.mark.parametrize("density", [(300.0, 300.0), (72.0, 144.0), (11.81 * 25.4, 1200.0)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_density(mode: str, density: tuple[float, float]) -> None:
+    """PNG and JPEG say how large the picture is on paper, and nothing else beside its pixels."""
+    for fmt in ("png", "jpeg"):
+        data = encode(corners().convert(mode if fmt == "png" else "RGB"), fmt, density=density)
+        found = sniff(data)
+        assert found.density == pytest.approx(density, abs=0.5)
+        assert not found.metadata
+        assert set(opened(data).info) <= {"dpi", "jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+@pytest.mark.parametrize("fmt", ["webp", "gif", "avif"])
+def test_formats_without_a_place_for_the_density(fmt: Format) -> None:
+    """They would need EXIF for it, and the file stays without."""
+    assert not holds_density(fmt, (300, 300))
+    assert encode(corners(), fmt, density=(300, 300)) == encode(corners(), fmt)
+
+
+@pytest.mark.parametrize("density", [(0.1, 300.0), (300.0, 1e9), (70_000.0, 70_000.0)])
+def test_a_density_beyond_the_format(density: tuple[float, float]) -> None:
+    """What the format cannot say is left out."""
+    assert not holds_density("jpeg", density)
+    assert encode(corners(), "jpeg", density=density) == encode(corners(), "jpeg")
 
 
 def test_too_wide_for_the_format() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from gateway.jobs.imaging import Imaging, Limits
 from normalization import images
 from normalization.headers import sniff
 from normalization.values import Resize, Size, Step, Transcode
-from tests.support.pictures import ALL, chunk, encoded, noise, plain, raw_png, refusal, taken
+from tests.support.pictures import ALL, chunk, encoded, exif, noise, plain, raw_png, refusal, taken
 
 pytestmark = pytest.mark.system
 
@@ -82,7 +83,16 @@ def test_prepare(made: Callable[..., Decoders]) -> None:
     assert decoder.prepare(gif) == images.prepare(gif)
     found = refusal(lambda: decoder.finish(broken, sniff(broken), [Transcode(format="jpeg")]))
     assert found.code == "corrupt_image"
+    assert found.advice == refusal(lambda: images.finish(broken, sniff(broken), [Transcode(format="jpeg")])).advice
     assert len(decoder.pids) == 1
+
+
+def test_every_fact_of_a_header(made: Callable[..., Decoders]) -> None:
+    """A density is a pair on this side and on the other."""
+    dense = taken(encoded(noise(), "jpeg", dpi=(300, 150), exif=exif(6)))
+
+    assert wire.to_header(json.loads(json.dumps(wire.from_header(dense.header)))) == dense.header
+    assert made().prepare(dense) == images.prepare(dense)
 
 
 def test_no_keys(made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch) -> None:
