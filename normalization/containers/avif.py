@@ -152,7 +152,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
         plain=srgb and bits <= 8,
         metadata=metadata,
         bits=bits,
-        profile=not srgb,
+        profile=bool(profile) or hdr is not None,
         hdr=hdr,
         extra_pictures=any(_GAIN_MAP in name for name in auxiliary),
     )

@@ -20,7 +20,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _COMMON_FRAMES = range(0xC0, 0xC3)
 # A progressive picture has about ten, and a decoder goes over all its pixels once for each: a file of a few kilobytes
 # could keep one busy for minutes.
-_MAX_SCANS = 100
+_MAX_SCANS, _USUAL_SCANS = 100, 20
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
@@ -229,7 +229,12 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def _is_covered(walk: _Walk) -> bool:
-    """Whether the scans that were begun hold every coefficient of every component to its last bit."""
+    """Whether the scans that were begun hold every coefficient of every component to its last bit.
+
+    More scans than any program writes are no picture to be decoded several times.
+    """
+    if len(walk.scan_headers) > _USUAL_SCANS:
+        return False
     missing: dict[int, list[int]] = {component: [1] * 64 for component in walk.components}
     for header in walk.scan_headers:
         count = header[0] if len(header) else 0

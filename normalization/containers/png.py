@@ -89,7 +89,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         metadata=metadata or end < len(data),
         # A palette's entries have 8 bits, whatever its indices have.
         bits=8 if colour_type == 3 else depth,
-        profile=not srgb and profile != b"",
+        profile=bool(profile) or _hdr(first) is not None,
         hdr=_hdr(first),
         extra_pictures=begins_picture(data, end),
         density=_density(first),

@@ -183,6 +183,16 @@ def _is_refused(data: bytes) -> bool:
     return False
 
 
+def test_a_jpeg_without_its_end_marker_and_with_many_scans() -> None:
+    """To find out whether it is whole it would be decoded several times, for each of its scans."""
+    data = encoded(noise(), "jpeg", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    often = data[:last] + data[last:-2] * 30
+
+    assert sniff(often + b"\xff\xd9").plain
+    assert refusal(lambda: sniff(often)).code == "truncated_image"
+
+
 def test_a_progressive_jpeg_that_lost_a_scan() -> None:
     """All that is there decodes, and half of the detail is missing: that is cut off."""
     data = encoded(noise(), "jpeg", progressive=True)

@@ -79,6 +79,8 @@ def deep_png(depth: int, colour_type: int, extra: bytes = b"") -> bytes:
         (deep_png(16, 2, png_chunk(b"cICP", bytes((9, 16, 0, 1)))), {"bits": 16, "profile": True, "hdr": "pq"}),
         (deep_png(8, 2, png_chunk(b"cICP", bytes((9, 18, 0, 1)))), {"bits": 8, "profile": True, "hdr": "hlg"}),
         (deep_png(8, 2, png_chunk(b"gAMA", struct.pack(">I", 100_000))), {"profile": True, "hdr": None}),
+        (deep_png(8, 2, png_chunk(b"iCCP", b"x\0\0not deflated")), {"plain": False, "profile": False}),
+        (deep_png(8, 2, png_chunk(b"cICP", bytes((1, 17, 0, 1)))), {"plain": False, "profile": False, "hdr": None}),
         (feature("webp-p3"), {"profile": True}),
         (feature("jpeg-cmyk"), {"cmyk": True, "profile": False}),
         (feature("jpeg"), {"cmyk": False, "profile": False, "extra_pictures": False}),
