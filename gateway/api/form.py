@@ -51,7 +51,10 @@ async def read_form(
     be read, a body that was cut short included. It takes less memory than twice the body (three times for JSON whose
     slashes are escaped, and for a picture in percent signs).
     """
-    media_type, parameters = read_header(content_type)
+    try:
+        media_type, parameters = read_header(content_type)
+    except ValueError as error:
+        raise _unsupported_type() from error
     read = [one.name for one in parameters if one.name in _READ]
     if len(read) != len(set(read)):
         raise _unsupported_type()

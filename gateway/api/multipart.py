@@ -171,7 +171,10 @@ def _heading(headers: Mapping[str, str]) -> _Heading:
     encoding that is not taken.
     """
     disposition = read_header(headers.get(_DISPOSITION, ""))[1]
-    media_type, parameters = read_header(headers.get(_TYPE, ""))
+    try:
+        media_type, parameters = read_header(headers.get(_TYPE, ""))
+    except ValueError:
+        media_type, parameters = "", ()
     name = _name_of(disposition)
     filename = _filename(disposition)
     kind: Kind = "picture" if picture_name(name) else "text"

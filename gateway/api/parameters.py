@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 _NAME = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*", re.DOTALL)
 _QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"\s*(?=;|\Z)', re.DOTALL)
+_BETWEEN = re.compile(r"[;\s]*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+_MOST = 64
+"""Nobody has more in a header, and each takes its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +29,26 @@ class Parameter:
 
 
 def read_header(text: str) -> tuple[str, tuple[Parameter, ...]]:
-    """A header's value in lower case, and its parameters in their order. What is no parameter is passed over."""
+    """A header's value in lower case, and its parameters in their order. What is no parameter is passed over.
+
+    Raises ValueError, with what is wrong, where there are too many.
+    """
     value, _, _ = text.partition(";")
     parameters: list[Parameter] = []
-    position = len(value)
-    while position < len(text):
-        start = position + 1  # behind the semicolon
-        if (named := _NAME.match(text, start)) is None:
-            position = _next(text, start)
-            continue
-        start = named.end()
-        if (quoted := _QUOTED.match(text, start)) is not None:
-            parameters.append(Parameter(named[1].lower(), _ESCAPE.sub(r"\1", quoted[1])))
-            position = quoted.end()
-        else:
-            position = _next(text, start)
-            parameters.append(_bare(named[1].lower(), text[start:position].strip()))
-    return value.strip().lower(), tuple(parameters)
+    position = _begun(text, len(value))
+    for _ in range(_MOST):
+        if position == len(text):
+            return value.strip().lower(), tuple(parameters)
+        end = _end(text, position)
+        if (named := _NAME.match(text, position)) is not None:
+            if (quoted := _QUOTED.match(text, named.end())) is not None:
+                parameters.append(Parameter(named[1].lower(), _ESCAPE.sub(r"\1", quoted[1])))
+                end = quoted.end()
+            else:
+                end = _end(text, named.end())
+                parameters.append(_bare(named[1].lower(), text[named.end() : end].strip()))
+        position = _begun(text, end)
+    raise ValueError(f"has more than {_MOST} parameters")
 
 
 def last(parameters: tuple[Parameter, ...], name: str) -> str | None:
@@ -48,7 +56,14 @@ def last(parameters: tuple[Parameter, ...], name: str) -> str | None:
     return next((one.value for one in reversed(parameters) if one.name == name), None)
 
 
-def _next(text: str, start: int) -> int:
+def _begun(text: str, start: int) -> int:
+    """Where the next parameter may begin: behind semicolons and spaces."""
+    found = _BETWEEN.match(text, start)
+    assert found is not None  # it matches nothing at all, too
+    return found.end()
+
+
+def _end(text: str, start: int) -> int:
     found = text.find(";", start)
     return len(text) if found < 0 else found
 

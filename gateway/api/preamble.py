@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 # What may follow a boundary on its line: the line's end, the dashes of a body without parts, padding.
-_BEHIND = b"\r- \t"
+_BEHIND = rb"(?=[\r\- \t])"
 
 
 class Preamble:
@@ -17,6 +18,7 @@ class Preamble:
     def __init__(self, boundary: bytes, write: Callable[[bytes], object]) -> None:
         self.skipped = self.passed = False
         self._line = b"\r\n--" + boundary
+        self._whole = re.compile(re.escape(self._line) + _BEHIND)
         self._write = write
         # A boundary begins a line, and the body is the beginning of one.
         self._tail = b"\r\n"
@@ -27,15 +29,11 @@ class Preamble:
             self._write(data)
             return
         data = self._tail + data
-        found = data.find(self._line)
-        while 0 <= found < len(data) - len(self._line):
-            if data[found + len(self._line)] in _BEHIND:
-                self.passed = True
-                self._write(data[found + 2 :])
-                return
-            self.skipped = True
-            found = data.find(self._line, found + 1)
-        kept = found if found >= 0 else self._begun_at(data)
+        if (found := self._whole.search(data)) is not None:
+            self.passed = True
+            self._write(data[found.start() + 2 :])
+            return
+        kept = self._begun_at(data)
         self.skipped = self.skipped or kept > 0
         self._tail = data[kept:]
 

@@ -185,6 +185,18 @@ def _parts() -> Iterator[Hostile]:
         400,
         "invalid_image_file",
     )
+    yield hostile(
+        "part: a thousand parameters, 200 times",
+        lambda: joined([b'Content-Disposition: form-data; name="a"' + b';b="x' * 800 + b"\r\n\r\nx"] * 200),
+        400,
+        bad,
+    )
+    yield hostile(
+        "form: what is hardly the boundary, a million times",
+        _typed(FORM, lambda: b"\r\n--frontiers" * 1_000_000),
+        400,
+        bad,
+    )
     yield hostile("part: ten thousand parts", lambda: form(*[part("x", b"1")] * 10_000), 400, "too_many_parts")
     yield hostile(
         "part: a hundred thousand empty ones", lambda: form(*[part("x", b"")] * 100_000), 400, "too_many_parts"

@@ -1,4 +1,4 @@
-"""Forms as odd tools write them, over real HTTP: what nobody reads refuses nothing, and what is refused is named."""
+"""Requests as odd tools write them, over real HTTP: what nobody reads refuses nothing, and what is refused is named."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def test_a_files_name_may_be_anything(client: httpx.Client, disposition: bytes) 
     [
         *(b"image/png; charset", b"image/png; charset=", b'image/png; name="a', b"image/png; a=1; a=2"),
         *(b"image/png;;; =", b"", b"nonsense", b"; charset=utf-8", b'image/png; charset="utf-8'),
+        b"image/png" + b"; a=1" * 100,
     ],
     ids=ascii,
 )
@@ -129,6 +130,7 @@ def test_the_whole_bodys_type(client: httpx.Client) -> None:
         (headed(b"Content-Type: image/png"), "Content-Disposition of part 3 has no name"),
         (headed(b'Content-Disposition: form-data; name="a"; name="b"'), "Content-Disposition of part 3 has more than"),
         (headed(b'Content-Disposition: form-data; name="my "best""'), "Content-Disposition of part 3 has a name that"),
+        (headed(b"Content-Disposition: " + IMAGE + b";a=1" * 64), "Content-Disposition of part 3 has more than 64 par"),
         (headed(b'Content-Disposition: form-data; name="image'), "Content-Disposition of part 3 has a name that"),
         (
             headed(b"Content-Disposition: " + IMAGE, b"Content-Type: image/png", b"Content-Type: text/plain"),
