@@ -8,9 +8,11 @@ from dataclasses import replace
 from PIL import Image as Pillow
 
 from normalization.decode import MOST_PIXELS, decoded
+from normalization.density import with_density
 from normalization.encode import encode
 from normalization.fitting import result_of, told
 from normalization.headers import BadImage, scan, sniff
+from normalization.losses import losses
 from normalization.resize import flatten, resize
 from normalization.strip import strip
 from normalization.transparency import OPAQUE, WHITE
@@ -56,15 +58,17 @@ def finish(
     opaque = transcode.opaque or transcode.format in OPAQUE
     joins = [step for step in steps if isinstance(step, JoinAlpha)]
     black = () if any(step.black for step in joins) else _blackness(data, header, most)
-    picture = _without_idle_alpha(decoded(scan(data), most)) if header.alpha else None
+    picture = _without_idle_alpha(decoded(scan(data, lenient=True), most)) if header.alpha else None
     if picture is not None and picture.mode != "RGBA":
         header = replace(header, alpha=False)
     if not joins and _may_stay(header, transcode, resizes):
         stripped = strip(Image(data=data, header=header))
         kept = replace(stripped, header=replace(stripped.header, alpha=header.alpha))
+        if transcode.density is not None and kept.header.density != transcode.density:
+            kept = with_density(kept, transcode.density)
         return kept, (*black, *_unused_quality(transcode))
     notes = [*black, *_losses_of_decoding(header)]
-    picture = picture or decoded(scan(data), most)
+    picture = picture or decoded(scan(data, lenient=True), most)
     for join in joins:
         picture, lost = _joined(picture, join.alpha, most)
         notes += lost
@@ -77,7 +81,7 @@ def finish(
         notes += told(Size(width=picture.width, height=picture.height), step) if step.tell else ()
         picture = resize(picture, step, transparent=not opaque)
     notes += _losses_of_encoding(picture, transcode.format)
-    return _encoded(picture, transcode.format, transcode.quality), tuple(notes)
+    return _encoded(picture, transcode.format, transcode.quality, transcode.density), tuple(notes)
 
 
 def is_finished(data: bytes, header: Header, steps: Sequence[Step]) -> bool:
@@ -86,6 +90,7 @@ def is_finished(data: bytes, header: Header, steps: Sequence[Step]) -> bool:
     plain = not header.metadata and transcode.quality is None and not _may_be_black(data, header)
     # What has an alpha channel is looked at: it may be opaque all over.
     plain = plain and not header.alpha and not any(isinstance(step, JoinAlpha) for step in steps)
+    plain = plain and transcode.density in (None, header.density)
     return plain and _may_stay(header, transcode, resizes)
 
 
@@ -114,7 +119,7 @@ def _blackness(data: bytes, header: Header, most: int) -> tuple[str, ...]:
     """What to say of a picture that is black all over. Providers blank what their filters refuse, and call it done."""
     if not _may_be_black(data, header):
         return ()
-    picture = decoded(scan(data), most)
+    picture = decoded(scan(data, lenient=True), most)
     if picture.mode == "RGBA" and _alpha_below(picture, 255):
         return ()  # a drawing in black on nothing
     grey = picture.convert("L")
@@ -127,8 +132,10 @@ def _may_be_black(data: bytes, header: Header) -> bool:
     return len(data) <= header.width * header.height * _FLAT_BYTES_PER_PIXEL
 
 
-def _encoded(picture: Pillow.Image, fmt: Format, quality: int | None) -> Image:
-    data = encode(picture, fmt, quality)
+def _encoded(
+    picture: Pillow.Image, fmt: Format, quality: int | None, density: tuple[float, float] | None = None
+) -> Image:
+    data = encode(picture, fmt, quality, density)
     return Image(data=data, header=sniff(data))
 
 
@@ -142,8 +149,7 @@ def _unused_quality(transcode: Transcode) -> tuple[str, ...]:
 def _losses_of_decoding(header: Header) -> Iterable[str]:
     if header.animated:
         yield "Only the first frame was kept: the picture was animated."
-    if not header.plain:
-        yield "The colours were converted to 8-bit sRGB."
+    yield from losses(header)
 
 
 def _losses_of_encoding(picture: Pillow.Image, fmt: Format) -> Iterable[str]:

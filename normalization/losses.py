@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from normalization.values import Header
+from collections.abc import Sequence
+from dataclasses import replace
+
+from normalization.encode import holds_density
+from normalization.values import Header, Step, Transcode
 
 _CURVES = {"pq": "PQ", "hlg": "HLG"}
+_UNTHOUGHT = (72, 72)
 
 
 def losses(header: Header) -> tuple[str, ...]:
@@ -28,3 +33,17 @@ def _told(header: Header) -> list[str]:
     if header.extra_pictures:
         found.append("Only the main picture was kept: the file holds further pictures or a gain map.")
     return found
+
+
+def keeping_density(
+    steps: Sequence[Step], density: tuple[float, float] | None
+) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    """Finishing steps that write the density of the caller's picture into the result; a sentence where they cannot."""
+    last = next((step for step in reversed(steps) if isinstance(step, Transcode)), None)
+    if density is None or last is None:
+        return tuple(steps), ()
+    if not holds_density(last.format, density):
+        # 72 is what programs write where nobody has thought of paper.
+        said = f"The density of {round(density[0], 1):g} dots per inch was lost: {last.format} files here hold none."
+        return tuple(steps), () if tuple(map(round, density)) == _UNTHOUGHT else (said,)
+    return tuple(replace(step, density=density) if step is last else step for step in steps), ()

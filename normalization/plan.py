@@ -12,6 +12,7 @@ from normalization.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.emulate import EMULATIONS, ORDER, Asked, Effect
 from normalization.fitting import told
 from normalization.geometry import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
+from normalization.losses import keeping_density
 from normalization.model import Model, Route, target_of
 from normalization.nesting import excerpt
 from normalization.overrides import overridden, undeclared
@@ -88,7 +89,7 @@ def plan(
     shape = _geometry(model, route, request, values, shaping)
     if model.scaled_by is not None:
         values[model.scaled_by] = shape.factor
-    notes = [route.degraded] if route.degraded else []
+    notes = [*([route.degraded] if route.degraded else []), *request.notes]
     notes += shape.notes
     notes += [*_elsewhere(model, route, request), *unknown]
     notes += warnings_of(model, route, request) if tell else []
@@ -99,9 +100,10 @@ def plan(
     output = likely if shape.known else None
     alpha = _alpha(model, route, request, effect)
     steps = (*alpha.steps, *_sized(route, shape, effect), *effect.steps)
+    steps, kept = keeping_density(steps, request.density)
     finish = tuple(step for step in steps if shape.sized or not isinstance(step, Resize) or step.size != output)
     notes += [*_reshaped(shape, output, finish), *alpha.notes, *_losses(route, values, means), *effect.notes]
-    notes += _twins(route, effect)
+    notes += [*kept, *_twins(route, effect)]
     return Plan(
         calls=payloads,
         pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),

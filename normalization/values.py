@@ -111,7 +111,8 @@ class ImageRequest:
 
     `params` holds declared parameters that the caller gave, `extra` the undeclared fields, `provider_options` what is
     meant for one provider alone. `seed` is the base of the pictures' seeds: the caller's, or drawn once at the door, so
-    that a picture that moves to another route keeps its seed.
+    that a picture that moves to another route keeps its seed. `notes` are sentences on what the pictures lost when they
+    were read; `density` is that of the first one, in dots per inch, x and y.
     """
 
     model: str
@@ -120,6 +121,8 @@ class ImageRequest:
     extra: Mapping[str, Value]
     provider_options: Mapping[str, Mapping[str, Value]]
     seed: int
+    notes: tuple[str, ...] = ()
+    density: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +148,14 @@ class Transcode:
 
     `quality` is 0 to 100 (jpeg, webp, avif; None: the measured default of the format). `background` is the `#rrggbb`
     that transparent areas are flattened onto: always for a format without alpha (None: white), and for every format
-    when `opaque` is set.
+    when `opaque` is set. `density` is written into the file, in dots per inch, x and y, where the format holds one.
     """
 
     format: Format
     quality: int | None = None
     background: str | None = None
     opaque: bool = False
+    density: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

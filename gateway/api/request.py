@@ -17,6 +17,7 @@ from gateway.near import near
 from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
+from normalization.losses import losses
 from normalization.model import Model
 from normalization.multipliers import check_multipliers
 from normalization.nesting import NestingError, excerpt, nest
@@ -117,11 +118,16 @@ async def read_pictures(asked: Asked, form: Form, imaging: Imaging, owner: str =
     sent = _images_of(form)
     params = dict(asked.request.params)
     names = ["image"] if len(sent) == 1 else [f"image[{i}]" for i in range(len(sent))]
-    images = [await _image(file, name, imaging, owner) for file, name in zip(sent, names, strict=True)]
+    read = [await _image(file, name, imaging, owner) for file, name in zip(sent, names, strict=True)]
+    notes = [note for _, found in read for note in losses(found)]
     for name, file in _others_of(form, asked.model).items():
-        params[name] = await _image(file, name, imaging, owner)
+        params[name], found = await _image(file, name, imaging, owner)
+        notes += losses(found)
     # What a dry run described stays as it is.
-    request = replace(asked.request, images=tuple(images) or asked.request.images, params=params)
+    images = tuple(image for image, _ in read) or asked.request.images
+    density = read[0][1].density if read else None
+    told = tuple(dict.fromkeys(notes))
+    request = replace(asked.request, images=images, params=params, notes=told, density=density)
     return replace(asked, request=request)
 
 
@@ -266,9 +272,11 @@ def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
     return found
 
 
-async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> Image:
+async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> tuple[Image, Header]:
+    """A picture made ready for any provider, and its header as it came."""
     try:
-        return await imaging.prepare(await imaging.inspect(file.data, owner), owner)
+        image = await imaging.inspect(file.data, owner)
+        return await imaging.prepare(image, owner), image.header
     except BadImage as error:
         code = "image_too_large" if error.code == "image_too_large" else "invalid_image_file"
         message = f"Invalid image file in '{param}': {error.told}"

@@ -95,7 +95,8 @@ def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step],
             at += size or 0
             found.append(JoinAlpha(alpha=alpha, black=named["black"]))
         else:
-            found.append(Transcode(**named))
+            density = named.get("density")
+            found.append(Transcode(**{**named, "density": None if density is None else (density[0], density[1])}))
     return found, picture
 
 

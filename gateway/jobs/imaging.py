@@ -81,10 +81,13 @@ class Imaging:
         return await self._run(owner, _inspect, data, self._limits)
 
     async def recognise(self, data: bytes, owner: str = "") -> Image:
-        """Read a provider's picture's header and check its structure; its size is no matter here. Raises BadImage."""
+        """Read a provider's picture's header and its structure; its size is no matter here. Raises BadImage.
+
+        Damage beside the pixels is no matter either: the picture is paid for.
+        """
         if is_quick(data):
-            return Image(data=data, header=sniff(data))
-        return Image(data=data, header=await self._run(owner, sniff, data))
+            return Image(data=data, header=_sniff_leniently(data))
+        return Image(data=data, header=await self._run(owner, _sniff_leniently, data))
 
     async def prepare(self, image: Image, owner: str = "") -> Image:
         """The picture as every provider reads it alike: upright, sRGB, without metadata. Raises BadImage, and Busy."""
@@ -174,6 +177,10 @@ class Imaging:
     async def _budget(self, pixels: int, owner: str = "") -> AsyncIterator[None]:
         async with self._pixels.place(owner, pixels):
             yield
+
+
+def _sniff_leniently(data: bytes) -> Header:
+    return sniff(data, lenient=True)
 
 
 def _inspect(data: bytes, limits: Limits) -> Image:

@@ -115,7 +115,8 @@ def _step(kept: Json) -> Step:
     if kept["step"] == "JoinAlpha":
         alpha = fields["alpha"]
         return JoinAlpha(alpha=None if alpha is None else base64.b64decode(alpha), black=fields["black"])
-    return Transcode(**fields)
+    density = fields.get("density")
+    return Transcode(**{**fields, "density": None if density is None else (density[0], density[1])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

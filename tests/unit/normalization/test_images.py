@@ -210,7 +210,7 @@ def test_colours_that_were_converted() -> None:
     data, notes = done(feature("png-p3"), Transcode(format="png"))
 
     assert sniff(data).plain
-    assert notes == ("The colours were converted to 8-bit sRGB.",)
+    assert notes == ("The colours were converted to sRGB from another colour space.",)
 
 
 def test_a_decoder_that_sees_another_size() -> None:

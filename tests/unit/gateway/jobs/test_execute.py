@@ -144,7 +144,7 @@ async def test_cost(imaging: Imaging) -> None:
     [
         (b"<html>oops</html>", "no usable picture"),
         (b"", "no usable picture"),
-        (png()[:-20], "no usable picture"),
+        (png()[:-24], "no usable picture"),
         (png(1, 1), "a single pixel"),
     ],
 )
@@ -339,7 +339,7 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: Imaging) 
 
 async def test_a_result_that_came_broken_is_fetched_once_more(imaging: Imaging) -> None:
     """What was broken on its way is whole the second time, and nothing else is bought."""
-    first, second = provider("first", png()[:-20], png()), provider("second", png())
+    first, second = provider("first", png()[:-24], png()), provider("second", png())
     finished = await run(imaging, first, second)
 
     assert [attempt.outcome for attempt in finished.attempts] == ["ok"]

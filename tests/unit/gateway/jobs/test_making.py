@@ -168,7 +168,7 @@ async def test_the_second_try_is_alone() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"<html>", PICTURE[:-20], PICTURE[:60] + b"?" * 40 + PICTURE[100:]],
+    [b"", b"<html>", PICTURE[:-24], PICTURE[:60] + b"?" * 40 + PICTURE[100:]],
     ids=["none", "page", "cut", "bad"],
 )
 async def test_what_is_no_picture_is_the_providers_fault(data: bytes, tmp_path: Path) -> None:
@@ -283,3 +283,11 @@ def test_another_shape() -> None:
     lost = fitting(1000, 500, JoinAlpha(alpha=b""), *JPEG)
     assert lost.steps == JPEG
     assert "transparency does not fit it and was lost" in lost.notes[0]
+
+
+async def test_a_result_that_lacks_its_end_alone() -> None:
+    """All of its pixels are there: it is paid for, and is delivered."""
+    async with working(max_result_pixels=400) as imaging:
+        done = await made(imaging, attempt(None), replace(GIVEN, pictures=(PICTURE[:-20],)))
+
+    assert [picture.image.format for picture in done.pictures] == ["jpeg"]

@@ -1,0 +1,53 @@
+"""The density in a file whose pixels stay as they are."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image as Pillow
+
+from normalization.density import with_density
+from normalization.headers import sniff
+from normalization.values import Image
+from tests.support.pictures import encoded, noise
+
+
+def taken(data: bytes) -> Image:
+    """A picture with its header."""
+    return Image(data=data, header=sniff(data))
+
+
+@pytest.mark.parametrize("before", [None, (72, 72)])
+@pytest.mark.parametrize("fmt", ["png", "jpeg"])
+def test_it_is_written_and_read_back(fmt: str, before: tuple[int, int] | None) -> None:
+    """Once, whatever was there before; and every reader finds the same pixels."""
+    data = encoded(noise(), fmt, **({"dpi": before} if before else {}))
+    made = with_density(taken(data), (300.0, 150.0))
+
+    assert replace(made.header, density=None) == replace(sniff(made.data), density=None)
+    assert made.header.density == (300.0, 150.0)
+    assert [round(dots) for dots in sniff(made.data).density or ()] == [300, 150]
+    with Pillow.open(io.BytesIO(made.data)) as new, Pillow.open(io.BytesIO(data)) as old:
+        assert new.tobytes() == old.tobytes()
+        assert [round(float(dots)) for dots in new.info["dpi"]] == [300, 150]
+    assert made.data.count(b"pHYs") + made.data.count(b"JFIF") == 1
+
+
+@pytest.mark.parametrize("fmt", ["webp", "gif", "avif"])
+def test_formats_without_a_place_for_it(fmt: str) -> None:
+    """They stay as they are."""
+    image = taken(encoded(noise(), fmt))
+
+    assert with_density(image, (300.0, 300.0)) is image
+
+
+def test_adobes_colours() -> None:
+    """A JFIF header would say that these are YCbCr."""
+    data = encoded(noise().convert("CMYK"), "jpeg")
+    data = data if data[2:4] != b"\xff\xe0" else data[:2] + data[20:]
+    image = taken(data)
+
+    assert b"Adobe" in data
+    assert with_density(image, (300.0, 300.0)) is image
