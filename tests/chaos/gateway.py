@@ -61,6 +61,12 @@ class Gateway:
         """Whether a process of it runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start a process, and wait until it is ready."""
         self.starts += 1
