@@ -1,4 +1,4 @@
-"""How we name ourselves to hosts that are not a provider's API: some refuse a word that could be anybody's."""
+"""How we name ourselves to every host: some refuse a word that could be anybody's, and support asks for a version."""
 
 from __future__ import annotations
 
