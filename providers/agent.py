@@ -1,4 +1,4 @@
-"""How the gateway names itself to other hosts: some refuse a word that could be anybody's, and support asks for a version."""
+"""How the gateway names itself to other hosts: some refuse a word that could be anybody's."""
 
 from __future__ import annotations
 
