@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import replace
 
+from normalization.containers.png import METRES_PER_INCH, written
 from normalization.encode import holds_density
 from normalization.headers import scan
 from normalization.values import Image
 
-_METRES_PER_INCH = 0.0254
 _PHYS = b"pHYs"
 _IHDR_END = 33
 # Of a JPEG that begins with a JFIF header: where its name is, and where its unit and the two densities are.
@@ -35,9 +34,8 @@ def _png(data: bytes, density: tuple[float, float]) -> bytes:
     at = data.find(_PHYS, _IHDR_END, data.find(b"IDAT"))
     if at > 0:
         data = data[: at - 4] + data[at + 17 :]
-    body = _PHYS + struct.pack(">IIB", *(round(dots / _METRES_PER_INCH) for dots in density), 1)
-    chunk = struct.pack(">I", 9) + body + struct.pack(">I", zlib.crc32(body))
-    return data[:_IHDR_END] + chunk + data[_IHDR_END:]
+    body = struct.pack(">IIB", *(round(dots / METRES_PER_INCH) for dots in density), 1)
+    return b"".join((data[:_IHDR_END], *written(_PHYS, body), data[_IHDR_END:]))
 
 
 def _jpeg(data: bytes, density: tuple[float, float]) -> bytes | None:

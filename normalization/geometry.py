@@ -78,26 +78,18 @@ def geometry(
         factor = cast("float", values[model.scaled_by])  # as it came: a whole number stays one on the wire
         target = size or (scaled(source, factor) if known else None)
         notes = _first_notes(shape, target if size is None else None)
-        return Geometry(
-            picture=picture,
-            source=source,
-            factor=factor,
-            target=target,
-            sized=size is not None,
-            mode=mode,
-            known=known,
-            notes=notes,
-        )
-    factor, notes = _reach(model, model.scaled_by, source, size, mode)
+    else:
+        factor, reached = _reach(model, model.scaled_by, source, size, mode)
+        target, notes = size, (*_first_notes(shape, None), *reached)
     return Geometry(
         picture=picture,
         source=source,
         factor=factor,
-        target=size,
-        sized=True,
+        target=target,
+        sized=size is not None,
         mode=mode,
         known=known,
-        notes=(*_first_notes(shape, None), *notes),
+        notes=notes,
     )
 
 

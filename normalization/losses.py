@@ -9,7 +9,8 @@ from normalization.encode import holds_density
 from normalization.values import Header, Step, Transcode
 
 _CURVES = {"pq": "PQ", "hlg": "HLG"}
-_UNTHOUGHT = (72, 72)
+# What programs write where nobody has thought of paper: the resolutions of screens.
+_SCREENS = ((72, 72), (96, 96))
 
 
 def losses(header: Header) -> tuple[str, ...]:
@@ -43,7 +44,6 @@ def keeping_density(
     if density is None or last is None:
         return tuple(steps), ()
     if not holds_density(last.format, density):
-        # 72 is what programs write where nobody has thought of paper.
         said = f"The density of {round(density[0], 1):g} dots per inch was lost: {last.format} files here hold none."
-        return tuple(steps), () if tuple(map(round, density)) == _UNTHOUGHT else (said,)
+        return tuple(steps), () if tuple(map(round, density)) in _SCREENS else (said,)
     return tuple(replace(step, density=density) if step is last else step for step in steps), ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from normalization.coerce import Invalid
 from normalization.model import Model
+from normalization.names import fields_in, folded
 from normalization.nesting import excerpt
-from normalization.values import ImageRequest, Value
+from normalization.values import ImageRequest
 
 
 def check_multipliers(model: Model, request: ImageRequest, multipliers: Mapping[str, str]) -> None:
@@ -16,20 +17,20 @@ def check_multipliers(model: Model, request: ImageRequest, multipliers: Mapping[
     `multipliers` gives for each name the parameter to send instead. What a model or one of its routes declares may be
     sent: its price is what the config says.
     """
-    known = {_folded(name): instead for name, instead in multipliers.items()}
-    for name in _names(request.extra):
+    known = {folded(name): instead for name, instead in multipliers.items()}
+    for name, _ in fields_in(request.extra):
         _refuse(name, known, model)
     for provider, options in request.provider_options.items():
         routes = [route for route in model.routes.values() if route.provider == provider]
         for option, value in options.items():
             if option not in model.params and not any(option in {*route.params, *route.writes} for route in routes):
                 _refuse(option, known, model)
-            for name in _names(value):
+            for name, _ in fields_in(value):
                 _refuse(name, known, model)
 
 
 def _refuse(name: str, known: Mapping[str, str], model: Model) -> None:
-    instead = known.get(_folded(name))
+    instead = known.get(folded(name))
     if instead is None:
         return
     hint = f"Send '{instead}' instead." if instead in model.params else f"{model.id} has no parameter for that."
@@ -38,18 +39,3 @@ def _refuse(name: str, known: Mapping[str, str], model: Model) -> None:
         f"'{excerpt(name)}' is refused: it would make a call dearer than its estimate. {hint}",
         "parameter_refused",
     )
-
-
-def _names(value: Value | Mapping[str, Value]) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield name
-            yield from _names(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _names(inner)
-
-
-def _folded(name: str) -> str:
-    """A name without what spellings differ in: `numOutputs`, `num-outputs` and `num_outputs` are one."""
-    return "".join(filter(str.isalnum, name[:100])).lower()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from normalization.names import fields_in, folded
 from normalization.rules import Frozen, Param
 from normalization.values import Size, Value
 
@@ -93,22 +94,6 @@ def problems(reshaping: Reshaping, sent: Collection[str], declared: Mapping[str,
     for name, kind in wanted:
         if name in declared and declared[name].type != kind:
             yield f"names {name}, which is of type {declared[name].type}: it has to be of type {kind}"
-
-
-def fields_in(value: Value | Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    """Every field with its value, at any depth."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield name, inner
-            yield from fields_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from fields_in(inner)
-
-
-def folded(name: str) -> str:
-    """A name without what spellings differ in: `targetWidth` and `target_width` are one."""
-    return "".join(filter(str.isalnum, name[:100])).lower()
 
 
 def _first(first: First, picture: Size, asked: Value) -> Size:

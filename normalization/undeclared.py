@@ -11,6 +11,7 @@ from typing import Literal
 
 from normalization.coerce import Invalid
 from normalization.model import Model, Route
+from normalization.names import folded
 from normalization.near import near
 from normalization.nesting import excerpt
 from normalization.values import ImageRequest
@@ -84,8 +85,8 @@ def _found(model: Model, name: str, alike: float) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _nearest(name: str, known: tuple[str, ...], alike: float) -> str | None:
-    folded = _folded(name)
-    same = next((one for one in known if _folded(one) == folded), None)
+    spelt = folded(name)
+    same = next((one for one in known if folded(one) == spelt), None)
     return same or near(name.lower(), known, alike)
 
 
@@ -93,11 +94,6 @@ def _names(model: Model) -> Iterator[str]:
     """Every parameter of the model, those of single routes included, and what stands beside parameters."""
     yield from dict.fromkeys((*model.params, *(name for route in model.routes.values() for name in route.params)))
     yield from _ENVELOPE
-
-
-def _folded(name: str) -> str:
-    """A name without what spellings differ in: `scaleFactor`, `scale-factor` and `scale_factor` are one."""
-    return "".join(filter(str.isalnum, name)).lower()
 
 
 def _passed(model: Model, route: Route, shown: str) -> str:

@@ -1,4 +1,4 @@
-"""How we name ourselves to hosts that are not a provider's API: some refuse a word that could be anybody's."""
+"""How the gateway names itself to other hosts: some refuse a word that could be anybody's."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import pybase64
 
 from providers.agent import USER_AGENT
 from providers.base import Expired, Undecodable, Unfinished
+from providers.cause import host_in
 from providers.clock import CLOCK, Clock
 from providers.guard import Forbidden, Guard
 from providers.http import READ_BYTES, Client, Transport, Unanswered, polling, retry_after, tls_context
@@ -208,7 +209,7 @@ async def get(
     here = guard.check(url)
     for _ in range(_HOPS + 1):
         if at is not None:
-            at(_host(here))
+            at(host_in(here))
         with polling("delivery", private=True):
             async with client.stream("GET", here) as response:
                 if response.status_code == 200:
@@ -219,12 +220,7 @@ async def get(
         if response.status_code not in _REDIRECTS:
             raise _unfit(response)
         here = _next_hop(here, response, guard)
-    raise Astray(f"is behind more than {_HOPS} redirects, the next of them to {_host(here)}")
-
-
-def _host(url: httpx.URL) -> str:
-    """The host of an address that has been checked, which is all of it that is ever told."""
-    return url.raw_host.decode("ascii")[:80]
+    raise Astray(f"is behind more than {_HOPS} redirects, the next of them to {host_in(here)}")
 
 
 def _unfit(response: httpx.Response) -> Exception:

@@ -19,6 +19,7 @@ from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 from typing_extensions import override
 
+from providers.agent import USER_AGENT
 from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.cause import host_of, why
 from providers.departure import watched
@@ -355,5 +356,5 @@ def client(*, max_connections: int = 1000) -> httpx.AsyncClient:
     return Client(
         Transport(verify=tls, trust_env=False, client=session),
         timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=_CONNECT_S),
-        headers={"user-agent": "darkroom", "accept-encoding": "identity"},
+        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
     )

@@ -15,7 +15,7 @@ from gateway.api.pictures import Address
 from gateway.settings import GatewaySettings
 from normalization.headers import instead
 from normalization.nesting import excerpt
-from providers.causes import cause_of
+from providers.cause import host_in, why
 from providers.download import Astray, Empty, Fetched, Gone, Later, get
 from providers.fair_gate import FairGate
 from providers.guard import Forbidden, Guard
@@ -155,7 +155,7 @@ def _what(error: Gone | Astray | Unanswered) -> str:
         case Empty():
             return "answered with an empty body"
         case _:
-            return cause_of(error)
+            return f"gave no picture: {why(error)}"
 
 
 def _other(found: Fetched) -> str | None:
@@ -174,7 +174,7 @@ def _other(found: Fetched) -> str | None:
 def _host(address: Address) -> str:
     """The host, which is all of an address that is ever told: the rest may have a key in it."""
     with contextlib.suppress(httpx.InvalidURL, UnicodeError, ValueError):
-        return httpx.URL(address.url).raw_host.decode("ascii")[:80]
+        return host_in(address.url)
     return "the host"
 
 

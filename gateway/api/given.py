@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from starlette.datastructures import Headers, QueryParams
 
 from gateway.api.errors import ApiError, invalid
-from gateway.near import near
+from normalization.near import near
 from normalization.nesting import excerpt
 
 # Headers with one meaning for a call. Of two, one program believes the first and the next one the last.

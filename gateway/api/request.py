@@ -13,13 +13,13 @@ from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.config import Config
 from gateway.jobs.imaging import BadImage, Imaging
-from gateway.near import near
 from gateway.routing.wish import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from normalization.coerce import Invalid, coerce, is_absent, loose
 from normalization.losses import losses
 from normalization.model import Model
 from normalization.multipliers import check_multipliers
+from normalization.near import near
 from normalization.nesting import NestingError, excerpt, nest
 from normalization.plan import check
 from normalization.rules import Param

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from normalization.values import Header, JoinAlpha, Resize, Sending, Size, Step, Transcode
+from normalization.kept import header_from, step_from, step_to
+from normalization.values import Header, JoinAlpha, Sending, Step
 
 _LENGTHS = struct.Struct(">II")
 _MAX_HEAD_BYTES = 64 << 10
@@ -62,41 +63,30 @@ def from_header(header: Header) -> dict[str, Any]:
 
 
 def to_header(values: dict[str, Any]) -> Header:
-    """The header again: JSON makes a list of a pair."""
-    density = values["density"]
-    return Header(**{**values, "density": None if density is None else (density[0], density[1])})
+    """The header again."""
+    return header_from(values)
 
 
 def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:
     """Finishing steps as JSON, and the alpha channels in them, which follow the picture: JSON has their lengths."""
-    values, channels = [], []
-    for step in steps:
-        if isinstance(step, JoinAlpha):
-            channels.append(step.alpha or b"")
-            size = None if step.alpha is None else len(step.alpha)
-            values.append({"step": "JoinAlpha", "alpha": size, "black": step.black})
-        else:
-            values.append({"step": type(step).__name__, **asdict(step)})
-    return values, b"".join(channels)
+    alphas = [step.alpha if isinstance(step, JoinAlpha) else None for step in steps]
+    sizes = [None if alpha is None else len(alpha) for alpha in alphas]
+    values = [step_to(step, size) for step, size in zip(steps, sizes, strict=True)]
+    return values, b"".join(alpha for alpha in alphas if alpha is not None)
 
 
 def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step], bytes]:
-    """The steps again, and the picture, from which the alpha channels are cut off."""
+    """The steps again, and the picture, from which the alpha channels are cut off. Raises Broken for a strange one."""
     found: list[Step] = []
-    at = len(data) - sum(value["alpha"] or 0 for value in values if value["step"] == "JoinAlpha")
+    at = len(data) - sum(value.get("alpha") or 0 for value in values)
     picture = data if at == len(data) else data[:at]
     for value in values:
-        named = {name: inner for name, inner in value.items() if name != "step"}
-        if value["step"] == "Resize":
-            found.append(Resize(**{**named, "size": Size(**named["size"])}))
-        elif value["step"] == "JoinAlpha":
-            size = named["alpha"]
-            alpha = None if size is None else data[at : at + size]
-            at += size or 0
-            found.append(JoinAlpha(alpha=alpha, black=named["black"]))
-        else:
-            density = named.get("density")
-            found.append(Transcode(**{**named, "density": None if density is None else (density[0], density[1])}))
+        size = value.get("alpha")
+        step = step_from(value, None if size is None else data[at : at + size])
+        if step is None:
+            raise Broken("a step that is none")
+        at += size or 0
+        found.append(step)
     return found, picture
 
 

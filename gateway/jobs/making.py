@@ -25,6 +25,9 @@ from providers.base import Outcome, Undecodable
 Keep = Callable[[Image], Awaitable["str | None"]]
 """Stores a picture; the name of its file, None where that failed."""
 
+_LEFT_OUT = (
+    "This picture was finished by an older version of Darkroom, which does not know its step {} and left it out."
+)
 # What a decoder says of bytes that are no whole picture, however much they look like one.
 _BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_image"})
 
@@ -98,7 +101,7 @@ async def finish(
     `notes` are what is to be said of them already.
     """
     finished = []
-    told = dict.fromkeys(notes)
+    told = dict.fromkeys((*notes, *(_LEFT_OUT.format(step) for step in making.left_out)))
     for image in came:
         fitted = fit(image, making)
         done, said = await _finished(imaging, image, replace(making, finish=fitted.steps), owner)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from gateway.access.grant import Allowance
-from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode, fields_of
+from normalization.kept import header_from, known, step_from, step_to
+from normalization.values import Image, JoinAlpha, Size, Step, fields_of
 from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -70,6 +71,8 @@ class Making:
     degraded: bool = False
     seed: int | None = None
     """The seed that was sent for them; None where the route has none."""
+    left_out: tuple[str, ...] = ()
+    """Names of steps that only a newer version knows, which planned them."""
 
     def done(self) -> Making:
         """What is kept of it once the pictures are finished: no alpha channel of the caller's picture."""
@@ -89,34 +92,28 @@ class Making:
 
     @classmethod
     def from_json(cls, kept: Json) -> Making:
-        """Read back what `to_json` gave."""
+        """Read back what `to_json` gave, here or in another version."""
+        steps = [_step(step) for step in kept["finish"]]
         return cls(
-            output=Size(**kept["output"]) if kept["output"] else None,
-            finish=tuple(_step(step) for step in kept["finish"]),
+            output=known(Size, kept["output"]) if kept["output"] else None,
+            finish=tuple(step for step in steps if step is not None),
             pictures_per_call=kept["pictures_per_call"],
             notes=tuple(kept["notes"]),
             degraded=kept["degraded"],
             seed=kept.get("seed"),
+            left_out=tuple(kept["finish"][at]["step"] for at, step in enumerate(steps) if step is None),
         )
 
 
 def _step_to_json(step: Step) -> Json:
-    if isinstance(step, JoinAlpha):
-        small = step.alpha is not None and len(step.alpha) <= _MOST_ALPHA_BYTES
-        alpha = base64.b64encode(step.alpha).decode() if step.alpha is not None and small else None
-        return {"step": "JoinAlpha", "alpha": alpha, "black": step.black}
-    return {"step": type(step).__name__, **asdict(step)}
+    alpha = step.alpha if isinstance(step, JoinAlpha) else None
+    small = alpha is not None and len(alpha) <= _MOST_ALPHA_BYTES
+    return step_to(step, base64.b64encode(alpha).decode() if alpha is not None and small else None)
 
 
-def _step(kept: Json) -> Step:
-    fields = {name: value for name, value in kept.items() if name != "step"}
-    if kept["step"] == "Resize":
-        return Resize(**{**fields, "size": Size(**fields["size"])})
-    if kept["step"] == "JoinAlpha":
-        alpha = fields["alpha"]
-        return JoinAlpha(alpha=None if alpha is None else base64.b64decode(alpha), black=fields["black"])
-    density = fields.get("density")
-    return Transcode(**{**fields, "density": None if density is None else (density[0], density[1])})
+def _step(kept: Json) -> Step | None:
+    alpha = kept.get("alpha") if kept["step"] == "JoinAlpha" else None
+    return step_from(kept, None if alpha is None else base64.b64decode(alpha))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,17 +133,9 @@ class Picture:
         return {**beside, **fields_of(self.image.header)}
 
 
-def header_of(kept: Json) -> Header:
-    """The header of a picture that was kept."""
-    values = {name: value for name, value in kept.items() if name not in ("file", "bytes", "seed")}
-    if values.get("density") is not None:
-        values["density"] = tuple(values["density"])
-    return Header(**values)
-
-
 def picture_of(kept: Json, data: bytes) -> Picture:
     """A picture that was kept, with its bytes."""
-    return Picture(image=Image(data=data, header=header_of(kept)), file=kept["file"], seed=kept.get("seed"))
+    return Picture(image=Image(data=data, header=header_from(kept)), file=kept["file"], seed=kept.get("seed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +311,7 @@ def succeeded(handle: Handle) -> Handle:
 
 def handle_of(kept: Json | None) -> Handle | None:
     """Read back what `handle_to_json` gave."""
-    return Handle(**kept) if kept else None
+    return known(Handle, kept) if kept else None
 
 
 def upstream_to_json(upstream: Upstream) -> Json:

@@ -37,7 +37,7 @@ _STRICT = _CRITICAL | {b"tRNS"}
 _GAMMA, _GAMMA_TOLERANCE = 45_455, 460
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _CHROMATICITY_TOLERANCE = 200
-_METRES_PER_INCH = 0.0254
+METRES_PER_INCH = 0.0254
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
@@ -62,7 +62,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
             # Readers differ in which one counts: a second header could hide a far larger picture.
             raise corrupt(NAME, f"it has two {kind.decode()} chunks")
         if not sound and kind in (b"IDAT", b"IEND"):
-            parts += _written(kind, body)
+            parts += written(kind, body)
         elif not sound or not _counts(kind, body, first):
             # Anything may be in there.
             metadata = True
@@ -73,7 +73,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         first.setdefault(kind, body)
     if kind != b"IEND":
         damaged = True
-        parts += _written(b"IEND", b"")
+        parts += written(b"IEND", b"")
     metadata |= damaged
     width, height, depth, colour_type = _dimensions(first)
     srgb, profile = _colour(first)
@@ -157,7 +157,7 @@ def _counts(kind: bytes, body: memoryview, first: dict[bytes, memoryview]) -> bo
     return b"acTL" in first if kind in _FRAMES else kind == b"IDAT" or kind not in first
 
 
-def _written(kind: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+def written(kind: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     """A chunk with a checksum that is right, in pieces."""
     return len(body).to_bytes(4, "big") + kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
 
@@ -212,7 +212,7 @@ def _density(chunks: dict[bytes, memoryview]) -> tuple[float, float] | None:
     if len(physical := chunks.get(b"pHYs", b"")) == 9:
         x, y, unit = struct.unpack(">IIB", physical)
         if x and y and unit == 1:
-            return x * _METRES_PER_INCH, y * _METRES_PER_INCH
+            return x * METRES_PER_INCH, y * METRES_PER_INCH
     return density(chunks.get(b"eXIf", b""))
 
 

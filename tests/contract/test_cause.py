@@ -99,15 +99,15 @@ async def test_a_host_that_does_not_answer(http: httpx.AsyncClient) -> None:
     """The answer may be on its way: what was lost is the answer."""
     async with listening(silent) as port:
         submitted, polled = await told(http, f"http://127.0.0.1:{port}{SECRET}")
-    assert submitted == "fal: the answer from 127.0.0.1 was lost: no answer in time"
-    assert polled == "fal: no answer from 127.0.0.1: no answer in time"
+    assert submitted == "fal: the answer from 127.0.0.1 was lost: the answer took too long"
+    assert polled == "fal: no answer from 127.0.0.1: the answer took too long"
 
 
 async def test_a_connection_that_breaks(http: httpx.AsyncClient) -> None:
     """Likewise."""
     async with listening(hangs_up) as port:
         submitted, _ = await told(http, f"http://127.0.0.1:{port}{SECRET}")
-    assert submitted == "fal: the answer from 127.0.0.1 was lost: the connection broke off"
+    assert submitted == "fal: the answer from 127.0.0.1 was lost: the connection was closed without an answer"
 
 
 async def test_a_machine_of_the_operators(http: httpx.AsyncClient) -> None:
@@ -135,7 +135,7 @@ async def test_the_body_is_let_go(http: httpx.AsyncClient) -> None:
         (OSError(113, "No route"), "the host cannot be reached from here"),
         (ConnectionResetError(), "the connection broke off"),
         (httpx.InvalidURL("https://user:secret@x"), "InvalidURL"),
-        (aiohttp.ServerDisconnectedError(), "the connection broke off"),
+        (aiohttp.ServerDisconnectedError(), "the connection was closed without an answer"),
     ],
 )
 def test_words(exc: Exception, words: str) -> None:

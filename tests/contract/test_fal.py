@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from normalization.values import Value
+from providers.agent import USER_AGENT
 from providers.base import Handle, Readiness, Rejected, Undecodable, Unreached, Unusable, Upstream
 from providers.fal import Fal
 from providers.fal_answer import addresses, cost, pictures, reason
@@ -47,7 +48,7 @@ async def test_the_submit_is_exactly_this(fal: Fal, sim: FalAi) -> None:
         "x-fal-no-retry": "1",
         "x-app-fal-disable-fallback": "true",
         "x-fal-request-timeout": "20",
-        "user-agent": "darkroom",
+        "user-agent": USER_AGENT,
         "accept": "*/*",
         "accept-encoding": "identity",
         "connection": "keep-alive",

@@ -202,7 +202,7 @@ FAILURES: dict[str, tuple[str, int, str, str]] = {
     "too often": ("/429?after=30", 400, "image_url_unreachable", "asks to wait for 30 seconds (Retry-After)"),
     "too often, without a time": ("/429", 400, "image_url_unreachable", "HTTP 429: it is asked too often."),
     "empty": ("/empty", 400, "image_url_unreachable", "answered with an empty body"),
-    "broken off": ("/half", 400, "image_url_unreachable", "127.0.0.1 broke off its answer"),
+    "broken off": ("/half", 400, "image_url_unreachable", "127.0.0.1 gave no picture: the answer broke off"),
     "a page": ("/page", 400, "image_url_unreachable", "answered with text/html: an HTML page, not a picture."),
     "an API's answer": ("/json", 400, "image_url_unreachable", "application/json: JSON text, not a picture."),
     "a drawing": ("/xml", 400, "image_url_unreachable", "text/xml: an SVG drawing, not a picture."),
@@ -248,7 +248,7 @@ def test_who_speaks_no_tls(there: Place) -> None:
     """A server that answers in plain text where https was asked for."""
     found = error(there.ask(image=there.album.url.replace("http:", "https:") + "/p/a.png?key=secret"))
     assert found["code"] == "image_url_unreachable"
-    assert "127.0.0.1 could not be spoken to over TLS" in found["message"]
+    assert "127.0.0.1 gave no picture: the TLS handshake failed" in found["message"]
 
 
 def test_we_name_ourselves(there: Place) -> None:
@@ -268,7 +268,7 @@ def test_nobody_listening_is_told(there: Place) -> None:
     with place(URL_ALLOW=json.dumps([f"127.0.0.1:{(port := dead_port())}"])) as other:
         found = error(other.ask(image=f"http://127.0.0.1:{port}/{SECRET}"))
     assert found["code"] == "image_url_unreachable"
-    assert "127.0.0.1 refused the connection" in found["message"]
+    assert "127.0.0.1 gave no picture: the connection was refused" in found["message"]
 
 
 def test_the_cheap_checks_come_first(there: Place) -> None:
