@@ -6,16 +6,18 @@ from io import BytesIO
 
 from PIL import Image, ImageCms
 
+from normalization.deep import keyed
+
 _SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
 
 
-def to_srgb(picture: Image.Image, depth: int, icc: bytes | None) -> Image.Image:
+def to_srgb(picture: Image.Image, depth: int, icc: bytes | None, low: Image.Image | None = None) -> Image.Image:
     """The picture in mode L, RGB or RGBA, with 8 bits, in sRGB.
 
     `depth` is the number of bits per sample in the file, which Pillow does not tell; `icc` the profile to read the
-    samples with, None where they are sRGB.
+    samples with, None where they are sRGB. For `low` see `eight_bit`.
     """
-    picture = eight_bit(picture, depth)
+    picture = eight_bit(picture, depth, low)
     if icc is not None:
         return _through(picture, icc)
     if picture.mode in ("L", "RGB", "RGBA"):
@@ -23,15 +25,18 @@ def to_srgb(picture: Image.Image, depth: int, icc: bytes | None) -> Image.Image:
     return picture.convert("RGBA" if picture.mode == "LA" else "RGB")
 
 
-def eight_bit(picture: Image.Image, depth: int) -> Image.Image:
+def eight_bit(picture: Image.Image, depth: int, low: Image.Image | None = None) -> Image.Image:
     """The picture in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel.
 
-    For `depth` see `to_srgb`. The one reading of samples and transparent colours, for the gateway and the worker alike.
+    For `depth` see `to_srgb`; `low` has the low bytes of a picture that `has_deep_key`, in mode RGB.
+    The one reading of samples and transparent colours, for the gateway and the worker alike.
     """
     if picture.mode.startswith("I"):
         return _high_byte(picture)
     key = picture.info.get("transparency")
     if key is not None and picture.mode == "RGB" and depth == 16:
+        if low is not None:
+            return keyed(picture, low, key)
         # Pillow has taken the high byte of the samples but not of the colour that means transparent.
         picture.info["transparency"] = tuple(value >> 8 for value in key)
     elif key is not None and picture.mode == "L" and depth < 8:

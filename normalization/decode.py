@@ -5,17 +5,9 @@ from __future__ import annotations
 from PIL import Image as Pillow
 
 from normalization.containers.base import BadImage, Scan
+from normalization.orientation import upright
 from normalization.pixels import pixels_of
 
-_TRANSPOSE = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
-}
 # Nothing larger is decoded unless whoever asks has checked it against a limit of its own. A number of ours: Pillow's
 # limit belongs to the whole process, where any library may lift it, and above it Pillow only warns.
 MOST_PIXELS = 89_478_485
@@ -35,8 +27,6 @@ def decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
             f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels.",
             "Send a smaller one.",
         )
-    picture = pixels_of(found)
-    if header.orientation != 1:
-        picture = picture.transpose(_TRANSPOSE[header.orientation])
+    picture = upright(pixels_of(found), header.orientation)
     # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
     return picture if picture.format is None else picture.copy()

@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from normalization.decode import MOST_PIXELS, decoded
 from normalization.density import with_density
-from normalization.encode import encode
+from normalization.encode import encode, fits_palette
 from normalization.fitting import result_of, told
 from normalization.headers import BadImage, scan, sniff
 from normalization.losses import losses
@@ -80,6 +80,8 @@ def finish(
     for step in resizes:
         notes += told(Size(width=picture.width, height=picture.height), step) if step.tell else ()
         picture = resize(picture, step, transparent=not opaque)
+    # What was transparent may have been cut off.
+    picture = _without_idle_alpha(picture) if resizes else picture
     notes += _losses_of_encoding(picture, transcode.format)
     return _encoded(picture, transcode.format, transcode.quality, transcode.density), tuple(notes)
 
@@ -153,9 +155,10 @@ def _losses_of_decoding(header: Header) -> Iterable[str]:
 
 
 def _losses_of_encoding(picture: Pillow.Image, fmt: Format) -> Iterable[str]:
-    if fmt != "gif" or picture.mode == "L":
+    if fmt != "gif":
         return
-    yield "The colours were reduced to 256: gif has no more."
+    if not fits_palette(picture):
+        yield "The colours were reduced to 256: gif has no more."
     if picture.mode == "RGBA" and any(picture.getchannel("A").histogram()[1:255]):
         yield "Half-transparent areas became transparent or opaque: gif has nothing between."
 

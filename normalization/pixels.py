@@ -11,6 +11,7 @@ from PIL import ImageChops
 from normalization.colour import eight_bit, to_srgb
 from normalization.containers import jpeg, png
 from normalization.containers.base import SAVE_AGAIN, WHOLE, BadImage, Scan, truncated
+from normalization.deep import has_deep_key, low_bytes
 from normalization.hdr import tone_mapped
 from normalization.values import Format
 
@@ -36,30 +37,16 @@ def pixels_of(found: Scan) -> Pillow.Image:
         if found.unended and _breaks_off(picture, found):
             raise truncated(jpeg.NAME)
         depth = png.bit_depth(data) if header.format == "png" else 8
+        low = None
+        if depth == 16 and (header.hdr is not None or has_deep_key(picture)):
+            low = low_bytes(BytesIO(data))
         if header.hdr is not None:
-            low = _low_bytes(data) if depth == 16 else None
-            return tone_mapped(eight_bit(picture, depth), header.hdr, found.primaries, low)
-        return to_srgb(picture, depth, found.icc)
+            return tone_mapped(eight_bit(picture, depth, low), header.hdr, found.primaries, low)
+        return to_srgb(picture, depth, found.icc, low)
     except (BadImage, MemoryError):
         raise
     except Exception as error:
         raise _undecodable(header.format, error) from error
-
-
-def _low_bytes(data: bytes) -> Pillow.Image | None:
-    """The low bytes of a 16-bit PNG, of which Pillow gives the high ones; None where it cannot give the others.
-
-    It knows samples of both byte orders, and takes those of a PNG for the other one here. PQ spends its codes so
-    sparingly that eight bits are too few.
-    """
-    picture = Pillow.open(BytesIO(data), formats=("PNG",))
-    if picture.mode.startswith("I"):
-        return picture.convert("I").point([value & 0xFF for value in range(65536)], "L")
-    if picture.mode not in ("RGB", "RGBA"):
-        return None
-    tile = picture.tile[0]
-    picture.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-    return picture.convert("RGB")
 
 
 def _breaks_off(picture: Pillow.Image, found: Scan) -> bool:

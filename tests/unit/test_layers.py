@@ -19,7 +19,7 @@ OURS = {
     # One reading of a picture's samples, whoever decodes it.
     "providers.worker.engines.pictures": {
         "providers.worker", "normalization.values", "normalization.colour", "normalization.containers",
-        "normalization.hdr", "normalization.headers",
+        "normalization.deep", "normalization.hdr", "normalization.headers", "normalization.orientation",
     },
     "gateway": {"gateway", "providers", "normalization"},
     "gateway.routing": {"gateway.routing", "providers.base", "normalization"},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from normalization.colour import eight_bit
 from normalization.containers import png
+from normalization.deep import has_deep_key, low_bytes
 from normalization.hdr import tone_mapped
 from normalization.headers import BadImage, scan
+from normalization.orientation import upright
 from normalization.values import Hdr
 from providers.worker.engines.base import Cancelled, Failure, Output, Progress, Stopped, Unfit, stop_if
 
@@ -25,6 +28,7 @@ OUTPUT_FORMATS: Final = ("png", "webp")
 # What the file says of its samples and Pillow does not, among the facts that go with a picture.
 _DEPTH: Final = "darkroom_depth"
 _HDR: Final = "darkroom_hdr"
+_LOW: Final = "darkroom_low_bytes"
 _WEBP_MAX_SIDE: Final = 16383
 # What Pillow's readers raise on bytes that are not what they say.
 _CORRUPT: Final = (
@@ -74,6 +78,7 @@ def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
         picture = Image.open(_Watched(data, cancelled), formats=FORMATS)
         if picture.format == "PNG":
             picture.info[_DEPTH] = png.bit_depth(data)
+            picture.info[_LOW] = functools.partial(low_bytes, _Watched(data, cancelled))
         if picture.format in {"PNG", "AVIF"}:
             picture.info[_HDR] = _hdr(data)
         return picture
@@ -108,9 +113,10 @@ def decode(picture: Image.Image, progress: Progress) -> Image.Image:
             progress("the picture is animated: only its first frame is used")
         picture.load()
         # Read again: a PNG may carry it after its pixels.
-        upright = ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
+        orientation = _orientation(picture)
         profile = picture.info.get("icc_profile")
-        plain, profile = _eight_bit(upright, profile, progress)
+        plain, profile = _eight_bit(picture, profile, progress)
+        plain = upright(plain, orientation)
     except Stopped:
         raise
     except _CORRUPT as error:
@@ -152,10 +158,14 @@ def _eight_bit(picture: Image.Image, profile: bytes | None, progress: Progress) 
         return _from_cmyk(picture, profile, progress), None
     if depth > 8:
         progress("the picture has more than 8 bits a sample: it is reduced to 8")
-    plain = eight_bit(picture, depth)
-    if (curve := picture.info.get(_HDR)) is not None:
+    hdr, low = picture.info.get(_HDR), None
+    if depth == 16 and (hdr is not None or has_deep_key(picture)):
+        low = picture.info[_LOW]()
+    plain = eight_bit(picture, depth, low)
+    if hdr is not None:
         progress("the picture is HDR: it is tone-mapped to sRGB")
-        return tone_mapped(plain, *curve), None
+        curve, primaries = hdr
+        return tone_mapped(plain, curve, primaries, low), None
     return plain if plain.mode in {"L", "LA", "RGB", "RGBA"} else plain.convert("RGB"), profile
 
 

@@ -22,10 +22,48 @@ def test_half_transparent_gif() -> None:
 
     assert [found.getchannel("A").getpixel((x, 10)) for x in (5, 35)] == [0, 255]
     assert near(found.getpixel((35, 10)), (0, 0, 255, 255))
-    assert notes == (
-        "The colours were reduced to 256: gif has no more.",
-        "Half-transparent areas became transparent or opaque: gif has nothing between.",
+    assert notes == ("Half-transparent areas became transparent or opaque: gif has nothing between.",)
+
+
+@pytest.mark.parametrize("count", [2, 255, 256, 257])
+@pytest.mark.parametrize("hole", [False, True])
+def test_few_colours_in_a_gif(count: int, hole: bool) -> None:
+    """A drawing, or a grey picture of three channels, loses nothing where the palette has a place for every colour."""
+    picture = Image.new("RGBA" if hole else "RGB", (257, 3))
+    picture.putdata(
+        [(x % count * 251 % 256, x % count // 2, x % count % 7, 255)[: 4 if hole else 3] for x in range(771)]
     )
+    if hole:
+        picture.putpixel((0, 2), (9, 9, 9, 0))
+    data, notes = done(encoded(picture, "png"), Transcode(format="gif"))
+    holds = count <= (255 if hole else 256)
+    shown = opened(data).convert("RGBA")
+
+    assert notes == (() if holds else ("The colours were reduced to 256: gif has no more.",))
+    assert (visible(shown) == visible(picture.convert("RGBA"))) == holds
+
+
+def test_a_gif_that_shows_every_pixel() -> None:
+    """It has no transparent colour, so that nobody takes it for a transparent picture."""
+    data, notes = done(encoded(Image.new("RGBA", (9, 9), (9, 99, 199, 200)), "png"), Transcode(format="gif"))
+
+    assert "transparency" not in opened(data).info
+    assert notes == ("Half-transparent areas became transparent or opaque: gif has nothing between.",)
+
+
+def test_transparency_that_is_cut_off() -> None:
+    """What is left is opaque, and is written and called so."""
+    picture = Image.new("RGBA", (60, 20), (9, 99, 199, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 8, 20))
+    data, _ = done(encoded(picture, "png"), Resize(size=Size(width=20, height=20)), Transcode(format="png"))
+
+    assert opened(data).mode == "RGB"
+
+
+def visible(picture: Image.Image) -> bytes:
+    """The pixels, with one colour for all that is invisible."""
+    ground = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    return Image.composite(picture, ground, picture.getchannel("A")).tobytes()
 
 
 def test_grey_gif() -> None:

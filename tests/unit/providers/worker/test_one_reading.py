@@ -14,7 +14,7 @@ from normalization.headers import scan, sniff
 from normalization.images import prepare
 from normalization.pixels import pixels_of
 from providers.worker.engines.pictures import decode, open_picture
-from tests.support.pictures import FEATURES, chunk, encoded, feature, noise, opened, plain, raw_png, taken
+from tests.support.pictures import FEATURES, chunk, encoded, exif, feature, noise, opened, plain, raw_png, taken
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -101,17 +101,30 @@ def test_the_transparent_colour_of_a_shallow_grey(depth: int, row: bytes, key: i
     assert not sniff(data).plain
 
 
+@pytest.mark.parametrize("turned", [1, 6])
+def test_the_transparent_colour_of_a_deep_picture(turned: int) -> None:
+    """It is that colour to the last bit: what differs in the low bytes alone is no hole, in neither of the two."""
+    samples = struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x1234, 0x5679, 0x9ABC)
+    extra = chunk(b"tRNS", samples[:6]) + chunk(b"eXIf", exif(turned).tobytes().removeprefix(b"Exif\0\0"))
+    data = raw_png((2, 1), 16, 2, samples, extra)
+
+    for found in (worker(data)[0], opened(prepare(taken(data)).data)):
+        assert found.size == ((2, 1) if turned == 1 else (1, 2))
+        assert found.tobytes() == bytes((0x12, 0x56, 0x9A, 0, 0x12, 0x56, 0x9A, 255))
+
+
 @pytest.mark.parametrize("name", [name for name in FEATURES if not name.endswith(("cmyk", "p3", "turned"))])
 def test_every_feature(name: str) -> None:
     """The other formats are read alike too; but for profiles, which the worker hands on."""
     assert same(worker(feature(name))[0], gateway(feature(name)))
 
 
-@pytest.mark.parametrize("fmt", ["png", "avif"])
+@pytest.mark.parametrize("fmt", ["png8", "png16", "avif"])
 def test_hdr(fmt: str) -> None:
     """It is tone-mapped, and said, and no profile claims what the samples were."""
-    if fmt == "png":
-        data = raw_png((8, 4), 8, 2, bytes(range(96)), chunk(b"cICP", bytes((9, 16, 0, 1))))
+    if fmt.startswith("png"):
+        depth = int(fmt[3:])
+        data = raw_png((8, 4), depth, 2, bytes(range(12 * depth)), chunk(b"cICP", bytes((9, 16, 0, 1))))
     else:
         at = plain("avif").index(b"nclx") + 4
         data = plain("avif")[:at] + struct.pack(">HH", 9, 18) + plain("avif")[at + 4 :]
