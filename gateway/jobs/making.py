@@ -19,6 +19,7 @@ from gateway.jobs.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization import images
+from normalization.fitting import told as told_of
 from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
 
@@ -170,7 +171,11 @@ def fit(image: Image, making: Making) -> Fitted:
         return Fitted(resized, (f"{here}: they were resampled to that.",))
     left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
     lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
-    return Fitted(left, (f"{here}, which is another shape: it was not stretched.{lost}",))
+    sizes = [step for step in left if isinstance(step, Resize)]
+    # What the plan has said of the planned shape is not true of this one.
+    told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
+    kept = "" if sizes else ": it was not stretched"
+    return Fitted(left, (f"{here}, which is another shape{kept}.{lost}", *told))
 
 
 def _unstretched(step: Step, expected: Size) -> Step:

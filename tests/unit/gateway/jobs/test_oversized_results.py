@@ -6,10 +6,11 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from gateway.jobs.making import Made, make
+from gateway.jobs.making import Made, fit, make
 from gateway.jobs.received import Received
+from gateway.jobs.records import Making
 from normalization import images
-from normalization.values import Image, JoinAlpha, Size, Step, Transcode
+from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome
 from tests.support.pictures import encoded
 from tests.unit.gateway.jobs.test_making import JPEG, Book, Unable, attempt, somewhere, working
@@ -75,3 +76,21 @@ async def test_an_alpha_channel_larger_than_the_result() -> None:
     image: Image = made.pictures[0].image
     assert (image.width, image.height, image.header.alpha) == (20, 15, True)
     assert made.notes == ()
+
+
+def test_what_is_said_of_another_shape() -> None:
+    """What is done to it, and nothing that is not so."""
+    image = Image(data=b"", header=Header(format="png", width=80, height=10))
+    wanted = Size(width=40, height=30)
+
+    def notes(*finish: Step) -> tuple[str, ...]:
+        return fit(image, Making(output=PLANNED, finish=finish)).notes
+
+    assert "it was not stretched" in notes(*JPEG)[0]
+    stretched = notes(Resize(size=wanted, mode="stretch"))
+    # The planned shape was the size's own: to a picture of another one that is done which rounding asks for.
+    assert not any("distorted" in note for note in stretched)
+    other = Size(width=30, height=30)
+    assert any("distorted" in note for note in notes(Resize(size=other, mode="stretch")))
+    assert not any("not stretched" in note for note in notes(Resize(size=other, mode="stretch")))
+    assert any("were cut off" in note for note in notes(Resize(size=wanted, mode="crop")))
