@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 
 from normalization.containers.png import METRES_PER_INCH, written
@@ -12,10 +13,11 @@ from normalization.values import Image
 
 _PHYS = b"pHYs"
 _IHDR_END = 33
-# Of a JPEG that begins with a JFIF header: where its name is, and where its unit and the two densities are.
-_JFIF, _JFIF_DENSITY = slice(6, 11), 13
-_APP0 = b"\xff\xe0\x00\x10JFIF\0\x01\x01"
-_ADOBE = b"\xff\xee\x00\x0eAdobe"
+# In a JFIF segment, the place of its unit and the two densities.
+_JFIF_DENSITY = 11
+_APP0, _APP14, _SCAN = b"\xff\xe0", b"\xff\xee", b"\xff\xda"
+_JFIF = _APP0 + b"\x00\x10JFIF\0\x01\x01"
+_FRAMES = (0xC0, 0xC1, 0xC2)
 
 
 def with_density(image: Image, density: tuple[float, float]) -> Image:
@@ -31,18 +33,39 @@ def with_density(image: Image, density: tuple[float, float]) -> Image:
 
 
 def _png(data: bytes, density: tuple[float, float]) -> bytes:
-    at = data.find(_PHYS, _IHDR_END, data.find(b"IDAT"))
-    if at > 0:
-        data = data[: at - 4] + data[at + 17 :]
+    for kind, at, end in _chunks(data):
+        if kind == _PHYS:
+            data = data[:at] + data[end:]
+            break
     body = struct.pack(">IIB", *(round(dots / METRES_PER_INCH) for dots in density), 1)
     return b"".join((data[:_IHDR_END], *written(_PHYS, body), data[_IHDR_END:]))
 
 
 def _jpeg(data: bytes, density: tuple[float, float]) -> bytes | None:
     value = struct.pack(">BHH", 1, *map(round, density))
-    if data[2:4] == _APP0[:2] and data[_JFIF] == b"JFIF\0":
-        return data[:_JFIF_DENSITY] + value + data[_JFIF_DENSITY + len(value) :]
-    if _ADOBE in data[:1024]:
-        # Readers take the colours of a file with a JFIF header for YCbCr, whatever Adobe's says.
-        return None
-    return data[:2] + _APP0 + value + b"\0\0" + data[2:]
+    for marker, at, body in _segments(data):
+        if marker == _APP0 and body[:5] == b"JFIF\0":
+            return data[: at + _JFIF_DENSITY] + value + data[at + _JFIF_DENSITY + len(value) :]
+        # Readers take the colours of a file with a JFIF header for YCbCr, whatever Adobe's header or the components'
+        # names say that they are.
+        if (marker == _APP14 and body[:5] == b"Adobe") or (marker[1] in _FRAMES and body[6::3] == b"RGB"):
+            return None
+    return data[:2] + _JFIF + value + b"\0\0" + data[2:]
+
+
+def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """The marker, the place and the content of each segment in front of the first scan."""
+    at = 2
+    while at < len(data) and (marker := data[at : at + 2]) != _SCAN:
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, at, data[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The type, the place and the end of each chunk in front of the picture's data."""
+    at = 8
+    while at < len(data) and (kind := data[at + 4 : at + 8]) != b"IDAT":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        yield kind, at, end
+        at = end

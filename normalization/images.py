@@ -70,7 +70,7 @@ def finish(
     notes = [*black, *_losses_of_decoding(header)]
     picture = picture or decoded(scan(data, lenient=True), most)
     for join in joins:
-        picture, lost = _joined(picture, join.alpha, most)
+        picture, lost = _joined(picture, join.alpha)
         notes += lost
     if opaque and picture.mode == "RGBA":
         background = transcode.background or WHITE
@@ -163,11 +163,13 @@ def _losses_of_encoding(picture: Pillow.Image, fmt: Format) -> Iterable[str]:
         yield "Half-transparent areas became transparent or opaque: gif has nothing between."
 
 
-def _joined(picture: Pillow.Image, alpha: bytes | None, most: int) -> tuple[Pillow.Image, tuple[str, ...]]:
+def _joined(picture: Pillow.Image, alpha: bytes | None) -> tuple[Pillow.Image, tuple[str, ...]]:
     """A result with the alpha channel of the picture that was sent, enlarged to its size, and what to say of it."""
     if alpha is None:
         return picture, ("The picture's transparency was lost: the gateway was restarted before it was finished.",)
-    channel = decoded(scan(alpha), most).convert("L")
+    found = scan(alpha)
+    # It is as large as what was sent, which has been checked; the result may be smaller.
+    channel = decoded(found, found.header.width * found.header.height).convert("L")
     if abs(channel.width * picture.height - channel.height * picture.width) > _slack(channel, picture):
         return picture, ("The picture's transparency was lost: the provider's picture has another shape.",)
     if channel.size != picture.size:

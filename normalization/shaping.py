@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from normalization.names import fields_in, folded
+from normalization.nesting import excerpt
 from normalization.rules import Frozen, Param
 from normalization.values import Size, Value
 
@@ -65,7 +66,9 @@ def shaped(
     """
     known = {folded(name) for name in names}
     unknown = [name for name in reshaping.unknown if values.get(name)]
-    unknown += [name for name, value in fields_in(undeclared) if value and folded(name) in known]
+    # Each of them once, however often and in however many spellings it was sent.
+    sent = {folded(name): excerpt(name) for name, value in fields_in(undeclared) if value and folded(name) in known}
+    unknown += sent.values()
     source, first = picture, None
     if reshaping.first is not None and values.get(reshaping.first.when):
         source = _first(reshaping.first, picture, values.get(reshaping.first.longer_side))

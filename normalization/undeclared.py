@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 from normalization.coerce import Invalid
@@ -26,6 +27,8 @@ _ALIKE_IN_OPTIONS = 0.9
 _ENVELOPE = ("model", "provider_options")
 # A request with more of them is no slip, and each search takes time.
 _MOST = 16
+# Of more of them no more is told than how many there are: an answer would be many times the request.
+_MOST_TOLD = 1000
 # Longer than every parameter's name: a longer text is not looked for, nor kept in the cache.
 _LONGEST = 64
 
@@ -37,22 +40,23 @@ def warnings_of(model: Model, route: Route, request: ImageRequest) -> list[str]:
     """
     extra = (
         f"{_passed(model, route, excerpt(name))}{meant(model, name) if count < _MOST else ''}"
-        for count, name in enumerate(request.extra)
+        for count, name in enumerate(islice(request.extra, _MOST_TOLD))
     )
     options = list(request.provider_options.get(route.provider, {}))[:_MOST]
     hints = {name: meant(model, name, _ALIKE_IN_OPTIONS) for name in options}
     missed = (
         f"{_passed(model, route, f'{excerpt(name)} in provider_options')}{hint}" for name, hint in hints.items() if hint
     )
-    return [*extra, *missed]
+    return [*extra, *_more(len(request.extra), f"were passed to {route.provider} as they are"), *missed]
 
 
 def ignored(model: Model, names: Iterable[str]) -> list[str]:
     """A sentence on each field that the worker at the end of a route does not take."""
+    ordered = sorted(names)
     return [
         f"{excerpt(name)} was ignored: the worker announces no such input.{meant(model, name) if count < _MOST else ''}"
-        for count, name in enumerate(sorted(names))
-    ]
+        for count, name in enumerate(ordered[:_MOST_TOLD])
+    ] + _more(len(ordered), "were ignored as well")
 
 
 def refuse(model: Model, request: ImageRequest) -> None:
@@ -94,6 +98,11 @@ def _names(model: Model) -> Iterator[str]:
     """Every parameter of the model, those of single routes included, and what stands beside parameters."""
     yield from dict.fromkeys((*model.params, *(name for route in model.routes.values() for name in route.params)))
     yield from _ENVELOPE
+
+
+def _more(count: int, became: str) -> list[str]:
+    """The rest of very many fields, in one sentence."""
+    return [f"{count - _MOST_TOLD} further undeclared fields {became}."] if count > _MOST_TOLD else []
 
 
 def _passed(model: Model, route: Route, shown: str) -> str:

@@ -249,12 +249,8 @@ async def _data(url: str, cap: int) -> bytes:
     if len(text) > 3 * cap + 4:
         raise Undecodable(f"the result is larger than {cap} bytes")
     try:
-        if not head.lower().endswith(";base64"):
-            data = unquote_to_bytes(text)
-        elif len(text) < _INLINE_BYTES:
-            data = _base64(text)
-        else:
-            data = await anyio.to_thread.run_sync(_base64, text)
+        read = _base64 if head.lower().endswith(";base64") else _unescaped
+        data = read(text) if len(text) < _INLINE_BYTES else await anyio.to_thread.run_sync(read, text)
     except ValueError as exc:
         raise Undecodable("the result is a broken data URI") from exc
     if not data or not comma or len(data) > cap:
@@ -264,3 +260,15 @@ async def _data(url: str, cap: int) -> bytes:
 
 def _base64(text: str) -> bytes:
     return pybase64.b64decode("".join(text.split()), validate=True)
+
+
+def _unescaped(text: str) -> bytes:
+    """Percent-encoded text in slices, none of which cuts an escape: the whole at once takes 80 times its size."""
+    data, start = bytearray(), 0
+    while start < len(text):
+        stop = start + _INLINE_BYTES
+        cut = text.rfind("%", stop - 2, stop)
+        stop = cut if cut > start and stop < len(text) else stop
+        data += unquote_to_bytes(text[start:stop])
+        start = stop
+    return bytes(data)

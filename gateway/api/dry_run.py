@@ -12,7 +12,7 @@ from gateway.api.given import flag_of
 from gateway.api.request import Asked
 from gateway.routing.pricing import MICROS
 from gateway.routing.select import Candidate, Choice
-from normalization.values import Image, Resize, Step, Value
+from normalization.values import Image, JoinAlpha, Resize, Step, Value
 
 DRY_RUN = ("dry_run", "dryRun")
 """The parameter in its spellings."""
@@ -73,4 +73,6 @@ def _shown(value: Value) -> Any:
 def _step(step: Step) -> dict[str, Any]:
     if isinstance(step, Resize):
         return {"step": "resize", "size": str(step.size), "mode": step.mode, "background": step.background}
+    if isinstance(step, JoinAlpha):
+        return {"step": "join_alpha"}
     return {"step": "transcode", **asdict(step)}

@@ -164,9 +164,11 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
         metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
         choice = _allowed(_choice(asked, state), grant)
         fitting = _within_limits(asked, choice, settings)
+        # A picture that a dry run only describes has no bytes to be made ready.
+        if not dry or all(image.data for image in asked.request.images):
+            fitting = await sending.ready(fitting, asked.request, state.imaging, grant.id)
         if dry:
             return dry_run.answer(asked, fitting)
-        fitting = await sending.ready(fitting, asked.request, state.imaging, grant.id)
         order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
         if await is_gone(request):
             # It may have waited for this process for so long that its caller has repeated it elsewhere since. Whoever

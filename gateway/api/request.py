@@ -125,10 +125,16 @@ async def read_pictures(asked: Asked, form: Form, imaging: Imaging, owner: str =
         notes += losses(found)
     # What a dry run described stays as it is.
     images = tuple(image for image, _ in read) or asked.request.images
-    density = read[0][1].density if read else None
+    density = _upright(read[0][1]) if read else None
     told = tuple(dict.fromkeys(notes))
     request = replace(asked.request, images=images, params=params, notes=told, density=density)
     return replace(asked, request=request)
+
+
+def _upright(header: Header) -> tuple[float, float] | None:
+    """The density as a person sees the picture: one that lies on its side has the two the other way round."""
+    found = header.density
+    return (found[1], found[0]) if found is not None and header.orientation >= 5 else found
 
 
 def _background(fields: dict[str, Value]) -> bool:

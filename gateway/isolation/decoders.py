@@ -79,6 +79,8 @@ class Decoders:
         """See `sending.ready`."""
         head = {"do": "send", "header": wire.from_header(image.header), "most": most}
         made = self._ask({**head, "sending": wire.from_sending(sending)}, image.data)
+        if made.channel is not None:
+            _check_channel(made.channel, image)
         return Ready(
             image=image if made.same else made.image(image.data, image.header),
             alpha=made.channel,
@@ -250,6 +252,13 @@ class _Done:
         return Image(data=self.made, header=replace(found, alpha=found.alpha and self.alpha))
 
 
+def _check_channel(channel: bytes, image: Image) -> None:
+    """Raise BadImage for an alpha channel of another size than the picture's: whoever joins it makes room for it."""
+    found = sniff(channel)
+    if (found.format, found.width, found.height) != ("png", image.width, image.height):
+        raise BadImage("corrupt_image", "Its alpha channel is none.", SAVE_AGAIN)
+
+
 def _understood(answer: dict[str, Any], made: bytes) -> _Done:
     """An answer, checked. Raises BadImage where it says that, _Starved, and Broken for what is no answer."""
     match answer:
@@ -265,8 +274,6 @@ def _understood(answer: dict[str, Any], made: bytes) -> _Done:
             "black": bool(black),
         } if all(isinstance(note, str) for note in notes) and 0 <= size <= len(made):
             at = len(made) - size
-            if size and sniff(made[at:]).format != "png":
-                raise wire.Broken("no alpha channel")
             return _Done(
                 same=same,
                 made=made[:at] if size else made,

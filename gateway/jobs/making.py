@@ -19,6 +19,7 @@ from gateway.jobs.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization import images
+from normalization.fitting import told as told_of
 from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
 
@@ -104,16 +105,18 @@ async def finish(
     told = dict.fromkeys((*notes, *(_LEFT_OUT.format(step) for step in making.left_out)))
     for image in came:
         fitted = fit(image, making)
-        done, said = await _finished(imaging, image, replace(making, finish=fitted.steps), owner)
+        planned = making.output is not None and _is_planned(image, making.output)
+        done, said = await _finished(imaging, image, replace(making, finish=fitted.steps), planned, owner)
         _count(image, done)
         told.update(dict.fromkeys((*fitted.notes, *said)))
         finished.append(done)
     return finished, tuple(told)
 
 
-async def _finished(imaging: Imaging, came: Image, making: Making, owner: str) -> tuple[Image, tuple[str, ...]]:
+async def _finished(
+    imaging: Imaging, came: Image, making: Making, planned: bool, owner: str
+) -> tuple[Image, tuple[str, ...]]:
     try:
-        planned = making.output is not None
         return await imaging.finish(came.data, came.header, making.finish, planned=planned, owner=owner)
     except BeyondUs as error:
         reason = error.message
@@ -133,6 +136,7 @@ def _as_it_came(came: Image, making: Making, reason: str) -> str:
     sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
     wanted = [*formats[-1:], *sizes[-1:]]
     aim = f" It was to become {', '.join(wanted)}." if wanted else ""
+    aim += " The picture's transparency was lost." if _joins(making.finish) else ""
     made = f"{came.format}, {came.width}x{came.height}"
     return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
 
@@ -170,7 +174,11 @@ def fit(image: Image, making: Making) -> Fitted:
         return Fitted(resized, (f"{here}: they were resampled to that.",))
     left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
     lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
-    return Fitted(left, (f"{here}, which is another shape: it was not stretched.{lost}",))
+    sizes = [step for step in left if isinstance(step, Resize)]
+    # What the plan has said of the planned shape is not true of this one.
+    told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
+    kept = "" if sizes else ": it was not stretched"
+    return Fitted(left, (f"{here}, which is another shape{kept}.{lost}", *told))
 
 
 def _unstretched(step: Step, expected: Size) -> Step:
@@ -188,6 +196,11 @@ def _rounded(image: Image, expected: Size) -> bool:
     """Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest."""
     sides = ((image.width, expected.width), (image.height, expected.height))
     return all(abs(got - wanted) <= max(8, 0.02 * wanted) for got, wanted in sides)
+
+
+def _is_planned(image: Image, expected: Size) -> bool:
+    """Whether there are no more pixels than were looked at before the picture was bought: a provider may send more."""
+    return _rounded(image, expected) or image.width * image.height <= expected.pixels
 
 
 def _alike(one: Size, other: Size) -> bool:

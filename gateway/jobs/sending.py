@@ -48,7 +48,9 @@ def _with(plan: Plan, made: Mapping[int, Ready], first: Image) -> Plan:
             finish.append(step)
         elif own.alpha is not None:  # else nothing in it was transparent
             finish.append(JoinAlpha(alpha=own.alpha, black=own.black))
-    notes = (*plan.notes, *(note for ready in made.values() for note in ready.notes))
+    notes = [*plan.notes, *(note for ready in made.values() for note in ready.notes)]
+    if any(ready.alpha is not None for ready in made.values() if ready is not own):
+        notes.append("Transparent areas of further pictures were filled with the colours beside them.")
     calls = tuple({name: _replaced(value, made) for name, value in call.items()} for call in plan.calls)
     return replace(plan, calls=calls, finish=tuple(finish), notes=tuple(dict.fromkeys(notes)))
 

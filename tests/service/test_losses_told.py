@@ -107,3 +107,16 @@ def test_a_result_that_stays_as_it_is(there: World) -> None:
     at = made.find(b"pHYs") - 4
     assert made[at : at + 21] == chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
     assert made[:at] + made[at + 21 :] == bare
+
+
+def test_the_density_of_a_picture_that_is_turned(there: World) -> None:
+    """Across and down change places with the sides."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = encoded(noise(24, 16), "jpeg", dpi=(200, 100), exif=exif)
+    answer = there.edit(source, routing='{"only": ["fal"]}', output_format="png")
+
+    assert answer.status == 200, answer.text
+    with Image.open(io.BytesIO(answer.pictures[0])) as made:
+        assert made.size == (32, 48)
+        assert [round(float(dots)) for dots in made.info["dpi"]] == [100, 200]

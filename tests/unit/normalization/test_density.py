@@ -51,3 +51,42 @@ def test_adobes_colours() -> None:
 
     assert b"Adobe" in data
     assert with_density(image, (300.0, 300.0)) is image
+
+
+@pytest.mark.parametrize("adobe", ["behind a profile", "missing"])
+def test_colours_that_are_no_ycbcr(adobe: str) -> None:
+    """Adobe's header may stand anywhere before the frame, and the components' names alone say it as well."""
+    data = encoded(Pillow.new("RGB", (32, 32), (200, 20, 40)), "jpeg", keep_rgb=True)
+    at = data.index(b"\xff\xee")
+    header, rest = data[at : at + 16], data[:at] + data[at + 16 :]
+    profile = b"\xff\xe2\x08\x00ICC_PROFILE\0\1\1" + bytes(0x800 - 16)
+    image = taken(rest if adobe == "missing" else rest[:2] + profile + header + rest[2:])
+
+    made = with_density(image, (300.0, 300.0))
+    with Pillow.open(io.BytesIO(made.data)) as new, Pillow.open(io.BytesIO(image.data)) as old:
+        assert new.convert("RGB").tobytes() == old.convert("RGB").tobytes()
+
+
+def test_a_header_that_is_not_in_front() -> None:
+    """It is written to where it stands, and no second one is added."""
+    data = encoded(noise(), "jpeg", icc_profile=b"\0" * 16 + b"RGB " + bytes(400))
+    at = data.index(b"\xff\xe2")
+    length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    data = data[:2] + data[at : at + length] + data[2:at] + data[at + length :]
+    made = with_density(taken(data), (300.0, 150.0))
+
+    assert made.data.count(b"JFIF") == 1
+    assert [round(dots) for dots in sniff(made.data).density or ()] == [300, 150]
+
+
+def test_names_of_chunks_inside_of_others() -> None:
+    """What stands in a palette is no chunk."""
+    picture = noise().quantize(16)
+    colours = bytearray(picture.getpalette() or b"")
+    colours[3:15] = b"pHYsIDATpHYs"
+    picture.putpalette(bytes(colours))
+    data = encoded(picture, "png")
+    made = with_density(taken(data), (300.0, 300.0))
+
+    with Pillow.open(io.BytesIO(made.data)) as new, Pillow.open(io.BytesIO(data)) as old:
+        assert new.convert("RGB").tobytes() == old.convert("RGB").tobytes()

@@ -201,3 +201,12 @@ def test_facts_are_checked() -> None:
                 "routes": {"fal": {**TOPAZ.routes["fal"].model_dump(), "geometry": {"unknown": ["nonsense"]}}},
             }
         )
+
+
+def test_a_field_that_is_sent_very_often() -> None:
+    """It is named once and short, however it is spelt."""
+    fields: dict[str, Value] = {"a": [{"mask": 1}] * 1000, "mask" + "_" * 100_000: 1, "M-A-S-K": 1}
+    found = shaped(Reshaping(), Size(width=4, height=3), {}, fields, NAMES)
+
+    assert len(found.by) == 1
+    assert len(found.by[0]) <= 40

@@ -136,3 +136,16 @@ def test_many_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum("is not a parameter" in note for note in planned.notes) >= 1000
     assert len(searched) <= 2 * 16
     assert meant(CLARITY, "creativity" * 100_000) == ""
+
+
+def test_an_answer_is_no_many_times_the_request() -> None:
+    """Of very many fields only so many are told of one by one."""
+    names: dict[str, Value] = {f"x{number}": 1 for number in range(50_000)}
+    told = plan(CLARITY, CLARITY.routes["fal"], ask(names)).notes
+    assert len(told) < 1100
+    assert "49000 further undeclared fields were passed to fal as they are." in told
+
+    known = Announced(frozenset({"image", "scale_factor"}))
+    told = plan(CLARITY, CLARITY.routes["local"], ask(names), known).notes
+    assert len(told) < 1100
+    assert "49000 further undeclared fields were ignored as well." in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.jobs.sending import ready
 from gateway.routing.select import Choice, Condition, choose
 from normalization.headers import sniff
 from normalization.model import Input, Model
+from normalization.rules import Renamed
 from normalization.values import Image, ImageRequest, JoinAlpha
 from providers.base import Readiness
 from tests.support.pictures import encoded, noise
@@ -100,3 +102,19 @@ async def test_the_alpha_channel_goes_with_the_plan(imaging: Imaging) -> None:
         [join] = [step for step in one.plan.finish if isinstance(step, JoinAlpha)]
         assert join.alpha is not None
         assert sniff(join.alpha).width == 24
+
+
+async def test_transparency_of_further_pictures(imaging: Imaging) -> None:
+    """Only that of the first is given back: of the others it is told what became of it."""
+    first, second = (encoded(Pillow.new("RGBA", (40, 30), (9, 99, red, 90)), "png") for red in (1, 2))
+    fal = CLARITY.routes["fal"]
+    fal = fal.model_copy(update={"rules": {**fal.rules, "image": Renamed(rule="renamed", to="images")}})
+    model = CLARITY.model_copy(update={"max_images": 2, "routes": {"fal": fal}})
+    _, request = chosen(first)
+    conditions = {name: Condition(readiness=Readiness.READY) for name in model.routes}
+    pictures = tuple(Image(data=data, header=sniff(data)) for data in (first, second))
+
+    for images, said in ((pictures, True), (pictures[:1], False)):
+        asked = replace(request, images=images)
+        [made] = (await ready(choose(model, asked, conditions), asked, imaging, "")).candidates
+        assert any("further pictures" in note for note in made.plan.notes) is said
