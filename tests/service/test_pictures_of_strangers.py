@@ -31,6 +31,7 @@ from tests.support.pictures import (
     plain,
     quarters,
     raw_png,
+    transparent,
 )
 from tests.support.world import Answer, World, world
 
@@ -96,6 +97,19 @@ def test_a_paid_result_of_another_size(
     assert words in warnings(answer)
     assert opened(answer.pictures[0]).size == delivered
     assert (there.taken("fal"), there.taken("replicate")) == (before[0] + 1, before[1])
+
+
+def test_transparency_that_no_route_can_give(there: World) -> None:
+    """A model that draws anew has no place for the alpha channel: flattened and told, or refused."""
+    logo = encoded(transparent(), "png")
+    model = "flux-kontext-pro"
+    before = there.taken("fal"), there.taken("replicate")
+    refused = there.edit(logo, model=model, background="transparent")
+
+    assert (refused.status, refused.body["error"]["param"]) == (400, "background")
+    assert "drops the transparency" in refused.body["error"]["message"]
+    assert (there.taken("fal"), there.taken("replicate")) == before
+    assert "Transparent areas were flattened onto #ffffff" in warnings(there.edit(logo, model=model))
 
 
 def pq(fmt: str) -> bytes:
