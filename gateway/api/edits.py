@@ -215,8 +215,9 @@ async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Fo
     """The form with its pictures in it. Raises ApiError, Overloaded, and Gone where the caller leaves meanwhile."""
     if not form.addressed:
         return form
+    # A few bytes name a file of many: it counts before it is read, and not when it is here.
+    form = await taken(state, form, hold.add)
     sent = sum(len(file.data) for file in form.files)
-    form = await taken(state, form)
     whole = await unless_gone(request, state.fetching.fetched(form, grant_of(request).id))
     hold.add(sum(len(file.data) for file in whole.files) - sent)
     return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -31,22 +31,23 @@ def known(form: Form, origins: Iterable[str]) -> Form:
     return replace(form, files=tuple(map(one, form.files)))
 
 
-async def taken(state: State, form: Form) -> Form:
+async def taken(state: State, form: Form, room: Callable[[int], object] = lambda _: None) -> Form:
     """The form with the pictures in it that are files of ours.
 
-    Whoever could fetch a file may use it, and nobody else. Raises ApiError: 404 for one that is not there, or not any
+    Whoever could fetch a file may use it, and nobody else. `room` hears of each file's bytes before these are read, and
+    raises where there is none for them. Raises ApiError: 404 for one that is not there, or not any
     more, 403 where its signature is missing, 413 over a limit, 503 while the store is away.
     """
     left = state.config.gateway.max_body_bytes - sum(len(file.data) for file in form.files)
     files = list(form.files)
     for at, file in enumerate(files):
         if file.address is not None and file.address.held is not None:
-            files[at] = replace(file, data=await _read(state, file.address, file.address.held, left))
+            files[at] = replace(file, data=await _read(state, file.address, file.address.held, left, room))
             left -= len(files[at].data)
     return replace(form, files=tuple(files))
 
 
-async def _read(state: State, address: Address, name: str, left: int) -> bytes:
+async def _read(state: State, address: Address, name: str, left: int, room: Callable[[int], object]) -> bytes:
     """A file's bytes, of which there may be `left`."""
     settings = state.config.gateway
     try:
@@ -61,6 +62,7 @@ async def _read(state: State, address: Address, name: str, left: int) -> bytes:
         if found.size > left:
             most = settings.max_body_bytes
             raise too_large(f"The pictures of this request are too large together: at most {most} bytes are taken.")
+        room(found.size)
         if (file := await state.files.get(name)) is None:  # its time was over meanwhile
             raise not_found()
     except (StoreFailed, Damaged) as error:

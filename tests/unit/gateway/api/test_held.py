@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from gateway.access.load import Overloaded
 from gateway.api.errors import ApiError
 from gateway.api.form import FilePart, Form
 from gateway.api.held import known, taken
@@ -58,3 +59,30 @@ async def test_files_are_bounded_together(tmp_path: Path) -> None:
     with pytest.raises(ApiError) as caught:
         await taken(state(109), form)
     assert (caught.value.status, caught.value.code, caught.value.param) == (413, "request_too_large", "image[1]")
+
+
+async def test_room_is_asked_for_before_a_file_is_read(tmp_path: Path) -> None:
+    """Or many calls of a few bytes would fill the memory with what they name."""
+    files = Files(open_store(None, tmp_path), ttl=timedelta(hours=1))
+    name = await files.put(Image(data=b"x" * 50, header=Header(format="png", width=1, height=1)))
+    form = Form(files=(FilePart(name="image", address=Address(url=name, param="image", held=name)),))
+    happened: list[object] = []
+
+    class Watched:
+        open = files.open
+
+        async def get(self, name: str) -> object:
+            happened.append("read")
+            return await files.get(name)
+
+    config = SimpleNamespace(gateway=load(SHIPPED, {}).gateway)
+    state = cast("State", SimpleNamespace(config=config, files=Watched()))
+    await taken(state, form, happened.append)
+    assert happened == [50, "read"]
+
+    def full(size: int) -> None:
+        raise Overloaded("bytes")
+
+    with pytest.raises(Overloaded):
+        await taken(state, form, full)
+    assert happened == [50, "read"]
