@@ -1,0 +1,46 @@
+"""A process dies while a route that drops transparency works on a transparent picture: the next one finishes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+from PIL import Image as Pillow
+from sqlalchemy import text
+
+from gateway.jobs.resume import Keeper
+from normalization.decode import decoded
+from normalization.headers import scan
+from normalization.values import JoinAlpha, Transcode
+from tests.support.ledgers import order, outlast
+from tests.support.pictures import encoded
+from tests.unit.gateway.jobs.scripted import candidates, png, provider
+from tests.unit.gateway.jobs.test_jobs import World, soon, until, world
+
+__all__ = ["world"]
+
+
+async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
+    """It is joined to the picture, and is in the ledger no more once that is made."""
+    sim = provider("sim", png(), png())
+    sim.hold = asyncio.Event()
+    first = await world.process(sim)
+    channel = encoded(Pillow.new("L", (4, 4), 77), "png")
+    [one] = candidates(["sim"])
+    finish = (JoinAlpha(alpha=channel), Transcode(format="png"))
+    placed = await first.place(order(idempotency_key="k"), [replace(one, plan=replace(one.plan, finish=finish))])
+    await until(lambda: sim.waited, "at work")
+    await world.kill(first)
+
+    second = await world.process(sim)
+    await outlast(second.ledger)
+    await Keeper(second, lease_s=1.0).take_orphans()
+    sim.hold.set()
+    [made] = (await second.wait(placed.id, soon())).pictures
+
+    assert made.image.header.alpha
+    assert decoded(scan(made.image.data)).getpixel((3, 3))[3] == 77  # type: ignore[index]
+    statement = text("SELECT making FROM attempts")
+    [kept] = await second.ledger.database.read(lambda connection: connection.execute(statement).scalars().all())
+    assert [step["alpha"] for step in json.loads(kept)["finish"] if step["step"] == "JoinAlpha"] == [None]
