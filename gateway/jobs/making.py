@@ -19,6 +19,7 @@ from gateway.jobs.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization import images
+from normalization.containers.png import can_hold_its_pixels
 from normalization.fitting import told as told_of
 from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
@@ -81,6 +82,7 @@ async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: s
             image = await imaging.recognise(data, owner)
         except BadImage as error:
             raise _undecodable(error) from error
+        refuse_no_pixels(image)
         refuse_a_pixel(image, making.output)
         found.append(image)
     return found
@@ -139,6 +141,15 @@ def _as_it_came(came: Image, making: Making, reason: str) -> str:
     aim += " The picture's transparency was lost." if _joins(making.finish) else ""
     made = f"{came.format}, {came.width}x{came.height}"
     return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
+
+
+def refuse_no_pixels(image: Image) -> None:
+    """Raise Undecodable for a result that names far more pixels than its bytes can hold.
+
+    It may name more than are ever decoded here, and then nothing else would tell that it is no whole picture.
+    """
+    if image.format == "png" and not can_hold_its_pixels(image.data):
+        raise Undecodable(f"the result names {image.width}x{image.height} pixels and does not hold them")
 
 
 def refuse_a_pixel(image: Image, expected: Size | None) -> None:

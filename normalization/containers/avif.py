@@ -52,10 +52,10 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     if missing := {b"pitm", b"iinf", b"iloc", b"iprp"} - inner.keys():
         raise corrupt(NAME, f"its {min(missing).decode()} box is missing")
     items = bmff.items(data, inner[b"iinf"])
-    hidden = {number for number, item in items.items() if item.kind in _METADATA}
+    idle = {number for number, item in items.items() if item.kind in _METADATA or item.kind == _NOTHING}
     extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
-    # Metadata that lies outside of the file is as good as none.
-    extents = [extent for extent in extents if extent[2] <= end or extent[0] not in hidden]
+    # Metadata that lies outside of the file, blanked or not, is as good as none.
+    extents = [extent for extent in extents if extent[2] <= end or extent[0] not in idle]
     if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
     pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)

@@ -17,7 +17,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Those of a picture of half a megabyte, as libpng writes it.
 _FEW_CHUNKS = 100
 _CHUNK = struct.Struct(">I4s")
-# Bit depths by colour type.
+_DEFLATE_RATIO = 1032
+# Samples a pixel, and bit depths, by colour type.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOUR = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
@@ -106,6 +108,23 @@ def has_few_chunks(data: bytes) -> bool:
             return True
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     return False
+
+
+def can_hold_its_pixels(data: bytes) -> bool:
+    """Whether a PNG that was scanned has data enough for as many pixels as it names; nothing is inflated for that.
+
+    Deflate makes a byte of at most 1032: https://zlib.net/zlib_tech.html.
+    """
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    depth, colour_type = data[24], data[25]
+    bits = width * depth * _CHANNELS[colour_type]
+    coded, at = 0, 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IDAT":
+            coded += min(length, len(data) - at - 8)
+        at += 12 + length
+    return coded * _DEFLATE_RATIO >= height * ((bits + 7) // 8)
 
 
 def bit_depth(data: bytes) -> int:

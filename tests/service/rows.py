@@ -23,6 +23,7 @@ from tests.support.faults import (
     SPOILT,
     TAKEN,
     TORN,
+    WHOLE,
     WITHHELD,
     says,
 )
@@ -281,6 +282,9 @@ def _downloads() -> Iterator[Row]:
     for name, fault in FETCHED.items():
         yield Row(name=f"download: {name}", victim="fal", op="download", faults=(fault,), expect=SAME)
         yield Row(name=f"download: {name}", victim="replicate", op="download", faults=(fault,), expect=SAME)
+    for name, fault in WHOLE.items():
+        for victim in ("fal", "replicate", "segmind", "apiframe"):
+            yield Row(name=f"download: {name}", victim=victim, op="download", faults=(fault,), always=True, expect=SAME)
     for name, fault in SPOILT.items():
         victims = ("fal", "replicate", "segmind", "apiframe") if name in SHORT_SPOILT else ("fal",)
         for victim in victims:

@@ -114,7 +114,6 @@ SPOILT: Mapping[str, Fault] = {
     "a web page": html(200),
     "bomb": says(200, bomb()),
     "a single pixel": says(200, tiny(1, 1)),
-    "another size": says(200, tiny(7, 5)),
     "endless": Fault(kind="endless"),
     "expired for good": says(403, b"expired"),
     "redirect to the loopback": redirect(f"http://{CANARY}/steal"),
@@ -123,6 +122,11 @@ SPOILT: Mapping[str, Fault] = {
     "redirect to another scheme": redirect("file:///etc/passwd"),
     "redirect loop": redirect("?again"),
 }
-# Of these, what says nothing of the picture: it is asked for again and again.
+# What is delivered and is a whole picture, though not of the size that was asked for: it is paid for, and is delivered.
+WHOLE: Mapping[str, Fault] = {
+    "another size": says(200, tiny(72, 48)),
+    "another shape": says(200, tiny(7, 5)),
+}
+# Of what is no picture, what says nothing of it: it is asked for again and again.
 WITHHELD = frozenset({"expired for good"})
 SHORT_SPOILT = ("picture truncated", "SVG", "redirect to the loopback", "bomb")

@@ -125,6 +125,20 @@ def test_a_turned_picture() -> None:
         strip(taken(feature("jpeg-turned")))
 
 
+def test_metadata_outside_of_the_file() -> None:
+    """It is passed over before it is blanked, and as well afterwards."""
+    data = bytearray(feature("avif-metadata"))
+    place = data.find(b"iloc")
+    for at in range(place + 12, place + 60):  # one of these is in the offset or the length of the EXIF
+        changed = bytearray(data)
+        changed[at] ^= 0x01
+        try:
+            picture = taken(bytes(changed))
+        except BadImage:
+            continue
+        assert sniff(strip(picture).data) == replace(picture.header, metadata=False)
+
+
 @given(st.sampled_from([name for name in FEATURES if name.endswith("-metadata")]), st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_stripping_once_is_enough(name: str, draw: st.DataObject) -> None:
