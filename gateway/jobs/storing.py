@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from dataclasses import replace
 
@@ -14,24 +15,27 @@ from providers.clock import Clock
 
 # Between two tries.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+# How long it is still tried once a caller was given the whole answer: something on the way may have lost that, and an
+# SDK that repeats its call does so within this time.
+_HANDED_S = 15.0
 
 
 async def stored(finished: Finished, book: Book, keep: Keep, clock: Clock, handed: asyncio.Event) -> Finished:
-    """The same result once all of its pictures are stored, or `handed` says that a caller has them.
+    """The same result once all of its pictures are stored, or a while after `handed` says that a caller has them.
 
     Until then the attempts that made them have not ended in the ledger: a process that dies leaves them to another one.
     A cancel changes nothing any more, for there is nothing left to be saved. Raises CancelledError where the book is
     left because the process ends.
     """
-    pause = _PAUSE_S
+    pause, until = _PAUSE_S, math.inf
     while True:
         missing = [picture for one in book.waiting for picture in one.pictures if picture.file is None]
-        if not missing or handed.is_set():
+        if not missing or clock.now() >= until:
             break
-        await _pause(pause, book, clock, handed)
+        await _pause(min(pause, until - clock.now()), book, clock, handed)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-        if handed.is_set():
-            break
+        if handed.is_set() and until == math.inf:
+            pause, until = _PAUSE_S, clock.now() + _HANDED_S
         for picture in missing:
             if (name := await _unless_left(keep(picture.image), book)) is not None:
                 finished = _named(finished, book, picture, name)
@@ -53,7 +57,9 @@ def _named(finished: Finished, book: Book, old: Picture, name: str) -> Finished:
 
 
 async def _pause(seconds: float, book: Book, clock: Clock, handed: asyncio.Event) -> None:
-    """Wait for a while, or until a caller has the pictures."""
+    """Wait for a while, or until a caller has the pictures, where none has them yet."""
+    if handed.is_set():
+        return await _slept(seconds, book, clock)
 
     async def either() -> None:
         waits = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(handed.wait())]
@@ -64,6 +70,14 @@ async def _pause(seconds: float, book: Book, clock: Clock, handed: asyncio.Event
                 one.cancel()
 
     await _unless_left(either(), book)
+    return None
+
+
+async def _slept(seconds: float, book: Book, clock: Clock) -> None:
+    async def slept() -> None:
+        await clock.sleep(seconds)
+
+    await _unless_left(slept(), book)
 
 
 async def _unless_left(work: Awaitable[str | None], book: Book) -> str | None:

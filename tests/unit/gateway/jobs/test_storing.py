@@ -118,14 +118,15 @@ async def test_a_background_job_waits_for_the_store(world: World) -> None:
 
 
 async def test_a_caller_that_waits_is_given_it_at_once(world: World) -> None:
-    """The picture is in its hands then, and the job has ended; a repeated call is told how that came about."""
-    one = provider("one", png())
-    jobs = await world.process(one)
+    """The picture is in its hands then, and the job ends a while after; a repeated call is told how that came about."""
+    one, clock = provider("one", png()), Skipping()
+    jobs = await world.process(one, clock=clock)
     world.shelf.away = True
     asked = order(idempotency_key="once")
     placed = await jobs.place(asked, candidates(["one"]))
-    finished = await jobs.wait(placed.id, soon())
+    finished = await jobs.wait(placed.id, clock.now() + 1000)
     row, _ = await written(jobs, asked.id)
+    before = clock.now()
     jobs.leave(placed, delivered=True)
     await until(lambda: not jobs.count, "ended")
     end, [ended] = await written(jobs, asked.id)
@@ -135,6 +136,25 @@ async def test_a_caller_that_waits_is_given_it_at_once(world: World) -> None:
     with pytest.raises(ResultGone) as gone:
         await jobs.load(end)
     assert not gone.value.kept
+    assert clock.now() - before >= 15
+
+
+async def test_an_answer_that_was_lost_on_its_way(world: World) -> None:
+    """The whole of it had left here; the store is back soon, and whoever repeats the call has the picture."""
+    one, clock = provider("one", png()), Skipping()
+    jobs = await world.process(one, clock=clock)
+    world.shelf.away = True
+    asked = order(idempotency_key="once")
+    placed = await jobs.place(asked, candidates(["one"]))
+    await jobs.wait(placed.id, clock.now() + 1000)
+    jobs.leave(placed, delivered=True)
+    world.shelf.away, world.shelf.fails = False, 2
+    await until(lambda: not jobs.count, "ended")
+
+    again = await jobs.place(order(idempotency_key="once"), candidates(["one"]))
+    assert again.joined
+    assert (await jobs.wait(again.id, clock.now() + 1000)).pictures
+    assert len(one.jobs) == 1
 
 
 async def test_a_caller_that_left_before(world: World) -> None:
