@@ -260,6 +260,12 @@ def _models() -> dict[str, Schema]:
         detail=text(),
         standing=one_of(get_args(Standing)),
         degraded=or_null(text("How it falls short of what the model's name promises.")),
+        alpha=one_of(("keep", "drop"), "Whether pictures come back with their transparency."),
+        input=record(
+            "The pictures that it takes.",
+            optional={"max_bytes": COUNT, "max_pixels": COUNT, "max_side": COUNT},
+            formats=many(one_of(("png", "jpeg", "webp"))),
+        ),
         price={"type": "object", "properties": {"currency": CURRENCY}, "required": ["currency"]},
         parameters=by_name(ref("Parameter")),
         rules=by_name(rule),

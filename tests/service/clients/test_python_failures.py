@@ -151,13 +151,22 @@ def test_failed(gpu: OpenAI, cog: FakeCog) -> None:
 
 
 def test_not_the_picture(gpu: OpenAI, cog: FakeCog) -> None:
-    """A result that is no picture, or not of the size asked for, is not handed on."""
-    for output in ("data:image/png;base64,bm8gcGljdHVyZQ==", data_uri(flat(99, 99)), data_uri(flat(1, 1))):
+    """A result that is no picture, or a single pixel, is not handed on."""
+    for output in ("data:image/png;base64,bm8gcGljdHVyZQ==", data_uri(flat(1, 1))):
         cog.play = answer(200, {"status": "succeeded", "output": output})
         with pytest.raises(openai.InternalServerError) as caught:
             gpu.images.edit(image=PNG, prompt="")
         check(caught.value, 502, "all_providers_failed", None)
         assert "undecodable" in caught.value.response.text
+
+
+def test_another_size(gpu: OpenAI, cog: FakeCog) -> None:
+    """A whole picture of another size than was asked for is paid for: it is delivered, and the caller is told."""
+    cog.play = answer(200, {"status": "succeeded", "output": data_uri(flat(99, 99))})
+    made = gpu.images.edit(image=PNG, prompt="")
+
+    assert made.data
+    assert "99x99" in " ".join(made.model_dump()["metadata"]["warnings"])
 
 
 def test_refused_by_the_provider(gpu: OpenAI, cog: FakeCog) -> None:
