@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.mistakes import ConfigError
 from gateway.names import NONE
+from gateway.settings.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,18 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["DARKROOM_GATEWAY__AUTH"] = "none"
     try:
         if args.command == "serve":
-            from gateway import serve
+            from gateway.cli import serve
 
             return serve.serve(args.host, args.port, args.workers)
         if args.command == "route":
-            from gateway import route
+            from gateway.cli import explain
 
-            return route.route(args.url, args.picture, args.fields)
+            return explain.route(args.url, args.picture, args.fields)
         if args.command in ("jobs", "costs"):
             return _history(args)
         if args.command == "keys":
             return _keys(args)
-        from gateway import check
+        from gateway.cli import check
 
         return check.check(quiet=args.quiet, markdown=args.markdown)
     except ConfigError as error:
@@ -63,34 +63,34 @@ def _misused(args: argparse.Namespace) -> str | None:
 def _history(args: argparse.Namespace) -> int:
     import time
 
-    from gateway import history
-    from gateway.jobs.reports import Filter
+    from gateway.cli import ledger
+    from gateway.ledger.reports import Filter
 
     since = max(0.0, time.time() - args.since) if args.since is not None else None
     if args.command == "costs":
-        return history.costs(args.by, since, as_json=args.json)
+        return ledger.costs(args.by, since, as_json=args.json)
     if args.purge:
-        return history.purge(max(0.0, time.time() - args.before), as_json=args.json)
+        return ledger.purge(max(0.0, time.time() - args.before), as_json=args.json)
     if args.id is not None:
-        return history.job(args.id, as_json=args.json)
+        return ledger.job(args.id, as_json=args.json)
     wanted = Filter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
-    return history.jobs(wanted, limit=args.limit, as_json=args.json)
+    return ledger.jobs(wanted, limit=args.limit, as_json=args.json)
 
 
 def _keys(args: argparse.Namespace) -> int:
-    from gateway import register
+    from gateway.cli import keys
 
     match args.action:
         case "create":
-            return register.create(args, as_json=args.json)
+            return keys.create(args, as_json=args.json)
         case "list":
-            return register.show_all(as_json=args.json)
+            return keys.show_all(as_json=args.json)
         case "change":
-            return register.change(args, as_json=args.json)
+            return keys.change(args, as_json=args.json)
         case "show":
-            return register.show(args.id, as_json=args.json)
+            return keys.show(args.id, as_json=args.json)
         case _:
-            return register.revoke(args.id, as_json=args.json)
+            return keys.revoke(args.id, as_json=args.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,56 +22,56 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway import adapters, handles
-from gateway.access.doors import Doors
-from gateway.access.keys import Keys
-from gateway.access.load import Load
-from gateway.access.policy import Policy
-from gateway.access.rates import Rates
-from gateway.api import addresses
+from gateway import handles, registry
 from gateway.api.cors import Cors
-from gateway.api.edge import Edge
-from gateway.api.errors import ApiError
-from gateway.api.gate import Gate
 from gateway.api.handlers import on_api_error, on_crash, on_http_exception
 from gateway.api.openapi import document
 from gateway.api.rights import Access, Endpoint, GuardedRoute, Row
 from gateway.api.routes import routes
+from gateway.auth.authenticator import Doors
+from gateway.auth.first_key import keys_of, policy_of
+from gateway.auth.keys import Keys
+from gateway.auth.policy import Policy
+from gateway.auth.rate_limits import Rates
 from gateway.closing import Closing
-from gateway.config import SHIPPED, Config, load
-from gateway.first_key import keys_of, policy_of
-from gateway.isolation.decoders import Bounds, Decoders
+from gateway.http import image_urls
+from gateway.http.admission import Load
+from gateway.http.auth import Gate
+from gateway.http.errors import ApiError
+from gateway.http.middleware import Edge
+from gateway.imaging.pool import Imaging, Limits
+from gateway.imaging.processes import Bounds, Decoders
+from gateway.jobs.attempts import Calls
 from gateway.jobs.book import Address
-from gateway.jobs.call import Calls
-from gateway.jobs.execute import Executor
-from gateway.jobs.files import Files, open_store
-from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.job import Jobs
-from gateway.jobs.placed import Rules
+from gateway.jobs.errors import Rules
+from gateway.jobs.executor import Executor
+from gateway.jobs.manager import Jobs
 from gateway.jobs.received import Received, spools
-from gateway.jobs.reports import Reports
-from gateway.jobs.resume import Keeper
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.open import open_ledger
+from gateway.ledger.reports import Reports
 from gateway.memory import return_what_is_freed
-from gateway.opening import open_ledger
+from gateway.process import tend
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import MICROS
 from gateway.settings import GatewaySettings
-from gateway.settings.kinds import revealed
+from gateway.settings.loader import SHIPPED, Config, load
+from gateway.settings.types import revealed
 from gateway.state import State
+from gateway.storage import Files, open_store
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
-from gateway.tending import tend
-from gateway.webhooks.postman import CONNECTIONS, Postman
-from gateway.webhooks.secret import Secrets, open_secrets
-from providers import http
-from providers.agent import VERSION
+from gateway.webhooks.sender import CONNECTIONS, Postman
+from gateway.webhooks.signing import Secrets, open_secrets
 from providers.base import Provider
 from providers.clock import CLOCK, Clock
-from providers.download import downloads_client, strangers_client
-from providers.guard import Guard
-from providers.polling import Pace
-from providers.room import Room
+from providers.http import client as http
+from providers.http.agent import VERSION
+from providers.http.download import downloads_client, strangers_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.memory import Room
 
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
@@ -136,7 +136,7 @@ async def running(
         callers = await stack.enter_async_context(
             strangers_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
         )
-        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=addresses.CONNECTIONS))
+        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=image_urls.CONNECTIONS))
         imaging = Imaging(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
@@ -145,8 +145,8 @@ async def running(
             decoders=Decoders(_bounds(settings)) if settings.image_isolation == "process" else None,
         )
         stack.callback(imaging.close)
-        providers = adapters.build(
-            adapters.Parts(
+        providers = registry.build(
+            registry.Parts(
                 config=config,
                 environ=environ,
                 http=client,
@@ -231,7 +231,7 @@ async def running(
             jobs=jobs,
             reports=reports,
             secrets=secrets,
-            fetching=addresses.Fetching(client=pictures, guard=strangers, settings=settings),
+            fetching=image_urls.Fetching(client=pictures, guard=strangers, settings=settings),
             breakers=breakers,
             learning=learning,
         )

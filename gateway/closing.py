@@ -8,8 +8,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from gateway.jobs.job import Jobs
-from gateway.jobs.resume import Keeper
+from gateway.jobs.manager import Jobs
+from gateway.jobs.recovery import Keeper
 
 # Of the grace time: for whom a job is still finished, and until when everything else has to be handed over. What is
 # left is for the answers, for the last writes, and for the server itself.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.mistakes import ConfigError, Mistake
-from gateway.secret_files import read_secret
 from gateway.settings import ProvidersFile
+from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.secrets import read_secret
 
 _WANTED = "a key, or one a line"
 

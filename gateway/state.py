@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.access.doors import Doors
-from gateway.access.load import Load
-from gateway.api.addresses import Fetching
-from gateway.config import Config
-from gateway.jobs.execute import upstream
-from gateway.jobs.files import Files
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
+from gateway.auth.authenticator import Doors
+from gateway.http.admission import Load
+from gateway.http.image_urls import Fetching
+from gateway.imaging.pool import Imaging
+from gateway.jobs.executor import upstream
+from gateway.jobs.manager import Jobs
 from gateway.jobs.received import Received
-from gateway.jobs.reports import Reports
+from gateway.ledger.reports import Reports
 from gateway.routing.breaker import Breakers
 from gateway.routing.learning import Learning
-from gateway.routing.select import Condition
-from gateway.webhooks.secret import Secrets
-from normalization.model import Model
+from gateway.routing.selection import Condition
+from gateway.settings.loader import Config
+from gateway.storage import Files
+from gateway.webhooks.signing import Secrets
+from normalization.parameters.schema import Model
 from providers.base import Provider
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from gateway.api.errors import ApiError
+from gateway.http.errors import ApiError
 
 # C0, DEL and C1. A path has them only as escapes, and programs differ in where they think that it ends then.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")

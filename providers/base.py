@@ -366,8 +366,8 @@ class Provider(Protocol):
         """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit.
 
         Once the provider says that the job has succeeded, `link.succeeded` is called, and what remains is
-        `providers/collect.py`'s: the pictures, or Unfetched. It may be called again, and in another process where the
-        handle is not `held`.
+        `providers/kit/results.py`'s: the pictures, or Unfetched. It may be called again, and in another process
+        where the handle is not `held`.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from providers.fair import FairQueue
+from providers.fairness import FairQueue
 
 
 @dataclass(slots=True, eq=False)

@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from gateway.config import SHIPPED, Config, load
+from gateway.settings.loader import SHIPPED, Config, load
 from tests.support.paths import COFFEE, DATA
 
 pytest_plugins = [

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from typing_extensions import override
 
-from gateway.api.errors import ApiError
 from gateway.api.handlers import respond
+from gateway.http.errors import ApiError
 
 # What a script may read of an answer's headers.
 _EXPOSED = (

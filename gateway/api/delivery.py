@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.api import failures, reply
-from gateway.api.errors import ApiError
-from gateway.api.request import Asked
-from gateway.jobs.execute import Finished
-from gateway.jobs.files import Files, StoreFailed
+from gateway.api import problems, results
+from gateway.api.parameters import Asked
+from gateway.http.errors import ApiError
+from gateway.jobs.executor import Finished
 from gateway.settings import GatewaySettings, ResponseFormat
 from gateway.state import State
+from gateway.storage import Files, StoreFailed
 from gateway.telemetry.logs import event
-from gateway.webhooks.secret import Secrets
+from gateway.webhooks.signing import Secrets
 from normalization.values import fields_of
 
 
@@ -99,16 +99,16 @@ class Links:
         return f"{self.origin}/files/{name}?expires={until}&signature={self.secrets.file(name, until)}"
 
 
-async def deliver(delivery: Delivery, finished: Finished, links: Links) -> tuple[list[reply.Delivered], list[str]]:
+async def deliver(delivery: Delivery, finished: Finished, links: Links) -> tuple[list[results.Delivered], list[str]]:
     """The pictures in the asked form, with notes on what could not be had."""
-    delivered: list[reply.Delivered] = []
+    delivered: list[results.Delivered] = []
     notes: list[str] = []
     for picture in finished.pictures:
         url = await links.to(picture.file) if delivery.wants_url else None
         if delivery.wants_url and url is None:
             notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
         as_base64 = delivery.stream or url is None or delivery.response_format != "url"
-        delivered.append(reply.Delivered(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
+        delivered.append(results.Delivered(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
     return delivered, notes
 
 
@@ -117,4 +117,4 @@ async def incomplete(delivery: Delivery, finished: Finished, links: Links) -> Ap
     if not (finished.partial and delivery.require_all):
         return None
     urls = [await links.to(picture.file) for picture in finished.pictures]
-    return failures.incomplete(finished, [url for url in urls if url is not None])
+    return problems.incomplete(finished, [url for url in urls if url is not None])

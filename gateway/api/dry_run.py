@@ -8,10 +8,10 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.given import flag_of
-from gateway.api.request import Asked
+from gateway.api.parameters import Asked
+from gateway.http.headers import flag_of
 from gateway.routing.pricing import MICROS
-from gateway.routing.select import Candidate, Choice
+from gateway.routing.selection import Candidate, Choice
 from normalization.values import Image, JoinAlpha, Resize, Step, Value
 
 DRY_RUN = ("dry_run", "dryRun")

@@ -10,36 +10,36 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.access.grant import Grant
-from gateway.access.load import Hold, Overloaded
-from gateway.api import dry_run, failures, reply
-from gateway.api.body import check_encoding
-from gateway.api.caller import Caller, Gone, is_gone, unless_gone
+from gateway.api import dry_run, problems, results
+from gateway.api.client import Caller, Gone, is_gone, unless_gone
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.dry_run import is_dry_run
-from gateway.api.errors import ApiError, invalid
-from gateway.api.form import Form, FormLimits, read_form
 from gateway.api.held import known, taken
-from gateway.api.image_jobs import accepted
+from gateway.api.jobs import accepted
+from gateway.api.parameters import Asked, read_fields, read_pictures
 from gateway.api.passed_on import check_addresses
-from gateway.api.placing import grant_of, mode_of, order_of, origin_of, read_repeat
-from gateway.api.request import Asked, read_fields, read_pictures
-from gateway.api.stream import Events
+from gateway.api.submission import grant_of, mode_of, order_of, origin_of, read_repeat
+from gateway.auth.grant import Grant
+from gateway.http.admission import Hold, Overloaded
+from gateway.http.body import check_encoding
+from gateway.http.errors import ApiError, invalid
+from gateway.http.form import Form, FormLimits, read_form
+from gateway.http.streaming import Events
+from gateway.imaging.pool import Busy
 from gateway.jobs import sending
-from gateway.jobs.execute import Finished
-from gateway.jobs.imaging import Busy
-from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.placed import Placed
-from gateway.jobs.records import Order
-from gateway.routing.select import Candidate, Choice, Excluded, choose
+from gateway.jobs.errors import Placed
+from gateway.jobs.executor import Finished
+from gateway.ledger.records import Order
+from gateway.ledger.store import LedgerDown
+from gateway.routing.selection import Candidate, Choice, Excluded, choose
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
-from normalization.coerce import Invalid
-from normalization.encode import MAX_SIDE
+from normalization.images.encode import MAX_SIDE
+from normalization.parameters.coerce import Invalid
 from normalization.values import Plan, Resize, Size, Transcode
-from providers.guard import Forbidden
-from providers.pieces import Piece
+from providers.http.pieces import Piece
+from providers.http.ssrf import Forbidden
 
 # What a job is given beyond its deadline to tell how it ended by then.
 _END_S = 0.5
@@ -55,7 +55,7 @@ async def edit(request: Request) -> Response:
         with state.load.admit(length, grant_of(request).id) as hold:
             return await _edit(request, state, hold)
     except (Overloaded, Busy) as error:
-        raise failures.overloaded(error.limit, kept=error.kept) from None
+        raise problems.overloaded(error.limit, kept=error.kept) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
         return Events(
             _events(state, caller, placed, delivery, until, links, key, let_go),
             keep_alive=state.config.gateway.keep_alive_s,
-            headers=reply.job_headers(placed),
+            headers=results.job_headers(placed),
             gone=lambda: caller.gone,
             closed=close,
         )
@@ -102,7 +102,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
         if isinstance(error, Gone):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         raise
-    reply.count(placed, finished, delivered)
+    results.count(placed, finished, delivered)
     counted = state.load.paid(_inside(delivered), key)
     let_go()
 
@@ -110,7 +110,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
         counted()
         caller.close(delivered=whole)
 
-    return reply.answer(placed, finished, delivered, notes, closed)
+    return results.answer(placed, finished, delivered, notes, closed)
 
 
 async def _room(state: State, placed: Placed, key: str) -> Callable[[], None]:
@@ -129,7 +129,7 @@ async def _room(state: State, placed: Placed, key: str) -> Callable[[], None]:
         raise
 
 
-def _inside(delivered: Sequence[reply.Delivered]) -> int:
+def _inside(delivered: Sequence[results.Delivered]) -> int:
     """The bytes of pictures that are in an answer."""
     return sum(len(item.image.data) for item in delivered if item.inside)
 
@@ -177,7 +177,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
         placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
         if placed is None:
             if not choice.candidates or _unsendable(fitting):
-                raise failures.no_route(asked.model, fitting)
+                raise problems.no_route(asked.model, fitting)
             raise _output_too_large(asked, choice.candidates, settings)
     state.jobs.when_over(placed.id, hold.pass_on())
     return _Begun(placed=placed, order=order, delivery=Delivery.of(asked), stream=asked.stream, deadline_s=deadline_s)
@@ -266,18 +266,18 @@ async def _place(
                 await state.doors.afford(grant, order.reserve)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
-    except failures.UNPLACED as error:
-        raise failures.told(error) from error
+    except problems.UNPLACED as error:
+        raise problems.told(error) from error
 
 
 async def _result(
     state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
-) -> tuple[Finished, list[reply.Delivered], list[str]]:
+) -> tuple[Finished, list[results.Delivered], list[str]]:
     """Wait for the job and bring its pictures into the asked form. Raises ApiError, and Gone."""
     try:
         finished = await caller.wait(until)
-    except failures.UNDONE as error:
-        raise failures.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
+    except problems.UNDONE as error:
+        raise problems.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
     if (missing := await incomplete(delivery, finished, links)) is not None:
         raise missing
     return finished, *await deliver(delivery, finished, links)
@@ -301,9 +301,9 @@ async def _events(
     finally:
         let_go()
     try:
-        reply.count(placed, finished, delivered)
+        results.count(placed, finished, delivered)
         for item in delivered:
-            yield reply.completed(placed, finished, item, notes)
+            yield results.completed(placed, finished, item, notes)
     finally:
         counted()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import binascii
 import re
 
-from gateway.api.body import SLICE_BYTES
-from providers.gather import Gathered
+from gateway.http.body import SLICE_BYTES
+from providers.http.gather import Gathered
 
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # So many bytes of an escape may stand at the end of a slice before it goes on in the next one.

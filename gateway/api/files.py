@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.access.load import Overloaded
-from gateway.api import failures
-from gateway.api.caller import disconnected
-from gateway.api.errors import ApiError
-from gateway.jobs.files import Damaged, OpenFile, StoreFailed
+from gateway.api import problems
+from gateway.api.client import disconnected
+from gateway.http.admission import Overloaded
+from gateway.http.errors import ApiError
 from gateway.state import State
+from gateway.storage import Damaged, OpenFile, StoreFailed
 from gateway.telemetry.logs import event
 
 _TIME = re.compile(r"[0-9]{1,12}")
@@ -54,9 +54,9 @@ async def read_file(request: Request) -> Response:
             raise
         return _Streamed(_with_first(first, pieces), headers, found, start, end, let_go)
     except (StoreFailed, Damaged) as error:
-        raise failures.told(error) from error
+        raise problems.told(error) from error
     except Overloaded as error:
-        raise failures.overloaded(error.limit) from None
+        raise problems.overloaded(error.limit) from None
 
 
 class _Streamed(Response):

@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.errors import ApiError, envelope
-from normalization.nesting import excerpt
+from gateway.http.errors import ApiError, envelope
+from normalization.parameters.nesting import excerpt
 
 
 async def on_crash(request: Request, error: Exception) -> Response:

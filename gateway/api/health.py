@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.placing import grant_of
 from gateway.api.rights import admins_only
+from gateway.api.submission import grant_of
 from gateway.state import State
 from gateway.telemetry import metrics
-from normalization.model import Model
+from normalization.parameters.schema import Model
 from providers.base import Readiness
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from gateway.api import failures
-from gateway.api.errors import ApiError, too_large
+from gateway.api import problems
 from gateway.api.files import check_signature, not_found
-from gateway.api.form import FilePart, Form
-from gateway.api.pictures import Address
-from gateway.jobs.file_names import parsed
-from gateway.jobs.files import Damaged, StoreFailed
+from gateway.file_names import parsed
+from gateway.http.errors import ApiError, too_large
+from gateway.http.form import FilePart, Form
+from gateway.http.image_fields import Address
 from gateway.state import State
+from gateway.storage import Damaged, StoreFailed
 
 
 def known(form: Form, origins: Iterable[str]) -> Form:
@@ -66,7 +66,7 @@ async def _read(state: State, address: Address, name: str, left: int, room: Call
         if (file := await state.files.get(name)) is None:  # its time was over meanwhile
             raise not_found()
     except (StoreFailed, Damaged) as error:
-        raise failures.told(error) from error
+        raise problems.told(error) from error
     except ApiError as error:
         error.param = address.param
         raise

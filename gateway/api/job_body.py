@@ -10,16 +10,16 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway.api import failures, reply
+from gateway.api import problems, results
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
-from gateway.api.errors import ApiError, envelope
-from gateway.api.placing import origin_of
-from gateway.jobs.files import Damaged
-from gateway.jobs.placed import Placed, ResultGone
-from gateway.jobs.records import Attempt, JobRow
+from gateway.api.submission import origin_of
+from gateway.http.errors import ApiError, envelope
+from gateway.jobs.errors import Placed, ResultGone
+from gateway.ledger.records import Attempt, JobRow
 from gateway.routing.pricing import MICROS
 from gateway.state import State
-from providers.pieces import Piece
+from gateway.storage import Damaged
+from providers.http.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, obje
     """Why a job of a list has no result, as its state says it; whether files are there still is not looked up."""
     if row.state not in ("failed", "cancelled"):
         return None
-    return envelope(failures.of(row, attempts))["error"]
+    return envelope(problems.of(row, attempts))["error"]
 
 
 @asynccontextmanager
@@ -101,7 +101,7 @@ async def whole(state: State, row: JobRow, at: Addresses) -> list[Piece]:
 async def _result(state: State, row: JobRow, at: Addresses) -> list[Piece]:
     """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StoreFailed."""
     if row.state != "completed":
-        raise failures.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
+        raise problems.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
     placed = Placed(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
     wish = Delivery.of_job(row.order.delivery)
     links = Links.of(state, at.origin)
@@ -115,5 +115,5 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[Piece]:
             finished = await state.jobs.load(row)
             delivered, notes = await deliver(wish, finished, links)
     except (ResultGone, Damaged) as error:
-        raise failures.told(error) from error
-    return reply.images_response(placed, finished, delivered, notes)
+        raise problems.told(error) from error
+    return results.images_response(placed, finished, delivered, notes)

@@ -9,17 +9,17 @@ from dataclasses import replace
 
 from starlette.requests import Request
 
-from gateway.access.load import Overloaded
-from gateway.api.caller import disconnected
-from gateway.api.errors import ApiError
+from gateway.api.client import disconnected
 from gateway.api.job_body import Addresses, room_for, whole
-from gateway.api.stream import Events
-from gateway.jobs.files import StoreFailed
-from gateway.jobs.job import Job
-from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.records import JobRow
+from gateway.http.admission import Overloaded
+from gateway.http.errors import ApiError
+from gateway.http.streaming import Events
+from gateway.jobs.manager import Job
+from gateway.ledger.records import JobRow
+from gateway.ledger.store import LedgerDown
 from gateway.state import State
-from providers.pieces import Piece
+from gateway.storage import StoreFailed
+from providers.http.pieces import Piece
 
 # How often the ledger is asked for a job that another process works on, in seconds.
 _LOOK_S = 1.0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.api.request import Asked
+from gateway.api.parameters import Asked
 from normalization.values import Image
 
 # The longest text of a parameter that is kept, and the most of all of them together, in characters of JSON.

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from gateway.api import forwarded
-from gateway.api.errors import ApiError
+from gateway.http import host
+from gateway.http.errors import ApiError
 
 _NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -21,7 +21,7 @@ def check_local(scope: Scope, headers: Headers) -> None:
     that says nothing cannot be told: where calls cost money, they need a key.
     """
     addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
-    proxied = any(name in forwarded.NAMES for name in headers)
+    proxied = any(name in host.NAMES for name in headers)
     if proxied or not _is_local(scope.get("client")) or any(host_in(address) not in _NAMES for address in addresses):
         message = (
             "Without an API key this server serves its own machine only: send one of its keys, set DARKROOM_API_KEYS, "

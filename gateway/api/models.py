@@ -9,16 +9,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.aliases import exact_names
-from gateway.api.given import flag_of
-from gateway.api.placing import grant_of
-from gateway.api.request import model_not_allowed, unknown_model
-from gateway.config import Config
+from gateway.api.parameters import model_not_allowed, unknown_model
+from gateway.api.submission import grant_of
+from gateway.http.headers import flag_of
+from gateway.routing.aliases import exact_names
+from gateway.settings.loader import Config
 from gateway.state import State
-from normalization.model import Model
-from normalization.rules import Param
-from normalization.table import cells
-from normalization.undeclared import Undeclared
+from normalization.parameters.rules import Param
+from normalization.parameters.schema import Model
+from normalization.parameters.table import cells
+from normalization.parameters.undeclared import Undeclared
 from providers.base import Readiness
 
 _OTHERS: Mapping[Undeclared, str] = {

@@ -1,78 +1,293 @@
-"""`value; name=text; …`: what a header says, as far as it can be read."""
+"""From a form to a request: which model, what each field means, which pictures."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
 
-_NAME = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*", re.DOTALL)
-_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"\s*(?=;|\Z)', re.DOTALL)
-_BETWEEN = re.compile(r"[;\s]*")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+from gateway.auth.grant import OPERATOR, Grant
+from gateway.http.errors import ApiError
+from gateway.http.form import FilePart, Form
+from gateway.imaging.pool import BadImage, Imaging
+from gateway.routing.aliases import own_names
+from gateway.routing.preferences import Wish, read_header, read_wish
+from gateway.settings import ResponseFormat
+from gateway.settings.loader import Config
+from normalization.images.losses import losses
+from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.multipliers import check_multipliers
+from normalization.parameters.near import near
+from normalization.parameters.nesting import NestingError, excerpt, nest
+from normalization.parameters.plan import check
+from normalization.parameters.rules import Param
+from normalization.parameters.schema import Model
+from normalization.parameters.undeclared import refuse
+from normalization.values import Header, Image, ImageRequest, Value
+
+_HINTS = {
+    "image": " Send the picture as a file.",
+    "webhook_url": " 'webhook_events' says of what to tell, and not whom.",
+}
+# Where a picture will be, once it has been read.
+_UNREAD = Image(data=b"", header=Header(format="png", width=1, height=1))
 
 
-_MOST = 64
-"""Nobody has more in a header, and each takes its time."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it.
 
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter, its name in lower case. `plain` says that its value can be read in one way only (RFC 9110, 5.6.6).
-
-    Of another one the value is a guess: what stands up to the last quote before the next `;` or the end, backslashes
-    as they are.
+    `background` asks for the job's id instead of its pictures, `webhook_url` to be told there of `webhook_events`.
     """
 
     name: str
-    value: str
-    plain: bool = True
+    model: Model
+    request: ImageRequest
+    response_format: ResponseFormat
+    stream: bool
+    wish: Wish
+    background: bool = False
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_events: tuple[str, ...] = ()
 
 
-def read_header(text: str) -> tuple[str, tuple[Parameter, ...]]:
-    """A header's value in lower case, and its parameters in their order. What is no parameter is passed over.
+def read_fields(
+    form: Form,
+    config: Config,
+    *,
+    grant: Grant = OPERATOR,
+    routing: str | None = None,
+    dry: bool = False,
+) -> Asked:
+    """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
 
-    Raises ValueError, with what is wrong, where there are too many.
+    `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width`
+    and `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
     """
-    value, _, _ = text.partition(";")
-    parameters: list[Parameter] = []
-    position = _begun(text, len(value))
-    for _ in range(_MOST):
-        if position == len(text):
-            return value.strip().lower(), tuple(parameters)
-        end = _end(text, position)
-        if (named := _NAME.match(text, position)) is not None:
-            if (quoted := _QUOTED.match(text, named.end())) is not None:
-                parameters.append(Parameter(named[1].lower(), _ESCAPE.sub(r"\1", quoted[1])))
-                end = quoted.end()
-            else:
-                end = _end(text, named.end())
-                parameters.append(_bare(named[1].lower(), text[named.end() : end].strip()))
-        position = _begun(text, end)
-    raise ValueError(f"has more than {_MOST} parameters")
+    try:
+        fields = nest(form.fields)
+    except NestingError as error:
+        raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
+    name, provider, model, default_format = _model(fields.pop("model", None), config)
+    if not grant.may_use(model.id):
+        raise model_not_allowed(name, grant)
+    background = _background(fields)
+    try:
+        params, extra = _params(fields, model, typed=form.typed)
+        options = _provider_options(params.pop("provider_options", None), model, config, typed=form.typed)
+        sent = _images_of(form)
+        described = dry and not sent and "width" in extra
+        others = _others_of(form, model)
+        for wanted, param in model.params.items():
+            there = wanted in params or wanted in others or param.default is not None
+            if param.required and not there and (wanted != "image" or not (sent or described)):
+                raise Invalid(wanted, _missing(wanted), "missing_required_parameter")
+        request = ImageRequest(
+            model=model.id,
+            images=(_stand_in(extra),) if described else (_UNREAD,) * len(sent),
+            params=params,
+            extra=extra,
+            provider_options=options,
+            seed=cast("int", params["seed"]) if "seed" in params else secrets.randbelow(2**31),
+        )
+        check(model, request, config.denied)
+        if config.gateway.undeclared == "refuse":
+            refuse(model, request)
+        if "webhook_events" in params and "webhook_url" not in params:
+            raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
+        check_multipliers(model, request, config.multipliers)
+        wish = _wish(params.get("routing"), routing, provider, model, config)
+    except Invalid as error:
+        raise ApiError(400, error.message, param=error.param, code=error.code) from None
+    return Asked(
+        name=name,
+        model=model,
+        request=request,
+        response_format=cast("ResponseFormat", params.get("response_format") or default_format),
+        stream=params.get("stream") is True,
+        wish=wish,
+        background=background,
+        webhook_url=cast("str | None", params.get("webhook_url")),
+        webhook_events=tuple(cast("list[str]", params.get("webhook_events") or [])),
+    )
 
 
-def last(parameters: tuple[Parameter, ...], name: str) -> str | None:
-    """The value of the last parameter of a name; None where there is none."""
-    return next((one.value for one in reversed(parameters) if one.name == name), None)
+async def read_pictures(asked: Asked, form: Form, imaging: Imaging, owner: str = "") -> Asked:
+    """The request with its pictures, each of which is in the form by now. Raises ApiError with one that is wrong."""
+    sent = _images_of(form)
+    params = dict(asked.request.params)
+    names = ["image"] if len(sent) == 1 else [f"image[{i}]" for i in range(len(sent))]
+    read = [await _image(file, name, imaging, owner) for file, name in zip(sent, names, strict=True)]
+    notes = [note for _, found in read for note in losses(found)]
+    for name, file in _others_of(form, asked.model).items():
+        params[name], found = await _image(file, name, imaging, owner)
+        notes += losses(found)
+    # What a dry run described stays as it is.
+    images = tuple(image for image, _ in read) or asked.request.images
+    density = _upright(read[0][1]) if read else None
+    told = tuple(dict.fromkeys(notes))
+    request = replace(asked.request, images=images, params=params, notes=told, density=density)
+    return replace(asked, request=request)
 
 
-def _begun(text: str, start: int) -> int:
-    """Where the next parameter may begin: behind semicolons and spaces."""
-    found = _BETWEEN.match(text, start)
-    assert found is not None  # it matches nothing at all, too
-    return found.end()
+def _upright(header: Header) -> tuple[float, float] | None:
+    """The density as a person sees the picture: one that lies on its side has the two the other way round."""
+    found = header.density
+    return (found[1], found[0]) if found is not None and header.orientation >= 5 else found
 
 
-def _end(text: str, start: int) -> int:
-    found = text.find(";", start)
-    return len(text) if found < 0 else found
+def _background(fields: dict[str, Value]) -> bool:
+    """Take `background=true` out of the fields: a word for a job, where OpenAI's is for what is behind a picture."""
+    value = fields.get("background")
+    text = value.strip().lower() if isinstance(value, str) else value
+    if text not in (True, False, "true", "false") or (isinstance(text, (int, float)) and not isinstance(text, bool)):
+        return False
+    del fields["background"]
+    return text in (True, "true")
 
 
-def _bare(name: str, text: str) -> Parameter:
-    """A parameter whose value is not, or not rightly, in quotes."""
-    if '"' not in text:
-        return Parameter(name, text)
-    opened = text.startswith('"')
-    inner = text[1:] if opened else text
-    closed = inner.rfind('"') if opened else -1
-    return Parameter(name, inner[:closed] if closed >= 0 else inner, plain=False)
+def unknown_model(name: str, config: Config) -> ApiError:
+    """The 404 for a model that does not exist, with what may have been meant."""
+    known = (*config.models, *own_names(config.aliases))
+    meant = near(name, known)
+    hint = f"Did you mean '{meant}'?" if meant else f"The models are: {', '.join(config.models)}."
+    return ApiError(
+        404, f"The model '{excerpt(name, 80)}' does not exist. {hint}", param="model", code="model_not_found"
+    )
+
+
+def model_not_allowed(name: str, grant: Grant) -> ApiError:
+    """The 403 for a model that the key may not use, with those that it may."""
+    message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(grant.models or ()))}."
+    return ApiError(403, message, param="model", code="model_not_allowed")
+
+
+def _model(value: Value, config: Config) -> tuple[str, str | None, Model, ResponseFormat]:
+    """The model by its name, an alias, or either after `provider/`; with that provider."""
+    name = config.gateway.default_model if is_absent(value) else value
+    if not isinstance(name, str):
+        raise ApiError(400, "Invalid type for 'model': expected a string.", param="model", code="invalid_type")
+    model, alias = config.resolve(name)
+    provider, _, rest = name.partition("/")
+    if model is None and provider in type(config.providers).model_fields:
+        model, alias = config.resolve(rest)
+    else:
+        provider = ""
+    if model is None:
+        raise unknown_model(name, config)
+    own = (alias.default_response_format if alias else None) or model.default_response_format
+    return name, provider or None, model, own or config.gateway.default_response_format
+
+
+def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> Wish:
+    """The field counts before the header, the provider in the model's name before both, and all before the model's."""
+    known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
+    usual = Wish.of(model.routing)
+    wish = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
+    return wish.through(provider) if provider else wish
+
+
+def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Split the fields into declared ones, typed, and the rest."""
+    params: dict[str, Value] = {}
+    extra: dict[str, Value] = {}
+    for name, value in fields.items():
+        if is_absent(value):
+            continue
+        param = model.param(name)
+        if param is not None:
+            params[name] = coerce(name, value, param, typed=typed)
+        elif name == "provider_options":
+            params[name] = value
+        else:
+            extra[name] = value if typed else loose(value)
+    return params, extra
+
+
+def _provider_options(value: Value, model: Model, config: Config, *, typed: bool) -> dict[str, Mapping[str, Value]]:
+    """`provider_options[fal][model]=…`, or the same as JSON text. A parameter has its declared type there too."""
+    if value is None:
+        return {}
+    as_text = isinstance(value, str)
+    value = loose(value) if as_text else value
+    if not isinstance(value, dict) or not all(isinstance(inner, dict) for inner in value.values()):
+        raise Invalid(
+            "provider_options",
+            "Invalid type for 'provider_options': expected an object of objects, such as provider_options[local][key].",
+            "invalid_type",
+        )
+    known = type(config.providers).model_fields
+    for provider in value:
+        if provider not in known:
+            raise Invalid(
+                "provider_options",
+                f"'provider_options' names '{excerpt(provider)}'. Supported providers are: {', '.join(known)}.",
+                "invalid_value",
+            )
+    own = {
+        (route.provider, name): param
+        for route in model.routes.values()
+        for name, param in {**model.params, **route.params}.items()
+    }
+
+    def read(provider: str, name: str, inner: Value) -> Value:
+        if (param := own.get((provider, name))) is not None and param.type != "image":
+            return coerce(name, inner, param, typed=typed or as_text)
+        return inner if as_text else loose(inner)
+
+    return {
+        provider: {
+            name: read(provider, name, inner)
+            for name, inner in cast("dict[str, Value]", options).items()
+            if not is_absent(inner)
+        }
+        for provider, options in value.items()
+    }
+
+
+def _images_of(form: Form) -> list[FilePart]:
+    return [file for file in form.files if _base(file.name) == "image"]
+
+
+def _missing(name: str) -> str:
+    hint = _HINTS.get(name, "")
+    return f"Missing required parameter: '{name}'.{hint}"
+
+
+def _stand_in(extra: dict[str, Value]) -> Image:
+    """A picture of a dry run that was only described."""
+    side = Param(type="integer", min=1, max=100_000, doc="A side of the picture, in pixels.")
+    width, height = (cast("int", coerce(name, extra.pop(name, ""), side)) for name in ("width", "height"))
+    return Image(data=b"", header=Header(format="png", width=width, height=height))
+
+
+def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
+    """Files that are not the picture itself, such as a mask: only what the model declares. Raises Invalid."""
+    found: dict[str, FilePart] = {}
+    for file in form.files:
+        name = _base(file.name)
+        if name == "image":
+            continue
+        param = model.param(name)
+        if param is None or param.type != "image":
+            raise Invalid(name, f"{model.id} takes no '{excerpt(name)}' file, only 'image'.", "unknown_parameter")
+        if name in found:
+            raise Invalid(name, f"'{name}' was sent more than once.", "invalid_value")
+        found[name] = file
+    return found
+
+
+async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> tuple[Image, Header]:
+    """A picture made ready for any provider, and its header as it came."""
+    try:
+        image = await imaging.inspect(file.data, owner)
+        return await imaging.prepare(image, owner), image.header
+    except BadImage as error:
+        code = "image_too_large" if error.code == "image_too_large" else "invalid_image_file"
+        message = f"Invalid image file in '{param}': {error.told}"
+        raise ApiError(400, message, type="image_generation_user_error", param=param, code=code) from None
+
+
+def _base(name: str) -> str:
+    return name.partition("[")[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.api.errors import invalid
-from gateway.api.request import Asked
-from normalization.addresses import address_of, addresses_in, is_address
-from normalization.model import target_of
-from normalization.nesting import excerpt
-from providers.guard import Forbidden, Guard
+from gateway.api.parameters import Asked
+from gateway.http.errors import invalid
+from normalization.parameters.addresses import address_of, addresses_in, is_address
+from normalization.parameters.nesting import excerpt
+from normalization.parameters.schema import target_of
+from providers.http.ssrf import Forbidden, Guard
 
 # Nobody honest sends more, and each is parsed.
 _MOST = 64

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.access.grant import Grant
-from gateway.access.rates import Rates
-from gateway.api import failures
+from gateway.api import problems
+from gateway.auth.grant import Grant
+from gateway.auth.rate_limits import Rates
 from gateway.telemetry import metrics
 
 
@@ -18,5 +18,5 @@ async def count(rates: Rates, grant: Grant) -> dict[str, str]:
     rate = await rates.take(grant.id, grant.rpm)
     if not rate.allowed:
         metrics.REFUSED.labels("rate").inc()
-        raise failures.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
+        raise problems.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
     return rate.headers()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api import failures
-from gateway.api.errors import envelope
-from gateway.jobs.records import AttemptRow
-from gateway.jobs.reports import Summary, Told
+from gateway.api import problems
+from gateway.http.errors import envelope
+from gateway.ledger.records import AttemptRow
+from gateway.ledger.reports import Summary, Told
 from gateway.routing.pricing import MICROS
 
 
@@ -66,7 +66,7 @@ def duration_ms(told: Told) -> int | None:
 def _error(told: Told) -> dict[str, object] | None:
     if told.job.state not in ("failed", "cancelled"):
         return None
-    inner = envelope(failures.of(told.job, [attempt.told() for attempt in told.attempts]))["error"]
+    inner = envelope(problems.of(told.job, [attempt.told() for attempt in told.attempts]))["error"]
     return {name: inner[name] for name in ("message", "type", "code")}
 
 

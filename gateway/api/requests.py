@@ -5,16 +5,16 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api import failures
-from gateway.api.errors import ApiError, invalid
-from gateway.api.given import flag_of
-from gateway.api.listing import after_of, is_id, limit_of, listed, one_of, state_of, time_of, word_of
-from gateway.api.placing import grant_of
+from gateway.api import problems
+from gateway.api.pagination import after_of, is_id, limit_of, listed, one_of, state_of, time_of, word_of
 from gateway.api.request_body import described, summed, with_parameters
-from gateway.jobs.files import StoreFailed
-from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.reports import Filter, NoSuchCursor, Told
+from gateway.api.submission import grant_of
+from gateway.http.errors import ApiError, invalid
+from gateway.http.headers import flag_of
+from gateway.ledger.reports import Filter, NoSuchCursor, Told
+from gateway.ledger.store import LedgerDown
 from gateway.state import State
+from gateway.storage import StoreFailed
 
 
 async def list_requests(request: Request) -> Response:
@@ -35,7 +35,7 @@ async def list_requests(request: Request) -> Response:
     except NoSuchCursor:
         raise invalid("after", "Invalid 'after': there is no such request in this list.") from None
     except LedgerDown:
-        raise failures.unreadable() from None
+        raise problems.unreadable() from None
     return JSONResponse(listed([described(told) for told in page.entries], more=page.more))
 
 
@@ -58,7 +58,7 @@ async def forget_payload(request: Request) -> Response:
         deleted = [name for name in sorted(names) if await state.files.delete(name)]
         await state.received.forget(attempt.id for attempt in told.attempts)
     except LedgerDown:
-        raise failures.unreadable() from None
+        raise problems.unreadable() from None
     except StoreFailed:
         message = "The parameters are forgotten; a picture could not be deleted at the moment: repeat the call."
         raise ApiError(503, message, type="server_error", code="files_unavailable") from None
@@ -87,7 +87,7 @@ async def _own(request: Request) -> Told:
     try:
         told = await state.reports.one(job) if is_id(job) else None
     except LedgerDown:
-        raise failures.unreadable() from None
+        raise problems.unreadable() from None
     scope = grant_of(request).scope
     if told is None or (scope is not None and told.job.order.key != scope):
         raise ApiError(404, "There is no such request, or not any more.", param="id", code="request_not_found")

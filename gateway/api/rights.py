@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.access.grant import Grant
-from gateway.api.errors import ApiError
+from gateway.auth.grant import Grant
+from gateway.http.errors import ApiError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

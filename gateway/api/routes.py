@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gateway.api import edits, files, health, hooks, image_jobs, key_list, models, requests
+from gateway.api import edits, files, health, jobs, keys, models, requests, webhooks
 from gateway.api.dry_run import DRY_RUN
 from gateway.api.rights import Access, GuardedRoute, Row
 
@@ -17,16 +17,16 @@ _REQUESTS = _JOBS | {"provider", "key", "created_after", "created_before", "summ
 
 UNDER_BOTH: Mapping[str, Mapping[str, Row]] = {
     "/images/edits": {"POST": Row(edits.edit, Access.METERED, frozenset(DRY_RUN))},
-    "/images/jobs": {"GET": Row(image_jobs.list_jobs, Access.KEY, _JOBS)},
-    "/images/jobs/{id}": {"GET": Row(image_jobs.read_job, Access.KEY, frozenset({"wait"}))},
-    "/images/jobs/{id}/cancel": {"POST": Row(image_jobs.cancel_job, Access.KEY)},
-    "/keys": {"POST": Row(key_list.create_key, Access.ADMIN), "GET": Row(key_list.list_keys, Access.ADMIN)},
+    "/images/jobs": {"GET": Row(jobs.list_jobs, Access.KEY, _JOBS)},
+    "/images/jobs/{id}": {"GET": Row(jobs.read_job, Access.KEY, frozenset({"wait"}))},
+    "/images/jobs/{id}/cancel": {"POST": Row(jobs.cancel_job, Access.KEY)},
+    "/keys": {"POST": Row(keys.create_key, Access.ADMIN), "GET": Row(keys.list_keys, Access.ADMIN)},
     "/keys/{id}": {
-        "GET": Row(key_list.read_key, Access.ADMIN),
-        "PATCH": Row(key_list.change_key, Access.ADMIN),
-        "DELETE": Row(key_list.revoke_key, Access.ADMIN),
+        "GET": Row(keys.read_key, Access.ADMIN),
+        "PATCH": Row(keys.change_key, Access.ADMIN),
+        "DELETE": Row(keys.revoke_key, Access.ADMIN),
     },
-    "/webhooks/secret": {"GET": Row(hooks.read_secret, Access.KEY)},
+    "/webhooks/secret": {"GET": Row(webhooks.read_secret, Access.KEY)},
     "/models": {"GET": Row(models.list_models, Access.KEY)},
     "/models/{id:path}": {"GET": Row(models.read_model, Access.KEY, frozenset({"schema"}))},
 }
@@ -34,7 +34,7 @@ ALONE: Mapping[str, Mapping[str, Row]] = {
     "/v1/requests": {"GET": Row(requests.list_requests, Access.KEY, _REQUESTS)},
     "/v1/requests/{id}": {"GET": Row(requests.read_request, Access.KEY)},
     "/v1/requests/{id}/payload": {"DELETE": Row(requests.forget_payload, Access.KEY)},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(hooks.hear, Access.PUBLIC, query=None)},
+    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(webhooks.hear, Access.PUBLIC, query=None)},
     "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC, query=None)},
     "/metrics": {"GET": Row(health.expose_metrics, Access.ADMIN, query=None)},
     # A probe comes by the address of a process, whatever names the server has.

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 
-from gateway.mistakes import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, Mistake
 
 _BUSY_MS = 5000
 _CONNECT_S = 5

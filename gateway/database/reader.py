@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from gateway.database.engine import FILE, is_embedded, open_engine
 from gateway.database.migrate import HEAD, version
-from gateway.mistakes import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, Mistake
 
 _BUSY_S = 10.0
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from gateway.jobs.bells import Bells
-from gateway.jobs.journal import Journal
-from gateway.jobs.ledger import Ledger, LedgerDown
-from gateway.jobs.records import AttemptRow, Order, Picture
+from gateway.jobs.context import Journal
+from gateway.ledger.records import AttemptRow, Order, Picture
+from gateway.ledger.store import Ledger, LedgerDown
 from providers.base import Handle
 from providers.clock import CLOCK, Clock
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.jobs.execute import Finished
-from gateway.jobs.journal import Journal
-from gateway.jobs.records import AllFailed, AttemptRow, Interrupted
+from gateway.jobs.context import Journal
+from gateway.jobs.executor import Finished
+from gateway.ledger.records import AllFailed, AttemptRow, Interrupted
 from providers.base import Unknown
 
 MOST_KILLS = 5

@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from gateway.jobs import durable
-from gateway.jobs.files import Damaged, StoreFailed
+from gateway.storage import Damaged, StoreFailed
 from gateway.telemetry.logs import event
 from providers.base import Outcome
 from providers.clock import Clock

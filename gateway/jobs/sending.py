@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.jobs.imaging import BadImage, Imaging
-from gateway.routing.select import Candidate, Choice, Excluded
-from normalization.sending import Ready
-from normalization.transparency import pictures
+from gateway.imaging.pool import BadImage, Imaging
+from gateway.routing.selection import Candidate, Choice, Excluded
+from normalization.images.prepare import Ready
+from normalization.images.transparency import pictures
 from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, Step, Value
 
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from gateway.jobs.book import Book
-from gateway.jobs.execute import Finished
-from gateway.jobs.making import Keep
-from gateway.jobs.records import Picture
+from gateway.jobs.executor import Finished
+from gateway.jobs.postprocess import Keep
+from gateway.ledger.records import Picture
 from providers.clock import Clock
 
 # Between two tries.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.routing.learning import MOST_PACE
-from normalization.model import Price
+from normalization.parameters.schema import Price
 from normalization.values import Plan, Size
 
 MICROS = 1_000_000

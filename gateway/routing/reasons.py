@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gateway.routing.select import Excluded
+from gateway.routing.selection import Excluded
 
 
 def told(excluded: Sequence[Excluded]) -> str:

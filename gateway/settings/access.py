@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr
 
-from gateway.access.policy import Auth
-from gateway.settings.kinds import Seconds
-from normalization.rules import Frozen
+from gateway.auth.policy import Auth
+from gateway.settings.types import Seconds
+from normalization.parameters.rules import Frozen
 
 
 def _redis(secret: SecretStr) -> SecretStr:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, model_validator
 
-from gateway.settings.kinds import Seconds
-from normalization.rules import Frozen
+from gateway.settings.types import Seconds
+from normalization.parameters.rules import Frozen
 
 _BUCKETS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 

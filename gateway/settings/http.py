@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from gateway.settings.kinds import Count, HostPattern, Origin, Port, PublicUrl, Seconds, Whole
-from normalization.rules import Frozen
+from gateway.settings.types import Count, HostPattern, Origin, Port, PublicUrl, Seconds, Whole
+from normalization.parameters.rules import Frozen
 
 
 def _network(text: str) -> str:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from gateway.settings.kinds import Seconds, WebhookSecret
-from normalization.rules import Frozen
+from gateway.settings.types import Seconds, WebhookSecret
+from normalization.parameters.rules import Frozen
 
 
 def _database(secret: SecretStr) -> SecretStr:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gateway.settings.kinds import BaseUrl, Count, Origin, Seconds
-from normalization.rules import Frozen
+from gateway.settings.types import BaseUrl, Count, Origin, Seconds
+from normalization.parameters.rules import Frozen
 
 
 class LocalSettings(Frozen):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gateway.settings.kinds import Count, Seconds, Whole
-from normalization.rules import Frozen
+from gateway.settings.types import Count, Seconds, Whole
+from normalization.parameters.rules import Frozen
 
 
 class UploadSettings(Frozen):

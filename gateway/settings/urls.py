@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.settings.kinds import HostPattern, HostPort, Seconds
-from normalization.rules import Frozen
+from gateway.settings.types import HostPattern, HostPort, Seconds
+from normalization.parameters.rules import Frozen
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 

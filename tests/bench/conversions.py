@@ -9,9 +9,9 @@ from functools import partial
 
 from PIL import Image
 
-from normalization.encode import encode
-from normalization.headers import sniff
-from normalization.images import finish
+from normalization.images.encode import encode
+from normalization.images.sniff import sniff
+from normalization.images.transform import finish
 from normalization.values import Format, Resize, Size, Transcode
 from tests.bench.report import table
 from tests.support.paths import COFFEE

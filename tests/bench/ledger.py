@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.jobs.ledger import End, Ledger
-from gateway.jobs.records import AttemptRow, Making
+from gateway.ledger.records import AttemptRow, Making
+from gateway.ledger.store import End, Ledger
 from providers.base import Handle, Upstream
 from tests.support.ledgers import ledger, order
 from tests.support.postgres import binaries, postgres

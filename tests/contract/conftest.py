@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from providers import http
+from providers.http import client as http
 from tests.simulators.apiframe import Apiframe
 from tests.simulators.segmind import Segmind
 from tests.support.clock import Skipping

@@ -12,12 +12,12 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers import http
 from providers.base import Handle, Job, Outcome, Upstream
-from providers.download import downloads_client
-from providers.fal import Fal
-from providers.guard import Guard
-from providers.polling import Pace
+from providers.fal.adapter import Fal
+from providers.http import client as http
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
 from tests.simulators.common import size, tiny
 from tests.simulators.fal import KEY, FalAi
 from tests.support.clock import Skipping

@@ -13,12 +13,12 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers import http
 from providers.base import Job, Outcome, Upstream
-from providers.download import downloads_client
-from providers.guard import Guard
-from providers.polling import Pace
-from providers.replicate import Replicate
+from providers.http import client as http
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.replicate.adapter import Replicate
 from tests.simulators.common import tiny
 from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
 from tests.simulators.replicate_models import CLARITY

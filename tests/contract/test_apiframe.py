@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.apiframe import Apiframe
+from providers.apiframe.adapter import Apiframe
 from providers.base import (
     Blocked,
     Expired,
@@ -31,9 +31,9 @@ from providers.base import (
     Unusable,
     Upstream,
 )
-from providers.download import downloads_client
-from providers.guard import Guard
-from providers.polling import Pace
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY
 from tests.simulators.common import Fault, html, size, tiny

@@ -15,13 +15,13 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers import http
-from providers.apiframe import Apiframe
+from providers.apiframe.adapter import Apiframe
 from providers.base import Blocked, Failed, Heard, Job, ProviderError, Sent, Unknown, Upstream
 from providers.clock import CLOCK, Clock
-from providers.download import downloads_client
-from providers.guard import Guard
-from providers.polling import Pace
+from providers.http import client as http
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY, signed
 from tests.simulators.common import Fault, html, size, tiny

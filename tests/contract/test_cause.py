@@ -12,16 +12,16 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image
-from providers.apiframe_api import Api as Apiframe
+from providers.apiframe.api import Api as Apiframe
 from providers.base import Job, Unknown, Unreached, Upstream
-from providers.cause import host_in, why
-from providers.fal_api import Api as Fal
-from providers.fal_files import Storage
-from providers.guard import Guard
-from providers.http import Unanswered, client, polling, submitting
-from providers.polling import Pace
-from providers.replicate_api import Api as Replicate
-from providers.segmind import Segmind
+from providers.fal.api import Api as Fal
+from providers.fal.files import Storage
+from providers.http.cause import host_in, why
+from providers.http.client import Unanswered, client, polling, submitting
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.replicate.api import Api as Replicate
+from providers.segmind.adapter import Segmind
 from tests.simulators.common import tiny
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port

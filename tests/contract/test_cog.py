@@ -13,7 +13,6 @@ from starlette.responses import Response
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers import http
 from providers.base import (
     Expired,
     Failed,
@@ -28,7 +27,8 @@ from providers.base import (
     Unreached,
     Upstream,
 )
-from providers.cog import Cog
+from providers.http import client as http
+from providers.local.adapter import Cog
 from tests.support.clock import Skipping
 from tests.support.fake_cog import (
     PNG,

@@ -26,7 +26,7 @@ from providers.base import (
     Undecodable,
     Upstream,
 )
-from providers.cog import Cog
+from providers.local.adapter import Cog
 from tests.support.fake_cog import PNG, FakeCog, Play, answer, cut, data_uri, hold, served, until
 from tests.support.links import Refused, Told, free_of_charge, refuse
 

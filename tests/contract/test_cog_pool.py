@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from providers.base import Job, Readiness, Throttled, Unreached, Upstream
 from providers.clock import CLOCK
-from providers.cog import Cog
-from providers.cog_pool import Pool
-from providers.cog_state import WorkerState
+from providers.local.adapter import Cog
+from providers.local.pool import Pool
+from providers.local.state import WorkerState
 from tests.support.fake_cog import (
     PNG,
     FakeCog,

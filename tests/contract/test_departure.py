@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from providers import http
-from providers.departure import before_departure
+from providers.http import client as http
+from providers.kit.departure import before_departure
 from tests.simulators.common import serve
 
 

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-import providers.download as fetching
+import providers.http.download as fetching
 from providers.base import Expired, ProviderError, Undecodable, Unfinished
-from providers.download import Floor, Gone, _next_hop, download, downloads_client
-from providers.guard import Forbidden, Guard
-from providers.http import Unanswered
-from providers.wire import TooLarge
+from providers.http.bodies import TooLarge
+from providers.http.client import Unanswered
+from providers.http.download import Floor, Gone, _next_hop, download, downloads_client
+from providers.http.ssrf import Forbidden, Guard
 from tests.contract.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve
 from tests.support.clock import Skipping

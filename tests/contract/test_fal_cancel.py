@@ -9,8 +9,8 @@ import pytest
 
 from normalization.values import Value
 from providers.base import Expired, Unfetched, Unknown
-from providers.fal import Fal
-from providers.polling import Pace
+from providers.fal.adapter import Fal
+from providers.kit.polling import Pace
 from tests.contract.fal_setup import CLARITY, Joint, adapter, begun, job, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from providers.base import Handle, Sent, Unknown
-from providers.fal import Fal
-from providers.fal_history import fingerprint
+from providers.fal.adapter import Fal
+from providers.fal.recovery import fingerprint
 from tests.contract.fal_setup import CLARITY, adapter, job, picture, run, soon
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.fal import KEY, FalAi

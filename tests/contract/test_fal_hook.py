@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from providers import http
 from providers.base import Heard
 from providers.clock import Clock
-from providers.fal import Fal
-from providers.fal_api import Api
-from providers.fal_hook import Signatures, public_keys, signed, verified
-from providers.wire import Json
+from providers.fal.adapter import Fal
+from providers.fal.api import Api
+from providers.fal.webhooks import Signatures, public_keys, signed, verified
+from providers.http import client as http
+from providers.http.bodies import Json
 from tests.contract.fal_setup import adapter, job, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Undecodable, Unfetched
-from providers.fal import Fal
-from providers.fal_answer import failure
-from providers.polling import Pace
+from providers.fal.adapter import Fal
+from providers.fal.responses import failure
+from providers.kit.polling import Pace
 from tests.contract.fal_setup import CLARITY, SECRET, Joint, adapter, job, soon
 from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi

@@ -20,7 +20,7 @@ from providers.base import (
     Unreached,
     Unusable,
 )
-from providers.fal import Fal
+from providers.fal.adapter import Fal
 from tests.contract.fal_setup import CLARITY, SECRET, adapter, begun, job, no_key_went_astray, run, soon
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.fal import KEY, FalAi

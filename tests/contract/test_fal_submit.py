@@ -17,7 +17,7 @@ from providers.base import (
     Unknown,
     Unusable,
 )
-from providers.fal import Fal
+from providers.fal.adapter import Fal
 from tests.contract.fal_setup import SECRET, adapter, begun, job, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi

@@ -15,8 +15,8 @@ from providers.base import (
     Unfetched,
     Unknown,
 )
-from providers.fal import Fal
-from providers.fal_watch import Doubt
+from providers.fal.adapter import Fal
+from providers.fal.watch import Doubt
 from tests.contract.fal_setup import SECRET, adapter, no_key_went_astray, run
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi

@@ -25,7 +25,7 @@ from providers.base import (
     Unusable,
     Upstream,
 )
-from providers.replicate import Replicate
+from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import DATA_URI, IMAGE, PICTURE, UPSTREAM, Joint, adapter, job, run, soon
 from tests.simulators.common import Fault, html, size
 from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator

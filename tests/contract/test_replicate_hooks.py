@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from providers.base import Heard
 from providers.clock import CLOCK, Clock
-from providers.polling import Pace
-from providers.replicate import Replicate
+from providers.kit.polling import Pace
+from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import Joint, adapter, job, soon
 from tests.simulators.common import Fault, html
 from tests.simulators.replicate import Simulator

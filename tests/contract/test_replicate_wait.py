@@ -10,8 +10,8 @@ import pytest
 from typing_extensions import override
 
 from providers.base import Blocked, Expired, Failed, Handle, ProviderError, Upstream
-from providers.polling import Pace
-from providers.replicate import Replicate
+from providers.kit.polling import Pace
+from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, size
 from tests.simulators.replicate import USD_PER_SECOND, Simulator

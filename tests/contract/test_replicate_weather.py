@@ -20,7 +20,7 @@ from providers.base import (
     Unreached,
     Unusable,
 )
-from providers.replicate import Replicate
+from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import IMAGE, adapter, job, run
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.replicate import Simulator

@@ -33,10 +33,10 @@ from providers.base import (
     Unusable,
     Upstream,
 )
-from providers.download import downloads_client
-from providers.guard import Guard
-from providers.polling import Pace
-from providers.segmind import Segmind
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
 from tests.simulators.common import Fault, Op, html, serve, size, tiny
 from tests.simulators.segmind import KEY

@@ -11,12 +11,12 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image
-from providers import http
 from providers.base import Failed, Job, Sent, Unknown, Upstream
-from providers.download import downloads_client
-from providers.guard import Guard
-from providers.polling import Pace
-from providers.segmind import Segmind
+from providers.http import client as http
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.segmind import KEY

@@ -11,20 +11,23 @@ from typing import Any, TypeVar
 
 import httpx
 
-from gateway.api.errors import ApiError
-from gateway.api.form import Form, FormLimits, read_form
-from gateway.config import SHIPPED, Config, load
-from normalization import plan as planning
-from normalization.coerce import Invalid, coerce, is_absent, loose
-from normalization.containers.base import BadImage
-from normalization.headers import Limits, check, scan
-from normalization.nesting import NestingError, nest
-from normalization.plan import Ineligible
+from gateway.http.errors import ApiError
+from gateway.http.form import Form, FormLimits, read_form
+from gateway.settings.loader import SHIPPED, Config, load
+from normalization.images.formats.base import BadImage
+from normalization.images.sniff import Limits, check, scan
+from normalization.parameters import plan as planning
+from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.nesting import NestingError, nest
+from normalization.parameters.plan import Ineligible
 from normalization.values import Header, Image, ImageRequest, Value
-from providers import apiframe_answer, fal_answer, replicate_answer, segmind_answer
+from providers.apiframe import responses as apiframe_responses
 from providers.base import ProviderError, Undecodable
-from providers.guard import Forbidden, Guard, public
-from providers.wire import detail, parse_json
+from providers.fal import responses as fal_responses
+from providers.http.bodies import detail, parse_json
+from providers.http.ssrf import Forbidden, Guard, public
+from providers.replicate import responses as replicate_responses
+from providers.segmind import responses as segmind_responses
 
 T = TypeVar("T")
 _SMALL = FormLimits(max_body_bytes=60_000, max_file_bytes=4_000, max_text_bytes=2_000, max_files=4, max_parts=12)
@@ -125,29 +128,29 @@ def wire(data: bytes) -> None:
     status, body = _STATUSES[(data[:1] or b"\0")[0] % len(_STATUSES)], data[1:]
     assert len(detail(body)) <= 200
     response = httpx.Response(status, content=body)
-    replicate_answer.refusal(response, body, now=0.0)
+    replicate_responses.refusal(response, body, now=0.0)
     try:
         answer = parse_json(body)
     except Undecodable:
         return
-    fal_answer.request_id(answer)
-    fal_answer.pictures(answer)
-    fal_answer.seconds(fal_answer.at(answer, "metrics", "inference_time"))
+    fal_responses.request_id(answer)
+    fal_responses.pictures(answer)
+    fal_responses.seconds(fal_responses.at(answer, "metrics", "inference_time"))
     for ended in (True, False):
-        fal_answer.failure(response, answer, now=0.0, ended=ended, usd="0.01")
-    replicate_answer.pictures(answer)
-    segmind_answer.found_in(answer)
-    segmind_answer.seconds_of(segmind_answer.at(answer, "metrics", "inference_time"))
-    segmind_answer.failure(answer)
-    _declared(segmind_answer.check, response, body, answer, {})
-    apiframe_answer.found_in(answer)
-    apiframe_answer.share_of(answer)
-    apiframe_answer.cost_of(answer, "0.01")
-    apiframe_answer.refused(response, body, answer)
+        fal_responses.failure(response, answer, now=0.0, ended=ended, usd="0.01")
+    replicate_responses.pictures(answer)
+    segmind_responses.found_in(answer)
+    segmind_responses.seconds_of(segmind_responses.at(answer, "metrics", "inference_time"))
+    segmind_responses.failure(answer)
+    _declared(segmind_responses.check, response, body, answer, {})
+    apiframe_responses.found_in(answer)
+    apiframe_responses.share_of(answer)
+    apiframe_responses.cost_of(answer, "0.01")
+    apiframe_responses.refused(response, body, answer)
     if isinstance(answer, dict):
-        replicate_answer.failure(answer, replicate_answer.cost_of(answer, "0.001"))
-        replicate_answer.job_id(answer)
-        _declared(apiframe_answer.check, answer)
+        replicate_responses.failure(answer, replicate_responses.cost_of(answer, "0.001"))
+        replicate_responses.job_id(answer)
+        _declared(apiframe_responses.check, answer)
 
 
 PROPERTIES: Mapping[str, Callable[[bytes], None]] = {

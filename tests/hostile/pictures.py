@@ -12,7 +12,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from normalization import icc
+from normalization.images import icc
 from tests.hostile.entry import Hostile, form, hostile
 from tests.support.pictures import DISPLAY_P3, chunk, encoded, exif, noise, plain, with_chunk, with_segment
 

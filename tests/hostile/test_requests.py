@@ -18,7 +18,7 @@ FAMILIES = (pictures, forms, documents, heads, addresses)
 CORPUS = tuple(entry for family in FAMILIES for entry in family.corpus())
 WIRE = tuple(wire.corpus())
 # uvicorn itself answers what is no HTTP in plain text, and takes heads of any length.
-PROTOCOL = find_spec("gateway.protocol") is not None
+PROTOCOL = find_spec("gateway.http.server") is not None
 
 
 @pytest.mark.parametrize("entry", [param for family in FAMILIES for param in params(family.corpus())])

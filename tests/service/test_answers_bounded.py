@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.jobs.file_names import new_name
-from gateway.jobs.files import Files
+from gateway.file_names import new_name
+from gateway.storage import Files
 from normalization.values import Header, Image
 from tests.support.hooked import ask, caller, ended
 from tests.support.running import until

@@ -10,9 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.access.doors import Doors
 from gateway.api import routes
 from gateway.api.rights import Access, Row
+from gateway.auth.authenticator import Doors
 from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.config import SHIPPED, ConfigError, load
+from gateway.settings.loader import SHIPPED, ConfigError, load
 from tests.simulators.common import tiny
 from tests.support.keys import api_key
 from tests.support.running import serving

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config import SHIPPED, load
+from gateway.settings.loader import SHIPPED, load
 from tests.simulators import apiframe, fal, replicate, segmind
 from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.clouds import ALL, quick

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from normalization.icc import D65, PRIMARIES, build
+from normalization.images.icc import D65, PRIMARIES, build
 from tests.simulators.common import tiny
 from tests.support.pictures import chunk, noise
 from tests.support.world import World, world

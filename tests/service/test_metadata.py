@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from normalization.headers import BadImage, sniff
+from normalization.images.sniff import BadImage, sniff
 from tests.simulators.clouds import CLOUDS
 from tests.simulators.common import overheard
 from tests.support import world as weather

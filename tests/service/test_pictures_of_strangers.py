@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.simulators.common import Fault, overheard
 from tests.support.likeness import decibels, mean_square
 from tests.support.pictures import (

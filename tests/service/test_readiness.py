@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from gateway.access.grant import Grant
-from gateway.access.secret import draw
+from gateway.auth.grant import Grant
+from gateway.auth.secret import draw
 from gateway.database.writer import Database, LedgerDown
 from tests.support.hooked import ask, caller
 from tests.support.world import World, world

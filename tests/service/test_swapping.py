@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.simulators.common import size
 from tests.support.world import World, world
 

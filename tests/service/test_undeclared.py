@@ -10,8 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from openai.types import image_edit_params, image_generate_params
 
-from gateway.api.pictures import picture_name
-from gateway.config import SHIPPED, Config, load
+from gateway.http.image_fields import picture_name
+from gateway.settings.loader import SHIPPED, Config, load
 from tests.simulators.clouds import ALL
 from tests.support.world import World, world
 

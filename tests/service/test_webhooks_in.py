@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 
-from gateway.webhooks.secret import Secrets
+from gateway.webhooks.signing import Secrets
 from tests.service.test_failover import LARGE, of
 from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.simulators.common import Fault
 from tests.simulators.fal import FalAi
 from tests.simulators.receiver import Receiver

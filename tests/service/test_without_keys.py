@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from gateway.app import build
-from gateway.config import SHIPPED, load
-from gateway.mistakes import ConfigError
+from gateway.settings.errors import ConfigError
+from gateway.settings.loader import SHIPPED, load
 from tests.simulators.base import AUTH
 from tests.support.hooked import ask, caller
 from tests.support.keys import api_key

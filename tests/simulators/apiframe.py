@@ -1,6 +1,7 @@
 """Apiframe, played: version 2 of its API and the host that delivers pictures.
 
-True to the pages named in `providers/apiframe.py`. What is not published, or told in two ways, is a switch here.
+True to the pages named in `providers/apiframe/adapter.py`. What is not published, or told in two ways, is
+a switch here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Segmind, played: v1 and v2 inference, storage, and the host that delivers pictures.
 
-True to the pages named in `providers/segmind.py` and to the third-party notes on errors that go with them. What is not
-published is a switch here.
+True to the pages named in `providers/segmind/adapter.py` and to the third-party notes on errors that go with them.
+What is not published is a switch here.
 """
 
 from __future__ import annotations

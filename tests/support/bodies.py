@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pybase64
 import pytest
 
-from gateway.api.errors import ApiError
-from gateway.api.form import FilePart, Form, FormLimits, read_form
+from gateway.http.errors import ApiError
+from gateway.http.form import FilePart, Form, FormLimits, read_form
 
 # Its base64 has both of the letters that dialects differ in, and padding.
 PNG = b"\x89PNG\r\n\x1a\n\x00\xfb\xef\xbe\xff\xff\xff\r\n--not-the-boundary\r\n"

@@ -12,16 +12,16 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gateway.config import SHIPPED, load
 from gateway.database.engine import FILE, open_engine
 from gateway.database.migrate import migrate
-from gateway.jobs.execute import Executor
-from gateway.jobs.job import Jobs
-from gateway.jobs.ledger import Ledger
-from gateway.jobs.placed import Rules
-from gateway.jobs.records import AttemptRow, Making, Order
-from gateway.opening import open_ledger
+from gateway.jobs.errors import Rules
+from gateway.jobs.executor import Executor
+from gateway.jobs.manager import Jobs
+from gateway.ledger.open import open_ledger
+from gateway.ledger.records import AttemptRow, Making, Order
+from gateway.ledger.store import Ledger
 from gateway.settings import GatewaySettings
+from gateway.settings.loader import SHIPPED, load
 from providers.base import Upstream
 
 

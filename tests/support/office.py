@@ -15,13 +15,13 @@ from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.database.schema import DELIVERIES, JOBS
 from gateway.database.writer import Database
-from gateway.jobs.outbox import messages
-from gateway.jobs.records import Order
-from gateway.jobs.rows import job_values
-from gateway.webhooks.postman import CONNECTIONS, Postman
-from gateway.webhooks.secret import Secrets
-from providers.download import strangers_client
-from providers.guard import Guard
+from gateway.ledger.messages import messages
+from gateway.ledger.records import Order
+from gateway.ledger.rows import job_values
+from gateway.webhooks.sender import CONNECTIONS, Postman
+from gateway.webhooks.signing import Secrets
+from providers.http.download import strangers_client
+from providers.http.ssrf import Guard
 from tests.support.ledgers import put_ledger
 
 SECRETS = Secrets(bytes(range(32)))

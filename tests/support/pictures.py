@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from normalization import icc
-from normalization.headers import BadImage, sniff
-from normalization.images import finish
+from normalization.images import icc
+from normalization.images.sniff import BadImage, sniff
+from normalization.images.transform import finish
 from normalization.values import FORMATS, Format, Step, Transcode
 from normalization.values import Image as Picture
 

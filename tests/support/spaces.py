@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from normalization import icc
+from normalization.images import icc
 from tests.support.pictures import DISPLAY_P3, SRGB, chunk
 
 Colour = tuple[float, ...]

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from tests.support.paths import ROOT
 
-_IMPORTED = ["gateway.app", "gateway.serve", "gateway.__main__"]
+_IMPORTED = ["gateway.app", "gateway.cli.serve", "gateway.__main__"]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(_IMPORTED)
 

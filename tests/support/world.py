@@ -24,8 +24,8 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from gateway.app import build
-from gateway.config import SHIPPED, Config, load
-from gateway.serve import protocol
+from gateway.cli.serve import protocol
+from gateway.settings.loader import SHIPPED, Config, load
 from providers.clock import CLOCK, Clock
 from tests.simulators.base import Simulated, asking, wiring
 from tests.simulators.clouds import borrowed

@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
-from gateway.jobs.files import Files, StoreFailed, open_store
+from gateway.storage import Files, StoreFailed, open_store
 from normalization.values import Header, Image
 from tests.support.ports import dead_port
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import override
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.simulators.replicate import Simulator
 from tests.support.hooked import around, ask, caller
 from tests.support.postgres import Postgres, postgres

@@ -17,8 +17,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from gateway.config import SHIPPED, load
-from gateway.settings.kinds import revealed
+from gateway.settings.loader import SHIPPED, load
+from gateway.settings.types import revealed
 from providers.worker.engines import SHIPPED as SHIPPED_ENGINES
 from providers.worker.main import add_arguments
 from tests.support.paths import ROOT

@@ -17,7 +17,7 @@ from typing_extensions import override
 from uvicorn.server import ServerState
 
 from gateway import handles
-from gateway.protocol import Patience, PatientProtocol
+from gateway.http.server import Patience, PatientProtocol
 from tests.chaos.gateway import PATIENCE
 from tests.chaos.providers import clouds
 from tests.simulators.common import tiny

@@ -15,12 +15,13 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from gateway.access import kept, register
-from gateway.access.secret import draw, id_of
+from gateway.auth import kept
+from gateway.auth import store as key_store
+from gateway.auth.first_key import FirstKey, ensure
+from gateway.auth.secret import draw, id_of
 from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
-from gateway.first_key import FirstKey, ensure
-from gateway.mistakes import ConfigError
+from gateway.settings.errors import ConfigError
 from tests.simulators.base import AUTH, Simulated, wiring
 from tests.simulators.clouds import borrowed
 from tests.support import warm
@@ -233,7 +234,7 @@ def ledgers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
 def good(engine: Engine) -> list[str]:
     """The ids of the keys that are not revoked."""
     with engine.begin() as connection:
-        return [grant.id for grant in register.every(connection) if grant.revoked_at is None]
+        return [grant.id for grant in key_store.every(connection) if grant.revoked_at is None]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -276,7 +277,7 @@ def test_after_all_are_revoked(ledgers: Callable[[], Engine], tmp_path: Path) ->
     first = ensure(engine, tmp_path, make=True)
     assert first is not None
     with engine.begin() as connection:
-        register.revoke(connection, str(id_of(str(first.key))), 1.0)
+        key_store.revoke(connection, str(id_of(str(first.key))), 1.0)
     again = ensure(engine, tmp_path, make=True)
 
     assert again is not None

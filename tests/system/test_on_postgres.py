@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.jobs.ledger import KeyReused
+from gateway.ledger.store import KeyReused
 from tests.support.ledgers import ledger, order
 from tests.support.postgres import Postgres, postgres
 

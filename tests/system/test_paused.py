@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.chaos.gateway import PATIENCE, Gateway
 from tests.chaos.gateway import gateway as process
 from tests.chaos.providers import Clouds, clouds

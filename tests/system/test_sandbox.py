@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from gateway.isolation.sandbox import landlock
+from gateway.imaging.sandbox import landlock
 
 # Each gives its outcome as a word; all modules are loaded before.
 PROGRAM = """
 import errno, os, resource, signal, socket, sys, _posixsubprocess
-from gateway.isolation.sandbox import confine
+from gateway.imaging.sandbox import confine
 confine(parent=os.getppid(), memory_bytes=400 << 20, cpu_s=60)
 def tried(what):
     try:
@@ -63,6 +63,6 @@ def test_forbidden(version: int, what: str) -> None:
 def test_whose_parent_is_gone() -> None:
     """It does not begin where the process that it belongs to has ended already."""
     program = (
-        f"from gateway.isolation.sandbox import confine; confine(parent={os.getpid()}0, memory_bytes=1 << 30, cpu_s=9)"
+        f"from gateway.imaging.sandbox import confine; confine(parent={os.getpid()}0, memory_bytes=1 << 30, cpu_s=9)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1

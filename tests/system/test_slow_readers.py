@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.jobs.file_names import new_name
+from gateway.file_names import new_name
 from normalization.values import Header, Image
 from tests.support.running import Serve, Served, until
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config import SHIPPED
+from gateway.settings.loader import SHIPPED
 from tests.simulators.apiframe import Apiframe
 from tests.simulators.common import Fault, size
 from tests.simulators.replicate import Simulator

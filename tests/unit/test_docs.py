@@ -2,9 +2,9 @@
 
 import re
 
-from gateway.check import page
-from gateway.config import Config
+from gateway.cli.check import page
 from gateway.settings import ProvidersFile
+from gateway.settings.loader import Config
 from providers.base import ProviderError
 from tests.support.paths import ROOT
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from gateway.api.key_list import NewKey, Rights
-from gateway.api.openapi import answers, fields
+from gateway.api.keys import NewKey, Rights
+from gateway.api.openapi import fields, schemas
 from gateway.api.openapi.codes import CODES
 from gateway.api.openapi.operations import EDIT, OPERATIONS, Operation
 from gateway.api.openapi.queries import RATES
 from gateway.api.openapi.shapes import Schema, one_of, ref, text
-from gateway.config import Config
+from gateway.settings.loader import Config
 
 _PREFIXES = {"/openai/v1": "", "/v1": "Short"}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -78,7 +78,7 @@ def document(config: Config, version: str) -> dict[str, Any]:
             "parameters": {"RequestId": _REQUEST_ID},
             "responses": {f"E{status}": _error(status) for status in CODES},
             "schemas": {
-                **answers.schemas(),
+                **schemas.schemas(),
                 "Picture": fields.picture(),
                 "EditForm": fields.form(config),
                 "EditDocument": fields.document(config),

@@ -6,8 +6,8 @@ from collections import Counter
 
 from gateway.api.models import property_of
 from gateway.api.openapi.shapes import Schema, many, ref, text
-from gateway.config import Config
-from normalization.rules import Param
+from gateway.settings.loader import Config
+from normalization.parameters.rules import Param
 
 _PICTURE = "png, jpeg, webp, gif or avif"
 

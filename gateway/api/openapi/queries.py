@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from gateway.api.image_jobs import LONGEST_WAIT_S
-from gateway.api.listing import ID_PATTERN, LONGEST_PAGE
+from gateway.api.jobs import LONGEST_WAIT_S
 from gateway.api.openapi.shapes import Schema, flag, one_of, text
-from gateway.jobs.records import STATES
+from gateway.api.pagination import ID_PATTERN, LONGEST_PAGE
+from gateway.ledger.records import STATES
 
 Parameter = Mapping[str, Any]
 

@@ -1,7 +1,7 @@
 """Killed at each point between a call and its answer, and called again: one bill, and the picture.
 
 The simulated providers give the moments: one that holds its answer back holds the gateway exactly there. What is to be
-written, and when, is told in `gateway/jobs/ledger.py`.
+written, and when, is told in `gateway/ledger/store.py`.
 """
 
 from __future__ import annotations

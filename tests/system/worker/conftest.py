@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from providers import http
+from providers.http import client as http
 
 
 @pytest.fixture

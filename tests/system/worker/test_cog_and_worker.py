@@ -14,7 +14,7 @@ import pytest
 
 from normalization.values import Header, Image, Value
 from providers.base import Job, Outcome, Readiness, Rejected, Upstream
-from providers.cog import Cog
+from providers.local.adapter import Cog
 from tests.support.fake_cog import until
 from tests.support.paths import COFFEE
 from tests.support.ports import free_port

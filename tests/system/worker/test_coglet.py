@@ -16,7 +16,7 @@ import pytest
 
 from normalization.values import Header, Image, Value
 from providers.base import Expired, Failed, Job, Outcome, Readiness, Rejected, Upstream
-from providers.cog import Cog
+from providers.local.adapter import Cog
 from tests.support.fake_cog import PNG, data_uri, until
 from tests.support.links import Told, letterbox
 from tests.support.ports import free_port

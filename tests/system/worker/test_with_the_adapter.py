@@ -12,9 +12,9 @@ import pytest
 from PIL import Image as Pictures
 
 from normalization.values import Header, Image, Value
-from providers import http
 from providers.base import Failed, Job, ProviderError, Readiness, Rejected, Upstream
-from providers.cog import Cog
+from providers.http import client as http
+from providers.local.adapter import Cog
 from tests.support.links import Told, letterbox
 from tests.support.workers import PLAY, free, until, worker
 

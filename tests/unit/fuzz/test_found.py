@@ -7,8 +7,11 @@ import json
 import httpx
 import pytest
 
-from providers import apiframe_answer, cog_answer, fal_answer, segmind_answer
-from providers.wire import Json
+from providers.apiframe import responses as apiframe_responses
+from providers.fal import responses as fal_responses
+from providers.http.bodies import Json
+from providers.local import responses as local_responses
+from providers.segmind import responses as segmind_responses
 from tests.fuzz.properties import PROPERTIES
 
 pytestmark = pytest.mark.slow
@@ -28,15 +31,15 @@ def test_what_was_found_is_mended(name: str, data: bytes) -> None:
 
 def test_a_bill_that_no_ledger_holds_is_not_known() -> None:
     """Whichever provider tells it, and however."""
-    assert fal_answer.cost(httpx.Headers({"x-fal-billable-units": "1e300"}), "0.01") is None
-    assert segmind_answer.micros_of("1e300") is None
-    assert apiframe_answer.cost_of({"creditCost": 10**300}, "0.01") is None
+    assert fal_responses.cost(httpx.Headers({"x-fal-billable-units": "1e300"}), "0.01") is None
+    assert segmind_responses.micros_of("1e300") is None
+    assert apiframe_responses.cost_of({"creditCost": 10**300}, "0.01") is None
 
 
 def test_a_run_time_of_a_thousand_digits_is_none() -> None:
     """A worker that tells such a time has told nothing."""
-    assert cog_answer.seconds(10**1000) is None
-    assert cog_answer.seconds(1.5) == 1.5
+    assert local_responses.seconds(10**1000) is None
+    assert local_responses.seconds(1.5) == 1.5
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,6 @@ def test_what_lies_too_deep_is_no_picture() -> None:
     deep: Json = "https://a/b"
     for _ in range(400):
         deep = {"output": [{"images": deep}]}
-    assert segmind_answer.found_in(deep) == []
-    assert apiframe_answer.found_in(deep) == []
-    assert segmind_answer.found_in({"output": [{"url": "https://a/b"}]}) == ["https://a/b"]
+    assert segmind_responses.found_in(deep) == []
+    assert apiframe_responses.found_in(deep) == []
+    assert segmind_responses.found_in({"output": [{"url": "https://a/b"}]}) == ["https://a/b"]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import ImageModel
 
-from gateway.aliases import by_pattern, exact_names, matches, own_names
-from gateway.api.request import unknown_model
-from gateway.check import page
-from gateway.config import Config, load
+from gateway.api.parameters import unknown_model
+from gateway.cli.check import page
+from gateway.routing.aliases import by_pattern, exact_names, matches, own_names
+from gateway.settings.loader import Config, load
 from tests.unit.gateway.test_config import edit, folder
 
 __all__ = ["folder"]

@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from gateway.config import SHIPPED, ConfigError, load
-from gateway.mistakes import Mistake
-from normalization.convert import CONVERTERS, Converter, NoSuchValue
-from normalization.rules import Converted, ParamType
+from gateway.settings.errors import Mistake
+from gateway.settings.loader import SHIPPED, ConfigError, load
+from normalization.parameters.convert import CONVERTERS, Converter, NoSuchValue
+from normalization.parameters.rules import Converted, ParamType
 from normalization.values import Header, Image, Value
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from gateway.__main__ import main
-from gateway.jobs.ledger import End, Ledger
-from gateway.jobs.records import AllFailed
+from gateway.ledger.records import AllFailed
+from gateway.ledger.store import End, Ledger
 from providers.base import Failed, Handle
 from tests.support import warm
 from tests.support.ledgers import attempted, ledger, order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.handles import bounded
-from gateway.reading import Reader
+from gateway.http.backpressure import Reader
 
 FLOOR, PATIENCE_S = 1000.0, 10.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import SHIPPED, Config, ConfigError, load
-from gateway.settings.kinds import revealed
+from gateway.settings.loader import SHIPPED, Config, ConfigError, load
+from gateway.settings.types import revealed
 
 SECRET = "postgresql://darkroom:hunter2-hunter2@host/darkroom"
 FILE = "DARKROOM_GATEWAY__LEDGER_URL_FILE"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.tending import tend
+from gateway.process import tend
 from tests.support.clock import Skipping
 
 

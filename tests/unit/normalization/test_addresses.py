@@ -2,7 +2,7 @@
 
 import pytest
 
-from normalization.addresses import address_of, addresses_in, is_address
+from normalization.parameters.addresses import address_of, addresses_in, is_address
 from normalization.values import Value
 
 ADDRESSES = {

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from normalization import icc
-from normalization.containers import av1, base
-from normalization.headers import sniff
-from normalization.strip import strip
+from normalization.images import icc
+from normalization.images.formats import av1, base
+from normalization.images.sniff import sniff
+from normalization.images.strip import strip
 from tests.support import pictures
 from tests.support.pictures import SECRET, encoded, feature, opened, plain, refusal, taken
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalization.coerce import Invalid, coerce, is_absent, loose
-from normalization.nesting import NestingError, nest
-from normalization.rules import Param, ParamType
+from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.nesting import NestingError, nest
+from normalization.parameters.rules import Param, ParamType
 from normalization.values import Value
 
 JSON = st.recursive(

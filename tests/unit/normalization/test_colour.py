@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from normalization import decode, icc
-from normalization.headers import scan
-from normalization.images import prepare
+from normalization.images import decode, icc
+from normalization.images.sniff import scan
+from normalization.images.transform import prepare
 from tests.support import pictures
 from tests.support.pictures import chunk, encoded, near, opened, raw_png, taken
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from normalization.headers import BadImage, scan, sniff
-from normalization.images import prepare
-from normalization.pixels import pixels_of
-from normalization.strip import strip
+from normalization.images.pixels import pixels_of
+from normalization.images.sniff import BadImage, scan, sniff
+from normalization.images.strip import strip
+from normalization.images.transform import prepare
 from normalization.values import Header
 from tests.support import pictures
 from tests.support.pictures import chunk, corners, encoded, feature, noise, opened, plain, raw_png, refusal, taken

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image as Pillow
 
-from normalization.density import with_density
-from normalization.headers import sniff
+from normalization.images.density import with_density
+from normalization.images.sniff import sniff
 from normalization.values import Image
 from tests.support.pictures import encoded, noise
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from normalization.encode import encode, holds_density
-from normalization.headers import sniff
-from normalization.images import finish
+from normalization.images.encode import encode, holds_density
+from normalization.images.sniff import sniff
+from normalization.images.transform import finish
 from normalization.values import Format, Resize, Size, Transcode
 from tests.support import pictures
 from tests.support.pictures import corners, done, encoded, near, noise, opened, refusal, transcoded

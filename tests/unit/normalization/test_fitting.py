@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from gateway.config import SHIPPED, load
-from normalization import images
-from normalization.fitting import fitted, result_of, told
-from normalization.headers import sniff
-from normalization.plan import plan
-from normalization.resize import resize
+from gateway.settings.loader import SHIPPED, load
+from normalization.images import transform
+from normalization.images.resize import resize
+from normalization.images.sniff import sniff
+from normalization.parameters.fitting import fitted, result_of, told
+from normalization.parameters.plan import plan
 from normalization.values import Header, Image, ImageRequest, Plan, Resize, ResizeMode, Size, Transcode, Value
 from tests.support.photo import flat
 
@@ -108,8 +108,8 @@ def test_fit_leaves_what_fits() -> None:
     header = sniff(data)
     steps = (Resize(size=Size(width=60, height=60), mode="fit"), Transcode(format="png"))
 
-    assert images.is_finished(data, header, steps)
-    assert not images.is_finished(data, header, (Resize(size=Size(width=90, height=90), mode="fit"), steps[1]))
+    assert transform.is_finished(data, header, steps)
+    assert not transform.is_finished(data, header, (Resize(size=Size(width=90, height=90), mode="fit"), steps[1]))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_editing_models(route: str, mode: str) -> None:
     (step,) = (step for step in made.finish if isinstance(step, Resize))
     assert step == Resize(size=size("1024x512"), mode=mode, background="#102030", tell=True)  # type: ignore[arg-type]
     assert (made.output, made.delivered) == (None, None if mode == "fit" else size("1024x512"))
-    done, notes = images.finish(flat(80, 60), sniff(flat(80, 60)), made.finish)
+    done, notes = transform.finish(flat(80, 60), sniff(flat(80, 60)), made.finish)
     assert (done.width, done.height) == ((683, 512) if mode == "fit" else (1024, 512))
     assert sum("aspect ratio" in note for note in notes) == (mode != "fit")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from PIL import Image
 
-from normalization.images import prepare
+from normalization.images.transform import prepare
 from tests.support.pictures import chunk, encoded, near, opened, raw_png, taken, with_chunk
 
 CODE_POINTS = {"pq": 16, "hlg": 18}

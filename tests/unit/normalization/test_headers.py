@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normalization.containers import base
-from normalization.exif import orientation
-from normalization.headers import BadImage, Limits, check, is_quick, scan, sniff
-from normalization.pixels import pixels_of
+from normalization.images.formats import base
+from normalization.images.formats.exif import orientation
+from normalization.images.pixels import pixels_of
+from normalization.images.sniff import BadImage, Limits, check, is_quick, scan, sniff
 from normalization.values import Header
 from tests.support import pictures
 from tests.support.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, raw_png, refusal

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from normalization import decode, images
-from normalization.headers import BadImage, Limits, check, scan, sniff
-from normalization.images import finish, prepare
+from normalization.images import decode, transform
+from normalization.images.sniff import BadImage, Limits, check, scan, sniff
+from normalization.images.transform import finish, prepare
 from normalization.values import FORMATS, Format, Resize, Size, Transcode
 from tests.support import pictures
 from tests.support.pictures import (
@@ -278,11 +278,11 @@ def test_what_is_finished_already(name: str, step: Resize | Transcode) -> None:
     header = sniff(data)
     given, notes = finish(data, header, [step])
 
-    assert images.is_finished(data, header, [step]) == (given.data is data and not notes and not header.alpha)
+    assert transform.is_finished(data, header, [step]) == (given.data is data and not notes and not header.alpha)
 
 
 def test_a_black_picture_is_not_finished() -> None:
     """It has to be looked at: a provider's filter may have blanked it."""
     data = encoded(Image.new("RGB", (400, 300)), "png")
 
-    assert not images.is_finished(data, sniff(data), [Transcode(format="png")])
+    assert not transform.is_finished(data, sniff(data), [Transcode(format="png")])

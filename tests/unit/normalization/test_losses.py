@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from normalization.headers import sniff
-from normalization.losses import losses
-from normalization.strip import strip
+from normalization.images.losses import losses
+from normalization.images.sniff import sniff
+from normalization.images.strip import strip
 from normalization.values import Header
 from tests.support.pictures import (
     ALL,

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from normalization.coerce import Invalid
-from normalization.multipliers import check_multipliers
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.multipliers import check_multipliers
 from normalization.values import ImageRequest, Value
 
 CONFIG = load(SHIPPED, {})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalization.nesting import MAX_DEPTH, NestingError, excerpt, nest, parse_json
+from normalization.parameters.nesting import MAX_DEPTH, NestingError, excerpt, nest, parse_json
 from normalization.values import Value
 
 Pairs = list[tuple[str, Value]]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from normalization.coerce import Invalid
-from normalization.plan import Ineligible, check, plan
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.plan import Ineligible, check, plan
 from normalization.values import Header, Image, ImageRequest, Plan, Size
 
 CONFIG = load(SHIPPED, {})

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from normalization.coerce import Invalid
-from normalization.model import Model, Route
-from normalization.plan import Ineligible, check, plan
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.plan import Ineligible, check, plan
+from normalization.parameters.schema import Model, Route
 from normalization.values import Header, Image, ImageRequest, Plan, Resize, Size, Transcode, Value
 
 CONFIG = load(SHIPPED, {})

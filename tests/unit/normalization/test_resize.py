@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from normalization.headers import sniff
+from normalization.images.sniff import sniff
 from normalization.values import Format, Resize, Size, Transcode
 from tests.support.pictures import (
     BLUE,

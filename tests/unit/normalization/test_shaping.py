@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
 from gateway.routing.pricing import estimate
-from normalization.coerce import Invalid
-from normalization.model import Model
-from normalization.plan import Ineligible, check, plan
-from normalization.rules import Param
-from normalization.shaping import First, Reshaping, problems, shaped
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.plan import Ineligible, check, plan
+from normalization.parameters.rules import Param
+from normalization.parameters.schema import Model
+from normalization.parameters.shaping import First, Reshaping, problems, shaped
 from normalization.values import Announced, Header, Image, ImageRequest, Plan, Resize, Size, Value
 
 CONFIG = load(SHIPPED, {})

@@ -5,14 +5,14 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from normalization.coerce import Invalid
-from normalization.convert import CONVERTERS, STEPPED
-from normalization.geometry import parse_size
-from normalization.model import Model
-from normalization.plan import Ineligible, plan
-from normalization.rules import Converted, Emulated, Param, Rule
-from normalization.table import Cell, cells
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.convert import CONVERTERS, STEPPED
+from normalization.parameters.plan import Ineligible, plan
+from normalization.parameters.rules import Converted, Emulated, Param, Rule
+from normalization.parameters.schema import Model
+from normalization.parameters.sizing import parse_size
+from normalization.parameters.table import Cell, cells
 from normalization.values import Header, Image, ImageRequest, Resize, Size, Transcode, Value
 
 CONFIG = load(SHIPPED, {})

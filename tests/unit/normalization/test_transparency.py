@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from gateway.config import SHIPPED, load
-from normalization.decode import decoded
-from normalization.headers import BadImage, scan, sniff
-from normalization.plan import Ineligible, plan
-from normalization.sending import bled, ready
+from gateway.settings.loader import SHIPPED, load
+from normalization.images.decode import decoded
+from normalization.images.prepare import bled, ready
+from normalization.images.sniff import BadImage, scan, sniff
+from normalization.parameters.plan import Ineligible, plan
 from normalization.values import Header, Image, ImageRequest, JoinAlpha, Plan, Sending, Transcode
 from tests.support.pictures import encoded, near, noise
 

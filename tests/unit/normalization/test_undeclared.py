@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from normalization.coerce import Invalid
-from normalization.plan import Ineligible, plan
-from normalization.undeclared import meant, refuse
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.plan import Ineligible, plan
+from normalization.parameters.undeclared import meant, refuse
 from normalization.values import Announced, Header, Image, ImageRequest, Value
 
 CONFIG = load(SHIPPED, {})

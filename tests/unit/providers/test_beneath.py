@@ -2,7 +2,7 @@
 
 import pytest
 
-from providers.http import beneath
+from providers.http.client import beneath
 
 BASE = "https://egress.example.org/replicate/v2"
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from providers.agent import PAGE, USER_AGENT, VERSION
-from providers.cause import UNKNOWN, why
-from providers.http import Unanswered
+from providers.http.agent import PAGE, USER_AGENT, VERSION
+from providers.http.cause import UNKNOWN, why
+from providers.http.client import Unanswered
 from tests.support.paths import ROOT
 
 KEY = ConnectionKey("inner.example", 443, True, True, None, None, None)

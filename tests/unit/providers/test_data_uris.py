@@ -9,8 +9,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import httpx
 import pytest
 
-from providers import download
-from providers.guard import Guard
+from providers.http import download
+from providers.http.ssrf import Guard
 
 DATA = bytes(range(256)) * 4000
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.fair import FairQueue, Room, Shares, Turns, fair_share, room_for
 from providers.fair_gate import FairGate
+from providers.fairness import FairQueue, Room, Shares, Turns, fair_share, room_for
 
 
 class Time:

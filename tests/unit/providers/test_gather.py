@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.gather import Gathered
+from providers.http.gather import Gathered
 
 MB = 1 << 20
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
-from providers.guard import Forbidden, Guard, public
+from providers.http.ssrf import Forbidden, Guard, public
 
 
 def words(text: str) -> list[str]:

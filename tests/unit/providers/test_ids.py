@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from providers.ids import token_hex
+from providers.http.ids import token_hex
 
 EACH = 500
 

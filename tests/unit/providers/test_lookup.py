@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from providers.guard import Guard
+from providers.http.ssrf import Guard
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing_extensions import override
 from normalization.values import Header, Image
 from providers.base import Expired, Failed
 from providers.clock import Clock
-from providers.http import Unanswered
-from providers.polling import Again, Pace, between, jitter, pace_key, poll
+from providers.http.client import Unanswered
+from providers.kit.polling import Again, Pace, between, jitter, pace_key, poll
 from tests.support.clock import Skipping
 
 ROUND_TRIP_S = 0.05

@@ -17,13 +17,13 @@ import pytest
 import respx
 
 from normalization.values import Header, Image, Value
-from providers.apiframe import Apiframe
+from providers.apiframe.adapter import Apiframe
 from providers.base import Job, Link, Upstream
-from providers.fal import Fal
-from providers.guard import Guard
-from providers.polling import Pace
-from providers.replicate import Replicate
-from providers.segmind import Segmind
+from providers.fal.adapter import Fal
+from providers.http.ssrf import Guard
+from providers.kit.polling import Pace
+from providers.replicate.adapter import Replicate
+from providers.segmind.adapter import Segmind
 from tests.support.clock import Still
 
 CLOCK = Still()

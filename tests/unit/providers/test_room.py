@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from providers.room import FREE_BYTES, Reading, Room
+from providers.memory import FREE_BYTES, Reading, Room
 
 
 async def read(room: Room, *sizes: int, hold: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers.signatures import is_hex_hmac, standard_webhook
+from providers.kit.webhooks import is_hex_hmac, standard_webhook
 
 # From the tests of the libraries of Standard Webhooks.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

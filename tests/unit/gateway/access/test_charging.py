@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from gateway.access import register
-from gateway.access.budget import Budget
-from gateway.access.charging import charge
-from gateway.access.grant import Allowance, AtCapacity, Grant, OverBudget
-from gateway.jobs.ledger import End, Ledger
-from gateway.jobs.records import AttemptRow, Order
+from gateway.auth import store as key_store
+from gateway.auth.budget import Budget
+from gateway.auth.budgets import charge
+from gateway.auth.grant import Allowance, AtCapacity, Grant, OverBudget
+from gateway.ledger.records import AttemptRow, Order
+from gateway.ledger.store import End, Ledger
 from tests.support.ledgers import attempted, ledger, order
 
 KEY = "key_0123456789abcdef"
@@ -57,7 +57,7 @@ class Shop:
     async def spent(self) -> int:
         """What the key has spent in this month."""
         name = self.budget.period(time.time()).name
-        return await self.ledgers[1].database.read(lambda connection: register.spent_in(connection, KEY, name) or 0)
+        return await self.ledgers[1].database.read(lambda connection: key_store.spent_in(connection, KEY, name) or 0)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.system)])
@@ -67,7 +67,7 @@ async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(ledger(tmp_path, url, lease_s=30)) for _ in range(2)]
         grant = Grant(id=KEY, name="shop", digest=b"x")
-        await first.database.write(lambda connection: register.add(connection, grant))
+        await first.database.write(lambda connection: key_store.add(connection, grant))
         yield Shop((first, second))
 
 
@@ -195,7 +195,7 @@ async def test_the_period_that_held_it_pays(shop: Shop) -> None:
     assert await shop.spent() == 0
     name = budget.period(before).name
     read = shop.ledgers[0].database.read
-    assert await read(lambda connection: register.spent_in(connection, KEY, name)) == 21_000
+    assert await read(lambda connection: key_store.spent_in(connection, KEY, name)) == 21_000
     await shop.send(shop.order(wanted=10))
 
 
@@ -229,7 +229,7 @@ async def test_who_charges_the_same_key_waits(postgres_ledger: str, tmp_path: Pa
     url = postgres_ledger
     async with ledger(tmp_path, url, lease_s=30) as one, ledger(tmp_path, url, lease_s=30) as two:
         shop = Shop((one, two))
-        await one.database.write(lambda connection: register.add(connection, Grant(id=KEY, digest=b"x")))
+        await one.database.write(lambda connection: key_store.add(connection, Grant(id=KEY, digest=b"x")))
         await shop.send(shop.order(wanted=9))
         first = shop.order()
         await one.accept(first)

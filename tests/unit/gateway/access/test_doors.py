@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.access.doors import Doors
-from gateway.access.grant import Grant
-from gateway.access.keys import Keys
-from gateway.access.policy import Policy
-from gateway.access.rates import Rates
-from gateway.access.secret import digest, draw, id_of
+from gateway.auth.authenticator import Doors
+from gateway.auth.grant import Grant
+from gateway.auth.keys import Keys
+from gateway.auth.policy import Policy
+from gateway.auth.rate_limits import Rates
+from gateway.auth.secret import digest, draw, id_of
 from gateway.database.writer import Database
-from gateway.jobs.ledger import Ledger
+from gateway.ledger.store import Ledger
 from tests.support.ledgers import ledger
 
 

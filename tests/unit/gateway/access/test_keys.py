@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.keys import Keys, UnreadableKey, WeakKey, presented
+from gateway.auth.keys import Keys, UnreadableKey, WeakKey, presented
 from tests.support.keys import api_key
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.access.load import Hold, Load, Overloaded
+from gateway.http.admission import Hold, Load, Overloaded
 
 
 class Jobs:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.access.policy import Auth, Policy, policy
+from gateway.auth.policy import Auth, Policy, policy
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.access.rates import Rates
+from gateway.auth.rate_limits import Rates
 from tests.support.redis import Redis, redis
 
 

@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.addresses import AT_ONCE, Fetching
-from gateway.api.errors import ApiError
-from gateway.api.form import FilePart, Form
-from gateway.api.pictures import Address
-from gateway.config import SHIPPED, load
+from gateway.http.errors import ApiError
+from gateway.http.form import FilePart, Form
+from gateway.http.image_fields import Address
+from gateway.http.image_urls import AT_ONCE, Fetching
 from gateway.settings import GatewaySettings
-from providers.download import downloads_client
-from providers.guard import Guard
+from gateway.settings.loader import SHIPPED, load
+from providers.http.download import downloads_client
+from providers.http.ssrf import Guard
 from tests.simulators.common import Served, serve
 
 SETTINGS = load(SHIPPED, {}).gateway

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.body import SLICE_BYTES, FormLimits
-from gateway.api.errors import ApiError
 from gateway.api.escapes import percent_decoded, unwrapped
-from gateway.api.pictures import read_picture
+from gateway.http.body import SLICE_BYTES, FormLimits
+from gateway.http.errors import ApiError
+from gateway.http.image_fields import read_picture
 from tests.support.bodies import BASE64, PNG
 
 LIMITS = FormLimits()

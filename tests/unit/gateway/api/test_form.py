@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.api.errors import ApiError
-from gateway.api.form import FilePart, Form, FormLimits, read_form
-from gateway.api.pictures import Address, read_picture
+from gateway.http.errors import ApiError
+from gateway.http.form import FilePart, Form, FormLimits, read_form
+from gateway.http.image_fields import Address, read_picture
 from tests.support.bodies import (
     BASE64,
     DATA_URL,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.api.forwarded import networks, seen_through
+from gateway.http.host import networks, seen_through
 
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32"])
 

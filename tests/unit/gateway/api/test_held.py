@@ -9,14 +9,14 @@ from typing import cast
 
 import pytest
 
-from gateway.access.load import Overloaded
-from gateway.api.errors import ApiError
-from gateway.api.form import FilePart, Form
 from gateway.api.held import known, taken
-from gateway.api.pictures import Address
-from gateway.config import SHIPPED, load
-from gateway.jobs.files import Files, open_store
+from gateway.http.admission import Overloaded
+from gateway.http.errors import ApiError
+from gateway.http.form import FilePart, Form
+from gateway.http.image_fields import Address
+from gateway.settings.loader import SHIPPED, load
 from gateway.state import State
+from gateway.storage import Files, open_store
 from normalization.values import Header, Image
 
 NAME = "a" * 32 + ".png"

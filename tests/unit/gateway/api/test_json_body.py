@@ -7,7 +7,7 @@ import json
 import pybase64
 import pytest
 
-from gateway.api.form import FilePart, Form, FormLimits
+from gateway.http.form import FilePart, Form, FormLimits
 from tests.support.bodies import BASE64, DATA_URL, IMAGE, named, read, read_json, refused
 
 

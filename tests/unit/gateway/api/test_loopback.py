@@ -3,8 +3,8 @@
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.api.errors import ApiError
 from gateway.api.loopback import check_local
+from gateway.http.errors import ApiError
 
 LOCAL = ("127.0.0.1", 5000)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pybase64
 import pytest
 
-from gateway.api.form import FilePart, Form
+from gateway.http.form import FilePart, Form
 from normalization.values import Value
 from tests.support.bodies import BASE64, PNG, multipart, named, part, read, refused
 

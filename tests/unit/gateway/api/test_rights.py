@@ -15,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.access.grant import Grant
 from gateway.api import health
-from gateway.api.edge import Edge
-from gateway.api.errors import ApiError
 from gateway.api.openapi.operations import OPERATIONS
 from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import PREFIXES, routes
 from gateway.app import build
-from gateway.config import SHIPPED, load
+from gateway.auth.grant import Grant
+from gateway.http.errors import ApiError
+from gateway.http.middleware import Edge
+from gateway.settings.loader import SHIPPED, load
 from gateway.target import check_path, plain_path
 from tests.support.paths import ROOT
 
@@ -193,7 +193,7 @@ def test_only_the_router_looks_at_paths() -> None:
     }
     # The edge refuses control characters, takes out slashes that name nothing and logs paths, an error says which path
     # it was, and a job's address has the prefix that its caller used.
-    assert readers == {"gateway/api/edge.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
+    assert readers == {"gateway/http/middleware.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
 
 
 def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.types import Message
 
-from gateway.api.errors import ApiError
-from gateway.api.stream import Events
+from gateway.http.errors import ApiError
+from gateway.http.streaming import Events
 
 
 async def collect(events: AsyncIterator[Sequence[bytes]], keep_alive: float = 30) -> tuple[Message, str]:

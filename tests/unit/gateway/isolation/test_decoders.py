@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.isolation import wire
-from gateway.isolation.decoders import Bounds, Decoders
-from gateway.jobs.imaging import Imaging, Limits
-from normalization import images
-from normalization.headers import sniff
+from gateway.imaging import protocol
+from gateway.imaging.pool import Imaging, Limits
+from gateway.imaging.processes import Bounds, Decoders
+from normalization.images import transform
+from normalization.images.sniff import sniff
 from normalization.values import Resize, Size, Step, Transcode
 from tests.support.pictures import ALL, chunk, encoded, exif, noise, plain, raw_png, refusal, taken
 
@@ -71,7 +71,7 @@ def test_the_same_picture(source: str, wanted: str, made: Callable[..., Decoders
     data = encoded(noise(), source)
     steps: list[Step] = [Resize(size=Size(width=40, height=30)), Transcode(format=wanted)]  # type: ignore[arg-type]
 
-    assert made().finish(data, sniff(data), steps) == images.finish(data, sniff(data), steps)
+    assert made().finish(data, sniff(data), steps) == transform.finish(data, sniff(data), steps)
 
 
 def test_prepare(made: Callable[..., Decoders]) -> None:
@@ -80,10 +80,10 @@ def test_prepare(made: Callable[..., Decoders]) -> None:
     broken = plain("png")[:33] + chunk(b"IDAT", b"junk") + chunk(b"IEND")
 
     assert decoder.prepare(good) is good
-    assert decoder.prepare(gif) == images.prepare(gif)
+    assert decoder.prepare(gif) == transform.prepare(gif)
     found = refusal(lambda: decoder.finish(broken, sniff(broken), [Transcode(format="jpeg")]))
     assert found.code == "corrupt_image"
-    assert found.advice == refusal(lambda: images.finish(broken, sniff(broken), [Transcode(format="jpeg")])).advice
+    assert found.advice == refusal(lambda: transform.finish(broken, sniff(broken), [Transcode(format="jpeg")])).advice
     assert len(decoder.pids) == 1
 
 
@@ -91,8 +91,8 @@ def test_every_fact_of_a_header(made: Callable[..., Decoders]) -> None:
     """A density is a pair on this side and on the other."""
     dense = taken(encoded(noise(), "jpeg", dpi=(300, 150), exif=exif(6)))
 
-    assert wire.to_header(json.loads(json.dumps(wire.from_header(dense.header)))) == dense.header
-    assert made().prepare(dense) == images.prepare(dense)
+    assert protocol.to_header(json.loads(json.dumps(protocol.from_header(dense.header)))) == dense.header
+    assert made().prepare(dense) == transform.prepare(dense)
 
 
 def test_no_keys(made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +193,8 @@ def test_it_ends_with_the_gateway(tmp_path: Path) -> None:
     file.write_bytes(encoded(LARGE, "png"))
     program = (
         "import sys, threading, time; from pathlib import Path\n"
-        "from gateway.isolation.decoders import Bounds, Decoders\n"
-        "from normalization.headers import sniff; from normalization.values import Transcode\n"
+        "from gateway.imaging.processes import Bounds, Decoders\n"
+        "from normalization.images.sniff import sniff; from normalization.values import Transcode\n"
         "data = Path(sys.argv[1]).read_bytes(); made = Decoders(Bounds())\n"
         "work = lambda: [made.finish(data, sniff(data), [Transcode(format='avif')]) for _ in range(50)]\n"
         "threading.Thread(target=work).start()\n"
@@ -233,6 +233,6 @@ def test_a_message_has_a_bound() -> None:
     """What is longer than agreed is not read."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire.write(theirs, {"same": False}, b"12345")
-        with pytest.raises(wire.Broken):
-            wire.read(ours, 4)
+        protocol.write(theirs, {"same": False}, b"12345")
+        with pytest.raises(protocol.Broken):
+            protocol.read(ours, 4)

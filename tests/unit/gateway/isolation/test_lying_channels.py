@@ -8,7 +8,7 @@ import struct
 import pytest
 from PIL import Image
 
-from gateway.isolation.decoders import Bounds, Decoders
+from gateway.imaging.processes import Bounds, Decoders
 from normalization.values import Sending
 from tests.support.pictures import encoded, refusal, taken
 

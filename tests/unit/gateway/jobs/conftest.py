@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.jobs.imaging import Imaging, Limits
+from gateway.imaging.pool import Imaging, Limits
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 from PIL import Image as Pillow
 
-from gateway.config import SHIPPED, load
-from gateway.jobs.call import Calls
-from gateway.jobs.execute import Executor
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.records import Json, Picture
+from gateway.imaging.pool import Imaging
+from gateway.jobs.attempts import Calls
+from gateway.jobs.executor import Executor
+from gateway.ledger.records import Json, Picture
 from gateway.routing.breaker import Breakers, Policy
 from gateway.routing.learning import Learning
 from gateway.routing.pricing import Estimate
-from gateway.routing.select import Candidate, Condition
+from gateway.routing.selection import Candidate, Condition
+from gateway.settings.loader import SHIPPED, load
 from normalization.values import Image, Plan, Size, Transcode
 from providers.base import (
     ALONE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.ledger import End, Ledger
+from gateway.ledger.store import End, Ledger
 from tests.support.ledgers import ledger, order
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from gateway.config import SHIPPED, load
-from gateway.jobs import making
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.records import Making
+from gateway.imaging.pool import Imaging
+from gateway.jobs import postprocess
 from gateway.jobs.sending import ready
-from gateway.routing.select import Candidate, Condition, choose
-from normalization.losses import losses
+from gateway.ledger.records import Making
+from gateway.routing.selection import Candidate, Condition, choose
+from gateway.settings.loader import SHIPPED, load
+from normalization.images.losses import losses
 from normalization.values import Image, ImageRequest, Plan, Value
 from providers.base import Readiness
 from tests.support.likeness import Way, Wish, assert_alike, expected
@@ -111,7 +111,7 @@ async def through(imaging: Imaging, model: str, came: Stranger, asked: dict[str,
         data, size = provided(candidate)
         made = Making(output=plan.output, finish=plan.finish)
         result = await imaging.recognise(data)
-        [done], said = await making.finish(imaging, [result], made)
+        [done], said = await postprocess.finish(imaging, [result], made)
         where = f"{model} by {candidate.route.name}, {asked}, {came.story}: {plan.notes} {said}"
         told(plan, came, said)
         wish = Wish(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
-from gateway.jobs.ledger import Claimed
-from gateway.jobs.records import AllFailed, AttemptRow
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging
+from gateway.jobs.manager import Jobs
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AllFailed, AttemptRow
+from gateway.ledger.store import Claimed
 from providers.base import Handle, Sent, Unknown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, candidates, executing, png

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gateway.api.failures import failed, no_route
-from gateway.jobs.execute import Finished
-from gateway.jobs.files import StoreFailed
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.journal import Journal
-from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.records import AllFailed, AttemptRow, Json, Picture
-from gateway.routing.select import Choice, Excluded
+from gateway.api.problems import failed, no_route
+from gateway.imaging.pool import Imaging
+from gateway.jobs.context import Journal
+from gateway.jobs.executor import Finished
+from gateway.ledger.records import AllFailed, AttemptRow, Json, Picture
+from gateway.ledger.store import LedgerDown
+from gateway.routing.selection import Choice, Excluded
+from gateway.storage import StoreFailed
 from gateway.telemetry import metrics
 from normalization.values import Image
 from providers.base import (

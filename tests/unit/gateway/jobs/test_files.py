@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.files import Files, StoreFailed, open_store
+from gateway.storage import Files, StoreFailed, open_store
 from normalization.values import Header, Image
 
 PICTURE = Image(data=b"the bytes of a picture", header=Header(format="webp", width=2, height=2))

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.jobs.imaging import Busy, Imaging, Limits
-from normalization.headers import sniff
+from gateway.imaging.pool import Busy, Imaging, Limits
+from normalization.images.sniff import sniff
 from normalization.values import Transcode
 from tests.support.pictures import encoded, noise, taken
 

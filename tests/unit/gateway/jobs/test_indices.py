@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import event
 
-from gateway.access.budget import Budget
-from gateway.access.grant import Allowance
-from gateway.jobs.ledger import End
+from gateway.auth.budget import Budget
+from gateway.auth.grant import Allowance
+from gateway.ledger.store import End
 from providers.base import Handle
 from tests.support.ledgers import attempted, ledger, order
 

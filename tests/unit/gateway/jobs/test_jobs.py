@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from gateway.jobs.execute import Finished
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
-from gateway.jobs.ledger import KeyReused, Ledger, LedgerDown
-from gateway.jobs.placed import Leaving, NotCancellable, ResultGone, StillGoing
-from gateway.jobs.records import AllFailed, Cancelled, Interrupted, JobRow
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging
+from gateway.jobs.errors import Leaving, NotCancellable, ResultGone, StillGoing
+from gateway.jobs.executor import Finished
+from gateway.jobs.manager import Jobs
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AllFailed, Cancelled, Interrupted, JobRow
+from gateway.ledger.store import KeyReused, Ledger, LedgerDown
 from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown
 from providers.clock import CLOCK, Clock
 from tests.support.clock import Skipping

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.jobs.records import Making, Picture, picture_of
-from normalization.headers import sniff
+from gateway.ledger.records import Making, Picture, picture_of
+from normalization.images.sniff import sniff
 from normalization.values import Image, Resize, Size
 from tests.support.photo import flat
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
+from gateway.imaging.pool import Imaging
 from gateway.jobs.killers import MOST_KILLS
-from gateway.jobs.ledger import Ledger
-from gateway.jobs.records import AllFailed
-from gateway.jobs.resume import Keeper
+from gateway.jobs.manager import Jobs
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AllFailed
+from gateway.ledger.store import Ledger
 from tests.support.clock import Skipping
 from tests.support.fake_cog import until
 from tests.support.ledgers import jobs_of, ledger, order, outlast

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging, Limits
+from gateway.jobs.recovery import Keeper
 from tests.support.clock import Skipping
 from tests.support.ledgers import jobs_of, ledger, order
 from tests.unit.gateway.jobs.scripted import candidates, executing, provider

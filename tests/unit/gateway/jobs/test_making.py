@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from obstore.store import LocalStore
 
-from gateway.isolation.decoders import BeyondUs, Decoders
-from gateway.jobs import execute
-from gateway.jobs.imaging import Imaging, Limits
-from gateway.jobs.journal import Journal
-from gateway.jobs.making import Fitted, Made, fit, make
+from gateway.imaging.pool import Imaging, Limits
+from gateway.imaging.processes import BeyondUs, Decoders
+from gateway.jobs import executor
+from gateway.jobs.context import Journal
+from gateway.jobs.postprocess import Fitted, Made, fit, make
 from gateway.jobs.received import Received, pack, unpack
-from gateway.jobs.records import AttemptRow, Making
-from normalization import images
-from normalization.headers import BadImage
+from gateway.ledger.records import AttemptRow, Making
+from normalization.images import transform
+from normalization.images.sniff import BadImage
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome, Undecodable
 from tests.support.pictures import encoded, noise
@@ -59,7 +59,7 @@ class Unable(Decoders):
         if self.times:
             self.times -= 1
             raise self.error
-        return images.finish(data, header, steps, most)
+        return transform.finish(data, header, steps, most)
 
     def close(self) -> None: ...
 
@@ -75,7 +75,7 @@ async def working(decoders: Decoders | None = None, **limits: int) -> AsyncItera
 def attempt(output: Size | None, finish: tuple[Step, ...] = JPEG) -> AttemptRow:
     """An attempt whose plan is this."""
     [candidate] = candidates(["fal"])
-    return replace(execute._attempt("job", candidate, 0), making=Making(output=output, finish=finish))
+    return replace(executor._attempt("job", candidate, 0), making=Making(output=output, finish=finish))
 
 
 def files_in(folder: Path) -> list[Path]:

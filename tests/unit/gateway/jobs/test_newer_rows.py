@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from gateway.database.schema import ATTEMPTS
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.making import finish
-from gateway.jobs.records import Making, Picture, handle_of, handle_to_json, picture_of
-from normalization.headers import sniff
+from gateway.imaging.pool import Imaging
+from gateway.jobs.postprocess import finish
+from gateway.ledger.records import Making, Picture, handle_of, handle_to_json, picture_of
+from normalization.images.sniff import sniff
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Transcode
 from providers.base import Handle
 from tests.support.ledgers import attempted, ledger, order

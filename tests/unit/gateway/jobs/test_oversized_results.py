@@ -6,10 +6,10 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from gateway.jobs.making import Made, fit, make
+from gateway.jobs.postprocess import Made, fit, make
 from gateway.jobs.received import Received
-from gateway.jobs.records import Making
-from normalization import images
+from gateway.ledger.records import Making
+from normalization.images import transform
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome
 from tests.support.pictures import encoded
@@ -27,7 +27,7 @@ class Counting(Unable):
 
     def finish(self, data: bytes, header: Any, steps: Any, most: int = 0) -> Any:
         self.most.append(most)
-        return images.finish(data, header, steps, most)
+        return transform.finish(data, header, steps, most)
 
 
 async def of(width: int, height: int, *finish: Step) -> tuple[Made, list[int]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from gateway.jobs.ledger import Ledger
+from gateway.ledger.store import Ledger
 from gateway.ticks import ticks
 from tests.support.ledgers import ledger, outlast
 
@@ -36,7 +36,7 @@ asyncio.run(main())
 # A process that starts and ends over and over, and looks each time whether the others still see its lock.
 STARTING = """
 import fcntl, pathlib, sys
-from gateway.jobs.processes import Processes
+from gateway.ledger.leases import Processes
 
 def robbed(path):
     try:

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.database.schema import JOBS
-from gateway.jobs.ledger import End, Ledger
-from gateway.jobs.reports import Filter, Reports, Told
-from gateway.jobs.rows import job_values
+from gateway.ledger.reports import Filter, Reports, Told
+from gateway.ledger.rows import job_values
+from gateway.ledger.store import End, Ledger
 from tests.support.ledgers import attempted, ledger, order
 
 _DAY = 86_400.0

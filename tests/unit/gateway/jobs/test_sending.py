@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from gateway.config import SHIPPED, load
-from gateway.jobs.imaging import Imaging
+from gateway.imaging.pool import Imaging
 from gateway.jobs.sending import ready
-from gateway.routing.select import Choice, Condition, choose
-from normalization.headers import sniff
-from normalization.model import Input, Model
-from normalization.rules import Renamed
+from gateway.routing.selection import Choice, Condition, choose
+from gateway.settings.loader import SHIPPED, load
+from normalization.images.sniff import sniff
+from normalization.parameters.rules import Renamed
+from normalization.parameters.schema import Input, Model
 from normalization.values import Image, ImageRequest, JoinAlpha
 from providers.base import Readiness
 from tests.support.pictures import encoded, noise

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from obstore.store import LocalStore
 
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
-from gateway.jobs.placed import ResultGone
+from gateway.imaging.pool import Imaging
+from gateway.jobs.errors import ResultGone
+from gateway.jobs.manager import Jobs
 from gateway.jobs.received import Received
-from gateway.jobs.records import AttemptRow, JobRow
-from gateway.jobs.resume import Keeper
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AttemptRow, JobRow
 from normalization.values import Image
 from providers.clock import CLOCK, Clock
 from tests.support.clock import Skipping

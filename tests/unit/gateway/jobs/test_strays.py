@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.ledger import LedgerDown
-from gateway.jobs.records import AttemptRow, Interrupted
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AttemptRow, Interrupted
+from gateway.ledger.store import LedgerDown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import candidates, executing, png, provider
 

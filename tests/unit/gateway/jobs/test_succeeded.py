@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from gateway.jobs.execute import Finished
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.journal import Journal
-from gateway.jobs.placed import StillGoing
-from gateway.jobs.records import AllFailed, AttemptRow, succeeded
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging
+from gateway.jobs.context import Journal
+from gateway.jobs.errors import StillGoing
+from gateway.jobs.executor import Finished
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AllFailed, AttemptRow, succeeded
 from providers.base import (
     ALONE,
     Expired,
@@ -30,7 +30,7 @@ from providers.base import (
     Unknown,
     Unusable,
 )
-from providers.room import Reading
+from providers.memory import Reading
 from tests.support.clock import Skipping
 from tests.support.fake_cog import until
 from tests.support.ledgers import jobs_of, ledger, order
@@ -192,8 +192,8 @@ async def test_an_error_keeps_no_picture(imaging: Imaging) -> None:
 
 async def test_fewer_pictures_come_with_a_warning(imaging: Imaging) -> None:
     """`metadata.partial` is a word for programs; whoever reads the warnings is told as well."""
-    from gateway.api.reply import metadata
-    from gateway.jobs.placed import Placed
+    from gateway.api.results import metadata
+    from gateway.jobs.errors import Placed
 
     clock = Skipping()
     executor = executing(imaging, provider("only", png(), Failed("x")), clock=clock)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from gateway.jobs.imaging import Imaging
-from gateway.jobs.job import Jobs
-from gateway.jobs.ledger import Superseded
-from gateway.jobs.placed import StillGoing
-from gateway.jobs.records import AllFailed, JobRow
-from gateway.jobs.reports import Reports
-from gateway.jobs.resume import Keeper
+from gateway.imaging.pool import Imaging
+from gateway.jobs.errors import StillGoing
+from gateway.jobs.manager import Jobs
+from gateway.jobs.recovery import Keeper
+from gateway.ledger.records import AllFailed, JobRow
+from gateway.ledger.reports import Reports
+from gateway.ledger.store import Superseded
 from gateway.ticks import ahead
 from providers.base import Failed, Handle, Unknown
 from tests.support.ledgers import jobs_of, ledger, order, outlast

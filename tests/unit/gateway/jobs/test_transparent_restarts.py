@@ -9,9 +9,9 @@ from dataclasses import replace
 from PIL import Image as Pillow
 from sqlalchemy import text
 
-from gateway.jobs.resume import Keeper
-from normalization.decode import decoded
-from normalization.headers import scan
+from gateway.jobs.recovery import Keeper
+from normalization.images.decode import decoded
+from normalization.images.sniff import scan
 from normalization.values import JoinAlpha, Transcode
 from tests.support.ledgers import order, outlast
 from tests.support.pictures import encoded

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.check import page
-from gateway.config import Config, ConfigError, load
-from gateway.routing.wish import Wish, read_header, read_wish
+from gateway.cli.check import page
+from gateway.routing.preferences import Wish, read_header, read_wish
+from gateway.settings.loader import Config, ConfigError, load
 from normalization.values import Value
 from tests.unit.gateway.test_config import CLARITY, folder
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
 from gateway.routing.pricing import estimate
-from gateway.routing.select import Condition, choose
-from normalization.model import Model, Price
-from normalization.plan import plan
-from normalization.rules import Wrong
+from gateway.routing.selection import Condition, choose
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.plan import plan
+from normalization.parameters.rules import Wrong
+from normalization.parameters.schema import Model, Price
 from normalization.values import Header, Image, ImageRequest, Plan, Size
 from providers.base import Readiness
 

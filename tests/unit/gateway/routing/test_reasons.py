@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from gateway.api.failures import no_route
-from gateway.config import Config
+from gateway.api.problems import no_route
+from gateway.routing.preferences import Wish
 from gateway.routing.reasons import told
-from gateway.routing.select import Choice, Condition, Excluded, choose
-from gateway.routing.wish import Wish
-from normalization.model import Model
+from gateway.routing.selection import Choice, Condition, Excluded, choose
+from gateway.settings.loader import Config
+from normalization.parameters.schema import Model
 from normalization.values import Header, Image, ImageRequest, Value
 from providers.base import Readiness
 

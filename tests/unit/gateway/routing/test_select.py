@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
 from gateway.routing.breaker import Standing
 from gateway.routing.learning import Learning, Lesson
+from gateway.routing.preferences import Wish, read_header, read_wish
 from gateway.routing.pricing import estimate
-from gateway.routing.select import Choice, Condition, choose
-from gateway.routing.wish import Wish, read_header, read_wish
-from normalization.coerce import Invalid
-from normalization.model import Model, Price
+from gateway.routing.selection import Choice, Condition, choose
+from gateway.settings.loader import SHIPPED, load
+from normalization.parameters.coerce import Invalid
+from normalization.parameters.schema import Model, Price
 from normalization.values import Header, Image, ImageRequest, Plan, Size, Value
 from providers.base import Readiness
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import SHIPPED, load
-from gateway.routing.select import Condition, choose
-from gateway.routing.wish import Wish
+from gateway.routing.preferences import Wish
+from gateway.routing.selection import Condition, choose
+from gateway.settings.loader import SHIPPED, load
 from normalization.values import Header, Image, ImageRequest, Value
 from providers.base import Readiness
 from tests.simulators.clouds import ALL

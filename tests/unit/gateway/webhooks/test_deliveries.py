@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete
 
 from gateway.database.schema import JOBS
-from gateway.webhooks.deliveries import Delivery, receiver, settle, take
+from gateway.webhooks.outbox import Delivery, receiver, settle, take
 from gateway.webhooks.schedule import Verdict
 from tests.support.office import hurry, opened, post, rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gateway.webhooks.secret import Secrets, open_secrets
+from gateway.webhooks.signing import Secrets, open_secrets
 from tests.support.office import SECRETS, opened
 
 BODY = b'{"type":"image.job.completed"}'

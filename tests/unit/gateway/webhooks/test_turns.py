@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine, event, insert, text
 from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.database.schema import DELIVERIES
-from gateway.webhooks.deliveries import Delivery, take
-from gateway.webhooks.postman import AT_ONCE
-from providers.fair import Turns
+from gateway.webhooks.outbox import Delivery, take
+from gateway.webhooks.sender import AT_ONCE
+from providers.fairness import Turns
 from tests.simulators.receiver import Receiver
 from tests.support.office import opened, post, until, working
 

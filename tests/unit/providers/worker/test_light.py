@@ -23,7 +23,9 @@ def run(code: str) -> str:
 @pytest.mark.system
 def test_nothing_heavy_is_imported() -> None:
     """Neither by the gateway, nor by a worker with the engine of the base install, whose start is counted."""
-    gateway = f"import sys; import gateway.app, gateway.serve, gateway.__main__; print({HEAVY} & sys.modules.keys())"
+    gateway = (
+        f"import sys; import gateway.app, gateway.cli.serve, gateway.__main__; print({HEAVY} & sys.modules.keys())"
+    )
     assert run(gateway) == "set()"
     heavier = HEAVY.replace("}", ", 'pydantic', 'prometheus_client', 'httpx'}")
     worker = (

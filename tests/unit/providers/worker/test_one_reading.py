@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from normalization.headers import scan, sniff
-from normalization.images import prepare
-from normalization.pixels import pixels_of
+from normalization.images.pixels import pixels_of
+from normalization.images.sniff import scan, sniff
+from normalization.images.transform import prepare
 from providers.worker.engines.pictures import decode, open_picture
 from tests.support.pictures import FEATURES, chunk, encoded, exif, feature, noise, opened, plain, raw_png, taken
 

@@ -1,0 +1,94 @@
+"""The caller at the other end of a request: waits with it for a job, and sees it leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from gateway.jobs.errors import Placed, StillGoing
+from gateway.jobs.executor import Finished
+from gateway.jobs.manager import Jobs
+
+T = TypeVar("T")
+
+# Of the event loop: one to see that the other side has closed, one to close, one to tell of it; and one to spare.
+_TURNS = 4
+
+
+class Gone(Exception):
+    """The caller has left: there is nobody to answer."""
+
+
+class Caller:
+    """Whoever made a request and waits for a job. `close` has to be called once it is answered, or has left."""
+
+    def __init__(self, request: Request, jobs: Jobs, placed: Placed) -> None:
+        self._jobs = jobs
+        self._placed = placed
+        self._open = True
+        self._leaving = asyncio.create_task(disconnected(request))
+        self._ending = asyncio.create_task(jobs.let_go.wait())
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self._leaving.done()
+
+    async def wait(self, until: float) -> Finished:
+        """Wait for the job. Raises what `Jobs.wait` raises, Gone, and StillGoing too where this process ends."""
+        waiting = asyncio.create_task(self._jobs.wait(self._placed.id, until))
+        try:
+            await asyncio.wait({waiting, self._leaving, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            if self.gone:
+                raise Gone
+            raise StillGoing
+        finally:
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await waiting
+
+    async def left(self) -> None:
+        """Wait until the caller leaves."""
+        await asyncio.wait({self._leaving})
+
+    def close(self, *, delivered: bool) -> None:
+        """Let go of the job: the answer has gone out as a whole, or the caller has left."""
+        if self._open:
+            self._open = False
+            self._jobs.leave(self._placed, delivered=delivered and not self.gone)
+            self._leaving.cancel()
+            self._ending.cancel()
+
+
+async def disconnected(request: Request) -> None:
+    """Return once the connection ends. What a body there is has been read before, or is of no interest."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def is_gone(request: Request) -> bool:
+    """Whether the connection has ended by now, also where this process was too busy so far to hear of it."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    return await request.is_disconnected()
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do work before a job is placed; it is cancelled once the caller leaves. Raises what it raises, and Gone."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Gone
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)

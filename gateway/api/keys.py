@@ -1,0 +1,239 @@
+"""`/v1/keys`: the register of keys, for the admin."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.api import problems
+from gateway.api.pagination import is_id, listed
+from gateway.api.rights import admins_only
+from gateway.auth.budget import Budget
+from gateway.auth.grant import Grant
+from gateway.auth.secret import digest, draw
+from gateway.database.writer import LedgerDown
+from gateway.http.body import FormLimits, check_encoding, feed
+from gateway.http.errors import ApiError, invalid
+from gateway.routing.pricing import MICROS
+from gateway.settings.loader import Config
+from gateway.state import State
+
+_LIMITS = FormLimits(max_body_bytes=64 << 10)
+_NO_STORE = {"cache-control": "no-store"}
+
+
+class Rights(BaseModel):
+    """What a key may. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    models: list[str] | None = None
+    providers: list[str] | None = None
+    rpm: int | None = Field(None, ge=1, le=1_000_000)
+    concurrency: int | None = Field(None, ge=1, le=100_000)
+    budget: str | None = None
+    expires_at: float | None = None
+
+
+class NewKey(Rights):
+    """What a key is made from."""
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    admin: bool = False
+
+
+@admins_only
+async def create_key(request: Request) -> Response:
+    """Make a key; this answer alone has it."""
+    state = _managed(request)
+    document = await _document(request)
+    with _told():
+        grant, key = make(NewKey.model_validate(document), state.config, time.time())
+        await state.doors.add(grant)
+    return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
+
+
+@admins_only
+async def list_keys(request: Request) -> Response:
+    """Every key, the newest first, with what it has spent in its budget's period."""
+    state = _managed(request)
+    try:
+        found = await state.doors.all()
+    except LedgerDown:
+        raise problems.unreadable() from None
+    return JSONResponse(listed([described(grant, spent) for grant, spent in found], more=False))
+
+
+@admins_only
+async def read_key(request: Request) -> Response:
+    """One key."""
+    return JSONResponse(described(*await _one(request)))
+
+
+@admins_only
+async def change_key(request: Request) -> Response:
+    """Change what a key may, as far as the body names it; null takes a limit away."""
+    state = _managed(request)
+    document = await _document(request)
+    grant, _ = await _one(request)
+    with _told():
+        await state.doors.change(changed(grant, Rights.model_validate(document), state.config, time.time()))
+    return JSONResponse(described(*await _one(request)))
+
+
+@admins_only
+async def revoke_key(request: Request) -> Response:
+    """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
+    state = _managed(request)
+    grant, _ = await _one(request)
+    with _told():
+        await state.doors.revoke(grant.id)
+    return JSONResponse(described(*await _one(request)))
+
+
+class Unmade(Exception):
+    """A key cannot be made so. `field` is what is wrong, the message what is expected."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def make(asked: NewKey, config: Config, now: float) -> tuple[Grant, str]:
+    """A new grant, and its key. Raises Unmade."""
+    number, key = draw()
+    grant = Grant(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
+    return changed(grant, asked, config, now), key
+
+
+def changed(grant: Grant, asked: Rights, config: Config, now: float) -> Grant:
+    """A grant with the rights that are named. Raises Unmade."""
+    rights: dict[str, Any] = {
+        name: getattr(asked, name) for name in asked.model_fields_set & Rights.model_fields.keys()
+    }
+    if asked.budget is not None:
+        try:
+            rights["budget"] = Budget.parse(asked.budget)
+        except ValueError as error:
+            raise Unmade("budget", str(error)) from None
+    if asked.expires_at is not None and asked.expires_at <= now:
+        raise Unmade("expires_at", "it lies in the past")
+    if asked.models is not None:
+        rights["models"] = _models(asked.models, config)
+    if asked.providers is not None:
+        rights["providers"] = _providers(asked.providers, config)
+    return replace(grant, **rights)
+
+
+def described(grant: Grant, spent: int) -> dict[str, Any]:
+    """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
+    return {
+        "id": grant.id,
+        "object": "key",
+        "name": grant.name,
+        "created_at": grant.created_at,
+        "expires_at": grant.expires_at,
+        "revoked_at": grant.revoked_at,
+        "admin": grant.admin,
+        "models": None if grant.models is None else sorted(grant.models),
+        "providers": None if grant.providers is None else sorted(grant.providers),
+        "rpm": grant.rpm,
+        "concurrency": grant.concurrency,
+        "budget": None if grant.budget is None else _budget(grant.budget, spent),
+    }
+
+
+def _budget(budget: Budget, spent: int) -> dict[str, Any]:
+    now = datetime.now(UTC).timestamp()
+    return {
+        "limit": budget.limit / MICROS,
+        "every": budget.every,
+        "spent": spent / MICROS,
+        "left": max(0, budget.limit - spent) / MICROS,
+        "currency": "USD",
+        "until": budget.period(now).end,
+    }
+
+
+def _models(names: list[str], config: Config) -> frozenset[str]:
+    found = {name: config.resolve(name)[0] for name in names}
+    if not names or None in found.values():
+        unknown = next((name for name, model in found.items() if model is None), "")
+        raise Unmade("models", f"there is no model '{unknown[:80]}'; the models are {', '.join(config.models)}")
+    return frozenset(model.id for model in found.values() if model is not None)
+
+
+def _providers(names: list[str], config: Config) -> frozenset[str]:
+    known = type(config.providers).model_fields
+    unknown = next((name for name in names if name not in known), None)
+    if not names or unknown is not None:
+        raise Unmade(
+            "providers", f"there is no provider '{(unknown or '')[:80]}'; the providers are {', '.join(known)}"
+        )
+    return frozenset(names)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the caller what is wrong with what was asked."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])[:80]
+        raise invalid(name or None, f"Invalid '{name}': {first['msg']}.") from None
+    except Unmade as error:
+        raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
+    except LedgerDown:
+        raise problems.unreadable() from None
+
+
+def _managed(request: Request) -> State:
+    """The server's parts, for a call with a key. Raises ApiError 401 for one without, which may be anybody's.
+
+    A server that serves calls without a key cannot tell who made them: whoever could make a key would keep it.
+    """
+    grant: Grant = request.scope["darkroom.grant"]
+    if not grant.id:
+        message = (
+            "Keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or make one with `darkroom keys create "
+            "--admin`. The `darkroom keys` commands manage them on the server's machine."
+        )
+        raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+    state: State = request.app.state.darkroom
+    return state
+
+
+async def _one(request: Request) -> tuple[Grant, int]:
+    state = _managed(request)
+    key = request.path_params["id"]
+    try:
+        found = await state.doors.one(key) if is_id(key) else None
+    except LedgerDown:
+        raise problems.unreadable() from None
+    if found is None:
+        raise ApiError(404, "There is no such key.", param="id", code="key_not_found")
+    return found
+
+
+async def _document(request: Request) -> Any:
+    length = request.headers.get("content-length", "")
+    check_encoding(request.headers)
+    body = bytearray()
+    try:
+        known = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+        await feed(request.stream(), known, _LIMITS, body.extend)
+        return json.loads(body)
+    except ClientDisconnect:
+        raise ApiError(400, "The connection ended before the body did.", code="truncated_body") from None
+    except (ValueError, RecursionError):
+        raise invalid(None, "The request body cannot be read as JSON.", "invalid_json") from None

@@ -1,0 +1,232 @@
+"""What a caller is told when no route could serve: from the causes to a status, a code and a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from gateway.api.results import describe_attempts
+from gateway.auth.grant import AtCapacity, Exceeded, OverBudget
+from gateway.http.errors import ApiError
+from gateway.jobs.errors import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
+from gateway.jobs.executor import Finished
+from gateway.ledger.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
+from gateway.ledger.store import KeyReused, LedgerDown
+from gateway.routing import reasons
+from gateway.routing.selection import Choice
+from gateway.storage import Damaged, StoreFailed
+from normalization.parameters.schema import Model
+from providers.base import (
+    Blocked,
+    Expired,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unfetched,
+    Unfinished,
+    Unknown,
+    Unreached,
+    Unusable,
+)
+
+# What a job may not begin for, and what it may end with: `told` knows what to say of each.
+UNPLACED = (Leaving, LedgerDown, KeyReused, Exceeded)
+UNDONE = (
+    AllFailed,
+    StillGoing,
+    Cancelled,
+    Interrupted,
+    ResultGone,
+    NotCancellable,
+    LedgerDown,
+    Leaving,
+    Exceeded,
+    StoreFailed,
+    Damaged,
+)
+
+# After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
+_AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
+_DEFAULT_RETRY_AFTER_S = 5.0
+
+
+def no_route(model: Model, choice: Choice) -> ApiError:
+    """No candidate at all: the request's doing (400), or that of what is configured and healthy (429, 503).
+
+    Where a route will be back that can serve the request, it is not the request's fault.
+    """
+    asked = [excluded for excluded in choice.excluded if excluded.param is not None]
+    waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
+    why = reasons.told(choice.excluded)
+    if asked and not waits:
+        message = f"No route of {model.id} can serve this request: {why}."
+        param = min(asked, key=lambda excluded: excluded.own).param
+        return ApiError(400, message, param=param, code="no_route")
+    message = f"{model.id} cannot be served at the moment: {why}."
+    if waits and all(excluded.throttled for excluded in choice.excluded if excluded.retry_after is not None):
+        return _retryable(429, message, "rate_limit_exceeded", min(waits))
+    return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
+
+
+def told(error: Exception, placed: Placed | None = None, *, leaving: bool = False) -> ApiError:
+    """What a caller is told of anything that a job may end with, or not begin for. `leaving`: this process ends."""
+    found = _told(error, leaving=leaving)
+    if placed is not None:
+        joined = {"idempotent-replayed": "true"} if placed.joined else {}
+        found.headers = {**found.headers, "x-darkroom-job": placed.id, **joined}
+    return found
+
+
+def _told(error: Exception, *, leaving: bool) -> ApiError:
+    match error:
+        case AllFailed():
+            return failed(error)
+        case StillGoing() if leaving:
+            message = "The server ends, and the job goes on without it: repeat the call, it will be given the same job."
+            return _retryable(503, message, "overloaded", 1)
+        case StillGoing():
+            message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
+            if any(attempt.outcome == "unfetched" for attempt in error.attempts):
+                message = (
+                    "The picture is made and billed, and could not be fetched from the provider within the deadline. "
+                    "That is tried again: ask for the job by its id."
+                )
+            found = _final(504, message, "deadline_exceeded")
+            found.metadata = {"attempts": describe_attempts(error.attempts)}
+            return found
+        case Leaving():
+            return _retryable(503, "The server ends and takes no more work.", "overloaded", 1)
+        case LedgerDown():
+            message = "The server cannot write down what it would buy, so nothing was bought. Try again later."
+            return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+        case Interrupted():
+            message = (
+                "The server was restarted before any provider had taken this job. Nothing was bought: send it again."
+            )
+            return _retryable(503, message, "job_interrupted", 1)
+        case Cancelled():
+            found = _final(400, "The job was cancelled.", "job_cancelled")
+            found.metadata = {"attempts": describe_attempts(error.attempts)}
+            return found
+        case ResultGone(kept=False):
+            message = "The job was done and its pictures were delivered; the store was away, and they were not kept."
+            return _final(410, message, "result_expired")
+        case ResultGone():
+            message = "The job was done, and its pictures have been deleted since: their time to live is over."
+            return _final(410, message, "result_expired")
+        case Damaged():
+            message = "The picture's file is damaged: the picture was made, and cannot be handed out any more."
+            return _final(500, message, "file_damaged")
+        case StoreFailed():
+            message = "The picture is made and kept, and cannot be read at the moment: ask for it again."
+            return _retryable(503, message, "files_unavailable", _DEFAULT_RETRY_AFTER_S)
+        case NotCancellable():
+            message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
+            return _final(400, message, "not_cancellable")
+        case OverBudget():
+            # A client that repeats the call by itself would only be told the same.
+            headers = {"x-should-retry": "false"}
+            return ApiError(429, str(error), type="insufficient_quota", code="insufficient_quota", headers=headers)
+        case AtCapacity():
+            return _retryable(429, str(error), "rate_limit_exceeded", 1)
+        case KeyReused():
+            message = "This Idempotency-Key was used for another request: use a new key, or send the same request."
+            return ApiError(422, message, code="idempotency_key_reuse")
+        case _:
+            raise error
+
+
+def overloaded(limit: str, *, kept: bool = False) -> ApiError:
+    """There is no room for the call: nothing was begun. `limit` is what is full, or `kept` for other keys."""
+    if kept:
+        message = (
+            f"This key has its share of the {limit} that the server takes at once, and what is left is kept for other "
+            "keys. Nothing was begun. Try again in a few seconds."
+        )
+        return _retryable(429, message, "rate_limit_exceeded", _DEFAULT_RETRY_AFTER_S)
+    message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
+    return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
+
+
+def unreadable() -> ApiError:
+    """The ledger does not say at the moment what it knows."""
+    message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
+    return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+
+
+def too_many(limit: str, after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
+    """A key's limit is reached: nothing was done, and the call will be taken later."""
+    found = _retryable(429, f"This key may make {limit}: try again later.", "rate_limit_exceeded", after_s)
+    found.headers = {**found.headers, **(headers or {})}
+    return found
+
+
+def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
+    """What is told of a job that has failed, or was cancelled."""
+    return told(Cancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
+
+
+def _final(status: int, message: str, code: str) -> ApiError:
+    """An error that a client must not answer by repeating the call by itself."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return ApiError(status, message, type=kind, code=code, headers=_AFTER_SUBMIT_HEADERS)
+
+
+def failed(failure: AllFailed) -> ApiError:
+    """Every route was tried, or one must not be followed by another."""
+    error = _worst(failure.causes)
+    error.metadata = {"attempts": describe_attempts(failure.attempts)}
+    # A bill that is known, be it of nothing, is that of a job which a provider had taken.
+    if any(cause.billed is not False or cause.cost is not None for cause in failure.causes):
+        error.headers = {**error.headers, **_AFTER_SUBMIT_HEADERS}
+    return error
+
+
+def incomplete(finished: Finished, urls: Sequence[str]) -> ApiError:
+    """Some pictures are there and others are missing, and the caller set require_all."""
+    message = (
+        f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; error.metadata.urls has them."
+    )
+    error = ApiError(502, message, type="server_error", code="partial_result", headers=_AFTER_SUBMIT_HEADERS)
+    error.metadata = {"attempts": describe_attempts(finished.attempts), "urls": list(urls)}
+    return error
+
+
+def _worst(causes: Sequence[ProviderError]) -> ApiError:
+    for cause in causes:
+        if isinstance(cause, Unknown):
+            message = "The provider's answer was lost: the picture may have been made and billed."
+            return ApiError(504, message, type="server_error", code="upstream_outcome_unknown")
+        if isinstance(cause, Blocked):
+            message = "The provider's content policy refused this picture or prompt."
+            return ApiError(400, message, code="content_policy_violation")
+    if all(isinstance(cause, Rejected) for cause in causes):
+        message = f"The provider refused the request: {causes[0].told}. Its own words are in the server's log."
+        return ApiError(400, message, code="invalid_value")
+    if all(isinstance(cause, Throttled) for cause in causes):
+        soonest = min(cause.retry_after or _DEFAULT_RETRY_AFTER_S for cause in causes)
+        return _retryable(429, "Every provider is at capacity. Try again later.", "rate_limit_exceeded", soonest)
+    if all(isinstance(cause, (Throttled, Unreached, Unusable)) for cause in causes):
+        message = "No provider of this model can be reached at the moment."
+        return _retryable(503, message, "upstream_unavailable", _DEFAULT_RETRY_AFTER_S)
+    if any(isinstance(cause, Unfetched) for cause in causes):
+        message = (
+            "The picture is made and billed, and could not be fetched from the provider in all the time that it is "
+            "waited for. A repeated call with the same Idempotency-Key tries again."
+        )
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
+    if isinstance(causes[-1], Unfinished):
+        message = (
+            "Not ready within the deadline, and this provider cannot cancel: the picture may still be made and billed."
+        )
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
+    if isinstance(causes[-1], Expired):
+        message = "The picture was not ready within the deadline; the work was cancelled."
+        return ApiError(504, message, type="server_error", code="deadline_exceeded")
+    reason = "; ".join(dict.fromkeys(cause.told for cause in causes if not isinstance(cause, Unusable)))
+    return ApiError(502, f"No provider gave a picture: {reason}.", type="server_error", code="all_providers_failed")
+
+
+def _retryable(status: int, message: str, code: str, after_s: float) -> ApiError:
+    kind = "rate_limit_error" if status == 429 else "server_error"
+    return ApiError(status, message, type=kind, code=code, headers={"retry-after": str(max(1, math.ceil(after_s)))})

@@ -1,0 +1,183 @@
+"""Who comes in: the keys of the environment and of the register, looked up and remembered for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.auth import store as key_store
+from gateway.auth.budgets import check
+from gateway.auth.grant import Grant, OverBudget
+from gateway.auth.keys import Keys, presented
+from gateway.auth.policy import Policy
+from gateway.auth.rate_limits import Rates
+from gateway.auth.secret import digest, id_of
+from gateway.database.writer import Database
+from gateway.telemetry import metrics
+
+# So many looked-up ids are remembered, also of keys that are none: whoever tries keys costs no more memory than this.
+_MOST = 4096
+# A budget that reaches for so many calls like this one is not looked at for each of them.
+_FAR = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    grant: Grant | None
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    period: str
+    spent: int
+    until: float
+
+
+class Doors:
+    """Tells whose a request is. `clock` is the wall's, in seconds.
+
+    What the register says of a key is remembered for `remember_s` seconds: a key that was revoked elsewhere is refused
+    here so much later at most.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        database: Database,
+        rates: Rates,
+        *,
+        policy: Policy,
+        remember_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.rates = rates
+        self._keys = keys
+        self._policy = policy
+        self._database = database
+        self._remember_s = remember_s
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._spent: dict[str, _Spent] = {}
+        self._looking: dict[str, asyncio.Task[Grant | None]] = {}
+        self._registered = False
+        self._registered_until = 0.0
+        self._counting: asyncio.Task[bool] | None = None
+
+    async def closed(self, headers: Mapping[str, str]) -> bool:
+        """Whether a call that `admit` knows nobody for is refused. Raises LedgerDown.
+
+        A key of the register that is revoked or expired is refused whatever the policy, not taken for no key.
+        """
+        if self._policy is Policy.REQUIRED:
+            return True
+        if (name := id_of(presented(headers) or "")) is not None and await self._find(name) is not None:
+            return True
+        return self._policy is Policy.WHILE_KEYS_EXIST and await self._any_key()
+
+    async def _any_key(self) -> bool:
+        """Whether the register has a key that was not revoked."""
+        if self._clock() >= self._registered_until:
+            # Of many calls at once, one asks.
+            if self._counting is None:
+                self._counting = asyncio.create_task(self._count())
+                self._counting.add_done_callback(self._counted)
+            await asyncio.shield(self._counting)
+        return self._registered
+
+    async def _count(self) -> bool:
+        began = self._clock()
+        self._registered = await self._database.read(key_store.any_in_force)
+        self._registered_until = began + self._remember_s
+        return self._registered
+
+    def _counted(self, task: asyncio.Task[bool]) -> None:
+        self._counting = None
+
+    async def admit(self, headers: Mapping[str, str]) -> Grant | None:
+        """The grant of the key that a request carries; None where it is none that is good. Raises LedgerDown."""
+        key = presented(headers)
+        if key is None:
+            return None
+        found = self._keys.find(key)
+        if found is None and (name := id_of(key)) is not None:
+            found = await self._find(name)
+        return found if found is not None and found.opens(digest(key), self._clock()) else None
+
+    async def afford(self, grant: Grant, micros: int) -> None:
+        """Raise OverBudget where a key's budget does not reach for so many micro-dollars by now. Raises LedgerDown.
+
+        This spares the work for what would be refused. What decides is the charge that is written before a submit.
+        """
+        if (budget := grant.budget) is None or micros <= 0:
+            return
+        now = self._clock()
+        period = budget.period(now).name
+        seen = self._spent.get(grant.id)
+        fresh = seen is not None and seen.until > now and seen.period == period
+        if fresh and seen is not None and seen.spent + _FAR * micros <= budget.limit:
+            return
+        spent = await self._database.read(lambda connection: key_store.spent_in(connection, grant.id, period))
+        _bound(self._spent)
+        self._spent[grant.id] = _Spent(period, spent or 0, now + self._remember_s)
+        try:
+            check(budget, spent or 0, micros, now)
+        except OverBudget:
+            metrics.REFUSED.labels("budget").inc()
+            raise
+
+    async def add(self, grant: Grant) -> None:
+        """Enter a new key. Raises LedgerDown."""
+        await self._database.write(lambda connection: key_store.add(connection, grant))
+        self._known.pop(grant.id, None)
+        self._registered_until = 0.0
+
+    async def change(self, grant: Grant) -> None:
+        """Write down what a key may from now on. Raises LedgerDown."""
+        await self._database.write(lambda connection: key_store.change(connection, grant))
+        self._known.pop(grant.id, None)
+
+    async def revoke(self, key: str) -> bool:
+        """Revoke a key; false where there is none with this id. Raises LedgerDown."""
+        now = self._clock()
+        found = await self._database.write(lambda connection: key_store.revoke(connection, key, now))
+        self._known.pop(key, None)
+        self._registered_until = 0.0
+        return found
+
+    async def one(self, key: str) -> tuple[Grant, int] | None:
+        """A key of the register, and what it has spent in its budget's period. Raises LedgerDown."""
+        now = self._clock()
+        return await self._database.read(lambda connection: key_store.told(connection, key, now))
+
+    async def all(self) -> list[tuple[Grant, int]]:
+        """Every key of the register, the newest first, with what it has spent. Raises LedgerDown."""
+        now = self._clock()
+        return await self._database.read(lambda connection: key_store.all_told(connection, now))
+
+    async def _find(self, name: str) -> Grant | None:
+        known = self._known.get(name)
+        if known is not None and self._clock() < known.until:
+            return known.grant
+        # Of many calls at once with one key, one asks.
+        task = self._looking.get(name)
+        if task is None:
+            task = self._looking[name] = asyncio.create_task(self._look(name))
+            task.add_done_callback(lambda _: self._looking.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _look(self, name: str) -> Grant | None:
+        began = self._clock()
+        grant = await self._database.read(lambda connection: key_store.find(connection, name))
+        _bound(self._known)
+        self._known[name] = _Known(grant, began + self._remember_s)
+        return grant
+
+
+def _bound(known: dict[str, Any]) -> None:
+    """Make room for one more by forgetting the oldest."""
+    while len(known) >= _MOST:
+        del known[next(iter(known))]

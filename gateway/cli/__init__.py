@@ -1,0 +1,1 @@
+"""The `darkroom` commands, one module each."""

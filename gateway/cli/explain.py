@@ -1,0 +1,101 @@
+"""`darkroom route`: asks a running gateway how it would serve a request, and prints the answer as a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from gateway.auth import kept
+
+_HEAD = ("", "provider", "route", "cost USD", "output", "delivered", "finish", "healthy")
+
+
+def route(url: str, picture: Path, fields: Sequence[str]) -> int:
+    """Print the candidates for a picture with these `name=value` fields; return the exit status."""
+    pairs = [field.partition("=") for field in fields]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        print(f"darkroom: found {wrong[0]!r}; expected name=value, such as scale_factor=4", file=sys.stderr)
+        return 2
+    key = _key(url)
+    try:
+        answer = httpx.post(
+            f"{url.rstrip('/')}/openai/v1/images/edits?dry_run=true",
+            files={"image": (picture.name, picture.read_bytes())},
+            data={name: value for name, _, value in pairs},
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            trust_env=False,
+        )
+    except OSError as error:
+        print(f"darkroom: {picture}: {error.strerror}", file=sys.stderr)
+        return 2
+    except httpx.TransportError:
+        print(f"darkroom: no gateway answers at {url}; start one with: darkroom serve", file=sys.stderr)
+        return 1
+    found = answer.json()
+    if "error" in found:
+        print(f"darkroom: {found['error']['message']}", file=sys.stderr)
+        if answer.status_code == 401:
+            print("darkroom: this command takes the key from DARKROOM_API_KEYS, or from the folder DARKROOM_DATA of a "
+                  "gateway on this machine", file=sys.stderr)  # fmt: skip
+        return 1
+    print("\n".join(_lines(found)))
+    return 0
+
+
+def _key(url: str) -> str | None:
+    """The environment's key, or for a gateway on this machine the one in its data folder: that goes nowhere else."""
+    if given := os.environ.get("DARKROOM_API_KEYS", "").partition(",")[0].strip():
+        return given
+    if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    try:
+        return kept.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
+    except (OSError, kept.NoKey) as error:
+        print(f"darkroom: no key was sent: {error}", file=sys.stderr)
+        return None
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    rows = [_HEAD, *(_row(number, candidate) for number, candidate in enumerate(found["candidates"], 1))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for candidate in found["candidates"]:
+        yield ""
+        yield (
+            f"{candidate['route']} is sent, {candidate['calls']} times:"
+            if candidate["calls"] > 1
+            else f"{candidate['route']} is sent:"
+        )
+        yield from (f"  {name} = {_value(value)}" for name, value in candidate["payload"].items())
+        yield from (f"  ! {warning}" for warning in candidate["warnings"])
+    for excluded in found["excluded"]:
+        yield ""
+        yield f"not {excluded['route']}: it {excluded['reason']}"
+
+
+def _row(number: int, candidate: dict[str, Any]) -> tuple[str, ...]:
+    finish = ", ".join(step.get("size") or step.get("format") for step in candidate["finish"])
+    return (
+        str(number),
+        candidate["provider"],
+        candidate["route"],
+        f"{candidate['cost']:.6f}",
+        candidate["output"] or "?",
+        candidate["delivered"] or "?",
+        finish,
+        "yes" if candidate["healthy"] else "no",
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict) and "picture" in value:
+        picture = value["picture"]
+        return f"<{picture['format']} {picture['width']}x{picture['height']}, {picture['bytes']} bytes>"
+    return repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,187 @@
+"""`darkroom serve`: the gateway's processes and the embedded worker, started and stopped together."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from prometheus_client import start_http_server
+
+from gateway import handles
+from gateway.auth.first_key import FirstKey, ensure, keys_of, policy_of
+from gateway.auth.policy import Policy
+from gateway.auth.store import any_in_force
+from gateway.http.server import Patience, PatientProtocol
+from gateway.ledger.open import prepare_ledger
+from gateway.names import EMBEDDED
+from gateway.provider_keys import check_keys, configured
+from gateway.settings import GatewaySettings
+from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.loader import SHIPPED, load
+from gateway.telemetry import metrics
+
+# Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
+_KEEP_ALIVE_S = 75
+# A process that does not answer the supervisor for so long, in seconds, is replaced. On a busy machine one that only
+# imports its modules holds the interpreter for longer than the library's 5.
+_WORKER_S = 60
+# More than any number of connections that a process here can serve.
+_FILES = 65_536
+
+
+def serve(host: str, port: int, workers: int) -> int:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
+    config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
+    check_keys(config.providers, os.environ)
+    # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
+    keys = keys_of(os.environ)
+    policy = policy_of(config, os.environ, keys)
+    data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
+    engine = prepare_ledger(config.gateway, data)
+    with engine.begin() as connection:
+        registered = any_in_force(connection)
+    if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
+        expected = "the extra `redis`: pip install 'darkroom[redis]'"
+        raise ConfigError([Mistake("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
+    _check_exposure(host, policy, has_keys=registered or bool(keys))
+    first = ensure(engine, data, make=policy is Policy.REQUIRED and not keys)
+    engine.dispose()
+    # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _leave)
+    with ExitStack() as stack:
+        if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        if config.providers.local.workers == "embedded":
+            from providers.worker.supervisor import EmbeddedWorker
+
+            worker = EmbeddedWorker([f"--max-output-pixels={config.gateway.max_output_pixels}"])
+            worker.start()
+            stack.callback(worker.stop, config.gateway.grace_s)
+            os.environ[EMBEDDED] = worker.url
+        if config.gateway.metrics_port is not None:
+            stack.callback(_expose_metrics(config.gateway.metrics_host, config.gateway.metrics_port))
+        _raise_files()
+        _greet(host, port, _about_keys(policy, first, configured(config.providers, os.environ)))
+        uvicorn.run(
+            "gateway.app:create",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            lifespan="on",
+            http=protocol(config.gateway),
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Whom a request came from is for `trusted_proxies` to say: the library trusts this machine by itself.
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(config.gateway.grace_s),
+            timeout_worker_healthcheck=_WORKER_S,
+        )
+    return 0
+
+
+def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
+    """What uvicorn is given as `http`, for this process and for those that it starts."""
+    patience = Patience(
+        header_timeout_s=settings.header_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        min_answer_bytes_per_s=settings.min_answer_bytes_per_s,
+        max_header_bytes=settings.max_header_bytes,
+        max_headers=settings.max_headers,
+        max_connections=handles.bounded(settings.max_connections, handles.mine()),
+        max_connections_per_address=settings.max_connections_per_address,
+    )
+    # It is only ever called, and unlike a class made here it can be handed to a process.
+    return cast("type[PatientProtocol]", partial(PatientProtocol, patience=patience))
+
+
+def _expose_metrics(host: str, port: int) -> Callable[[], None]:
+    """Serve the metrics of all processes on a port of their own, from a thread of this one; returns what ends that."""
+    try:
+        server, thread = start_http_server(port, host, registry=metrics.collected())
+    except OSError as error:
+        where = f"{host}:{port}"
+        raise ConfigError([Mistake("gateway.toml", "gateway.metrics_port", where, f"a free port ({error})")]) from None
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def _raise_files() -> None:
+    """Let each process have as many open files as it may need: a connection is one, and 1024 are soon gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # From here on all is being stopped: one more signal must not break into that.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+    raise SystemExit(0)
+
+
+def _check_exposure(host: str, policy: Policy, *, has_keys: bool) -> None:
+    """Where calls without a key are served, only this machine may reach the server."""
+    if policy is Policy.REQUIRED or (has_keys and policy is not Policy.OFF):
+        return
+    try:
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise ConfigError([Mistake("--host", "", host, f"an address of this machine ({error})")]) from None
+    if all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        return
+    if policy is Policy.OFF:
+        expected = "a loopback address such as 127.0.0.1: whoever can reach the server could use it"
+        raise ConfigError([Mistake("--host", "", f'{host} and --no-auth (or auth = "none")', expected)])
+    raise ConfigError(
+        [
+            Mistake(
+                "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
+                "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
+                "could use it",
+            )
+        ]
+    )  # fmt: skip
+
+
+def _about_keys(policy: Policy, first: FirstKey | None, clouds: Sequence[str]) -> str | None:
+    """What whoever starts the server is told about API keys. A new key is told this once."""
+    if policy is Policy.OFF:
+        spent = f", and spends your money at {', '.join(clouds)}" if clouds else ""
+        return f"No API key is needed: whoever reaches this port, through a proxy here too, is served{spent}"
+    if first is None:
+        return None
+    if first.key is None:
+        return f"API key: in {first.path}"
+    why = f"calls cost money at {', '.join(clouds)}" if clouds else 'auth = "required"'
+    return f"API key: {first.key} (made now, as {why}; shown this once, and kept in {first.path})"
+
+
+def _greet(host: str, port: int, about_keys: str | None) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Darkroom serves on http://{shown}:{port}/openai/v1 (models: /openai/v1/models)", file=sys.stderr)
+    if about_keys is not None:
+        print(about_keys, file=sys.stderr)

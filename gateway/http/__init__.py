@@ -1,0 +1,1 @@
+"""HTTP between bytes and requests: the server, its middleware, authentication, bodies and errors."""

@@ -1,0 +1,163 @@
+"""Pictures in a form: under which names they come, and how they are read out of a text."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass, field
+
+import pybase64
+
+from gateway.api.escapes import percent_decoded, unwrapped
+from gateway.file_names import parsed
+from gateway.http.body import FormLimits
+from gateway.http.errors import ApiError, invalid, too_large
+from normalization.parameters.nesting import excerpt
+
+_NAME = re.compile(r"(images?|image_url|mask|markup)(?:\[([0-9]{0,4})\])?")
+_ADDRESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
+# The longest address that is taken: those that are signed have a thousand or two.
+_LONGEST_ADDRESS = 8192
+_HEAD_BYTES = 1024
+# An id of OpenAI's, such as file-6F2ksmvXxt4VdoqmHRw6kL, or a name of ours. No picture's base64 begins like the one,
+# and none has a dot.
+_ID = re.compile(r"file[-_][A-Za-z0-9_-]+\Z|[A-Za-z0-9_-]{32,}\.[a-z]+\Z")
+_LONGEST_ID = 256
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BASE64 = re.compile(rb";\s*base64\s*\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a picture is to be fetched. `param` is the name that a complaint about it bears.
+
+    `held` is the name of a file of ours that it is, `query` what stood behind that: then nothing is fetched.
+    """
+
+    url: str = field(repr=False)
+    param: str
+    held: str | None = field(default=None, repr=False)
+    query: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """One file of a form. `name` is `image`, `mask` or `markup` for every spelling of these, else the field's own name.
+
+    With an `address`, `data` is empty until it has been fetched.
+    """
+
+    name: str
+    filename: str | None = None
+    data: bytes = field(default=b"", repr=False)
+    address: Address | None = None
+
+
+def picture_name(name: str) -> tuple[str, int | None] | None:
+    """`image`, `mask` or `markup`, and the index in `image[2]`; None for a name that is not a picture's."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return match[1] if match[1] in ("mask", "markup") else "image", int(match[2]) if match[2] else None
+
+
+def encoded_room(limits: FormLimits) -> int:
+    """How many bytes of text a picture of the largest size may take: all of it percent-encoded in a data URL."""
+    return limits.max_file_bytes * 3 + _HEAD_BYTES
+
+
+def file_too_large(param: str, limits: FormLimits) -> ApiError:
+    message = f"The file '{param}' is too large: at most {limits.max_file_bytes} bytes are taken."
+    return too_large(message, param=param, code="file_too_large")
+
+
+def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLimits) -> FilePart:
+    """The picture in a data URL or bare base64, or the address that it is at, or the file of ours that it is.
+
+    Raises ApiError naming `param` for anything else.
+    """
+    if len(data) <= _LONGEST_ID and (text := bytes(data).decode("latin-1").strip()) and _ID.match(text):
+        return held_file(name, text, param)
+    if (url := _address(data, param)) is not None:
+        return FilePart(name=name, address=Address(url=url, param=param))
+    picture = _decoded(data, param)
+    if not picture:
+        message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https address."
+        raise invalid(param, message, "invalid_base64")
+    if len(picture) > limits.max_file_bytes:
+        raise file_too_large(param, limits)
+    return FilePart(name=name, data=picture)
+
+
+def held_file(name: str, text: str, param: str) -> FilePart:
+    """The picture that is the file of this name. Raises ApiError 400 for one that is none of ours, such as OpenAI's."""
+    if parsed(text) is None:
+        message = (
+            f"Invalid '{param}': there are no file ids here, and '{excerpt(text)}' is none of this server's pictures. "
+            "Send the picture as a file, a data URL or an https address, or name one of this server's by the last part "
+            "of its address under /files/."
+        )
+        raise invalid(param, message, "file_id_unsupported")
+    return FilePart(name=name, address=Address(url=text, param=param, held=text))
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether these are a file's own bytes rather than a text that stands for one."""
+    return bool(data[:_HEAD_BYTES].translate(None, _PRINTABLE))
+
+
+def _address(data: bytes | memoryview, param: str) -> str | None:
+    """The address that a text is; None for one that is something else."""
+    match = _ADDRESS.match(bytes(data[:_HEAD_BYTES]).lstrip())
+    if match is None:
+        return None
+    if match[1].lower() not in (b"http", b"https"):
+        message = f"Invalid '{param}': a picture is fetched from http addresses only, not from {match[1].decode()}://."
+        raise invalid(param, message, "image_url_unsupported")
+    if len(data) > _LONGEST_ADDRESS:
+        message = f"Invalid '{param}': the address is longer than {_LONGEST_ADDRESS} bytes."
+        raise invalid(param, message, "image_url_refused")
+    return bytes(data).decode(errors="replace").strip()
+
+
+def _decoded(data: bytes | memoryview, param: str) -> bytes | None:
+    """The bytes in a data URL (RFC 2397) or in bare base64; None for what is neither."""
+    start = bytes(data[:_HEAD_BYTES])
+    head = start.lstrip()
+    view = memoryview(data)[len(start) - len(head) :]
+    if head[:5].lower() != b"data:":
+        return from_base64(view)
+    if (comma := head.find(b",")) < 0:
+        raise invalid(param, f"Invalid '{param}': a data URL has a comma before its data.", "invalid_base64")
+    kind, body = head[5:comma].strip(), view[comma + 1 :]
+    if _BASE64.search(kind):
+        if (picture := from_base64(body)) is None and (plain := percent_decoded(body)) is not None:
+            picture = from_base64(plain)
+        return picture
+    picture = percent_decoded(body)
+    if picture is None:
+        message = f"Invalid '{param}': the data URL has a percent sign that escapes no byte. Send it as ;base64."
+        raise invalid(param, message, "invalid_base64")
+    if not is_binary(picture):
+        told = f" of the type {excerpt(kind.decode(errors='replace'))}" if kind else ""
+        message = f"Invalid '{param}': the data URL{told} has a text in it, and no png, jpeg, webp, gif or avif."
+        raise invalid(param, message, "invalid_base64")
+    return picture
+
+
+def from_base64(data: bytes | memoryview) -> bytes | None:
+    """The bytes that base64 text stands for; None where it is none, or may be another's."""
+    try:
+        return pybase64.b64decode(data, validate=True)
+    except binascii.Error:
+        pass
+    # White space, the URL-safe alphabet and missing padding are rare: only they pay for a copy.
+    text = unwrapped(bytes(data).translate(_URL_SAFE, b"\t\r\n\f").strip())
+    if text is None:
+        return None
+    text = text.rstrip(b"=")
+    try:
+        return pybase64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return None

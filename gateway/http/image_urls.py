@@ -1,0 +1,188 @@
+"""Pictures that a caller names by address: fetched after the cheap checks, and before anything is bought."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from gateway.http.errors import ApiError, invalid, too_large
+from gateway.http.form import FilePart, Form
+from gateway.http.image_fields import Address
+from gateway.settings import GatewaySettings
+from normalization.images.sniff import instead
+from normalization.parameters.nesting import excerpt
+from providers.fair_gate import FairGate
+from providers.http.bodies import TooLarge
+from providers.http.cause import host_in, why
+from providers.http.client import Unanswered
+from providers.http.download import Astray, Empty, Fetched, Gone, Later, get
+from providers.http.ssrf import Forbidden, Guard
+
+AT_ONCE = 64
+"""So many pictures are fetched at any moment for all callers together."""
+
+_SPARE = 16
+CONNECTIONS = AT_ONCE + _SPARE
+"""With those of keys that have none under way: these do not wait for another key's slow servers."""
+
+_OF_ONE_CALL = 4
+# What servers call a file of which they know nothing.
+_ANYTHING = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-download"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetching:
+    """Fetches pictures for callers, whose keys take turns. `client` is one of `strangers_client`, with this guard."""
+
+    client: httpx.AsyncClient
+    guard: Guard
+    settings: GatewaySettings
+    places: FairGate = field(default_factory=lambda: FairGate(AT_ONCE, spare=_SPARE))
+
+    def check(self, form: Form) -> None:
+        """Refuse what may not be fetched by its text alone. Raises ApiError 400."""
+        for file in form.files:
+            if file.address is not None and file.address.held is None:
+                self._check(file.address)
+
+    async def fetched(self, form: Form, owner: str = "") -> Form:
+        """The form with every picture in it, fetched at once. Its other pictures count against the whole's limit too.
+
+        Raises ApiError: 400 for what may not or could not be fetched, 413 for what is too large. The first failure
+        ends the other fetches, and so does the end of whoever waits.
+        """
+        self.check(form)
+        places = asyncio.Semaphore(_OF_ONE_CALL)
+        room = _Room(self.settings.max_body_bytes - sum(len(file.data) for file in form.files))
+
+        async def one(file: FilePart) -> FilePart:
+            if file.address is None or file.address.held is not None:
+                return file
+            async with places, self.places.place(owner):
+                return replace(file, data=await self._fetch(file.address, room.take))
+
+        tasks = [asyncio.create_task(one(file)) for file in form.files]
+        try:
+            async with asyncio.timeout(self.settings.url_timeout_s):
+                files = await asyncio.gather(*tasks)
+        except TimeoutError:
+            late = next(
+                file.address
+                for file, task in zip(form.files, tasks, strict=True)
+                if file.address is not None and (task.cancelled() or not task.done() or task.exception() is not None)
+            )
+            reason = f"{_host(late)} did not give the picture within {self.settings.url_timeout_s:g} seconds"
+            raise _unreachable(late, reason) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return replace(form, files=tuple(files))
+
+    def _check(self, address: Address) -> None:
+        if not self.settings.fetch_image_urls:
+            message = (
+                f"Invalid '{address.param}': this server does not fetch addresses. "
+                "Send the picture as a file or a data URL."
+            )
+            raise invalid(address.param, message, "image_url_unsupported")
+        try:
+            self.guard.check(address.url)
+        except Forbidden as reason:
+            raise _refused(address, reason) from None
+
+    async def _fetch(self, address: Address, took: Callable[[int], None]) -> bytes:
+        cap = self.settings.max_upload_bytes
+        hosts: list[str] = []
+        try:
+            found = await get(self.client, address.url, guard=self.guard, cap=cap, took=took, at=hosts.append)
+        except Forbidden as reason:
+            raise _refused(address, reason) from None
+        except TooLarge:
+            message = f"The picture at '{address.param}' is too large: at most {cap} bytes are taken."
+            raise too_large(message, param=address.param, code="file_too_large") from None
+        except _Full:
+            most = self.settings.max_body_bytes
+            message = f"The pictures of this request are too large together: at most {most} bytes are taken."
+            raise too_large(message, param=address.param) from None
+        except (Gone, Astray, Unanswered) as error:
+            raise _unreachable(address, f"{_way(hosts)} {_what(error)}") from None
+        if (other := _other(found)) is not None:
+            raise _unreachable(address, f"{_way(hosts)} answered with {other}")
+        return found.data
+
+
+class _Full(Exception):
+    """The pictures are too large together."""
+
+
+class _Room:
+    """How many bytes the pictures of one call may still take."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, size: int) -> None:
+        """Raises _Full where there is no room for so many bytes more."""
+        self._left -= size
+        if self._left < 0:
+            raise _Full
+
+
+def _way(hosts: Sequence[str]) -> str:
+    """Who was asked last, and by whose word: of all redirects no more is told than whose they are."""
+    first, last = hosts[0], hosts[-1]
+    return first if last == first else f"{first} redirects to {last}, which"
+
+
+def _what(error: Gone | Astray | Unanswered) -> str:
+    """What a host did in the place of giving a picture."""
+    match error:
+        case Astray():
+            return str(error)
+        case Gone(status=status):
+            return f"answered HTTP {status}"
+        case Later(status=429, retry_after=wait):
+            asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
+            return f"answered HTTP 429: it is asked too often{asked}"
+        case Later(status=status, retry_after=wait):
+            asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
+            return f"answered HTTP {status}{asked}"
+        case Empty():
+            return "answered with an empty body"
+        case _:
+            return f"gave no picture: {why(error)}"
+
+
+def _other(found: Fetched) -> str | None:
+    """What came in the place of a picture; None for a picture, and for what at least is called one.
+
+    Many servers have no type, or a wrong one, for pictures: it is only told of what is none by its bytes.
+    """
+    if found.media_type.startswith("image/") or found.media_type in _ANYTHING:
+        return None
+    what = instead(found.data)
+    if what is None:
+        return None
+    return f"{excerpt(found.media_type)}: {what}{'' if what.startswith('no ') else ', not a picture'}"
+
+
+def _host(address: Address) -> str:
+    """The host, which is all of an address that is ever told: the rest may have a key in it."""
+    with contextlib.suppress(httpx.InvalidURL, UnicodeError, ValueError):
+        return host_in(address.url)
+    return "the host"
+
+
+def _refused(address: Address, reason: Forbidden) -> ApiError:
+    message = f"Invalid '{address.param}': this address is not fetched: {reason}."
+    return invalid(address.param, message, "image_url_refused")
+
+
+def _unreachable(address: Address, reason: str) -> ApiError:
+    message = f"Invalid '{address.param}': the picture could not be fetched: {reason}."
+    return invalid(address.param, message, "image_url_unreachable")

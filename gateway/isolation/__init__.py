@@ -1,1 +1,0 @@
-"""Pictures of strangers decoded in processes that hold nothing worth having."""

@@ -1,0 +1,405 @@
+"""The one failover loop. What an error means for the next route stands in its class, never here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from gateway.auth.grant import Exceeded
+from gateway.imaging.pool import Imaging
+from gateway.jobs.attempts import Calls, Cancelled, Use, without_frames
+from gateway.jobs.context import Journal
+from gateway.jobs.postprocess import Made, make
+from gateway.jobs.received import Received
+from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Interrupted, Json, Making, Picture
+from gateway.ledger.records import Cancelled as JobCancelled
+from gateway.ledger.store import LedgerDown, Superseded
+from gateway.routing.breaker import Breakers
+from gateway.routing.learning import Learning
+from gateway.routing.pricing import MICROS
+from gateway.routing.selection import Candidate
+from gateway.storage import Damaged, StoreFailed
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+from normalization.parameters.schema import Route
+from normalization.values import Image, Value
+from providers.base import Expired, Outcome, ProviderError, Undecodable, Unfetched, Unknown, Unusable, Upstream
+from providers.clock import Clock
+from providers.http.ids import token_hex
+
+T = TypeVar("T")
+# Between two tries to read back a picture from a store that is away.
+_STORE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
+
+    provider: str
+    model: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
+
+    pictures: tuple[Picture, ...] = field(repr=False)
+    served: Served
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...]
+    wanted: int
+
+    @property
+    def cost(self) -> int:
+        return sum(attempt.cost for attempt in self.attempts)
+
+    @property
+    def partial(self) -> bool:
+        return len(self.pictures) < self.wanted
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is there so far: delivered pictures by the number of their call, attempts, errors, notes.
+
+    `closed` are the calls that must not be tried elsewhere after what became of them, `unknown` those that may have
+    been bought already. `halt` is why no more may be begun at all.
+    """
+
+    pictures: dict[int, tuple[Picture, ...]] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
+    unknown: set[int] = field(default_factory=set)
+    attempts: list[Attempt] = field(default_factory=list)
+    causes: list[ProviderError] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    served: list[AttemptRow] = field(default_factory=list)
+    cancelled: bool = False
+    halt: Exception | None = None
+
+
+class _Ended(Exception):
+    """A call ended without an error of its provider: it was cancelled, or could not begin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Takes candidates in their order and gets the pictures from the first that gives them.
+
+    `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what
+    the ledger has of it, None where it is gone, and raises StoreFailed while that is not known. `received` keeps what a
+    provider gave until what becomes of it is stored. `max_duplicate` is up
+    to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
+    """
+
+    calls: Calls
+    imaging: Imaging
+    breakers: Breakers
+    learning: Learning
+    keep: Callable[[Image], Awaitable[str | None]]
+    load: Callable[[Json], Awaitable[Picture | None]]
+    received: Received = field(default_factory=lambda: Received(()))
+    max_duplicate: int | None = None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of everything that waits for a job, here and at the providers."""
+        return self.calls.clock
+
+    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: Journal) -> Finished:
+        """Try route after route until every picture is there. Only what is missing goes on to the next one.
+
+        `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, Cancelled where it was
+        cancelled before, LedgerDown where nothing could be written down and so nothing was bought, Exceeded where the
+        caller's key may not have it.
+        """
+        progress = _Progress()
+        if len(candidates[0].plan.calls) > 1:
+            metrics.EMULATIONS.labels("fan_out").inc()
+        for candidate in candidates:
+            calls = len(candidate.plan.calls)
+            if progress.attempts and calls != len(candidates[0].plan.calls):
+                continue  # its calls are not the ones that are missing
+            missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
+            late = progress.attempts and self.clock.now() >= deadline
+            if not missing or progress.halt or progress.cancelled or late:
+                break
+            if rebuys := sum(i in progress.unknown for i in missing):
+                metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
+            work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
+            await _all(work, progress)
+        plan = candidates[0].plan
+        return _finished(progress, len(plan.calls) * plan.pictures_per_call)
+
+    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, journal: Journal) -> Finished:
+        """Go on with a job of which these attempts are known, in their order; nothing new is bought.
+
+        `left` is in how many seconds the job's deadline is. Raises as `run` does.
+        """
+        progress = _Progress()
+        for attempt in attempts:
+            if attempt.state == "ended":
+                await self._remember(attempt, progress)
+        going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
+        await _all(going, progress)
+        if not progress.attempts:
+            raise Interrupted
+        return _finished(progress, wanted)
+
+    async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
+        """Take in an attempt that had ended before."""
+        progress.attempts.append(attempt.told())
+        pictures = tuple([picture for kept in attempt.files if (picture := await self._loaded(kept)) is not None])
+        if pictures:
+            progress.pictures[attempt.number] = pictures
+            progress.served.append(attempt)
+        elif attempt.outcome != "ok":
+            progress.causes.append(attempt.cause())
+        else:
+            progress.causes.append(Undecodable("the picture was made, and its file is gone or damaged"))
+
+    async def _loaded(self, kept: Json) -> Picture | None:
+        """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
+        while True:
+            try:
+                return await self.load(kept)
+            except StoreFailed:
+                await self.clock.sleep(_STORE_S)
+            except Damaged:
+                return None
+
+    def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
+        """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
+        share = candidate.cost.micros // len(candidate.plan.calls)
+        rebuys = isinstance(error, Unknown) and self.max_duplicate is not None and share <= self.max_duplicate
+        return error.next_route or rebuys
+
+    async def _picture(
+        self,
+        job: str,
+        candidate: Candidate,
+        number: int,
+        deadline: float,
+        progress: _Progress,
+        journal: Journal,
+    ) -> None:
+        """One call, from its submit to the finished picture; what came of it is written into `progress`."""
+        route, plan = candidate.route, candidate.plan
+        attempt = _attempt(job, candidate, number)
+        began = self.clock.now()
+        try:
+            with self.breakers.attempt(candidate.model, route.name, route.provider):
+
+                async def making(use: Use) -> None:
+                    await self.calls.make(attempt, plan.calls[number], deadline, journal, use)
+
+                outcome = await self._settled(making, attempt, progress, journal)
+        except ProviderError as error:
+            if isinstance(error, Unknown):
+                progress.unknown.add(number)
+            if not self._goes_on(error, candidate):
+                progress.closed.add(number)
+            return
+        except _Ended:
+            return
+        metrics.ATTEMPT_SECONDS.labels(route.provider, route.name).observe(self.clock.now() - began)
+        self.learning.learn(
+            candidate.model,
+            route.name,
+            latency=self.clock.now() - began,
+            observed=outcome.seconds,
+            expected=candidate.cost.seconds,
+        )
+
+    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
+        with contextlib.suppress(ProviderError, _Ended):
+            await self._settled(partial(self._again, attempt, left, journal), attempt, progress, journal)
+
+    async def _again(self, attempt: AttemptRow, left: float, journal: Journal, use: Use) -> None:
+        """Use what an attempt gave before, where that was kept; else its provider is asked."""
+        kept = await self.received.found(attempt.id, self.clock)
+        if kept is None:
+            await self.calls.take_up(attempt, left, journal, use)
+            return
+        journal.received(attempt.id)
+        await use(kept)
+
+    async def _settled(
+        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: Journal
+    ) -> Outcome:
+        """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
+        not in what is returned.
+
+        Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
+        """
+        outcome: Outcome | None = None
+        made = Made()
+        error: ProviderError | None = None
+        cancelled = False
+
+        async def use(came: Outcome) -> None:
+            nonlocal outcome, made
+            # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
+            outcome = replace(came, pictures=())
+            made = await unbroken(make(came, attempt, journal, self.imaging, self.received, self.keep))
+
+        try:
+            await work(use)
+        except ProviderError as exc:
+            error = exc
+        except Cancelled as exc:
+            error, cancelled, progress.cancelled = exc.error, True, True
+        except (LedgerDown, Superseded, Exceeded) as exc:
+            # Nothing left: there is no attempt to speak of, and nothing more may be begun.
+            progress.halt = exc
+            raise _Ended from exc
+        except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
+            event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
+            error = Unknown("the gateway had an error of its own")
+        if error is not None:
+            without_frames(error)
+        ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
+        self._record(ended, error, progress)
+        if all(picture.file for picture in made.pictures):
+            journal.ended(ended)
+        else:
+            journal.unkept(ended, made.pictures)
+        if made.pictures and outcome is not None:
+            progress.pictures[attempt.number] = made.pictures
+            progress.served.append(ended)
+            return outcome
+        if error is None or cancelled:
+            raise _Ended
+        progress.causes.append(error)
+        raise error
+
+    def _record(self, ended: AttemptRow, error: ProviderError | None, progress: _Progress) -> None:
+        progress.attempts.append(ended.told())
+        outcome = ended.outcome or ""
+        metrics.ATTEMPTS.labels(ended.provider, ended.route, outcome).inc()
+        metrics.COST.labels(ended.provider, ended.route).inc(ended.cost / MICROS)
+        if isinstance(error, Unknown):
+            metrics.UNKNOWN.labels(ended.provider).inc()
+        if error is not None:
+            event(
+                "attempt.failed", logging.WARNING, provider=ended.provider, route=ended.route, outcome=outcome,
+                seconds=ended.told().seconds, message=error.message, job=ended.job,
+            )  # fmt: skip
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Wait for something that is too good to be broken off: a cancel that comes meanwhile is heard afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        event("job.cancelled_late")
+    return task.result()
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]], progress: _Progress) -> None:
+    """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought.
+
+    Raises CancelledError where one of them was left as it is, for another process.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        if any(task.cancelled() for task in tasks):
+            raise
+        # Also where each of them was too far to hear of it: nothing more may be bought.
+        progress.cancelled = True
+        this = asyncio.current_task()
+        assert this is not None
+        this.uncancel()
+
+
+def _finished(progress: _Progress, wanted: int) -> Finished:
+    if not progress.served:
+        if progress.cancelled:
+            raise JobCancelled(progress.attempts)
+        # What became of the other calls tells more than that one could not begin: something may have been bought.
+        if isinstance(progress.halt, Superseded) or (progress.halt is not None and not progress.causes):
+            raise progress.halt
+        raise AllFailed(progress.causes, progress.attempts)
+    last = progress.served[-1]
+    told = [note for attempt in progress.served for note in (*attempt.making.notes, *attempt.notes)]
+    return Finished(
+        pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
+        served=Served(provider=last.provider, model=last.model or last.route, degraded=last.making.degraded),
+        attempts=tuple(progress.attempts),
+        notes=tuple(dict.fromkeys(told)),
+        wanted=wanted,
+    )
+
+
+def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
+    route, plan = candidate.route, candidate.plan
+    return AttemptRow(
+        id=f"dr-{token_hex(12)}",
+        job=job,
+        number=number,
+        provider=route.provider,
+        route=route.name,
+        model=route.model,
+        upstream=upstream(route),
+        making=Making(
+            output=plan.output,
+            finish=plan.finish,
+            pictures_per_call=plan.pictures_per_call,
+            notes=plan.notes,
+            degraded=route.degraded is not None,
+            seed=plan.seeds[number] if plan.seeds else None,
+        ),
+        state="submitting",
+        estimate=candidate.cost.micros // len(plan.calls),
+        reserve=candidate.cost.most // len(plan.calls),
+        sent_at=time.time(),
+    )
+
+
+def _ended(
+    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: Made, *, cancelled: bool
+) -> AttemptRow:
+    actual = outcome.cost if outcome is not None else error.cost if error is not None else 0 if cancelled else None
+    # What may have been billed counts as billed until the provider says otherwise.
+    spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
+    if cancelled and error is not None:
+        spent = error.billed is not False
+    # Its pictures may yet be fetched, as a lost job may yet be found.
+    unknown = isinstance(error, (Unknown, Unfetched))
+    name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
+    return replace(
+        attempt,
+        model=(outcome.executed if outcome else "") or attempt.model,
+        state="unknown" if unknown else "ended",
+        outcome=name,
+        cost=actual if actual is not None else attempt.estimate if spent else 0,
+        actual=actual is not None,
+        ended_at=time.time(),
+        message=_told(error) if error else None,
+        notes=made.notes,
+        files=tuple(picture.to_json() for picture in made.pictures),
+    )
+
+
+def upstream(route: Route) -> Upstream:
+    """What the adapter is told of a route."""
+    return Upstream(model=route.model, options=cast("dict[str, Value]", dict(route.options)))
+
+
+def _told(error: ProviderError) -> str:
+    """What the caller may read of an error: only the log has the provider's own words, and trouble with our account."""
+    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.told

@@ -1,0 +1,489 @@
+"""A job: the one concept for work. A handler waits for it and may leave; the job stays until it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.auth.grant import AtCapacity, Exceeded
+from gateway.jobs.bells import Bells
+from gateway.jobs.book import Address, Book
+from gateway.jobs.errors import (
+    NOTHING_BOUGHT,
+    Leaving,
+    NotCancellable,
+    Placed,
+    ResultGone,
+    Rules,
+    StillGoing,
+    error_of,
+    error_to_json,
+)
+from gateway.jobs.executor import Executor, Finished, Served
+from gateway.jobs.killers import MOST_KILLS, give_up
+from gateway.jobs.storing import stored
+from gateway.ledger.messages import messages
+from gateway.ledger.records import GOING, AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.ledger.store import End, Ledger, LedgerDown, Superseded
+from gateway.routing.selection import Candidate
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+from providers.base import Heard, Provider, Unknown
+from providers.clock import Clock
+
+# A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
+# Progress is written down at most so often.
+_PROGRESS_S = 2.0
+# How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
+_ALIVE_S = 1.0
+
+
+Load = Callable[[Json], Awaitable["Picture | None"]]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work under way in this process."""
+
+    order: Order
+    book: Book = field(init=False)
+    task: asyncio.Task[Finished] = field(init=False)
+    callers: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, whenever there is something new to tell."""
+    overdue: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the deadline has passed and the job goes on."""
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
+    handed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a caller has the whole answer."""
+    result: Finished | None = field(default=None, repr=False)
+    written_at: float = 0.0
+    cancelled: bool = False
+
+    def move(self) -> None:
+        """Wake whoever watches."""
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Cancel it, once: a second cancel would break off the first one's look at what was bought."""
+        if not self.cancelled:
+            self.cancelled = True
+            self.task.cancel()
+
+
+class Jobs:
+    """The jobs of this process, and the way to those of the others."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        *,
+        rules: Rules,
+        bells: Bells | None = None,
+        address: Address = lambda provider, attempt: None,
+    ) -> None:
+        self.ledger = ledger
+        self.bells = bells or Bells()
+        self.leaving = asyncio.Event()
+        """Set once no more work is taken."""
+        self.let_go = asyncio.Event()
+        """Set when whoever waits for a job has to be sent away: the process ends."""
+        self._executor = executor
+        self._rules = rules
+        self._address = address
+        self._live: dict[str, Job] = {}
+        self._forgetting: set[asyncio.Future[None]] = set()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of everything that waits for a job."""
+        return self._executor.clock
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        return self._executor.calls.providers
+
+    async def place(self, order: Order, candidates: Sequence[Candidate], *, retry: int = 0) -> Placed:
+        """Begin a job, or join the one that this call repeats.
+
+        `retry` is the number of the SDK's own repetition, 0 for a first call. Raises Leaving, LedgerDown and KeyReused:
+        then nothing was begun.
+        """
+        if self.leaving.is_set():
+            raise Leaving
+        found: JobRow | None = None
+        if order.idempotency_key is None and retry > 0:
+            found = await self._match(order, retry)
+        if found is None and (order.idempotency_key is not None or order.mode == "background"):
+            # Others are written down with the first thing that is bought for them.
+            found = await self.ledger.accept(order)
+        if found is not None:
+            return await self._join(order, found)
+        deadline = self.clock.now() + max(0.0, _left(order))
+        job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
+        job.callers += order.mode != "background"
+        return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
+
+    async def repeated(self, order: Order, retry: int) -> Placed | None:
+        """The job that a call repeats; None where it repeats none. Begins nothing, and raises what `place` raises."""
+        found: JobRow | None = None
+        if order.idempotency_key is not None:
+            found = await self.ledger.lookup(order)
+        elif retry > 0:
+            found = await self._match(order, retry)
+        return None if found is None else await self._join(order, found)
+
+    async def _join(self, order: Order, found: JobRow) -> Placed:
+        metrics.JOINED.labels("retry" if order.idempotency_key is None else "key").inc()
+        if found.wants_more and time.time() - (found.ended_at or 0) >= self._rules.search_again_s:
+            await self.reconcile(found.order.id)
+        if (live := self._live.get(found.order.id)) is not None:
+            live.callers += order.mode != "background"
+        return Placed(id=found.order.id, created=found.order.created_at, joined=True, model=found.order.model)
+
+    async def _match(self, order: Order, retry: int) -> JobRow | None:
+        """The job that a repeated call joins; None once all callers of jobs like it are known to be alive."""
+        began = self.clock.now()
+        beats = await self.ledger.processes.beats()
+        while True:
+            matches = await self.ledger.match(order, retry)
+            if matches.joined is not None or not matches.waiting:
+                return matches.joined
+            now = await self.ledger.processes.beats()
+            others = matches.waiting - {self.ledger.process}
+            waited = self.clock.now() - began
+            # One that has renewed its lease since is alive, whichever way the database's clock went; one whose lease
+            # has lapsed is not among them any more.
+            if waited >= _ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
+                return None
+            await self.clock.sleep(_FIRST_LOOK_S)
+
+    def _begin(self, order: Order, work: Callable[[Book], Coroutine[Any, Any, Finished]]) -> Job:
+        job = Job(order=order)
+        job.book = Book(
+            self.ledger,
+            order,
+            bells=self.bells,
+            address=self._address,
+            moved=lambda: self._moved(job),
+            overdue=job.overdue.set,
+            clock=self.clock,
+        )
+        job.task = asyncio.create_task(self._run(job, work(job.book)))
+        self._live[order.id] = job
+        metrics.JOBS.inc()
+        job.task.add_done_callback(lambda task: self._ended(job, task))
+        return job
+
+    async def _run(self, job: Job, work: Coroutine[Any, Any, Finished]) -> Finished:
+        """Do a job's work and write down how it ended, before anybody is told."""
+        try:
+            finished = await self._stored(job, await work)
+        except AllFailed as failure:
+            cost = sum(attempt.cost for attempt in failure.attempts)
+            better = await self._write_end(job, "failed", cost, error=failure.to_json())
+            if better is None:
+                raise
+            return await self.load(better)
+        except Cancelled as cancelled:
+            cost = sum(attempt.cost for attempt in cancelled.attempts)
+            await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
+            raise
+        except NOTHING_BOUGHT as error:
+            if isinstance(error, Exceeded):
+                metrics.REFUSED.labels("concurrency" if isinstance(error, AtCapacity) else "budget").inc()
+            await self._write_end(job, "failed", 0, error=error_to_json(error))
+            raise
+        except asyncio.CancelledError:
+            # The process ends. Another one goes on with what it may.
+            if job.book.pending:
+                self.ledger.attempts_ended(job.order, job.book.pending)
+            self.ledger.release(job.order.id)
+            raise
+        await self._write_end(job, "completed", finished.cost, result=_result(finished))
+        return finished
+
+    async def _stored(self, job: Job, finished: Finished) -> Finished:
+        """A result whose pictures are in the store, or in a caller's hands: before that its job has not ended."""
+        if not job.book.waiting:
+            return finished
+        event("job.waits_for_store", logging.ERROR, job=job.order.id)
+        job.result = finished
+        job.made.set()
+        job.move()
+        # Whoever made it in the background is to come for it later.
+        handed = asyncio.Event() if job.order.mode == "background" else job.handed
+        return await stored(finished, job.book, self._executor.keep, self.clock, handed)
+
+    async def _write_end(
+        self, job: Job, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
+    ) -> JobRow | None:
+        """Write down how a job ended; the job where it ended better, with what another process had made for it."""
+        tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
+        end = End(state=state, cost=cost, result=result, error=error, deliveries=tell)
+        try:
+            better = await self.ledger.ended(job.order, job.book.pending, end)
+            job.book.written = True
+            return better
+        except LedgerDown:
+            # It is written as soon as it can be; what was paid for is handed out meanwhile.
+            event("job.end_not_written", logging.ERROR, job=job.order.id)
+        except Superseded:
+            event("job.superseded", logging.WARNING, job=job.order.id)
+        except Exception:  # noqa: BLE001 - a fault of ours; the keeper sees that the job has no end
+            event("job.end_crashed", logging.ERROR, job=job.order.id, exc_info=True)
+        return None
+
+    def _moved(self, job: Job) -> None:
+        job.move()
+        if self.clock.now() - job.written_at >= _PROGRESS_S and job.book.share:
+            job.written_at = self.clock.now()
+            share = round(job.book.share, 3)
+            tell = messages(job.order, "progress", state="in_progress", progress=share)
+            self.ledger.progressed(job.order.id, share, tell)
+
+    def _ended(self, job: Job, task: asyncio.Task[Finished]) -> None:
+        self._live.pop(job.order.id, None)
+        metrics.JOBS.dec()
+        job.move()
+        job.book.close()
+        if job.book.came and job.book.written:
+            self._forgetting.add(asyncio.ensure_future(self._forget(job.book.came)))
+        if not task.cancelled():
+            task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
+
+    async def _forget(self, attempts: Iterable[str]) -> None:
+        """Delete what providers gave for a job whose end is written."""
+        try:
+            await self._executor.received.forget(attempts)
+        finally:
+            self._forgetting.discard(asyncio.current_task())
+
+    @property
+    def count(self) -> int:
+        """How many jobs go on in this process."""
+        return len(self._live)
+
+    @property
+    def of_keys(self) -> Mapping[str, int]:
+        """How many jobs of each API key go on in this process, by the keys' ids."""
+        return Counter(job.order.key for job in self._live.values())
+
+    def when_over(self, id: str, call: Callable[[], None]) -> None:  # noqa: A002 - a job's id
+        """Call once this process has no such job any more: at once where it has none."""
+        if (job := self._live.get(id)) is None:
+            call()
+        else:
+            job.task.add_done_callback(lambda task: call())
+
+    def going(self) -> list[Job]:
+        """The jobs that go on in this process."""
+        return list(self._live.values())
+
+    def stop(self, id: str) -> None:  # noqa: A002 - a job's id
+        """Cancel a job of this process, where that is possible."""
+        if (job := self._live.get(id)) is not None and self._may_cancel(job.book.going.values()):
+            job.cancel()
+
+    def live(self, job: str) -> Job | None:
+        """A job of this process, while it goes on."""
+        return self._live.get(job)
+
+    async def wait(self, id: str, until: float) -> Finished:  # noqa: A002 - a job's id
+        """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
+
+        `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
+        LedgerDown, Exceeded), StillGoing at `until`, ResultGone, StoreFailed, and Damaged.
+        """
+        pause = _FIRST_LOOK_S
+        while True:
+            if (job := self._live.get(id)) is not None:
+                await _first(job.task, (job.overdue, job.made), until - self.clock.now())
+                if not job.task.done() and job.result is not None:
+                    return job.result
+                if not job.task.done():
+                    raise StillGoing(await self._so_far(id))
+                if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
+                    return job.task.result()
+            # While it cannot be read nothing is known of it, least of all that nothing was bought.
+            row: JobRow | None = None
+            with contextlib.suppress(LedgerDown):
+                row = await self.ledger.read(id)
+            if row is not None and row.ended:
+                return await self.load(row)
+            if self.clock.now() >= until:
+                raise StillGoing(await self._so_far(id))
+            await self.clock.sleep(min(pause, max(0.0, until - self.clock.now())))
+            pause = min(_LAST_LOOK_S, 2 * pause)
+
+    async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
+        """The attempts of a job that goes on: those that have not ended are unfinished."""
+        job = self._live.get(id)
+        pending = {attempt.id: attempt for attempt in job.book.pending} if job else {}
+        try:
+            found = [pending.get(attempt.id, attempt) for attempt in await self.ledger.attempts(id)]
+        except LedgerDown:
+            return []
+        made = job.book.made if job else set()
+        return [_unfinished(one, made).told() if one.state in GOING else one.told() for one in found]
+
+    async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
+        """Wait until a job has ended, or until `until`. Raises LedgerDown."""
+        pause = _FIRST_LOOK_S
+        while (left := until - self.clock.now()) > 0:
+            if (job := self._live.get(id)) is not None:
+                await asyncio.wait({job.task}, timeout=left)
+                continue
+            row = await self.ledger.read(id)
+            if row is None or row.ended:
+                return
+            await self.clock.sleep(min(pause, left))
+            pause = min(_LAST_LOOK_S, 2 * pause)
+
+    async def load(self, row: JobRow, load: Load | None = None) -> Finished:
+        """The result of a job that has ended; `load` reads its pictures in a way of its own.
+
+        Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+        """
+        told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
+        if row.state == "cancelled":
+            raise Cancelled(told)
+        if row.state == "failed":
+            raise error_of(row, told)
+        result = row.result or {}
+        pictures = [await (load or self._executor.load)(kept) for kept in result.get("pictures", ())]
+        if not pictures or None in pictures:
+            raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
+        return Finished(
+            pictures=tuple(picture for picture in pictures if picture is not None),
+            served=Served(**result["served"]),
+            attempts=told,
+            notes=tuple(result["notes"]),
+            wanted=row.order.wanted,
+        )
+
+    def leave(self, placed: Placed, *, delivered: bool) -> None:
+        """The caller who has this job is gone: with the whole answer, or before it."""
+        job = self._live.get(placed.id)
+        if job is not None:
+            job.callers -= 1
+            if delivered:
+                job.handed.set()
+        if job is None or job.callers <= 0:
+            self.ledger.left(placed.id, delivered=delivered)
+        if delivered or job is None or job.callers > 0 or job.order.mode == "background":
+            return
+        ends = not job.book.sent or self._rules.on_disconnect.get(placed.model) == "cancel"
+        metrics.LEFT.labels("cancelled" if ends else "finishes").inc()
+        if ends and not job.task.done() and self._may_cancel(job.book.going.values()):
+            job.cancel()
+
+    async def cancel(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
+        """Cancel a job, and wait until `until` for its end. Raises NotCancellable, LedgerDown."""
+        job = self._live.get(id)
+        if job is not None:
+            going = list(job.book.going.values())
+        else:
+            going = [attempt.provider for attempt in await self.ledger.attempts(id) if attempt.ended_at is None]
+        if not self._may_cancel(going):
+            raise NotCancellable
+        if job is None:
+            await self.ledger.ask_to_cancel(id)
+            await self.ended(id, until)
+        else:
+            job.cancel()
+            await asyncio.wait({job.task}, timeout=max(0.0, until - self.clock.now()))
+
+    def _may_cancel(self, going: Iterable[str]) -> bool:
+        """Whether anything would come of it: not where all that goes on is at providers that cannot."""
+        at = {self.providers[name] for name in going if name in self.providers}
+        return not at or any(provider.cancels for provider in at)
+
+    async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id
+        """Look again for what is unknown of a job that has ended: its provider may know by now. Raises LedgerDown."""
+        row = await self.ledger.read(id)
+        if row is not None and row.wants_more and await self.ledger.reopen(id):
+            self.take_up(row, await self.ledger.attempts(id))
+
+    async def heard(self, attempt: str, heard: Heard) -> bool:
+        """Take in what a provider's webhook said of an attempt; false where there is none. Raises LedgerDown.
+
+        Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.
+        """
+        live = next((job for job in self._live.values() if attempt in job.book.going), None)
+        if live is not None:
+            self.bells.ring(attempt, heard.id, ended=heard.ended)
+        row = await self.ledger.heard(attempt, heard.id)
+        if row is None:
+            return False
+        if live is not None and heard.progress is not None:
+            live.book.progressed(row.number, heard.progress)
+        if row.state == "unknown" and not self.leaving.is_set():
+            await self.reconcile(row.job)
+        return True
+
+    def take_up(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
+        """Go on with a job that no process works on."""
+        if row.order.id in self._live:
+            return
+        left = _left(row.order)
+        if row.kills >= MOST_KILLS:
+            event("job.given_up", logging.ERROR, job=row.order.id, kills=row.kills)
+            job = self._begin(row.order, lambda book: give_up(attempts, book))
+        else:
+            job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
+        job.book.sent = bool(attempts)
+        job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
+        job.task.add_done_callback(_count_resumed)
+
+
+def _left(order: Order) -> float:
+    """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
+    return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
+
+
+def _unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
+    outcome, message = "unfinished", "it was not ready in time, and goes on"
+    if attempt.state == "submitting":
+        message = "the provider has not answered in time whether it takes the job, and is still asked"
+    if attempt.succeeded or attempt.id in made:
+        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
+    return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
+
+
+def _result(finished: Finished) -> Json:
+    served = finished.served
+    return {
+        "pictures": [picture.to_json() for picture in finished.pictures],
+        "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
+        "notes": list(finished.notes),
+    }
+
+
+async def _first(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], seconds: float) -> None:
+    """Wait for a job's end, or for one of these events; so many seconds at most."""
+    events = [asyncio.ensure_future(one.wait()) for one in news]
+    try:
+        wanted: set[asyncio.Future[Any]] = {task, *events}
+        await asyncio.wait(wanted, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in events:
+            one.cancel()
+
+
+def _count_resumed(task: asyncio.Task[Finished]) -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    lost = isinstance(error, AllFailed) and any(isinstance(cause, Unknown) for cause in error.causes)
+    metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()

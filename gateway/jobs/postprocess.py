@@ -1,0 +1,231 @@
+"""From what a provider gave to the pictures that were asked for.
+
+What is no picture is the provider's fault. One of another size than was asked for is a picture all the same: it is
+brought to size where that does not distort it, and delivered with a warning. What cannot be done here with a picture is
+ours: it is paid for, and is delivered as it came.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from gateway.imaging.pool import BadImage, Imaging
+from gateway.imaging.processes import BeyondUs
+from gateway.jobs.context import Journal
+from gateway.jobs.received import Received
+from gateway.ledger.records import AttemptRow, Making, Picture
+from gateway.telemetry import metrics
+from gateway.telemetry.logs import event
+from normalization.images import transform
+from normalization.images.formats.png import can_hold_its_pixels
+from normalization.parameters.fitting import told as told_of
+from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
+from providers.base import Outcome, Undecodable
+
+Keep = Callable[[Image], Awaitable["str | None"]]
+"""Stores a picture; the name of its file, None where that failed."""
+
+_LEFT_OUT = (
+    "This picture was finished by an older version of Darkroom, which does not know its step {} and left it out."
+)
+# What a decoder says of bytes that are no whole picture, however much they look like one.
+_BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_image"})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The finished pictures of one call. Those without a file are not stored yet."""
+
+    pictures: tuple[Picture, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def make(
+    outcome: Outcome, attempt: AttemptRow, journal: Journal, imaging: Imaging, received: Received, keep: Keep
+) -> Made:
+    """Finish a call's pictures and keep them. Raises Undecodable.
+
+    What the provider gave is kept first, unless it can be asked again and nothing has to be done to it.
+    """
+    making, once = attempt.making, journal.is_held(attempt.id)
+
+    async def receive(*, away: bool = False) -> None:
+        if await received.put(attempt.id, outcome, away=away):
+            journal.received(attempt.id)
+
+    if once:
+        await receive()
+    try:
+        came = await recognise(imaging, outcome, making, journal.owner)
+        if not (once or is_finished(came, making)):
+            await receive()
+        done, notes = await finish(imaging, came, making, outcome.notes, journal.owner)
+    except Undecodable:
+        # Whoever takes the job up has to ask the provider once more.
+        await received.forget([attempt.id])
+        raise
+    made = tuple([Picture(image=image, file=await keep(image), seed=making.seed) for image in done])
+    if not (once or all(picture.file for picture in made)):
+        await receive(away=True)
+    return Made(made, notes)
+
+
+async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: str = "") -> list[Image]:
+    """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
+    if len(outcome.pictures) < making.pictures_per_call:
+        raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
+    found = []
+    for data in outcome.pictures[: making.pictures_per_call]:
+        try:
+            image = await imaging.recognise(data, owner)
+        except BadImage as error:
+            raise _undecodable(error) from error
+        refuse_no_pixels(image)
+        refuse_a_pixel(image, making.output)
+        found.append(image)
+    return found
+
+
+def is_finished(came: list[Image], making: Making) -> bool:
+    """Whether nothing has to be done to any of these pictures."""
+    return all(
+        not (fitted := fit(image, making)).notes and transform.is_finished(image.data, image.header, fitted.steps)
+        for image in came
+    )
+
+
+async def finish(
+    imaging: Imaging, came: list[Image], making: Making, notes: tuple[str, ...] = (), owner: str = ""
+) -> tuple[list[Image], tuple[str, ...]]:
+    """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what is no whole picture.
+
+    `notes` are what is to be said of them already.
+    """
+    finished = []
+    told = dict.fromkeys((*notes, *(_LEFT_OUT.format(step) for step in making.left_out)))
+    for image in came:
+        fitted = fit(image, making)
+        planned = making.output is not None and _is_planned(image, making.output)
+        done, said = await _finished(imaging, image, replace(making, finish=fitted.steps), planned, owner)
+        _count(image, done)
+        told.update(dict.fromkeys((*fitted.notes, *said)))
+        finished.append(done)
+    return finished, tuple(told)
+
+
+async def _finished(
+    imaging: Imaging, came: Image, making: Making, planned: bool, owner: str
+) -> tuple[Image, tuple[str, ...]]:
+    try:
+        return await imaging.finish(came.data, came.header, making.finish, planned=planned, owner=owner)
+    except BeyondUs as error:
+        reason = error.message
+    except BadImage as error:
+        if error.code in _BROKEN:
+            raise _undecodable(error) from error
+        reason = error.message
+    except Exception as error:  # noqa: BLE001 - whatever fails here, the picture is paid for
+        event("result.crashed", logging.ERROR, exc_info=True)
+        reason = f"the gateway had an error of its own ({type(error).__name__})"
+    event("result.as_it_came", logging.ERROR, reason=reason, format=came.format, size=f"{came.width}x{came.height}")
+    return came, (_as_it_came(came, making, reason),)
+
+
+def _as_it_came(came: Image, making: Making, reason: str) -> str:
+    formats = [step.format for step in making.finish if isinstance(step, Transcode)]
+    sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
+    wanted = [*formats[-1:], *sizes[-1:]]
+    aim = f" It was to become {', '.join(wanted)}." if wanted else ""
+    aim += " The picture's transparency was lost." if _joins(making.finish) else ""
+    made = f"{came.format}, {came.width}x{came.height}"
+    return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
+
+
+def refuse_no_pixels(image: Image) -> None:
+    """Raise Undecodable for a result that names far more pixels than its bytes can hold.
+
+    It may name more than are ever decoded here, and then nothing else would tell that it is no whole picture.
+    """
+    if image.format == "png" and not can_hold_its_pixels(image.data):
+        raise Undecodable(f"the result names {image.width}x{image.height} pixels and does not hold them")
+
+
+def refuse_a_pixel(image: Image, expected: Size | None) -> None:
+    """Raise Undecodable for a single pixel that is none of a picture: what some providers give in place of one."""
+    if image.width == 1 and image.height == 1 and expected != Size(width=1, height=1):
+        raise Undecodable("the result is a single pixel")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a result is finished that has a size of its own, and what is to be said of that."""
+
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+
+def fit(image: Image, making: Making) -> Fitted:
+    """The finishing steps for a result as it came.
+
+    One whose size is within a model's usual rounding is finished as was planned. Another one of the planned shape is
+    brought to the planned size. One of another shape is brought to the size that the caller asked for, if any, in the
+    way that was asked for; else it keeps its own: stretched it would be distorted, and it is not bought again.
+    """
+    expected, steps = making.output, making.finish
+    if expected is None or _rounded(image, expected):
+        return Fitted(steps)
+    here = f"The provider made {image.width}x{image.height} pixels where {expected} were expected"
+    if _alike(Size(width=image.width, height=image.height), expected):
+        if any(isinstance(step, Resize) for step in steps):
+            return Fitted(steps, (f"{here}: they were resampled.",))
+        first = 1 if _joins(steps[:1]) else 0
+        resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
+        return Fitted(resized, (f"{here}: they were resampled to that.",))
+    left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
+    lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
+    sizes = [step for step in left if isinstance(step, Resize)]
+    # What the plan has said of the planned shape is not true of this one.
+    told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
+    kept = "" if sizes else ": it was not stretched"
+    return Fitted(left, (f"{here}, which is another shape{kept}.{lost}", *told))
+
+
+def _unstretched(step: Step, expected: Size) -> Step:
+    """A step for a result of another shape: one that would have rounded the planned shape keeps to its size instead."""
+    if isinstance(step, Resize) and step.mode == "stretch" and _alike(step.size, expected):
+        return Resize(size=step.size, mode="fit")
+    return step
+
+
+def _joins(steps: Iterable[Step]) -> bool:
+    return any(isinstance(step, JoinAlpha) for step in steps)
+
+
+def _rounded(image: Image, expected: Size) -> bool:
+    """Diffusion models work in blocks of 8 pixels and round to them, up to 64 at the coarsest."""
+    sides = ((image.width, expected.width), (image.height, expected.height))
+    return all(abs(got - wanted) <= max(8, 0.02 * wanted) for got, wanted in sides)
+
+
+def _is_planned(image: Image, expected: Size) -> bool:
+    """Whether there are no more pixels than were looked at before the picture was bought: a provider may send more."""
+    return _rounded(image, expected) or image.width * image.height <= expected.pixels
+
+
+def _alike(one: Size, other: Size) -> bool:
+    """Whether two aspect ratios differ by no more than a hundredth, or by a pixel's rounding."""
+    across, down = one.width * other.height, one.height * other.width
+    return abs(across - down) <= max(0.01 * max(across, down), other.width, other.height)
+
+
+def _undecodable(error: BadImage) -> Undecodable:
+    return Undecodable(f"the result is no usable picture: {error.message}")
+
+
+def _count(came: Image, done: Image) -> None:
+    if came.format != done.format:
+        metrics.EMULATIONS.labels("transcode").inc()
+    if (came.width, came.height) != (done.width, done.height):
+        metrics.EMULATIONS.labels("resize").inc()

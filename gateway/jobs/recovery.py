@@ -1,0 +1,87 @@
+"""What goes on beside the requests so that no job is left alone: leases, jobs of processes that are gone, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.jobs.manager import Jobs
+from gateway.ledger.store import LedgerDown
+from gateway.telemetry.logs import event
+
+# How soon another process's wish to cancel a job of ours is heard, in seconds.
+_HEAR_S = 1.0
+_ORPHANS = 500
+
+
+class Keeper:
+    """Keeps a process's jobs, and takes over those of others. `lease_s` is how long it is believed to be alive."""
+
+    def __init__(self, jobs: Jobs, *, lease_s: float) -> None:
+        self._jobs = jobs
+        self._lease_s = lease_s
+        self._strays: set[str] = set()
+
+    async def keep(self) -> None:
+        """Renew the lease, take over the jobs of those who are gone, hear of cancels; without end."""
+        beat = self._lease_s / 3
+        beaten = -beat
+        while True:
+            try:
+                if self._jobs.clock.now() - beaten >= beat:
+                    await self._jobs.ledger.processes.beat()
+                    beaten = self._jobs.clock.now()
+                    await self.take_orphans()
+                await self._hear_of_cancels()
+            except LedgerDown as error:
+                event("ledger.unreachable", logging.WARNING, error=str(error))
+            await self._jobs.clock.sleep(min(_HEAR_S, beat))
+
+    async def take_orphans(self) -> None:
+        """Go on with the jobs of processes that are gone. Raises LedgerDown."""
+        if self._jobs.leaving.is_set():
+            return
+        for row in await self._jobs.ledger.take_orphans(limit=_ORPHANS):
+            self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
+        await self._take_up_strays()
+
+    async def _take_up_strays(self) -> None:
+        """Go on with jobs that are this process's by the ledger, and on which it does not work.
+
+        The database failed between the two: it took a job and the answer was lost, or could not say more of it. What is
+        seen twice is one; the first time it may be about to begin. Raises LedgerDown.
+        """
+        ledger = self._jobs.ledger
+        if not ledger.database.up:
+            return  # what is owed may be their ends
+        going = {job.order.id for job in self._jobs.going()}
+        found = set(await ledger.own()) - going
+        for name in found & self._strays:
+            row = await ledger.read(name)
+            if row is not None and not row.ended and ledger.database.up:
+                event("job.stray", logging.WARNING, job=name)
+                self._jobs.take_up(row, await ledger.attempts(name))
+        self._strays = found
+
+    async def close(self, until: float, last: float) -> None:
+        """End: let jobs finish until `until`, then leave them to others, by `last` (of the jobs' clock).
+
+        What lives in a connection of this process is cancelled; what a provider has is not.
+        """
+        self._jobs.leaving.set()
+        await self._wait(until)
+        self._jobs.let_go.set()
+        for job in self._jobs.going():
+            job.book.leaving = True
+            job.task.cancel()
+        await self._wait(last)
+
+    async def _hear_of_cancels(self) -> None:
+        going = [job.order.id for job in self._jobs.going()]
+        for name in await self._jobs.ledger.cancels(going) if going else ():
+            self._jobs.stop(name)
+
+    async def _wait(self, until: float) -> None:
+        """Wait for the jobs that go on."""
+        if tasks := {job.task for job in self._jobs.going()}:
+            await asyncio.wait(tasks, timeout=max(0.1, until - self._jobs.clock.now()))

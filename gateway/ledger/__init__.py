@@ -1,0 +1,1 @@
+"""The ledger: every job and every attempt, written before it matters."""

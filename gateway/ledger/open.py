@@ -1,0 +1,59 @@
+"""Opens the ledger: the database, its schema, and this process among those who share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database.engine import is_embedded, open_engine
+from gateway.database.migrate import NewerSchema, migrate
+from gateway.database.writer import Database, LedgerDown
+from gateway.ledger.leases import Processes
+from gateway.ledger.store import Ledger
+from gateway.settings import GatewaySettings
+from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.types import revealed
+
+
+def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
+    """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
+    try:
+        writer = open_engine(revealed(settings.ledger_url), data, writes=True)
+        migrate(writer)
+    except ModuleNotFoundError as error:
+        expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
+        raise ConfigError([Mistake("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]) from error
+    except (SQLAlchemyError, NewerSchema, OSError) as error:
+        # Only the kind: the message may have the address with its password.
+        found = (
+            str(error) if isinstance(error, NewerSchema) else f"no database that can be used ({type(error).__name__})"
+        )
+        where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
+        expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
+        raise ConfigError([Mistake("the ledger", where, found, expected)]) from error
+    return writer
+
+
+@asynccontextmanager
+async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
+    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
+    writer = await asyncio.to_thread(prepare_ledger, settings, data)
+    reader = open_engine(revealed(settings.ledger_url), data, writes=False)
+    database = Database(writer, reader)
+    locks = data / "processes" if is_embedded(writer) else None
+    processes = Processes(database, lease_s=settings.lease_s, folder=locks)
+    try:
+        await asyncio.to_thread(processes.lock)
+        await processes.beat()
+        yield Ledger(database, processes, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
+        with contextlib.suppress(LedgerDown):
+            await processes.leave()
+    finally:
+        await database.aclose()
+        await asyncio.to_thread(processes.unlock)

@@ -1,0 +1,263 @@
+"""What happened, and what it cost: questions to the ledger, and what is forgotten after a while."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_, select, update
+
+from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
+from gateway.database.writer import Database, LedgerDown
+from gateway.ledger.records import AttemptRow, JobRow
+from gateway.ledger.rows import attempt_of, job_of
+from gateway.ledger.store import OPEN
+from gateway.ticks import ahead
+
+__all__ = [
+    "Filter",
+    "NoSuchCursor",
+    "Page",
+    "Reports",
+    "Summary",
+    "Told",
+    "blank_some",
+    "forget_some",
+    "in_force",
+    "left_from",
+    "read_one",
+    "read_page",
+]
+
+_PURGE_S = 600.0
+# How many jobs are forgotten in one transaction: whoever buys something meanwhile must not wait for long.
+_AT_ONCE = 500
+
+
+class NoSuchCursor(Exception):
+    """The list has no such entry to go on after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which jobs. Times are in seconds since the epoch; `before` itself is not among them.
+
+    `scope` is the one key whose jobs may be seen at all, `key` the one that is asked for.
+    """
+
+    scope: str | None = None
+    key: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    state: str | None = None
+    since: float | None = None
+    before: float | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL."""
+        found = self.scoped()
+        for column, value in ((JOBS.c.key, self.key), (JOBS.c.model, self.model), (JOBS.c.state, self.state)):
+            if value is not None:
+                found.append(column == value)
+        if self.since is not None:
+            found.append(JOBS.c.created_at >= self.since)
+        if self.before is not None:
+            found.append(JOBS.c.created_at < self.before)
+        if self.provider is not None:
+            there = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.provider == self.provider)
+            # Said, because a sum over attempts has them in its own FROM already.
+            found.append(there.correlate(JOBS).exists())
+        return found
+
+    def scoped(self) -> list[ColumnElement[bool]]:
+        """As SQL, what may be seen at all."""
+        return [] if self.scope is None else [JOBS.c.key == self.scope]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A job with its attempts."""
+
+    job: JobRow
+    attempts: tuple[AttemptRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Part of a list, the newest first."""
+
+    entries: Sequence[Told]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Sums over jobs: how many, what they cost in micro-dollars, and both of the attempts at each provider."""
+
+    count: int
+    cost: int
+    by_provider: dict[str, tuple[int, int]]
+
+
+class Reports:
+    """Reads the ledger for people, and forgets. All of it raises LedgerDown. `clock` is the wall's, in seconds.
+
+    What a repeated call may still be given is not forgotten: a job with an idempotency key for `key_ttl_s` seconds from
+    its beginning, one without for `join_window_s`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        *,
+        key_ttl_s: float = 0.0,
+        join_window_s: float = 0.0,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._key_ttl_s = key_ttl_s
+        self._join_window_s = join_window_s
+
+    async def page(self, wanted: Filter, *, after: str | None, limit: int) -> Page:
+        """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
+        return await self._database.read(lambda connection: read_page(connection, wanted, after, limit))
+
+    async def one(self, job: str) -> Told | None:
+        """One job by its id."""
+        return await self._database.read(lambda connection: read_one(connection, job))
+
+    async def summary(self, wanted: Filter) -> Summary:
+        """Sums over the jobs of a filter."""
+        return await self._database.read(lambda connection: _summary(connection, wanted))
+
+    async def forget_payload(self, job: str) -> None:
+        """Forget what was asked in a job that has ended, prompt included. What was done and what it cost stays."""
+        await self._database.write(lambda connection: _blank(connection, [job]))
+
+    async def purge(self, ttl_s: float, parameters_ttl_s: float) -> None:
+        """Forget the jobs that ended so many seconds ago, and of younger ones what was asked in them."""
+        now = self._clock() - ahead()
+        kept = in_force(now - self._key_ttl_s, now - self._join_window_s)
+        await self._bit_by_bit(and_(_ended_before(now - ttl_s), not_(kept)), _drop)
+        await self._bit_by_bit(and_(_ended_before(now - parameters_ttl_s), _has_payload()), _blank)
+
+    async def purge_for_ever(self, ttl_s: float, parameters_ttl_s: float) -> None:
+        """Purge now and then, until cancelled."""
+        while True:
+            with contextlib.suppress(LedgerDown):  # there is a next time
+                await self.purge(ttl_s, parameters_ttl_s)
+            await asyncio.sleep(min(_PURGE_S, ttl_s, parameters_ttl_s))
+
+    async def _bit_by_bit(self, wanted: ColumnElement[bool], change: Callable[..., None]) -> None:
+        """Look for jobs without holding up whoever writes, and change a few at a time until there are none left."""
+        some = select(JOBS.c.id).where(wanted).limit(_AT_ONCE)
+        while found := await self._database.read(lambda connection: list(connection.execute(some).scalars())):
+            await self._database.write(partial(change, jobs=found))
+
+
+def read_page(connection: Connection, wanted: Filter, after: str | None, limit: int) -> Page:
+    """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
+    conditions = wanted.conditions()
+    if after is not None:
+        # It need not match any more what was asked for: a job that was in progress may have ended since.
+        marked = select(JOBS.c.created_at).where(JOBS.c.id == after, *wanted.scoped())
+        mark = connection.execute(marked).scalar()
+        if mark is None:
+            raise NoSuchCursor(after)
+        conditions.append(or_(JOBS.c.created_at < mark, and_(JOBS.c.created_at == mark, JOBS.c.id < after)))
+    newest = select(JOBS).where(*conditions).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
+    rows = [job_of(row) for row in connection.execute(newest)]
+    return Page(entries=_with_attempts(connection, rows[:limit]), more=len(rows) > limit)
+
+
+def read_one(connection: Connection, job: str) -> Told | None:
+    """One job by its id."""
+    row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
+    return _with_attempts(connection, [job_of(row)])[0] if row else None
+
+
+def in_force(keys_since: float, calls_since: float = math.inf) -> ColumnElement[bool]:
+    """The jobs that a repeated call would be given: those with a key that began since the one time, others since the
+    other. Without its job such a call buys again."""
+    keyed = and_(JOBS.c.idempotency_key.is_not(None), JOBS.c.created_at >= keys_since)
+    if calls_since == math.inf:
+        return keyed
+    return or_(keyed, and_(JOBS.c.idempotency_key.is_(None), JOBS.c.created_at >= calls_since))
+
+
+def forget_some(connection: Connection, before: float, kept: ColumnElement[bool]) -> int:
+    """Forget a few of the jobs that ended before a time, with all that belongs to them, but for those that are `kept`;
+    how many, 0 once all are."""
+    some = select(JOBS.c.id).where(_ended_before(before), not_(kept)).limit(_AT_ONCE)
+    found = list(connection.execute(some).scalars())
+    _drop(connection, found)
+    return len(found)
+
+
+def blank_some(connection: Connection, before: float) -> int:
+    """Forget what was asked in a few of the jobs that ended before a time; how many, 0 once all are."""
+    some = select(JOBS.c.id).where(_ended_before(before), _has_payload()).limit(_AT_ONCE)
+    found = list(connection.execute(some).scalars())
+    _blank(connection, found)
+    return len(found)
+
+
+def left_from(connection: Connection, before: float) -> int:
+    """How many of the jobs that ended before a time are still there."""
+    return int(connection.execute(select(func.count()).select_from(JOBS).where(_ended_before(before))).scalar_one())
+
+
+def _ended_before(moment: float) -> ColumnElement[bool]:
+    # No job ends before it begins; said so, because it is by their beginnings that jobs are found quickly.
+    began = JOBS.c.created_at < moment
+    return and_(began, JOBS.c.ended_at < moment, JOBS.c.state.not_in(OPEN))
+
+
+def _has_payload() -> ColumnElement[bool]:
+    sent = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.sent.is_not(None))
+    return or_(JOBS.c.params.is_not(None), JOBS.c.webhook_url.is_not(None), sent.exists())
+
+
+def _drop(connection: Connection, jobs: Sequence[str]) -> None:
+    connection.execute(delete(JOBS).where(JOBS.c.id.in_(jobs), JOBS.c.state.not_in(OPEN)))
+
+
+def _blank(connection: Connection, jobs: Sequence[str]) -> None:
+    ended = JOBS.c.id.in_(jobs), JOBS.c.state.not_in(OPEN)
+    found = list(connection.execute(select(JOBS.c.id).where(*ended)).scalars())
+    connection.execute(update(JOBS).where(JOBS.c.id.in_(found)).values(params=None, webhook_url=None))
+    # What was written down to recognise a job at its provider may hold what was asked, too.
+    connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.job.in_(found)).values(sent=None))
+    told = DELIVERIES.c.job.in_(found), DELIVERIES.c.state != "pending"
+    connection.execute(delete(DELIVERIES).where(*told))
+
+
+def _with_attempts(connection: Connection, jobs: Sequence[JobRow]) -> list[Told]:
+    wanted = select(ATTEMPTS).where(ATTEMPTS.c.job.in_([job.order.id for job in jobs]))
+    found: dict[str, list[AttemptRow]] = {job.order.id: [] for job in jobs}
+    for row in connection.execute(wanted.order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)):
+        found[row.job].append(attempt_of(row))
+    return [Told(job=job, attempts=tuple(found[job.order.id])) for job in jobs]
+
+
+def _summary(connection: Connection, wanted: Filter) -> Summary:
+    conditions = wanted.conditions()
+    sums: Any = select(func.count(), func.coalesce(func.sum(JOBS.c.cost), 0)).where(*conditions)
+    count, cost = connection.execute(sums).one()
+    joined = ATTEMPTS.join(JOBS, ATTEMPTS.c.job == JOBS.c.id)
+    only = [ATTEMPTS.c.provider == wanted.provider] if wanted.provider is not None else []
+    each = (
+        select(ATTEMPTS.c.provider, func.count(), func.coalesce(func.sum(ATTEMPTS.c.cost), 0))
+        .select_from(joined)
+        .where(*conditions, *only)
+        .group_by(ATTEMPTS.c.provider)
+    )
+    by_provider = {name: (int(number), int(spent)) for name, number, spent in connection.execute(each)}
+    return Summary(count=int(count), cost=int(cost), by_provider=by_provider)

@@ -1,0 +1,492 @@
+"""The ledger: what was asked, what was bought, what came of it. Written before it matters.
+
+The order of writes of one upstream call, and what a crash after each leaves:
+
+    accepted    the job is there, and nobody works on it: nothing was bought
+    submitting  the request may have left: its provider is asked whether it took the job
+    submitted   the provider has the job: it is waited for
+    ended       the pictures are kept: they are handed out
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.auth.budgets import charge, settle
+from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
+from gateway.database.writer import Database, LedgerDown
+from gateway.ledger.late import gather, keep, save, taken
+from gateway.ledger.leases import Processes
+from gateway.ledger.records import AttemptRow, JobRow, Json, Order, handle_to_json, succeeded
+from gateway.ledger.rows import attempt_of, attempt_values, job_of, job_values
+from gateway.ledger.statements import (
+    ATTEMPT,
+    END_OWN_JOB,
+    JOB,
+    JOB_IS_THERE,
+    NEW_JOB,
+    SET_ATTEMPT,
+    SET_AWAITED_JOB,
+    SET_OWN_JOB,
+    unless_there,
+)
+from gateway.ticks import ahead
+from providers.base import Handle
+
+__all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
+
+T = TypeVar("T")
+OPEN = ("queued", "in_progress")
+# A job that is looked for at a provider is not older or younger than this by its submit, in seconds: this machine's
+# clock may have been wrong by a day.
+_AROUND_S = 25 * 3600.0
+# How often a job is inserted that others insert, retire or forget at the same moment.
+_TURNS = 50
+
+
+class KeyReused(Exception):
+    """The idempotency key was used for another request."""
+
+
+class Claimed(Exception):
+    """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
+
+
+class Superseded(Exception):
+    """Another process works on the job: this one had not been heard of for too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """What a repeated call without a key found: the job that it joined, or the processes whose callers wait for jobs
+    like it, and have to be seen alive before another one is bought."""
+
+    joined: JobRow | None = None
+    waiting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a job ended. `deliveries` are rows of webhooks to send."""
+
+    state: str
+    cost: int
+    result: Json | None = None
+    error: Json | None = None
+    deliveries: Sequence[Json] = ()
+
+
+class Ledger:
+    """The jobs and attempts of all processes, written by this one. `clock` is the wall's, in seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        processes: Processes,
+        *,
+        key_ttl_s: float,
+        join_window_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self.processes = processes
+        self.process = processes.id
+        self.posted = asyncio.Event()
+        """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
+        self._key_ttl_s = key_ttl_s
+        self._join_window_s = join_window_s
+        self._clock = clock
+
+    @property
+    def up(self) -> bool:
+        """Whether the last write and the last heartbeat went well, and nothing is owed."""
+        return self.database.up and self.processes.heard
+
+    async def accept(self, order: Order) -> JobRow | None:
+        """Write a job down, or find the one that has its idempotency key already; None where it is new.
+
+        Raises KeyReused where that one is another request, LedgerDown.
+        """
+        return await self.database.write(lambda connection: self._accept(connection, order))
+
+    async def lookup(self, order: Order) -> JobRow | None:
+        """The job that has an order's idempotency key; None where it would be a new one. Raises as `accept` does."""
+
+        def find(connection: Connection) -> JobRow | None:
+            same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
+            row = connection.execute(select(JOBS).where(same)).first()
+            found = job_of(row) if row else None
+            return found if found is not None and not self._may_run_again(found, order) else None
+
+        return await self.database.read(find)
+
+    async def match(self, order: Order, retry: int) -> Matches:
+        """Join a job of which this call is an SDK's repetition number `retry`: one that no living caller waits on.
+
+        Raises LedgerDown.
+        """
+        return await self.database.write(lambda connection: self._match(connection, order, retry))
+
+    async def sending(
+        self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
+    ) -> None:
+        """Write down that a request is about to leave that may buy something, before it does.
+
+        `ended` are attempts before it whose end is not written yet; `first` says that nothing of the job seems to be
+        written so far. Raises Superseded, LedgerDown, and Exceeded where the key may not have it made: then nothing is
+        written, and nothing may be sent.
+        """
+
+        def write(connection: Connection) -> None:
+            self._own(connection, order, new=first)
+            for old in ended:
+                save(connection, old)
+            values = attempt_values(attempt)
+            if connection.execute(unless_there(connection, ATTEMPTS), values).first() is None:
+                # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
+                connection.execute(SET_ATTEMPT, {"this": attempt.id, "sent": values["sent"]})
+            elif order.allowance is not None:
+                whole = max(order.estimate, order.reserve, attempt.estimate, attempt.reserve)
+                margin = max(0, attempt.reserve - attempt.estimate)
+                now = self._clock()
+                charge(connection, order.id, order.key, order.allowance, whole=whole, margin=margin, now=now)
+
+        await self.database.write(write)
+
+    async def assure(self, order: Order) -> None:
+        """Make sure that a job is this process's, and stays so for long enough that what is sent now has arrived.
+
+        A process that was paused since it wrote down what it sends has perhaps lost the job. Raises Superseded,
+        LedgerDown.
+        """
+        while not self.processes.sure:
+            await self.processes.beat()
+            await self.database.write(lambda connection: self._own(connection, order))
+
+    async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
+        """Write down that a provider has taken a job.
+
+        Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
+        """
+        try:
+            await self._surely(taken(self.process, attempt, handle, at))
+        except IntegrityError as error:
+            raise Claimed from error
+
+    def held(self, attempt: str, handle: Handle, at: float) -> None:
+        """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
+        self.database.later(taken(self.process, attempt, handle, at))
+
+    def succeeded(self, attempt: str, handle: Handle) -> None:
+        """Write down that a provider says a job has succeeded, and is only to be fetched; nobody waits for it."""
+        values = {"this": attempt, "handle": handle_to_json(succeeded(handle))}
+        self.database.later(lambda connection: connection.execute(SET_ATTEMPT, values))
+
+    def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
+        """Write down how attempts ended, while the job goes on; nobody waits for it."""
+
+        def write(connection: Connection) -> None:
+            try:
+                self._own(connection, order)
+            except Superseded:
+                if not keep(connection, order.id, attempts, self._clock()):
+                    raise
+                return
+            for attempt in attempts:
+                save(connection, attempt)
+
+        self.database.later(write)
+
+    async def ended(self, order: Order, attempts: Sequence[AttemptRow], end: End) -> JobRow | None:
+        """Write down how a job ended, before anybody is told; the job where it ended better than that, for another
+        process had a picture for it, else None.
+
+        Raises LedgerDown (it is then written as soon as it can be), and Superseded where it is another process's and
+        there is no picture; with one it is written down all the same.
+        """
+        at = self._clock()
+
+        values = {
+            "this": order.id,
+            "by": self.process,
+            "state": end.state,
+            "cost": end.cost,
+            "result": end.result,
+            "error": end.error,
+            "ended_at": at,
+            "owner": None,
+            "reached": 1.0 if end.state == "completed" else None,
+        }
+
+        def write(connection: Connection) -> JobRow | None:
+            held = connection.execute(END_OWN_JOB, values).first()
+            if held is None:
+                # It ended before anything was written of it, or is another process's by now.
+                try:
+                    self._own(connection, order)
+                except Superseded:
+                    if not keep(connection, order.id, attempts, at):
+                        raise
+                    return None
+                held = connection.execute(END_OWN_JOB, values).one()
+            for attempt in attempts:
+                save(connection, attempt)
+            if held.charged_to is not None:
+                settle(connection, order.id, order.key, held.charged, held.charged_to, end.cost)
+            whole = end.state == "completed" and len((end.result or {}).get("pictures", ())) >= order.wanted
+            better = None if whole else gather(connection, order.id, at)
+            if end.deliveries and better is None:
+                connection.execute(insert(DELIVERIES), list(end.deliveries))
+            return better
+
+        if order.webhook_url is not None:
+            self.posted.set()
+        return await self._surely(write)
+
+    def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
+        """Write down how much of a job is done; nobody waits for it."""
+
+        def write(connection: Connection) -> None:
+            values = {"this": job, "by": self.process, "progress": share}
+            if connection.execute(SET_OWN_JOB, values).rowcount and deliveries:
+                connection.execute(insert(DELIVERIES), list(deliveries))
+
+        self.database.later(write)
+        if deliveries:
+            self.posted.set()
+
+    def left(self, job: str, *, delivered: bool) -> None:
+        """Write down that the caller who waited here is gone, with the whole answer or without it."""
+        values: Json = {"this": job, "by": self.process, "caller": None}
+        if delivered:
+            values["delivered_at"] = self._clock()
+        self.database.later(lambda connection: connection.execute(SET_AWAITED_JOB, values))
+
+    def release(self, job: str) -> None:
+        """Let another process take a job at once."""
+        values = {"this": job, "by": self.process, "owner": None}
+        self.database.later(lambda connection: connection.execute(SET_OWN_JOB, values))
+
+    async def heard(self, attempt: str, name: str | None) -> AttemptRow | None:
+        """Keep the provider's id of a job, as a webhook told it; the attempt, None where there is none. LedgerDown."""
+
+        def write(connection: Connection) -> AttemptRow | None:
+            silent = and_(ATTEMPTS.c.id == attempt, ATTEMPTS.c.heard.is_(None))
+            connection.execute(update(ATTEMPTS).where(silent).values(heard=name))
+            return _attempt(connection, attempt)
+
+        found = await self.attempt(attempt)
+        if found is None or name is None or found.heard is not None or found.handle is not None:
+            return found
+        return await self.database.write(write)
+
+    async def attempt(self, attempt: str) -> AttemptRow | None:
+        """An attempt by its id. Raises LedgerDown."""
+        return await self.database.read(lambda connection: _attempt(connection, attempt))
+
+    async def ask_to_cancel(self, job: str) -> None:
+        """Ask whichever process works on a job to cancel it. Raises LedgerDown."""
+        going = and_(JOBS.c.id == job, JOBS.c.state.in_(OPEN))
+        asked = update(JOBS).where(going).values(cancel_asked=True)
+        await self.database.write(lambda connection: connection.execute(asked))
+
+    async def cancels(self, jobs: Collection[str]) -> list[str]:
+        """Those of this process's jobs that somebody asked to cancel. Raises LedgerDown."""
+        asked = select(JOBS.c.id).where(JOBS.c.id.in_(jobs), JOBS.c.cancel_asked)
+        return await self.database.read(lambda connection: list(connection.execute(asked).scalars()))
+
+    async def read(self, job: str) -> JobRow | None:
+        """A job by its id. Raises LedgerDown."""
+
+        def find(connection: Connection) -> JobRow | None:
+            row = connection.execute(JOB, {"this": job}).first()
+            return job_of(row) if row else None
+
+        return await self.database.read(find)
+
+    async def attempts(self, job: str) -> list[AttemptRow]:
+        """A job's attempts in the order in which they were made. Raises LedgerDown."""
+        wanted = select(ATTEMPTS).where(ATTEMPTS.c.job == job).order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)
+        return await self.database.read(lambda c: [attempt_of(row) for row in c.execute(wanted)])
+
+    async def others(self, attempt: AttemptRow) -> frozenset[str]:
+        """The ids of the jobs at an attempt's provider that are other attempts', of about its time. LedgerDown."""
+        around = ATTEMPTS.c.sent_at.between(attempt.sent_at - _AROUND_S, attempt.sent_at + _AROUND_S)
+        there = and_(ATTEMPTS.c.provider == attempt.provider, around, ATTEMPTS.c.id != attempt.id)
+        wanted = select(ATTEMPTS.c.upstream_id).where(there, ATTEMPTS.c.upstream_id.is_not(None))
+        return await self.database.read(lambda connection: frozenset(connection.execute(wanted).scalars()))
+
+    async def take_orphans(self, limit: int) -> list[JobRow]:
+        """Take over jobs that nobody works on any more. Raises LedgerDown."""
+
+        def take(connection: Connection) -> list[JobRow]:
+            taken: list[JobRow] = []
+            wanted = select(JOBS).where(
+                JOBS.c.state.in_(OPEN), or_(JOBS.c.owner.is_(None), JOBS.c.owner != self.process)
+            )
+            for row in connection.execute(wanted.order_by(JOBS.c.created_at)):
+                if len(taken) < limit and (row.owner is None or self.processes.gone(connection, row.owner)):
+                    same = JOBS.c.owner.is_(None) if row.owner is None else JOBS.c.owner == row.owner
+                    # A process that leaves in good order lets go of its jobs first.
+                    kills = row.kills + (row.owner is not None)
+                    mine = update(JOBS).where(JOBS.c.id == row.id, same).values(owner=self.process, kills=kills)
+                    if connection.execute(mine).rowcount:
+                        taken.append(replace(job_of(row), kills=kills))
+            return taken
+
+        return await self.database.write(take)
+
+    async def own(self) -> list[str]:
+        """The ids of the jobs that are this process's and go on. Raises LedgerDown."""
+        mine = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), JOBS.c.owner == self.process)
+        return await self.database.read(lambda connection: list(connection.execute(mine).scalars()))
+
+    async def reopen(self, job: str) -> bool:
+        """Take a job whose outcome is unknown up again; false where it is not one, or somebody did so before.
+
+        Raises LedgerDown.
+        """
+
+        def take(connection: Connection) -> bool:
+            lost = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == job, ATTEMPTS.c.state == "unknown")
+            going = update(JOBS).where(JOBS.c.id == job, JOBS.c.state.in_(("failed", "completed")), lost.exists())
+            values = {"state": "in_progress", "owner": self.process, "error": None, "ended_at": None}
+            return bool(connection.execute(going.values(values)).rowcount)
+
+        return await self.database.write(take)
+
+    def _accept(self, connection: Connection, order: Order) -> JobRow | None:
+        if order.idempotency_key is None and (other := self._overtaken(connection, order)) is not None:
+            return other
+        # A background job's caller is gone as soon as it is accepted.
+        caller = None if order.mode == "background" else self.process
+        found = self._insert_or_find(connection, order, self._new(order, caller))
+        if found is None:
+            return None
+        if self._may_run_again(found, order):
+            retired = update(JOBS).where(JOBS.c.id == found.order.id)
+            connection.execute(retired.values(idempotency_key=None))
+            connection.execute(NEW_JOB, self._new(order, caller))
+            return None
+        if caller is not None:
+            connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
+        return found
+
+    def _insert_or_find(self, connection: Connection, order: Order, values: Json) -> JobRow | None:
+        """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
+        same = JOBS.c.id == order.id
+        if order.idempotency_key is not None:
+            same = or_(same, and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key))
+        for _ in range(_TURNS):
+            # Two processes that do so at once are told apart by the unique index.
+            if connection.execute(unless_there(connection, JOBS), values).first() is not None:
+                return None
+            # The one that stood in the way may have lost its key to a third since, or be forgotten: then once more.
+            if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
+                # Its own row is from a try whose commit was made and whose answer was lost.
+                return None if row.id == order.id else job_of(row)
+        raise LedgerDown("too many calls with one idempotency key")
+
+    def _may_run_again(self, found: JobRow, order: Order) -> bool:
+        """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
+        old = found.order.created_at < self._clock() - ahead() - self._key_ttl_s
+        if not old and found.order.fingerprint != order.fingerprint:
+            raise KeyReused
+        return old or found.spent_nothing
+
+    def _new(self, order: Order, caller: str | None, state: str = "queued") -> Json:
+        return job_values(order, state=state, owner=self.process, caller=caller)
+
+    def _match(self, connection: Connection, order: Order, retry: int) -> Matches:
+        alike = (
+            select(JOBS)
+            .where(
+                JOBS.c.key == order.key,
+                JOBS.c.fingerprint == order.fingerprint,
+                # So written that no index of keys is taken for it, in which most jobs are alike.
+                func.coalesce(JOBS.c.idempotency_key, "") == "",
+                JOBS.c.created_at > self._clock() - ahead() - self._join_window_s,
+            )
+            # First what nobody has had yet, then what has been asked for as often as this caller has asked.
+            .order_by(JOBS.c.delivered_at.is_not(None), func.abs(JOBS.c.joins - (retry - 1)), JOBS.c.created_at)
+            .with_for_update()
+        )
+        waiting = set()
+        for row in connection.execute(alike).all():
+            found = job_of(row)
+            if found.spent_nothing:
+                continue
+            if found.caller is not None and not self.processes.silent(connection, found.caller):
+                waiting.add(found.caller)
+                continue
+            caller = None if order.mode == "background" else self.process
+            mine = update(JOBS).where(JOBS.c.id == row.id).values(caller=caller, joins=JOBS.c.joins + 1)
+            connection.execute(mine)
+            return Matches(joined=found)
+        return Matches(waiting=frozenset(waiting))
+
+    def _overtaken(self, connection: Connection, order: Order) -> JobRow | None:
+        """The job of the same call, where that was repeated and another process was quicker with it.
+
+        The caller may have given up on a request that had come, and was not written down yet: it holds for this one as
+        for its repetition that what is written second joins what was written first.
+        """
+        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
+            # From a try whose commit was made and whose answer was lost.
+            return None
+        if connection.dialect.name == "postgresql":
+            # SQLite has one writer at a time by itself.
+            of_both = func.hashtextextended(order.key + order.fingerprint, 0)
+            connection.execute(select(func.pg_advisory_xact_lock(of_both)))
+        if order.retry > 0 and (found := self._match(connection, order, order.retry).joined) is not None:
+            return found
+        later = (
+            select(JOBS)
+            .where(
+                JOBS.c.key == order.key,
+                JOBS.c.fingerprint == order.fingerprint,
+                func.coalesce(JOBS.c.idempotency_key, "") == "",
+                JOBS.c.created_at > order.arrived_at,
+                JOBS.c.retry > order.retry,
+            )
+            .order_by(JOBS.c.created_at)
+            .limit(1)
+        )
+        row = connection.execute(later).first()
+        found = job_of(row) if row else None
+        return None if found is None or found.spent_nothing else found
+
+    def _own(self, connection: Connection, order: Order, *, new: bool = False) -> None:
+        """Make sure that the job is there, this process's and going on. Raises Superseded.
+
+        With `new` it is inserted without a look whether it is there, if it can be.
+        """
+        caller = None if order.mode == "background" else self.process
+        values = self._new(order, caller, "in_progress")
+        if new and connection.execute(unless_there(connection, JOBS), values).first() is not None:
+            return
+        if connection.execute(SET_OWN_JOB, {"this": order.id, "by": self.process, "state": "in_progress"}).rowcount:
+            return
+        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
+            raise Superseded
+        connection.execute(NEW_JOB, values)
+
+    async def _surely(self, operation: Callable[[Connection], T]) -> T:
+        """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""
+        try:
+            return await self.database.write(operation)
+        except LedgerDown:
+            self.database.later(operation)
+            raise
+
+
+def _attempt(connection: Connection, attempt: str) -> AttemptRow | None:
+    row = connection.execute(ATTEMPT, {"this": attempt}).first()
+    return attempt_of(row) if row else None

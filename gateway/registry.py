@@ -1,0 +1,158 @@
+"""Which adapter serves which section of `providers.toml`: one line for each provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypedDict
+
+import httpx
+
+from gateway.names import EMBEDDED
+from gateway.provider_keys import keys_of
+from gateway.settings.loader import Config
+from providers.accounts import Accounts
+from providers.apiframe.adapter import Apiframe
+from providers.base import Provider
+from providers.clock import Clock
+from providers.fal.adapter import Fal
+from providers.http.ssrf import Guard
+from providers.keyring import Key
+from providers.kit.polling import Pace
+from providers.local.adapter import Cog
+from providers.replicate.adapter import Replicate
+from providers.segmind.adapter import Segmind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What adapters are built from. Two clients: one for APIs, one for results, which never carries a key."""
+
+    config: Config
+    environ: Mapping[str, str] = field(repr=False)
+    http: httpx.AsyncClient
+    downloads: httpx.AsyncClient
+    guard: Guard
+    pace: Pace
+    """Its clock is the one that all of them wait by."""
+
+
+def build(parts: Parts) -> dict[str, Provider]:
+    """Every adapter."""
+    return {name: make(parts) for name, make in ADAPTERS.items()}
+
+
+def _local(parts: Parts) -> Provider:
+    settings = parts.config.providers.local
+    workers: tuple[str, ...] = ()
+    if settings.workers == "embedded":
+        workers = (parts.environ[EMBEDDED],) if EMBEDDED in parts.environ else ()
+    else:
+        workers = settings.workers
+    return Cog(
+        parts.http,
+        workers=workers,
+        max_queue=settings.max_queue,
+        start_deadline_s=settings.start_deadline_s,
+        health_interval_s=settings.health_interval_s,
+        download_timeout_s=parts.config.gateway.download_timeout_s,
+        min_download_bytes_per_s=parts.config.gateway.min_download_bytes_per_s,
+        clock=parts.pace.clock,
+    )
+
+
+def _replicate(parts: Parts) -> Provider:
+    settings = parts.config.providers.replicate
+    make = partial(
+        Replicate,
+        parts.http,
+        parts.downloads,
+        base_url=settings.base_url,
+        **_cloud(parts),
+    )
+    return _accounts(parts, "replicate", lambda key: make(key=key))
+
+
+def _fal(parts: Parts) -> Provider:
+    settings = parts.config.providers.fal
+    make = partial(
+        Fal,
+        parts.http,
+        parts.downloads,
+        queue_url=settings.queue_url,
+        run_url=settings.run_url,
+        rest_url=settings.rest_url,
+        api_url=settings.api_url,
+        mode=settings.mode,
+        **_cloud(parts),
+    )
+    return _accounts(parts, "fal", lambda key: make(key=key))
+
+
+def _segmind(parts: Parts) -> Provider:
+    settings = parts.config.providers.segmind
+    make = partial(
+        Segmind,
+        parts.http,
+        parts.downloads,
+        base_url=settings.base_url,
+        upload_url=settings.upload_url,
+        **_cloud(parts),
+    )
+    return _accounts(parts, "segmind", lambda key: make(key=key))
+
+
+def _apiframe(parts: Parts) -> Provider:
+    settings = parts.config.providers.apiframe
+    make = partial(
+        Apiframe,
+        parts.http,
+        parts.downloads,
+        base_url=settings.base_url,
+        **_cloud(parts),
+    )
+    return _accounts(parts, "apiframe", lambda key: make(key=key))
+
+
+def _accounts(parts: Parts, name: str, make: Callable[[str | None], Provider]) -> Provider:
+    """The provider with all of its keys; off where it has none."""
+    keys = [Key(name, key) for key in keys_of(parts.config.providers, name, parts.environ)]
+    if not keys:
+        return make(None)
+    return Accounts(keys, lambda key: make(key.reveal()), park_s=parts.config.gateway.park_s)
+
+
+class _Cloud(TypedDict):
+    guard: Guard
+    pace: Pace
+    clock: Clock
+    submit_timeout_s: float
+    poll_timeout_s: float
+    download_timeout_s: float
+    min_download_bytes_per_s: int
+    max_result_bytes: int
+
+
+def _cloud(parts: Parts) -> _Cloud:
+    """What every adapter of a cloud is given alike."""
+    settings = parts.config.gateway
+    return {
+        "guard": parts.guard,
+        "pace": parts.pace,
+        "clock": parts.pace.clock,
+        "submit_timeout_s": settings.submit_timeout_s,
+        "poll_timeout_s": settings.poll_timeout_s,
+        "download_timeout_s": settings.download_timeout_s,
+        "min_download_bytes_per_s": settings.min_download_bytes_per_s,
+        "max_result_bytes": settings.max_result_bytes,
+    }
+
+
+ADAPTERS: Mapping[str, Callable[[Parts], Provider]] = {
+    "local": _local,
+    "replicate": _replicate,
+    "fal": _fal,
+    "segmind": _segmind,
+    "apiframe": _apiframe,
+}

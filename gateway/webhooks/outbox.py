@@ -1,0 +1,134 @@
+"""The messages that wait in the ledger: taken by one process at a time, and what came of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+
+from gateway.database.engine import database_time
+from gateway.database.schema import DELIVERIES, JOBS
+from gateway.webhooks.schedule import Verdict
+from providers.fairness import Turns
+
+HELD_S = 30.0
+"""For so long a message belongs to who took it: twice what a try may last. After that its process is gone."""
+
+_RECEIVER = re.compile(r"[^/?#]*//[^/?#]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A message that this process has taken, for its try number `tries`. `key` is the id of the API key it is for."""
+
+    id: str
+    job: str
+    key: str
+    url: str = field(repr=False)
+    event: str
+    body: str
+    tries: int
+
+    @property
+    def receiver(self) -> str:
+        """Whom it goes to: scheme, host and port as the caller wrote them."""
+        return receiver(self.url)
+
+
+def receiver(url: str) -> str:
+    """An address without its path."""
+    found = _RECEIVER.match(url)
+    return found[0] if found else url
+
+
+def take(
+    connection: Connection,
+    *,
+    most: int,
+    at_once: int,
+    busy: Mapping[tuple[str, str], int],
+    turns: Turns | None = None,
+    spare: int = 0,
+) -> list[Delivery]:
+    """Take at most `most` messages that are due, and `spare` more of keys that have none under way.
+
+    Keys take turns, and no key has more than `at_once` under way to one receiver. `busy` says how many it has by key
+    and receiver, `turns` by key and who was served last; what is taken is noted in it.
+    """
+    now = database_time(connection)
+    turns = turns or Turns()
+    under_way = Counter(busy)
+    taken: list[Delivery] = []
+    lines: dict[str, deque[Delivery]] = {}
+    waiting = dict.fromkeys(connection.execute(_KEYS).scalars(), 1)
+    while waiting:
+        key = next(turns.order(waiting))
+        if len(taken) >= most + (0 if turns.at_work[key] else spare):
+            break
+        if not lines.get(key):
+            full = [name for (of, name), count in under_way.items() if of == key and count >= at_once]
+            lines[key] = deque(map(_delivery, connection.execute(_due(now, key, full, most + spare))))
+            if not lines[key]:
+                del waiting[key]
+                continue
+        found = lines[key].popleft()
+        if under_way[key, found.receiver] < at_once:
+            under_way[key, found.receiver] += 1
+            turns.begin(key)
+            taken.append(found)
+            connection.execute(_HOLD, {"this": found.id, "until": now + HELD_S})
+    return taken
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id, job=row.job, key=row.key, url=row.url, event=row.event, body=row.body, tries=row.tries + 1
+    )
+
+
+def _keys() -> Select[Any]:
+    """The keys that have messages: one step in the index for each, however many messages there are."""
+    column, pending = DELIVERIES.c.key, DELIVERIES.c.state == "pending"
+    keys = select(func.min(column).label("key")).where(pending).cte("keys", recursive=True)
+    following = select(func.min(column)).where(pending, column > keys.c.key).scalar_subquery()
+    keys = keys.union_all(select(following).where(keys.c.key.is_not(None)))
+    return select(keys.c.key).where(keys.c.key.is_not(None))
+
+
+_KEYS = _keys()
+_HOLD = (
+    update(DELIVERIES)
+    .where(DELIVERIES.c.id == bindparam("this"))
+    .values(next_at=bindparam("until"), tries=DELIVERIES.c.tries + 1)
+)
+
+
+def _due(now: float, key: str, full: Collection[str], most: int) -> Select[Any]:
+    """A key's messages that are due, without those to receivers that are `full`; locked against other processes."""
+    columns = [DELIVERIES.c[name] for name in ("id", "job", "url", "event", "body", "tries")]
+    return (
+        select(*columns, JOBS.c.key)
+        .join(JOBS, DELIVERIES.c.job == JOBS.c.id)
+        .where(DELIVERIES.c.state == "pending", DELIVERIES.c.key == key, DELIVERIES.c.next_at <= now)
+        .where(*[DELIVERIES.c.url.not_like(f"{_escaped(name)}%", escape="\\") for name in full])
+        .order_by(DELIVERIES.c.next_at)
+        .limit(most)
+        .with_for_update(of=DELIVERIES, skip_locked=True)
+    )
+
+
+def settle(connection: Connection, delivery: Delivery, verdict: Verdict, answer: str) -> None:
+    """Write down what came of a try, unless somebody has taken the message since."""
+    values: dict[str, object] = {"state": verdict.state, "answer": answer}
+    if verdict.state == "pending":
+        values["next_at"] = database_time(connection) + verdict.wait_s
+    mine = update(DELIVERIES).where(DELIVERIES.c.id == delivery.id, DELIVERIES.c.tries == delivery.tries)
+    connection.execute(mine.values(values))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)

@@ -1,1 +1,0 @@
-"""The five picture formats as containers: read and cut apart at the level of their bytes, never decoded."""

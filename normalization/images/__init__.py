@@ -1,0 +1,1 @@
+"""Images: read, checked, prepared for a provider and finished for the client."""

@@ -1,0 +1,84 @@
+"""Decoded pictures in whatever mode they came, brought to 8-bit sRGB: grey, RGB or RGBA."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from PIL import Image, ImageCms
+
+from normalization.images.deep import keyed
+
+_SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
+
+
+def to_srgb(picture: Image.Image, depth: int, icc: bytes | None, low: Image.Image | None = None) -> Image.Image:
+    """The picture in mode L, RGB or RGBA, with 8 bits, in sRGB.
+
+    `depth` is the number of bits per sample in the file, which Pillow does not tell; `icc` the profile to read the
+    samples with, None where they are sRGB. For `low` see `eight_bit`.
+    """
+    picture = eight_bit(picture, depth, low)
+    if icc is not None:
+        return _through(picture, icc)
+    if picture.mode in ("L", "RGB", "RGBA"):
+        return picture
+    return picture.convert("RGBA" if picture.mode == "LA" else "RGB")
+
+
+def eight_bit(picture: Image.Image, depth: int, low: Image.Image | None = None) -> Image.Image:
+    """The picture in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel.
+
+    For `depth` see `to_srgb`; `low` has the low bytes of a picture that `has_deep_key`, in mode RGB.
+    The one reading of samples and transparent colours, for the gateway and the worker alike.
+    """
+    if picture.mode.startswith("I"):
+        return _high_byte(picture)
+    key = picture.info.get("transparency")
+    if key is not None and picture.mode == "RGB" and depth == 16:
+        if low is not None:
+            return keyed(picture, low, key)
+        # Pillow has taken the high byte of the samples but not of the colour that means transparent.
+        picture.info["transparency"] = tuple(value >> 8 for value in key)
+    elif key is not None and picture.mode == "L" and depth < 8:
+        # It has spread the samples over 0 to 255 but not that colour.
+        picture.info["transparency"] = key * 255 // ((1 << depth) - 1)
+    if key is not None:
+        return picture.convert("LA" if picture.mode == "L" else "RGBA")
+    mode = {"1": "L", "P": "RGB"}.get(picture.mode)
+    return picture.convert(mode) if mode else picture
+
+
+def _high_byte(picture: Image.Image) -> Image.Image:
+    """16-bit grey by its high byte: Pillow's own conversion cuts everything above 255 off."""
+    grey = picture.point(lambda value: value * (1 / 256)).convert("L")
+    key = picture.info.get("transparency")
+    if key is None:
+        return grey
+    alpha = picture.convert("I").point([0 if value == key else 255 for value in range(65536)], "L")
+    return Image.merge("LA", (grey, alpha))
+
+
+def _through(picture: Image.Image, icc: bytes) -> Image.Image:
+    """The colours through a profile, the alpha channel past it.
+
+    A profile that cannot be read or that is for another kind of samples is passed over, as viewers do.
+    """
+    alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
+    mode = {"LA": "L", "RGBA": "RGB"}.get(picture.mode, picture.mode)
+    space = _SPACES.get(icc[16:20])
+    if mode == "L" and space == "RGB":
+        mode = "RGB"
+    colours = picture.convert(mode)
+    if mode == space:
+        try:
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(colours, BytesIO(icc), target, outputMode="RGB")
+            colours = converted or colours
+        except (ImageCms.PyCMSError, OSError):
+            pass
+    if alpha is None and colours.mode == "L":
+        return colours
+    colours = colours.convert("RGB")
+    if alpha is not None:
+        colours.putalpha(alpha)
+    return colours

@@ -1,0 +1,264 @@
+"""A model and its routes, as one file of `config/models/` describes them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from normalization.parameters.preference import Preference
+from normalization.parameters.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
+from normalization.parameters.shaping import Reshaping, problems
+from normalization.values import Value
+
+Mode = Literal["upscale", "edit"]
+Share = Annotated[float, Field(gt=0)] | Mapping[str, Annotated[float, Field(ge=0)]]
+
+
+class Price(Frozen):
+    """What one upstream call costs, in US dollars: the sum of the parts that are given.
+
+    `per_second` counts the provider's run time, expected to be `seconds` plus `seconds_per_output_megapixel` for each.
+    `megapixel_step` rounds megapixels up to its multiples before they are multiplied, `minimum` is the least that a
+    call is billed.
+
+    `work` says how the figures depend on parameters that the route is sent. A number is the value of one at which they
+    hold: they grow in proportion to it. A table has a factor for each value, 1 for what is not in it. `seconds`, the
+    part of the run time that is always the same, and `minimum` do not depend on them.
+    """
+
+    per_image: float | None = Field(None, ge=0)
+    per_output_megapixel: float | None = Field(None, ge=0)
+    per_input_megapixel: float | None = Field(None, ge=0)
+    per_second: float | None = Field(None, ge=0)
+    seconds: float = Field(0, ge=0)
+    seconds_per_output_megapixel: float = Field(0, ge=0)
+    megapixel_step: float | None = Field(None, gt=0)
+    minimum: float = Field(0, ge=0)
+    work: Mapping[str, Share] = Field(default_factory=dict)
+
+    def factor(self, values: Mapping[str, Value]) -> float:
+        """By what the figures are multiplied for these values of the parameters; one that has none does not count."""
+        product = 1.0
+        for name, share in self.work.items():
+            value = values.get(name)
+            if isinstance(share, Mapping):
+                product *= share.get(_word(value), 1.0)
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                product *= value / share
+        return product
+
+    @model_validator(mode="after")
+    def _priced(self) -> Price:
+        parts = (self.per_image, self.per_output_megapixel, self.per_input_megapixel, self.per_second)
+        if all(part is None for part in parts):
+            raise ValueError(
+                "a price needs per_image, per_output_megapixel, per_input_megapixel or per_second; "
+                "what costs nothing says per_image = 0"
+            )
+        if self.per_second is not None and not (self.seconds or self.seconds_per_output_megapixel):
+            raise ValueError("per_second needs seconds or seconds_per_output_megapixel to estimate with")
+        return self
+
+
+class Input(Frozen):
+    """The pictures that a route takes, where its provider says so: how many bytes, pixels and pixels a side at most,
+    and which formats.
+    """
+
+    max_bytes: int | None = Field(default=None, gt=0)
+    max_pixels: int | None = Field(default=None, gt=0)
+    max_side: int | None = Field(default=None, gt=0)
+    formats: tuple[Literal["png", "jpeg", "webp"], ...] = ("png", "jpeg", "webp")
+
+    def refuses(self, width: int, height: int) -> str | None:
+        """Why a picture of so many pixels is not taken; None where it is."""
+        if self.max_side is not None and max(width, height) > self.max_side:
+            return f"takes pictures of at most {self.max_side:,} pixels a side, and this one has {width}x{height}"
+        if self.max_pixels is not None and width * height > self.max_pixels:
+            most, here = self.max_pixels / 1e6, width * height / 1e6
+            return f"takes pictures of at most {most:g} megapixels, and this one has {here:.1f}"
+        return None
+
+
+class Route(Frozen):
+    """One way to a provider.
+
+    `model` is the provider's own name of it, `options` go to the adapter, `fixed` fields are in every payload.
+    `params` exist only here. `degraded` says in a sentence how this route falls short of what the model's name
+    promises. `alpha` says whether pictures come back with their transparency, `input` which pictures are taken. A
+    `strict` route takes no undeclared fields. `geometry` says which parameters change the size of a result beside the
+    factor. `source` names where the facts of the route come from.
+    """
+
+    name: str
+    provider: str
+    model: str
+    price: Price
+    rules: Mapping[str, Rule]
+    params: Mapping[str, Param] = Field(default_factory=dict)
+    options: Mapping[str, JsonValue] = Field(default_factory=dict)
+    fixed: Mapping[str, JsonValue] = Field(default_factory=dict)
+    alpha: Literal["keep", "drop"] = "drop"
+    input: Input = Input()
+    strict: bool = False
+    geometry: Reshaping = Reshaping()
+    degraded: str | None = None
+    source: str = ""
+
+    @cached_property
+    def writes(self) -> Mapping[str, str]:
+        """Payload field (the outermost name) to the parameter whose rule writes it; `fixed` fields to themselves."""
+        fields = {field: field for field in self.fixed}
+        for name, rule in self.rules.items():
+            if (target := target_of(name, rule)) is not None:
+                fields[target.partition(".")[0]] = name
+        return fields
+
+
+class Model(Frozen):
+    """A model as callers see it, with every route that can serve it.
+
+    `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
+    how many pictures one request may carry. `reshaping` names undeclared fields after which the size of a result is not
+    known. `default_response_format`, `deadline_s` and `on_disconnect` override the gateway's, `routing` its strategy; a
+    request's own `routing` counts before that.
+    """
+
+    id: str
+    doc: str
+    owned_by: str
+    created: datetime.date
+    modes: tuple[Mode, ...]
+    params: Mapping[str, Param]
+    routes: Mapping[str, Route]
+    scaled_by: str | None = None
+    max_images: int = Field(1, ge=1)
+    reshaping: frozenset[str] = frozenset()
+    default_response_format: Literal["url", "b64_json", "both"] | None = None
+    deadline_s: float | None = Field(None, gt=0)
+    on_disconnect: Literal["finish", "cancel"] | None = None
+    routing: Preference = Preference()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Model:
+        if wrong := list(_problems(self)):
+            raise Wrong(wrong)
+        return self
+
+    def param(self, name: str) -> Param | None:
+        """The declaration of a parameter: the model's own, or that of the first route which alone has it."""
+        if name in self.params:
+            return self.params[name]
+        return next((route.params[name] for route in self.routes.values() if name in route.params), None)
+
+    def routes_with(self, name: str) -> tuple[str, ...]:
+        """The routes on which a parameter exists."""
+        return tuple(route.name for route in self.routes.values() if name in self.params or name in route.params)
+
+
+def target_of(name: str, rule: Rule) -> str | None:
+    """The payload field that a rule writes, dotted where it nests; None for an emulated parameter."""
+    if isinstance(rule, Renamed):
+        return rule.to
+    if isinstance(rule, Converted):
+        return rule.to or name
+    return name if rule.rule == "passthrough" else None
+
+
+def unpaired(params: Collection[str], route: str, own: Collection[str], rules: Collection[str]) -> Iterator[Problem]:
+    """Parameters without a rule on a route, and rules without a parameter. `own` are those that the route declares."""
+    if missing := sorted(set(params) - set(own) - set(rules)):
+        yield _no_rule(
+            route,
+            missing,
+            ", or for every route without one of its own in [rules] of standard.toml. What only other routes have is "
+            "declared in their [routes.NAME.params] instead of in [params]",
+        )
+    if missing := sorted(set(own) - set(rules)):
+        yield _no_rule(route, missing, f", or take it out of [routes.{route}.params]")
+    if unknown := sorted(set(rules) - set(params) - set(own)):
+        names = ", ".join(unknown)
+        yield Problem(
+            (),
+            f"routes.{route}.rules has a rule for {names}, which no parameter declares: declare it in [params], or in "
+            f"[routes.{route}.params] if this route alone has it, or take the rule away",
+        )
+
+
+def _no_rule(route: str, names: list[str], otherwise: str) -> Problem:
+    one = f'{names[0]} = {{ rule = "passthrough" }}'
+    return Problem(
+        (),
+        f"routes.{route}.rules has no rule for the parameter {', '.join(names)}: write one there, such as {one}, or "
+        f'{{ rule = "emulated", by = "ignore" }} where the provider has no such thing{otherwise}',
+    )
+
+
+def _problems(model: Model) -> Iterator[Problem]:
+    if not model.routes:
+        yield Problem((), "a model needs at least one route")
+    if model.scaled_by is not None and model.scaled_by not in model.params:
+        yield Problem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
+    names = {*model.routes, *(route.provider for route in model.routes.values())}
+    if strange := [name for name in model.routing.order if name not in names]:
+        known = f"routes or providers of it: {', '.join(sorted(names))}"
+        yield Problem(("routing", "order"), ", ".join(strange), known)
+    for route in model.routes.values():
+        yield from unpaired(model.params, route.name, route.params, route.rules)
+        yield from _declared_otherwise(model, route)
+        yield from _written_twice(route)
+        yield from _priced_by_nothing(model, route)
+        sent = [name for name, rule in route.rules.items() if target_of(name, rule) is not None]
+        for wrong in problems(route.geometry, sent, {**model.params, **route.params}):
+            yield Problem((), f"routes.{route.name}.geometry {wrong}")
+
+
+def _priced_by_nothing(model: Model, route: Route) -> Iterator[Problem]:
+    """What a price depends on, and a request does not say."""
+    declared = {**model.params, **route.params}
+    for name, share in route.price.work.items():
+        where = f"routes.{route.name}.price.work"
+        rule, param = route.rules.get(name), declared.get(name)
+        if rule is None or param is None or target_of(name, rule) is None:
+            yield Problem((), f"{where} names {name}, which is no parameter that this route is sent")
+        elif isinstance(share, Mapping):
+            words = {_word(choice) for choice in param.choices or ((True, False) if param.type == "boolean" else ())}
+            if strange := sorted(set(share) - words):
+                yield Problem((), f"{where}.{name} has a factor for {', '.join(strange)}, which is no value of it")
+        elif param.type not in ("integer", "number"):
+            yield Problem(
+                (), f"{where}.{name} is a number, and {name} is none: write a table with a factor for a value"
+            )
+
+
+def _word(value: Value) -> str:
+    """A value as a key of a TOML table."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _declared_otherwise(model: Model, route: Route) -> Iterator[Problem]:
+    if twice := sorted(set(model.params) & set(route.params)):
+        yield Problem((), f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already")
+    for name, param in route.params.items():
+        other = model.param(name)
+        if other is not None and other.type != param.type:
+            yield Problem(
+                (), f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
+            )
+
+
+def _written_twice(route: Route) -> Iterator[Problem]:
+    seen: dict[str, str] = dict.fromkeys(route.fixed, "fixed")
+    for name, rule in route.rules.items():
+        target = target_of(name, rule)
+        if target is None:
+            continue
+        if target in seen:
+            yield Problem(
+                (), f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
+            )
+        seen[target] = name

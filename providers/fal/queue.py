@@ -1,0 +1,190 @@
+"""fal's queue: a job's way from its submit to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from urllib.parse import quote
+
+import httpx
+
+from providers.base import ALONE, Expired, Handle, Link, Undecodable, Unknown
+from providers.fal.api import Api, loose_json
+from providers.fal.responses import NAME, addresses, at, failure, is_request_id, request_id, torn_request_id
+from providers.fal.watch import ENDED, GONE, Doubt, End, Result, Watch
+from providers.http.bodies import Body, Json
+from providers.http.client import Unanswered, retry_after
+from providers.kit.polling import Again, Pace, poll
+from providers.kit.progress import Forward
+
+# What became of a job that was cancelled: `removed` before it ran, or `gone` after it was told to stop.
+Stopped: TypeAlias = Literal["completed", "removed", "gone", "vanished"]
+
+_STATUS_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The queue at `url`.
+
+    `ask_timeout_s` is how long one answer about a job may take, `fetch_timeout_s` its result. A job that is not found
+    is given up after three misses over `lost_after_s`. `reconcile_s` is how long a job is looked for whose submit was
+    answered in pieces, `cancel_timeout_s` how long a cancelled one is watched. Answers are read up to `result_bytes`.
+    """
+
+    api: Api
+    url: str
+    pace: Pace
+    ask_timeout_s: float
+    fetch_timeout_s: float
+    result_bytes: int
+    lost_after_s: float
+    reconcile_s: float
+    cancel_timeout_s: float
+
+    async def submit(
+        self, model: str, body: Body, headers: dict[str, str], *, until: float, webhook: str | None
+    ) -> tuple[str, dict[str, str]]:
+        """Hand a job over; return its id and its addresses. `until` is a reading of the clock.
+
+        fal reports the end to `webhook`. An answer that broke off still has its headers, and so perhaps the job's id;
+        fal is asked about that. Raises Unknown where nothing tells whether there is a job.
+        """
+        url = f"{self.url}/{model}" + (f"?fal_webhook={quote(webhook, safe='')}" if webhook else "")
+        response, raw = await self.api.post(url, body, headers, until=until, cap=_STATUS_BYTES)
+        answer = await loose_json(raw)
+        if not response.is_success:
+            raise failure(response, answer, now=time.time(), ended=False)
+        given = answer if isinstance(answer, dict) else {}
+        job = request_id(answer) or (torn_request_id(raw) if raw and answer is None else None)
+        if job is None:
+            job = response.headers.get("x-fal-request-id", "")
+            if not await self.exists(model, job):
+                raise Unknown(f"{NAME}: the answer to the submit names no job")
+        return job, addresses(self.url, model, job, given)
+
+    async def result(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Result:
+        """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is.
+
+        `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then its
+        result is asked for at once, whatever has become of the page that tells how it stands.
+        """
+        clock = self.api.clock
+        where = self._where(handle)
+        watch = Watch(
+            status=lambda logs: self._status(where, logs=logs),
+            response=lambda: self._response(where),
+            lost_after_s=self.lost_after_s,
+            clock=clock,
+            usd=handle.data.get("usd_per_unit", ""),
+            # Nobody else would read them.
+            logs=link is not ALONE,
+            tell=Forward(link.progress),
+        )
+        key = handle.data.get("pace", NAME)
+        age = _age(handle)
+        # A job that this process did not submit just now may have ended already.
+        first = 0.0 if age else None
+        try:
+            end = End(answer=None, failed=False)
+            if not ended:
+                end = await poll(
+                    watch.look, pace=self.pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep
+                )
+            return await poll(lambda: watch.fetch(end), pace=Pace(clock), key=NAME, deadline=deadline, first=0.0)
+        except Expired as exc:
+            # With a code it is fal's own word.
+            if exc.code is not None:
+                raise
+            last = f"; the last answer was {watch.trouble}" if watch.trouble else ""
+            raise Expired(f"{NAME}: the deadline passed{last}") from exc
+
+    async def cancel(self, handle: Handle) -> Stopped:
+        """Ask for the job's end and see it: it completed nevertheless, is out of the queue, or was not known to fal.
+
+        Raises Unknown where it was not seen to end.
+        """
+        clock = self.api.clock
+        where = self._where(handle)
+        until = clock.now() + self.cancel_timeout_s
+        missed = Doubt(after_s=self.lost_after_s, clock=clock)
+        word: Stopped | Literal["asked"]
+        try:
+            word = await poll(lambda: self._stop(where, missed), pace=Pace(clock), key=NAME, deadline=until, first=0.0)
+            if word != "asked":
+                return word
+            return await poll(lambda: self._over(where), pace=Pace(clock), key=NAME, deadline=until, first=0.0)
+        except Expired as exc:
+            raise Unknown(f"{NAME}: the job was told to stop and was not seen to end") from exc
+
+    async def _response(self, where: Mapping[str, str]) -> tuple[httpx.Response, Json]:
+        url = where["response_url"]
+        return await self.api.ask("GET", url, timeout_s=self.fetch_timeout_s, cap=self.result_bytes)
+
+    async def _status(self, where: Mapping[str, str], *, logs: bool = False) -> tuple[httpx.Response, Json]:
+        url = where["status_url"]
+        return await self._brief("GET", f"{url}{'&' if '?' in url else '?'}logs=1" if logs else url)
+
+    async def _brief(self, method: str, url: str) -> tuple[httpx.Response, Json]:
+        try:
+            return await self.api.ask(method, url, timeout_s=self.ask_timeout_s, cap=_STATUS_BYTES)
+        except Undecodable as exc:
+            raise Unanswered(exc.message) from exc
+
+    async def _stop(self, where: Mapping[str, str], missed: Doubt) -> Stopped | Literal["asked"]:
+        response, answer = await self._brief("PUT", where["cancel_url"])
+        word = at(answer, "status")
+        if word == "ALREADY_COMPLETED":
+            return "completed"
+        if response.status_code in GONE and missed.settled():
+            return "vanished"
+        if not response.is_success or at(answer, "success") is False:
+            raise Again(retry_after(response, time.time()))
+        # A job that was still in the queue is out of it; one at work is told to stop, and may not listen.
+        if word == "OK":
+            return "removed"
+        return "gone" if at(answer, "success") is True else "asked"
+
+    async def _over(self, where: Mapping[str, str]) -> Stopped | None:
+        response, answer = await self._status(where)
+        if at(answer, "status") in ENDED:
+            return "completed"
+        if response.status_code in GONE:
+            return "gone"
+        if response.is_success:
+            return None
+        raise Again(retry_after(response, time.time()))
+
+    async def exists(self, model: str, job: str) -> bool:
+        """Say whether fal knows of a job of this model; false as well where it does not answer in `reconcile_s`."""
+        if not is_request_id(job):
+            return False
+        where = addresses(self.url, model, job, {})
+
+        async def ask() -> bool:
+            response, answer = await self._status(where)
+            if response.status_code not in GONE and not isinstance(at(answer, "status"), str):
+                raise Again(retry_after(response, time.time()))
+            return response.is_success
+
+        clock = self.api.clock
+        until = clock.now() + self.reconcile_s
+        try:
+            return await poll(ask, pace=Pace(clock), key=NAME, deadline=until, first=0.0)
+        except Expired:
+            return False
+
+    def _where(self, handle: Handle) -> dict[str, str]:
+        # Checked again: the configured origin may be another one than when the handle was stored.
+        return addresses(self.url, handle.data.get("model", ""), handle.id, handle.data)
+
+
+def _age(handle: Handle) -> float:
+    """Return how long ago the job was submitted, in seconds; 0 for one that was submitted just now."""
+    try:
+        age = time.time() - float(handle.data.get("submitted", ""))
+    except ValueError:
+        return 0.0
+    return age if age >= 1 else 0.0

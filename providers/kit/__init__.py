@@ -1,0 +1,1 @@
+"""What several adapters need: polling, progress, results, webhook signatures."""

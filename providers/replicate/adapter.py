@@ -1,0 +1,315 @@
+"""The adapter for Replicate (https://replicate.com/docs/reference/http, read on 2026-11-21).
+
+It is not built on the official client: one version of that fails on the status `aborted`, another polls it forever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import httpx
+
+from normalization.values import Image, Value
+from providers.base import (
+    ALONE,
+    Expired,
+    Failed,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    Readiness,
+    Sent,
+    Unknown,
+    Upstream,
+)
+from providers.clock import CLOCK, Clock
+from providers.http.bodies import Body, Json, encoded_size, json_body
+from providers.http.client import Unanswered
+from providers.http.ssrf import Guard
+from providers.kit.polling import Again, Pace, jitter, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, beyond
+from providers.replicate.api import Api, Look, Missing
+from providers.replicate.match import written
+from providers.replicate.recovery import Search
+from providers.replicate.responses import ENDED, NAME, job_id
+from providers.replicate.results import Results, bill
+from providers.replicate.webhooks import Hook
+
+_MODEL = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+# What `Cancel-After` and `Prefer: wait` take.
+_CANCEL_AFTER_S = (5, 24 * 3600)
+_MOST_WAIT_S = 60
+# After this a prediction that was taken is in the list.
+_LAG_S = 60.0
+_FIND_AFTER_S = 0.25
+_LOOK_S = 0.1
+_REMEMBERED = 4096
+
+
+class Replicate:
+    """The adapter for Replicate.
+
+    `http` is for the API and alone sees the key, `downloads` for results. `upstream.model` is `owner/name`. With
+    `upstream.options["version"]` (64 hex digits) that version is run, as models of the community need; without, the
+    model's own path, as official models need. `options["usd_per_second"]` is the price of the model's hardware.
+
+    Pictures above `data_uri_bytes` are uploaded first, and stay there for 24 hours. A submit is held open for `wait_s`
+    seconds (0 to 60), for a job that is done by then needs no polling. A job that is not found for `vanish_s` is
+    lost. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least.
+    `reconcile_s` is how long a job is looked for whose submit was not answered, `cancel_timeout_s` how long one
+    that was cancelled is watched for its end. All times are in seconds.
+    """
+
+    name = NAME
+    cancels = True
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        downloads: httpx.AsyncClient,
+        *,
+        key: str | None,
+        base_url: str = "https://api.replicate.com",
+        guard: Guard,
+        pace: Pace,
+        submit_timeout_s: float = 30.0,
+        poll_timeout_s: float = 10.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
+        reconcile_s: float = 10.0,
+        cancel_timeout_s: float = 10.0,
+        vanish_s: float = 10.0,
+        wait_s: int = 2,
+        max_result_bytes: int = 200 * 1024 * 1024,
+        data_uri_bytes: int = 256 * 1024,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._clock = clock
+        # An answer may have the results in it, as base64.
+        answer_bytes = 2 * max_result_bytes + 1024 * 1024
+        self._api = Api(
+            http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes, clock=clock
+        )
+        self._results = Results(
+            self._api,
+            downloads,
+            guard=guard,
+            cap=max_result_bytes,
+            timeout_s=download_timeout_s,
+            least_bytes_per_s=min_download_bytes_per_s,
+            clock=clock,
+        )
+        self._hook = Hook(self._api.secret, clock)
+        self._configured = bool(key)
+        self._pace = pace
+        self._submit_timeout_s = submit_timeout_s
+        self._reconcile_s = reconcile_s
+        self._cancel_timeout_s = cancel_timeout_s
+        self._vanish_s = vanish_s
+        self._wait_s = min(wait_s, _MOST_WAIT_S)
+        self._data_uri_bytes = data_uri_bytes
+        # By which submit each job of this process was made, so that a search for a lost one does not find another's.
+        self._ours: OrderedDict[str, str] = OrderedDict()
+        # A list that was read with another key, which may be another account's, says nothing.
+        self._token = hashlib.sha256((key or "").encode()).hexdigest()[:8]
+
+    @property
+    def queue_depth(self) -> int:
+        """Always 0: jobs wait at Replicate."""
+        return 0
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        if not self._configured:
+            return Readiness.OFF, "REPLICATE_API_TOKEN is not set"
+        if not _MODEL.fullmatch(upstream.model):
+            return Readiness.OFF, f"{upstream.model!r} is not owner/name"
+        return Readiness.READY, ""
+
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
+    async def start(self) -> None:
+        """Nothing runs beside requests."""
+
+    async def aclose(self) -> None:
+        """Nothing was begun."""
+
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+        """Upload what is large and create a prediction; where the answer is lost, look for it in Replicate's list.
+
+        Raises Unknown where it is not found there, as a list may lag, and Unreached where the upload failed.
+        """
+        payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
+        path, envelope = _request(job.upstream, payload, self._webhook(link))
+        body = json_body(envelope)
+        self._left(job)
+        data = {
+            "input": written(payload),
+            "pace": pace_key(NAME, job.upstream.model, job.payload),
+            "token": self._token,
+            "webhook": self._webhook(link) or "",
+        }
+        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        await link.sending(data)
+        try:
+            prediction = await self._create(job, path, body)
+        except Unknown as exc:
+            prediction = await self._sought(job, replace(sent, others=await link.others()), exc)
+        return self._handle(sent, prediction)
+
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Poll to the end and fetch the pictures. A job that is not done by `deadline` is cancelled and seen to end.
+
+        A job that was done before the cancel came is a result, and fetched beyond the deadline if need be. Raises
+        Unknown for a job that has vanished and for one that was not seen to end, Unfetched for one that has succeeded
+        and whose picture did not come.
+        """
+        age = time.time() - float(handle.data.get("at", "nan"))
+        # The wait that follows its submit begins at once; of a later one nobody knows whether the job has ended.
+        late = not age <= self._wait_s + 1
+        try:
+            prediction = await poll(
+                Look(self._api, handle.id, self._vanish_s, link.progress, self._clock),
+                pace=self._pace,
+                key=handle.data.get("pace", NAME),
+                deadline=deadline,
+                first=0.0 if late or handle.data.get("ready") else None,
+                age=age if age > self._wait_s + 1 else 0.0,
+                sleep=link.sleep,
+            )
+        except Expired:
+            prediction = await self._results.whole(handle, await self._end(handle))
+            if prediction["status"] != "succeeded":
+                text = f"{NAME}: the deadline passed, and the job is {prediction['status']!s}"
+                raise Expired(text, cost=bill(handle, prediction)) from None
+            deadline = beyond(deadline, self._clock)
+        return await self._results.of(handle, prediction, deadline, link)
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Ask for the prediction that a webhook told of, else look for it in Replicate's list.
+
+        A list may lag. So None takes a list that was read back to the submit, more than a minute after the submit can
+        have been under way, with the key of then, and in which no prediction can be this one, nor one like it that was
+        made at another time. Raises Unknown where it does not turn up within `reconcile_s`.
+        """
+
+        def taken(name: str) -> bool:
+            return name in sent.others or self._ours.get(name, sent.id) != sent.id
+
+        search = self._search(sent, taken)
+        found = await search.run(self._clock.now() + self._reconcile_s)
+        if found is not None:
+            return self._handle(sent, found)
+        if sent.data.get("token") != self._token:
+            raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
+        return None
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Read a webhook. The secret that it is signed with is fetched when it is needed, and kept."""
+        return await self._hook.heard(headers, body) if self._configured else None
+
+    async def cancel(self, handle: Handle) -> None:
+        """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
+        await self._end(handle)
+
+    async def _uploaded(self, value: Value, job: Job) -> Value:
+        """Return an input with addresses in the place of pictures that are too large for a data URI."""
+        if isinstance(value, Image) and len(value.data) > self._data_uri_bytes:
+            return await self._api.upload(job.id, value, job.deadline)
+        if isinstance(value, list):
+            return [await self._uploaded(item, job) for item in value]
+        if isinstance(value, dict):
+            return {name: await self._uploaded(item, job) for name, item in value.items()}
+        return value
+
+    def _webhook(self, link: Link) -> str | None:
+        """Return the address to report to. Replicate takes HTTPS alone, a simulated one takes what it is itself."""
+        secure = link.webhook and (link.webhook.startswith("https:") or self._api.is_plain)
+        return link.webhook if secure else None
+
+    async def _create(self, job: Job, path: str, body: Body) -> dict[str, Json]:
+        left = self._left(job)
+        least, most = _CANCEL_AFTER_S
+        # An orphan ends by itself, whatever becomes of us.
+        headers = {"cancel-after": f"{min(most, max(least, math.ceil(left)))}s"}
+        if self._wait_s >= 1:
+            headers["prefer"] = f"wait={self._wait_s}"
+        timeout_s = min(left, self._submit_timeout_s + self._wait_s)
+        prediction = await self._api.create(path, body, headers, timeout_s)
+        if not job_id(prediction):
+            raise Unknown(f"{NAME}: the answer to the submit has no id")
+        return prediction
+
+    async def _sought(self, job: Job, sent: Sent, lost: Unknown) -> dict[str, Json]:
+        """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
+        search = self._search(sent, lambda name: name in self._ours or name in sent.others)
+        until = min(job.deadline, self._clock.now() + self._reconcile_s)
+        with contextlib.suppress(Unknown):
+            if prediction := await search.run(until, pause=_FIND_AFTER_S):
+                return prediction
+        if lost.code == "500" and search.missed:
+            # It was answered, with an error, and it is not in the list: so it was refused.
+            raise Failed(lost.told, said=lost.said, code=lost.code) from lost
+        raise lost
+
+    def _search(self, sent: Sent, taken: Callable[[str], bool]) -> Search:
+        late_s = self._submit_timeout_s + self._wait_s + _LAG_S
+        return Search(self._api, sent, late_s=late_s, taken=taken, clock=self._clock)
+
+    def _handle(self, sent: Sent, prediction: Mapping[str, Json]) -> Handle:
+        name = job_id(prediction)
+        self._ours[name] = sent.id
+        while len(self._ours) > _REMEMBERED:
+            self._ours.popitem(last=False)
+        data = {"at": f"{sent.at:.3f}", "pace": sent.data.get("pace", NAME)}
+        price = sent.upstream.options.get("usd_per_second")
+        if isinstance(price, int | float) and not isinstance(price, bool):
+            data["usd_per_second"] = repr(price)
+        # The answer to a submit that was held open has output while it still says "processing".
+        if prediction.get("status") in ENDED or prediction.get("output"):
+            data["ready"] = "yes"
+        return Handle(provider=NAME, id=name, data=data)
+
+    async def _end(self, handle: Handle) -> dict[str, Json]:
+        """Cancel, look, and return the prediction once it has ended. Raises Unknown where it is not seen to."""
+        until = self._clock.now() + self._cancel_timeout_s
+        tried = 0
+        with contextlib.suppress(TimeoutError):
+            while self._clock.now() < until:
+                async with self._clock.timeout_at(until):
+                    for ask in (self._api.cancel, self._api.prediction):
+                        with contextlib.suppress(Unanswered, Again, Missing):
+                            prediction = await ask(handle.id)
+                            if prediction.get("status") in ENDED:
+                                return prediction
+                await self._clock.sleep(max(0.0, min(_LOOK_S + jitter(tried), until - self._clock.now())))
+                tried += 1
+        raise Unknown(f"{NAME}: the job could not be seen to end")
+
+    def _left(self, job: Job) -> float:
+        """Return the seconds until a job's deadline. Raises Expired where it has passed: the job was not submitted."""
+        left = job.deadline - self._clock.now()
+        if left <= 0:
+            raise Expired(f"{NAME}: the deadline passed before the job was submitted", unbilled=True)
+        return left
+
+
+def _request(upstream: Upstream, payload: Mapping[str, Value], webhook: str | None) -> tuple[str, dict[str, Value]]:
+    """Return the path and the body of a submit."""
+    envelope: dict[str, Value] = {"input": dict(payload)}
+    if webhook:
+        # Each message repeats the input. With a picture in that, hearing of every line of the log is too dear.
+        inline = encoded_size(payload) > 0
+        envelope |= {"webhook": webhook, "webhook_events_filter": ["start", *([] if inline else ["logs"]), "completed"]}
+    if version := upstream.options.get("version"):
+        return "/v1/predictions", {"version": version, **envelope}
+    return f"/v1/models/{upstream.model}/predictions", envelope

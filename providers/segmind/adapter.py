@@ -1,0 +1,343 @@
+"""Segmind: jobs that are submitted and polled (v2), or made while the request is held open (v1).
+
+Sources: segmind.com/models/clarity-upscaler/api and docs.segmind.com (asynchronous inference, storage, errors), read in
+November 2026, and the source of the official client, segmind 1.3.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeAlias
+from urllib.parse import quote
+
+import anyio.to_thread
+import httpx
+import pybase64
+
+from normalization.values import Value
+from providers.base import (
+    ALONE,
+    Expired,
+    Handle,
+    Heard,
+    Job,
+    Link,
+    Outcome,
+    Readiness,
+    Sent,
+    Undecodable,
+    Unfinished,
+    Unknown,
+    Unreached,
+    Upstream,
+)
+from providers.clock import CLOCK, Clock
+from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
+from providers.http.cause import host_in
+from providers.http.client import Unanswered, polling, refusal, submitting
+from providers.http.ssrf import Guard
+from providers.kit.polling import Again, Pace, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
+from providers.segmind.held import Answered, Held
+from providers.segmind.responses import (
+    NAME,
+    at,
+    check,
+    decoded,
+    failure,
+    found_in,
+    images_in,
+    micros_of,
+    patience,
+    seconds_of,
+    with_addresses,
+)
+
+_CONNECT_S = 5.0
+# What every answer has beside its pictures.
+_ENVELOPE_BYTES = 256 * 1024
+# How often an upload is tried: it costs nothing.
+_UPLOADS = 2
+# So many answers in a row that say so, and some time, make a job that is not there lost.
+_MISSING = 3
+# Who waits for a job of this age has come back for it: it may have ended.
+_LATE_S = 5.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,99}")
+
+_Answer: TypeAlias = "dict[str, Json]"
+
+
+class Segmind:
+    """The adapter for Segmind. `http` is for its API; `downloads` for results, which lie at public addresses.
+
+    The key goes to the origins of `base_url` and `upload_url` and nowhere else. Pictures that as base64, together, take
+    at most `data_uri_bytes` travel inside of the request; that is not documented, so by default all are uploaded.
+    `submit_timeout_s` bounds a submit and an upload, `poll_timeout_s` a look, `sync_timeout_s` the one request of a v1
+    job. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least. A
+    job that Segmind does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are
+    Undecodable.
+
+    Option of a route: `api = "v1"` for the synchronous endpoint, meant for models that take seconds. Such a job lives
+    in this process alone. Segmind has no idempotency key and no list of jobs: a submit whose answer was lost stays
+    Unknown.
+    """
+
+    name = NAME
+    cancels = False
+    queue_depth = 0
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        downloads: httpx.AsyncClient,
+        *,
+        key: str | None,
+        guard: Guard,
+        pace: Pace,
+        base_url: str = "https://api.segmind.com",
+        upload_url: str = "https://workflows-api.segmind.com",
+        submit_timeout_s: float = 30.0,
+        poll_timeout_s: float = 10.0,
+        sync_timeout_s: float = 120.0,
+        download_timeout_s: float = TRY_S,
+        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
+        lost_after_s: float = 10.0,
+        data_uri_bytes: int = 0,
+        max_result_bytes: int = 400 * 1024 * 1024,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._http = http
+        self._collector = Collector(
+            NAME,
+            self._fetch,
+            most=max_result_bytes,
+            try_s=download_timeout_s,
+            clock=clock,
+        )
+        self._download = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        self._key = key
+        self._pace = pace
+        self._base_url = base_url.rstrip("/")
+        self._upload_url = f"{upload_url.rstrip('/')}/upload-asset"
+        self._submit_timeout_s = submit_timeout_s
+        self._poll_timeout_s = poll_timeout_s
+        self._sync_timeout_s = sync_timeout_s
+        self._lost_after_s = lost_after_s
+        self._data_uri_bytes = data_uri_bytes
+        # A picture may come as base64, which takes four bytes for three.
+        self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
+        self._clock = clock
+        self._held = Held(clock)
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
+
+    def announced(self, upstream: Upstream) -> None:
+        """Return None: the provider sees to its inputs itself."""
+
+    async def start(self) -> None:
+        """Nothing runs beside requests."""
+
+    async def aclose(self) -> None:
+        """Hang up on v1 jobs that are being made: their answers have nowhere to go any more."""
+        await self._held.aclose()
+
+    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+        """Upload the pictures and post the job. A v1 job is only begun here: what Segmind says to it, `wait` tells.
+
+        Raises Unknown where the answer was lost, Unreached where a picture could not be uploaded.
+        """
+        body = json_body(await self._uploaded(job.payload))
+        model = quote(job.upstream.model, safe="")
+        # By nothing could a lost job be known again.
+        await link.sending({})
+        if job.upstream.options.get("api") == "v1":
+            return self._held.begin(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
+        try:
+            response, raw = await self._post(f"{self._base_url}/v2/{model}", body, self._submit_timeout_s)
+        except Undecodable as exc:
+            raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
+        answer = await decoded(raw)
+        check(response, raw, answer, job.payload)
+        found = at(answer, "request_id")
+        if not isinstance(found, str) or not _REQUEST_ID.fullmatch(found):
+            raise Unknown(f"{NAME}: the answer to the submit has no request id")
+        key = pace_key(NAME, job.upstream.model, job.payload)
+        return Handle(provider=NAME, id=found, data={"api": "v2", "pace": key, "submitted": f"{time.time():.3f}"})
+
+    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        """Poll to the job's end and fetch its pictures. Segmind does not tell how much of a job is done.
+
+        Raises Unfinished at the deadline, Unfetched where the job has succeeded by then; `wait` may be called again for
+        as long as Segmind remembers the job (1 hour). Raises Unknown for a job that Segmind does not know any more, and
+        for a v1 job of another process: either may have been billed.
+        """
+        try:
+            if handle.data.get("api") == "v1":
+                return await self._held_outcome(handle, deadline, link)
+            return await self._polled_outcome(handle, deadline, link)
+        except Unfinished:
+            raise
+        except Expired as exc:
+            raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
+
+    async def find(self, sent: Sent) -> Handle | None:
+        """Raise Unknown: Segmind has no list of jobs, no key to repeat a submit under, and no webhooks."""
+        raise Unknown(f"{NAME}: the answer to the submit was lost, and Segmind cannot be asked for the job")
+
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+        """Return None: Segmind sends no webhooks."""
+        return None
+
+    async def cancel(self, handle: Handle) -> None:
+        """Do nothing: Segmind cannot cancel. The job goes on, is billed when it succeeds, and can be waited for."""
+
+    async def _uploaded(self, payload: Mapping[str, Value]) -> Mapping[str, Value]:
+        """Return the payload with addresses at Segmind in place of its pictures."""
+        images: list[Value] = list(images_in(dict(payload)))
+        if not images or encoded_size(payload) <= self._data_uri_bytes:
+            return payload
+        answer = await self._upload(json_body({"data_urls": images}))
+        # The client reads `file_urls`, the docs show `urls`.
+        found = [at(answer, key) for key in ("file_urls", "urls")]
+        addresses = next((value for value in found if isinstance(value, list) and len(value) == len(images)), [])
+        if not addresses or not all(isinstance(address, str) for address in addresses):
+            raise Unreached(f"{NAME}: the answer to the upload has no addresses")
+        left = map(str, addresses)
+        return {key: with_addresses(value, left) for key, value in payload.items()}
+
+    async def _upload(self, body: Body) -> Json:
+        """Post an upload until it is answered. What was lost is a file that nobody pays for, hence Unreached."""
+        for number in range(1, _UPLOADS + 1):
+            try:
+                response, raw = await self._post(self._upload_url, body, self._submit_timeout_s)
+                if response.is_success:
+                    return await decoded(raw)
+                error = refusal(NAME, response, raw, now=time.time(), statuses=dict.fromkeys((500, 503), Unknown))
+                if not isinstance(error, Unknown):
+                    raise error
+            except (Unknown, Unreached, Undecodable) as exc:
+                error = exc
+            if number == _UPLOADS:
+                lost = error.told.removeprefix(f"{NAME}: ")
+                told = f"{NAME}: a picture could not be uploaded ({lost})"
+                raise Unreached(told, said=error.said) from error
+        raise AssertionError
+
+    async def _post(self, url: str, body: Body, limit_s: float) -> tuple[httpx.Response, bytes]:
+        timeout = httpx.Timeout(limit_s, connect=_CONNECT_S, pool=_CONNECT_S)
+        headers = {**body.headers, **self._headers}
+        try:
+            async with asyncio.timeout(limit_s):
+                with submitting(NAME):
+                    request = self._http.stream("POST", url, content=body, headers=headers, timeout=timeout)
+                    async with request as response:
+                        return response, await read_body(response, self._max_answer_bytes)
+        except TimeoutError as exc:
+            raise Unknown(f"{NAME}: the answer from {host_in(url)} did not come within {limit_s:g} s") from exc
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"x-api-key": self._key or ""}
+
+    async def _polled_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+        # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
+        result = f"{self._base_url}/v2/requests/{quote(handle.id, safe='')}"
+        missing: list[float] = []
+
+        async def ended() -> _Answer | None:
+            answer = await self._look(f"{result}/status", missing)
+            # The status of a finished job has no picture; that of a failed one has its reason.
+            return await self._look(result, missing) if at(answer, "status") == "COMPLETED" else answer
+
+        key = handle.data.get("pace", NAME)
+        age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
+        first = 0.0 if age > _LATE_S else None
+        answer = await poll(ended, pace=self._pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep)
+        if at(answer, "status") != "FAILED" and not _named(answer):
+            # A result without a picture may be better in a second answer.
+            answer = await poll(ended, pace=Pace(self._clock), key=key, deadline=deadline, first=0.0)
+        if at(answer, "status") == "FAILED":
+            raise failure(answer)
+        if not (named := _named(answer)):
+            raise Undecodable(f"{NAME}: the job succeeded, but its picture is not there")
+        link.succeeded()
+
+        async def again() -> list[Named]:
+            return _named(await self._look(result, []))
+
+        seconds, cost = seconds_of(at(answer, "metrics", "inference_time")), micros_of(at(answer, "metrics", "cost"))
+        found = await self._collector.collect(named, deadline, again, cost=cost)
+        return Outcome(pictures=found, seconds=seconds, cost=cost)
+
+    async def _held_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+        answered = await self._held.answer(handle.id, deadline)
+        link.succeeded()
+        # Whoever finds the pictures broken may come back for them, where they lie at an address.
+        keep = not any(isinstance(item, bytes) for item in answered.found)
+        try:
+            found = await self._collector.collect(answered.found, deadline, cost=answered.cost)
+        except (Unfinished, asyncio.CancelledError):
+            keep = True
+            raise
+        finally:
+            self._held.let_go(handle.id, keep=keep)
+        return Outcome(pictures=found, seconds=answered.seconds, cost=answered.cost)
+
+    async def _look(self, url: str, missing: list[float]) -> _Answer | None:
+        """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.
+
+        Raises Unanswered and Again to be asked again, and Unknown when the job is lost.
+        """
+        try:
+            async with asyncio.timeout(self._poll_timeout_s):
+                with polling(NAME):
+                    async with self._http.stream("GET", url, headers=self._headers) as response:
+                        answer = await decoded(await read_body(response, self._max_answer_bytes))
+        except (TimeoutError, Undecodable) as exc:
+            raise Unanswered(f"{NAME}: no whole answer") from exc
+        # A failed job is answered with 422, so the body counts before the status.
+        if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
+            return answer
+        if response.status_code == 404:
+            missing.append(self._clock.now())
+            if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
+                raise Unknown(f"{NAME}: the job is not known there any more")
+            raise Again
+        missing.clear()
+        # 401 and 403 too: the work was taken, and what our key has come to does not change that.
+        if not response.is_success or not isinstance(answer, dict):
+            raise Again(patience(response))
+        return None
+
+    async def _fetch(self, item: str, cap: int, deadline: float) -> bytes:
+        """Fetch a picture from its address, or decode one that is in the answer itself. Raises as `download` does."""
+        if item.startswith(("https://", "http://")):
+            return await self._download(item, cap, deadline)
+        try:
+            return await anyio.to_thread.run_sync(partial(pybase64.b64decode, item, validate=True))
+        except ValueError as exc:
+            raise Undecodable(f"{NAME}: the output is neither an address nor a picture") from exc
+
+    async def _make(self, job: Job, url: str, body: Body) -> Answered:
+        """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
+        response, raw = await self._post(url, body, self._sync_timeout_s)
+        is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
+        answer = None if is_picture else await decoded(raw)
+        check(response, raw, answer, job.payload)
+        found: list[Named] = [raw] if is_picture and raw else _named(answer)
+        if not found:
+            raise Unknown(f"{NAME}: the answer holds no picture")
+        seconds, cost = (response.headers.get(name) for name in ("x-generation-time", "x-cost"))
+        return Answered(found=found, seconds=seconds_of(seconds), cost=micros_of(cost))
+
+
+def _named(answer: Json) -> list[Named]:
+    """Return what an answer names: addresses, base64, bytes."""
+    # `output` is what every model has; `image` is how some v1 models name their base64.
+    candidates = (found_in(at(answer, key)) for key in ("output", "images", "image"))
+    return list(next(filter(None, candidates), []))
