@@ -1,4 +1,4 @@
-"""The composition root: the lifespan builds the State, the routes are listed here."""
+"""The composition root: builds the State, lists the routes, and shuts down gracefully within the grace time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import gc
 import json
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import anyio.to_thread
@@ -22,27 +25,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway import handles, registry
-from gateway.api.cors import Cors
-from gateway.api.handlers import on_api_error, on_crash, on_http_exception
+from gateway import process, registry
 from gateway.api.openapi import document
-from gateway.api.rights import Access, Endpoint, GuardedRoute, Row
 from gateway.api.routes import routes
 from gateway.auth.authenticator import Doors
 from gateway.auth.first_key import keys_of, policy_of
-from gateway.auth.keys import Keys
-from gateway.auth.policy import Policy
+from gateway.auth.keys import Keys, Policy
 from gateway.auth.rate_limits import Rates
-from gateway.closing import Closing
 from gateway.http import image_urls
 from gateway.http.admission import Load
-from gateway.http.auth import Gate
-from gateway.http.errors import ApiError
-from gateway.http.middleware import Edge
+from gateway.http.auth import Access, Endpoint, Gate, GuardedRoute, Row
+from gateway.http.errors import ApiError, on_api_error, on_crash, on_http_exception
+from gateway.http.middleware import Cors, Edge
 from gateway.imaging.pool import Imaging, Limits
 from gateway.imaging.processes import Bounds, Decoders
 from gateway.jobs.attempts import Calls
-from gateway.jobs.book import Address
+from gateway.jobs.context import Address
 from gateway.jobs.errors import Rules
 from gateway.jobs.executor import Executor
 from gateway.jobs.manager import Jobs
@@ -50,11 +48,9 @@ from gateway.jobs.received import Received, spools
 from gateway.jobs.recovery import Keeper
 from gateway.ledger.open import open_ledger
 from gateway.ledger.reports import Reports
-from gateway.memory import return_what_is_freed
-from gateway.process import tend
+from gateway.process import return_what_is_freed, tend
 from gateway.routing.breaker import Breakers
-from gateway.routing.learning import Learning
-from gateway.routing.pricing import MICROS
+from gateway.routing.pricing import MICROS, Learning
 from gateway.settings import GatewaySettings
 from gateway.settings.loader import SHIPPED, Config, load
 from gateway.settings.types import revealed
@@ -67,11 +63,64 @@ from gateway.webhooks.signing import Secrets, open_secrets
 from providers.base import Provider
 from providers.clock import CLOCK, Clock
 from providers.http import client as http
-from providers.http.agent import VERSION
+from providers.http.client import VERSION
 from providers.http.download import downloads_client, strangers_client
 from providers.http.ssrf import Guard
 from providers.kit.polling import Pace
 from providers.memory import Room
+
+# Of the grace time: for whom a job is still finished, and until when everything else has to be handed over. What is
+# left is for the answers, for the last writes, and for the server itself.
+_FINISH, _LAST = 0.7, 0.9
+
+
+class Closing:
+    """Hears the signal that ends this process before the server does: it waits for requests, and those for jobs.
+
+    A signal can only be heard in the main thread; elsewhere the end begins with `finish`.
+    """
+
+    def __init__(self, jobs: Jobs, keeper: Keeper, grace_s: float) -> None:
+        self._jobs = jobs
+        self._keeper = keeper
+        self._grace_s = grace_s
+        self._began: float | None = None
+        self._before: dict[int, Any] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Closing:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.getsignal(number)
+                signal.signal(number, self._heard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._heard:
+                signal.signal(number, before)
+
+    async def finish(self) -> None:
+        """Wait for the jobs, or leave them to others, whichever comes first."""
+        self._begin()
+        assert self._began is not None
+        await self._keeper.close(self._began + _FINISH * self._grace_s, self._began + _LAST * self._grace_s)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._begin)
+        before = self._before[number]
+        if callable(before):
+            before(number, frame)
+
+    def _begin(self) -> None:
+        if self._began is None:
+            self._began = self._jobs.clock.now()
+            self._jobs.leaving.set()
+            # Handlers that wait for a job are sent away then: the server waits for them.
+            self._loop.call_later(_FINISH * self._grace_s, self._jobs.let_go.set)
+
 
 _LAG_INTERVAL_S = 0.25
 # Under the 5 seconds after which common servers close an idle connection.
@@ -217,9 +266,9 @@ async def running(
         gc.freeze()
         # A call makes thousands of objects, hardly any in circles: the usual threshold looks seven times as often.
         gc.set_threshold(5000, 10, 10)
-        most_jobs = handles.bounded(settings.max_jobs, handles.mine())
+        most_jobs = process.bounded(settings.max_jobs, process.mine())
         if most_jobs < settings.max_jobs:
-            event("server.few_handles", logging.WARNING, handles=handles.mine(), jobs=most_jobs)
+            event("server.few_handles", logging.WARNING, handles=process.mine(), jobs=most_jobs)
         yield State(
             config=config,
             doors=doors,

@@ -1,4 +1,4 @@
-"""Which adapter serves which section of `providers.toml`: one line for each provider."""
+"""The registry of providers: one row each, from its section of `providers.toml` to its adapter."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import TypedDict
 import httpx
 
 from gateway.names import EMBEDDED
-from gateway.provider_keys import keys_of
 from gateway.settings.loader import Config
-from providers.accounts import Accounts
+from gateway.settings.provider_keys import keys_of
+from providers.accounts import Accounts, Key
 from providers.apiframe.adapter import Apiframe
 from providers.base import Provider
 from providers.clock import Clock
 from providers.fal.adapter import Fal
 from providers.http.ssrf import Guard
-from providers.keyring import Key
 from providers.kit.polling import Pace
 from providers.local.adapter import Cog
 from providers.replicate.adapter import Replicate

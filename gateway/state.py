@@ -14,7 +14,7 @@ from gateway.jobs.manager import Jobs
 from gateway.jobs.received import Received
 from gateway.ledger.reports import Reports
 from gateway.routing.breaker import Breakers
-from gateway.routing.learning import Learning
+from gateway.routing.pricing import Learning
 from gateway.routing.selection import Condition
 from gateway.settings.loader import Config
 from gateway.storage import Files

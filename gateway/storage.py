@@ -1,10 +1,14 @@
-"""Result files: kept for their time to live under names that cannot be guessed, in a folder or an object store."""
+"""Result files: kept until they expire, under names that cannot be guessed, in a folder or an object store.
+
+A file is flushed to disk together with its folder: what the ledger says of it must hold after a power failure.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +18,9 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
 from gateway.file_names import Check, FileName, new_name, parsed
-from gateway.jobs import durable
 from gateway.ledger.records import Json, Picture, picture_of
+from gateway.process import ahead
 from gateway.telemetry.logs import event
-from gateway.ticks import ahead
 from normalization.values import Image
 
 _SWEEP_S = 30.0
@@ -94,7 +97,7 @@ class Files:
         name = await asyncio.to_thread(new_name, image)
         notes = {"Content-Type": image.media_type, "Cache-Control": "private"}
         try:
-            await durable.put(self._store, name, image.data, notes)
+            await put(self._store, name, image.data, notes)
         except (BaseError, OSError) as error:
             raise StoreFailed(type(error).__name__) from error
         return name
@@ -236,3 +239,26 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
     if url.startswith("file:"):
         return from_url(url, mkdir=True)
     return from_url(url, retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRIES_S)})
+
+
+async def put(store: ObjectStore, name: str, data: bytes, attributes: Mapping[str, str] | None = None) -> None:
+    """Write a file whole, or not at all. Raises obstore's BaseError, and OSError.
+
+    `attributes` are what a bucket says of it to whoever comes with an address of its own; a folder keeps no such notes.
+    """
+    if isinstance(store, LocalStore):
+        await asyncio.to_thread(_put, store, name, data)
+    else:
+        await obstore.put_async(store, name, data, attributes=dict(attributes or {}))
+
+
+def _put(store: LocalStore, name: str, data: bytes) -> None:
+    """Write a file and bring it, with its name, to the disk."""
+    obstore.put(store, name, data)
+    path = Path(store.prefix or "/") / name
+    for one in (path, path.parent):
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,5 +1,8 @@
-"""The table: how each parameter reaches each provider, and what the gateway does itself.
+"""The table: how each parameter reaches each provider, and everything that is done to an image here.
 
-Everything here is pure: frozen values in, frozen values out, no clock, no network, no state. It imports the standard
-library, pydantic, Pillow and nothing of ours.
+`parameters` plans requests by the table; `images` reads, prepares and finishes images; `values` holds the frozen
+values that the whole project shares. Pure functions: nothing here waits, sends or remembers.
+
+May import: normalization.
+Libraries: pydantic, PIL.
 """

@@ -230,3 +230,10 @@ class Plan:
 def fields_of(value: Any) -> dict[str, Any]:
     """A dataclass's fields by their names, as they are: for what holds plain values alone, `asdict` at a tenth."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+WHITE = "#ffffff"
+
+
+# Formats without an alpha channel.
+OPAQUE = ("jpeg",)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
+
+# Seconds: the scale of the waits after failures, and their longest.
+_JITTER_S = 0.25
+_JITTER_LONGEST_S = 8.0
 
 
 class Clock:
@@ -23,3 +28,8 @@ class Clock:
 
 CLOCK = Clock()
 """The clock that everything uses unless it is given another one."""
+
+
+def jitter(failures: int) -> float:
+    """Return a random wait in seconds after so many failures in a row before this one: "full jitter", at most 8 s."""
+    return random.uniform(0, min(_JITTER_LONGEST_S, _JITTER_S * 2 ** min(failures, 8)))  # noqa: S311 - not a secret

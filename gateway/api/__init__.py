@@ -1,1 +1,7 @@
-"""The front door: the only room, with `app.py`, that knows HTTP."""
+"""The endpoints, one module an address, and what they share: parameters, results, problems.
+
+May import: gateway.auth, gateway.database, gateway.file_names, gateway.http, gateway.imaging, gateway.jobs,
+gateway.ledger, gateway.routing, gateway.settings, gateway.state, gateway.storage, gateway.telemetry, gateway.webhooks,
+providers.base, providers.errors, providers.http, normalization.
+Libraries: starlette, pydantic.
+"""

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from gateway.jobs.errors import Placed, StillGoing
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished, Placed, StillGoing
 from gateway.jobs.manager import Jobs
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.api import problems, results
 from gateway.api.parameters import Asked
 from gateway.http.errors import ApiError
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished
 from gateway.settings import GatewaySettings, ResponseFormat
 from gateway.state import State
 from gateway.storage import Files, StoreFailed

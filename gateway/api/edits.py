@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.api import dry_run, problems, results
+from gateway.api import problems, results, submission
 from gateway.api.client import Caller, Gone, is_gone, unless_gone
 from gateway.api.delivery import Delivery, Links, deliver, incomplete
-from gateway.api.dry_run import is_dry_run
-from gateway.api.held import known, taken
+from gateway.api.files import known, taken
 from gateway.api.jobs import accepted
-from gateway.api.parameters import Asked, read_fields, read_pictures
-from gateway.api.passed_on import check_addresses
-from gateway.api.submission import grant_of, mode_of, order_of, origin_of, read_repeat
-from gateway.auth.grant import Grant
+from gateway.api.parameters import Asked, check_addresses, read_fields, read_pictures
+from gateway.api.submission import grant_of, is_dry_run, mode_of, order_of, origin_of, read_repeat
+from gateway.auth.keys import Grant
+from gateway.http import errors
 from gateway.http.admission import Hold, Overloaded
 from gateway.http.body import check_encoding
 from gateway.http.errors import ApiError, invalid
@@ -27,8 +26,7 @@ from gateway.http.form import Form, FormLimits, read_form
 from gateway.http.streaming import Events
 from gateway.imaging.pool import Busy
 from gateway.jobs import sending
-from gateway.jobs.errors import Placed
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished, Placed
 from gateway.ledger.records import Order
 from gateway.ledger.store import LedgerDown
 from gateway.routing.selection import Candidate, Choice, Excluded, choose
@@ -38,7 +36,7 @@ from gateway.telemetry import metrics
 from normalization.images.encode import MAX_SIDE
 from normalization.parameters.coerce import Invalid
 from normalization.values import Plan, Resize, Size, Transcode
-from providers.http.pieces import Piece
+from providers.http.bodies import BodyPart
 from providers.http.ssrf import Forbidden
 
 # What a job is given beyond its deadline to tell how it ended by then.
@@ -55,7 +53,7 @@ async def edit(request: Request) -> Response:
         with state.load.admit(length, grant_of(request).id) as hold:
             return await _edit(request, state, hold)
     except (Overloaded, Busy) as error:
-        raise problems.overloaded(error.limit, kept=error.kept) from None
+        raise errors.overloaded(error.limit, kept=error.kept) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +166,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
         if not dry or all(image.data for image in asked.request.images):
             fitting = await sending.ready(fitting, asked.request, state.imaging, grant.id)
         if dry:
-            return dry_run.answer(asked, fitting)
+            return submission.answer(asked, fitting)
         order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
         if await is_gone(request):
             # It may have waited for this process for so long that its caller has repeated it elsewhere since. Whoever
@@ -292,7 +290,7 @@ async def _events(
     links: Links,
     key: str,
     let_go: Callable[[], None],
-) -> AsyncIterator[Sequence[Piece]]:
+) -> AsyncIterator[Sequence[BodyPart]]:
     try:
         finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
         counted = state.load.paid(_inside(delivered), key)

@@ -1,4 +1,4 @@
-"""`GET /files/{name}`: result pictures, for as long as they live, piece by piece and in ranges."""
+"""`GET /files/{name}`: result files, in pieces and in ranges; and file ids as the input of a further edit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,8 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import problems
 from gateway.api.client import disconnected
+from gateway.file_names import parsed
+from gateway.http import errors
 from gateway.http.admission import Overloaded
-from gateway.http.errors import ApiError
+from gateway.http.errors import ApiError, too_large
+from gateway.http.form import FilePart, Form
+from gateway.http.image_fields import Address
 from gateway.state import State
 from gateway.storage import Damaged, OpenFile, StoreFailed
 from gateway.telemetry.logs import event
@@ -56,7 +62,7 @@ async def read_file(request: Request) -> Response:
     except (StoreFailed, Damaged) as error:
         raise problems.told(error) from error
     except Overloaded as error:
-        raise problems.overloaded(error.limit) from None
+        raise errors.overloaded(error.limit) from None
 
 
 class _Streamed(Response):
@@ -158,3 +164,60 @@ def not_found() -> ApiError:
     """The 404 for a file that is not there, or not any more."""
     message = "There is no such file. Results are kept for a limited time: fetch them soon after the call."
     return ApiError(404, message, code="file_not_found")
+
+
+def known(form: Form, origins: Iterable[str]) -> Form:
+    """The form, with the addresses of our own files told from those of others; `origins` are ours."""
+    roots = tuple(f"{origin}/files/" for origin in origins)
+
+    def one(file: FilePart) -> FilePart:
+        address = file.address
+        root = next((root for root in roots if address is not None and address.url.startswith(root)), None)
+        if address is None or root is None:
+            return file
+        name, _, query = address.url.removeprefix(root).partition("?")
+        return file if parsed(name) is None else replace(file, address=replace(address, held=name, query=query))
+
+    return replace(form, files=tuple(map(one, form.files)))
+
+
+async def taken(state: State, form: Form, room: Callable[[int], object] = lambda _: None) -> Form:
+    """The form with the pictures in it that are files of ours.
+
+    Whoever could fetch a file may use it, and nobody else. `room` hears of each file's bytes before these are read, and
+    raises where there is none for them. Raises ApiError: 404 for one that is not there, or not any
+    more, 403 where its signature is missing, 413 over a limit, 503 while the store is away.
+    """
+    left = state.config.gateway.max_body_bytes - sum(len(file.data) for file in form.files)
+    files = list(form.files)
+    for at, file in enumerate(files):
+        if file.address is not None and file.address.held is not None:
+            files[at] = replace(file, data=await _read(state, file.address, file.address.held, left, room))
+            left -= len(files[at].data)
+    return replace(form, files=tuple(files))
+
+
+async def _read(state: State, address: Address, name: str, left: int, room: Callable[[int], object]) -> bytes:
+    """A file's bytes, of which there may be `left`."""
+    settings = state.config.gateway
+    try:
+        if settings.files_signed:
+            check_signature(state, name, dict(parse_qsl(address.query)))
+        found = await state.files.open(name)
+        if found is None:
+            raise not_found()
+        if found.size > settings.max_upload_bytes:
+            message = f"The file '{address.param}' is too large: at most {settings.max_upload_bytes} bytes are taken."
+            raise too_large(message, code="file_too_large")
+        if found.size > left:
+            most = settings.max_body_bytes
+            raise too_large(f"The pictures of this request are too large together: at most {most} bytes are taken.")
+        room(found.size)
+        if (file := await state.files.get(name)) is None:  # its time was over meanwhile
+            raise not_found()
+    except (StoreFailed, Damaged) as error:
+        raise problems.told(error) from error
+    except ApiError as error:
+        error.param = address.param
+        raise
+    return file.data

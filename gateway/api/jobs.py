@@ -1,27 +1,227 @@
-"""`/images/jobs`: jobs by their ids, for callers whose patience or proxy is shorter than a job."""
+"""`/images/jobs`: jobs by id, for clients whose timeout is shorter than a job; as JSON or server-sent events."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api import problems, rate_limit, results
-from gateway.api.job_body import Addresses, described, error_in_list, room_for, whole
-from gateway.api.job_events import follow, found, no_such_job, wait_for_end
+from gateway.api import problems, results
+from gateway.api.client import disconnected
+from gateway.api.delivery import Delivery, Links, deliver, incomplete
 from gateway.api.pagination import after_of, is_id, limit_of, listed, state_of, word_of
 from gateway.api.results import Pieces
-from gateway.api.submission import grant_of, prefers_async
+from gateway.api.submission import grant_of, origin_of, prefers_async
+from gateway.http import auth, errors
 from gateway.http.admission import Overloaded
-from gateway.http.errors import invalid
-from gateway.jobs.errors import Placed
-from gateway.ledger.records import JobRow, Order
+from gateway.http.errors import ApiError, envelope, invalid
+from gateway.http.streaming import Events
+from gateway.jobs.errors import Placed, ResultGone
+from gateway.jobs.running import Job
+from gateway.ledger.records import Attempt, JobRow, Order
 from gateway.ledger.reports import Filter, NoSuchCursor
 from gateway.ledger.store import LedgerDown
+from gateway.routing.pricing import MICROS
 from gateway.state import State
-from gateway.storage import StoreFailed
+from gateway.storage import Damaged, StoreFailed
+from providers.http.bodies import BodyPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where this caller finds things: `files` are below `origin`, jobs below `jobs`."""
+
+    origin: str
+    jobs: str
+
+    @classmethod
+    def of(cls, request: Request, state: State) -> Addresses:
+        """In the words that the caller itself used, or those of the setting `public_url`."""
+        origin = state.config.gateway.public_url or origin_of(request)
+        prefix = "/v1" if request.url.path.startswith("/v1/") else "/openai/v1"
+        return cls(origin=origin, jobs=f"{origin}{prefix}/images/jobs")
+
+    def job(self, job: str) -> str:
+        """A job's own address."""
+        return f"{self.jobs}/{job}"
+
+
+def described(row: JobRow, at: Addresses, error: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """A job without its result. `error` is the envelope's inside."""
+    order = row.order
+    found: dict[str, Any] = {
+        "id": order.id,
+        "object": "image.job",
+        "status": row.state,
+        "created_at": int(order.created_at),
+        "ended_at": int(row.ended_at) if row.ended and row.ended_at is not None else None,
+        "model": order.model,
+        "progress": row.progress,
+        "cost_estimate": order.estimate / MICROS,
+        "cost": row.cost / MICROS if row.ended else None,
+        "error": error,
+        "urls": {"get": at.job(order.id), "cancel": f"{at.job(order.id)}/cancel"},
+    }
+    if row.cancel_asked and not row.ended:
+        found["cancel_requested"] = True
+    return found
+
+
+def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, object] | None:
+    """Why a job of a list has no result, as its state says it; whether files are there still is not looked up."""
+    if row.state not in ("failed", "cancelled"):
+        return None
+    return envelope(problems.of(row, attempts))["error"]
+
+
+@asynccontextmanager
+async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None]]:
+    """Count the pictures that a job's answer will have in it. What this gives lets go of them: it is called here where
+    the block fails, and else by whoever has sent the answer. Raises Overloaded."""
+    inside = row.state == "completed" and Delivery.of_job(row.order.delivery).has_bytes
+    let_go = state.load.answer(row.picture_bytes if inside else 0, row.order.key)
+    try:
+        yield let_go
+    except BaseException:
+        let_go()
+        raise
+
+
+async def whole(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
+    """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
+
+    Raises LedgerDown, and StoreFailed where its pictures are there and cannot be had at the moment.
+    """
+    result: list[BodyPart] = [b"null"]
+    error: Mapping[str, object] | None = None
+    if row.ended:
+        try:
+            result = await _result(state, row, at)
+        except ApiError as refused:
+            error = envelope(refused)["error"]
+    head = json.dumps(described(row, at, error), ensure_ascii=False, separators=(",", ":")).encode()
+    return [head[:-1], b',"result":', *result, b"}"]
+
+
+async def _result(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
+    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StoreFailed."""
+    if row.state != "completed":
+        raise problems.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
+    placed = Placed(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
+    wish = Delivery.of_job(row.order.delivery)
+    links = Links.of(state, at.origin)
+    try:
+        finished = await state.jobs.load(row, None if wish.has_bytes else state.files.look)
+        if (missing := await incomplete(wish, finished, links)) is not None:
+            raise missing
+        delivered, notes = await deliver(wish, finished, links)
+        if any(item.inside for item in delivered) and not wish.has_bytes:
+            # There is no address to be given: the pictures are needed after all.
+            finished = await state.jobs.load(row)
+            delivered, notes = await deliver(wish, finished, links)
+    except (ResultGone, Damaged) as error:
+        raise problems.told(error) from error
+    return results.images_response(placed, finished, delivered, notes)
+
+
+# How often the ledger is asked for a job that another process works on, in seconds.
+_LOOK_S = 1.0
+
+
+def follow(request: Request, state: State, job: str) -> Events:
+    """The stream of one job. It ends with the job, when the client leaves, and when this process ends."""
+    return Events(
+        _events(request, state, job, Addresses.of(request, state)),
+        keep_alive=state.config.gateway.keep_alive_s,
+        headers={"x-darkroom-job": job},
+        gone=lambda: False,  # the events themselves end then
+        closed=lambda whole: None,
+    )
+
+
+async def wait_for_end(request: Request, state: State, job: str, seconds: float) -> bool:
+    """Wait for a job's end: so long at most, no longer than this process serves; false once the client has left."""
+    until = state.jobs.clock.now() + seconds
+    leaving = asyncio.create_task(disconnected(request))
+    waits = [leaving, asyncio.create_task(state.jobs.ended(job, until)), asyncio.create_task(_away(state, job).wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return not leaving.done()
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _events(request: Request, state: State, job: str, at: Addresses) -> AsyncIterator[Sequence[BodyPart]]:
+    gone = asyncio.create_task(disconnected(request))
+    shown: list[BodyPart] = []
+    stack = contextlib.ExitStack()
+    try:
+        while not gone.done():
+            live = state.jobs.live(job)
+            # Taken before the ledger is read: what comes after is not missed.
+            moved, away = live.moved if live else asyncio.Event(), _away(state, job)
+            now, ended = shown, False
+            # It may be back, or there may be room, at the next look.
+            with contextlib.suppress(LedgerDown, StoreFailed, Overloaded):
+                row = _fresh(await found(state, job), live)
+                async with room_for(state, row) as let_go:
+                    stack.callback(let_go)
+                    now = [f"event: image.job.{row.state}\ndata: ".encode(), *await whole(state, row, at)]
+                ended = row.ended
+            if now != shown:
+                shown = now
+                yield [*now, b"\n\n"]
+            if ended or away.is_set():
+                return
+            await _any_of(gone, moved, away)
+    finally:
+        gone.cancel()
+        stack.close()
+
+
+async def found(state: State, job: str) -> JobRow:
+    """A job by its id: also one of this process of which nothing is written yet. Raises ApiError 404, LedgerDown."""
+    row = await state.jobs.ledger.read(job)
+    if row is not None:
+        return row
+    if (live := state.jobs.live(job)) is not None:
+        return JobRow(order=live.order, state="queued", cost=0)
+    raise no_such_job()
+
+
+def no_such_job() -> ApiError:
+    """The 404 for what is not there, and for what is another caller's."""
+    return ApiError(404, "There is no such job, or not any more.", param="id", code="job_not_found")
+
+
+def _away(state: State, job: str) -> asyncio.Event:
+    """What sends away whoever waits for a job: one that is worked on here may yet end while this process leaves."""
+    return state.jobs.let_go if state.jobs.live(job) else state.jobs.leaving
+
+
+def _fresh(row: JobRow, live: Job | None) -> JobRow:
+    """With the progress of this moment, where the job is worked on here: in the ledger it is a little older."""
+    return replace(row, progress=round(live.book.share, 3)) if live and live.book.share and not row.ended else row
+
+
+async def _any_of(gone: asyncio.Task[None], *events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait({gone, *waits}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+
 
 LONGEST_WAIT_S = 120
 _CANCEL_S = 20.0
@@ -42,7 +242,7 @@ async def accepted(request: Request, state: State, order: Order, placed: Placed)
 async def read_job(request: Request) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
-    rate = await rate_limit.count(state.doors.rates, grant_of(request))
+    rate = await auth.count(state.doors.rates, grant_of(request))
     row = await _own(request, state)
     if "text/event-stream" in request.headers.get("accept", "").lower():
         events = follow(request, state, row.order.id)
@@ -64,7 +264,7 @@ async def cancel_job(request: Request) -> Response:
         try:
             await state.jobs.cancel(row.order.id, state.jobs.clock.now() + _CANCEL_S)
         except LedgerDown:
-            raise problems.unreadable() from None
+            raise errors.unreadable() from None
         except problems.UNDONE as error:
             raise problems.told(error) from error
         row = await _read(state, row.order.id)
@@ -82,7 +282,7 @@ async def list_jobs(request: Request) -> Response:
     except NoSuchCursor:
         raise invalid("after", "Invalid 'after': there is no such job in this list.") from None
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
     data = [
         described(entry.job, at, error_in_list(entry.job, [attempt.told() for attempt in entry.attempts]))
         for entry in page.entries
@@ -111,7 +311,7 @@ async def _read(state: State, job: str) -> JobRow:
     try:
         return await found(state, job)
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
 
 
 async def _answer(
@@ -124,8 +324,8 @@ async def _answer(
         async with room_for(state, row) as let_go:
             return Pieces(await whole(state, row, at), headers, lambda sent: let_go(), status=status)
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
     except Overloaded as error:
-        raise problems.overloaded(error.limit) from None
+        raise errors.overloaded(error.limit) from None
     except StoreFailed as error:
         raise problems.told(error) from error

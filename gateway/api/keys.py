@@ -14,13 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api import problems
 from gateway.api.pagination import is_id, listed
-from gateway.api.rights import admins_only
-from gateway.auth.budget import Budget
-from gateway.auth.grant import Grant
-from gateway.auth.secret import digest, draw
+from gateway.auth.keys import Budget, Grant, digest, draw
 from gateway.database.writer import LedgerDown
+from gateway.http import errors
+from gateway.http.auth import admins_only
 from gateway.http.body import FormLimits, check_encoding, feed
 from gateway.http.errors import ApiError, invalid
 from gateway.routing.pricing import MICROS
@@ -69,7 +67,7 @@ async def list_keys(request: Request) -> Response:
     try:
         found = await state.doors.all()
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
     return JSONResponse(listed([described(grant, spent) for grant, spent in found], more=False))
 
 
@@ -194,7 +192,7 @@ def _told() -> Iterator[None]:
     except Unmade as error:
         raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
 
 
 def _managed(request: Request) -> State:
@@ -219,7 +217,7 @@ async def _one(request: Request) -> tuple[Grant, int]:
     try:
         found = await state.doors.one(key) if is_id(key) else None
     except LedgerDown:
-        raise problems.unreadable() from None
+        raise errors.unreadable() from None
     if found is None:
         raise ApiError(404, "There is no such key.", param="id", code="key_not_found")
     return found

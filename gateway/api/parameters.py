@@ -1,30 +1,31 @@
-"""From a form to a request: which model, what each field means, which pictures."""
+"""From form fields to an edit request: the model, typed parameters, images, and what is passed on undeclared."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from gateway.auth.grant import OPERATOR, Grant
-from gateway.http.errors import ApiError
+from gateway.auth.keys import OPERATOR, Grant
+from gateway.http.errors import ApiError, invalid
 from gateway.http.form import FilePart, Form
 from gateway.imaging.pool import BadImage, Imaging
 from gateway.routing.aliases import own_names
 from gateway.routing.preferences import Wish, read_header, read_wish
 from gateway.settings import ResponseFormat
 from gateway.settings.loader import Config
-from normalization.images.losses import losses
+from normalization.images.encode import losses
+from normalization.parameters.addresses import address_of, addresses_in, is_address
 from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
-from normalization.parameters.multipliers import check_multipliers
-from normalization.parameters.near import near
+from normalization.parameters.names import near
 from normalization.parameters.nesting import NestingError, excerpt, nest
 from normalization.parameters.plan import check
 from normalization.parameters.rules import Param
-from normalization.parameters.schema import Model
-from normalization.parameters.undeclared import refuse
+from normalization.parameters.schema import Model, target_of
+from normalization.parameters.undeclared import check_multipliers, refuse
 from normalization.values import Header, Image, ImageRequest, Value
+from providers.http.ssrf import Forbidden, Guard
 
 _HINTS = {
     "image": " Send the picture as a file.",
@@ -291,3 +292,54 @@ async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> tu
 
 def _base(name: str) -> str:
     return name.partition("[")[0]
+
+
+# Nobody honest sends more, and each is parsed.
+_MOST = 64
+_LOCAL = frozenset(
+    {"localhost", "local", "localdomain", "internal", "intranet", "corp", "home", "lan", "private", "arpa"}
+)
+
+
+def check_addresses(asked: Asked, guard: Guard) -> None:
+    """Refuse an address that leads nowhere or into a network, at any depth of a field. Raises ApiError 400.
+
+    Undeclared fields and those of `provider_options` may hold an address anywhere; of a declared parameter that is
+    sent as it is, such as a prompt, only one that is nothing else counts: its words are no address.
+    """
+    # A data URL is its own content and leads nowhere; addresses within it are found by themselves.
+    leading = ((name, address) for name, address in _addresses(asked) if address[:5].lower() != "data:")
+    for count, (name, address) in enumerate(leading):
+        if count >= _MOST:
+            message = f"Invalid '{excerpt(name)}': there are more than {_MOST} addresses in this request."
+            raise invalid(name, message, "parameter_refused")
+        try:
+            _check_name(guard.check(address).host)
+        except Forbidden as reason:
+            message = (
+                f"Invalid '{excerpt(name)}': an address in it is not passed on: {reason}. Public https addresses are; "
+                "a picture of your own is sent as a file, in a parameter that takes one."
+            )
+            raise invalid(name, message, "parameter_refused") from None
+
+
+def _check_name(host: str) -> None:
+    """Refuse a name that means something else in every network: here nobody looks at where it leads."""
+    labels = host.rstrip(".").lower().split(".")
+    if ":" not in host and (len(labels) < 2 or labels[-1] in _LOCAL):
+        raise Forbidden(f"{excerpt(host)} is a name of a local network")
+
+
+def _addresses(asked: Asked) -> Iterator[tuple[str, str]]:
+    request, model = asked.request, asked.model
+    for fields in (request.extra, *request.provider_options.values()):
+        for name, value in fields.items():
+            yield from ((name, found) for found in addresses_in({name: value}))
+    rules = [(name, rule) for route in model.routes.values() for name, rule in route.rules.items()]
+    sent = {name for name, rule in rules if target_of(name, rule) is not None}
+    for name in request.params.keys() & sent:
+        given = request.params[name]
+        if not isinstance(given, str):
+            yield from ((name, found) for found in addresses_in(given))
+        elif is_address(given) and (address := address_of(given)) is not None:
+            yield name, address

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gateway.api.results import describe_attempts
-from gateway.auth.grant import AtCapacity, Exceeded, OverBudget
-from gateway.http.errors import ApiError
-from gateway.jobs.errors import Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
-from gateway.jobs.executor import Finished
+from gateway.auth.keys import AtCapacity, Exceeded, OverBudget
+from gateway.http.errors import _DEFAULT_RETRY_AFTER_S, ApiError, _retryable
+from gateway.jobs.errors import Finished, Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
 from gateway.ledger.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
 from gateway.ledger.store import KeyReused, LedgerDown
-from gateway.routing import reasons
+from gateway.routing import selection
 from gateway.routing.selection import Choice
 from gateway.storage import Damaged, StoreFailed
 from normalization.parameters.schema import Model
-from providers.base import (
+from providers.errors import (
     Blocked,
     Expired,
     ProviderError,
@@ -47,7 +45,6 @@ UNDONE = (
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
-_DEFAULT_RETRY_AFTER_S = 5.0
 
 
 def no_route(model: Model, choice: Choice) -> ApiError:
@@ -57,7 +54,7 @@ def no_route(model: Model, choice: Choice) -> ApiError:
     """
     asked = [excluded for excluded in choice.excluded if excluded.param is not None]
     waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
-    why = reasons.told(choice.excluded)
+    why = selection.told(choice.excluded)
     if asked and not waits:
         message = f"No route of {model.id} can serve this request: {why}."
         param = min(asked, key=lambda excluded: excluded.own).param
@@ -136,31 +133,6 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             raise error
 
 
-def overloaded(limit: str, *, kept: bool = False) -> ApiError:
-    """There is no room for the call: nothing was begun. `limit` is what is full, or `kept` for other keys."""
-    if kept:
-        message = (
-            f"This key has its share of the {limit} that the server takes at once, and what is left is kept for other "
-            "keys. Nothing was begun. Try again in a few seconds."
-        )
-        return _retryable(429, message, "rate_limit_exceeded", _DEFAULT_RETRY_AFTER_S)
-    message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
-    return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
-
-
-def unreadable() -> ApiError:
-    """The ledger does not say at the moment what it knows."""
-    message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
-    return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
-
-
-def too_many(limit: str, after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
-    """A key's limit is reached: nothing was done, and the call will be taken later."""
-    found = _retryable(429, f"This key may make {limit}: try again later.", "rate_limit_exceeded", after_s)
-    found.headers = {**found.headers, **(headers or {})}
-    return found
-
-
 def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
     """What is told of a job that has failed, or was cancelled."""
     return told(Cancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
@@ -225,8 +197,3 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
         return ApiError(504, message, type="server_error", code="deadline_exceeded")
     reason = "; ".join(dict.fromkeys(cause.told for cause in causes if not isinstance(cause, Unusable)))
     return ApiError(502, f"No provider gave a picture: {reason}.", type="server_error", code="all_providers_failed")
-
-
-def _retryable(status: int, message: str, code: str, after_s: float) -> ApiError:
-    kind = "rate_limit_error" if status == 429 else "server_error"
-    return ApiError(status, message, type=kind, code=code, headers={"retry-after": str(max(1, math.ceil(after_s)))})

@@ -10,13 +10,12 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.jobs.errors import Placed
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished, Placed
 from gateway.ledger.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.telemetry import metrics
 from normalization.values import Image, fields_of
-from providers.http.pieces import Piece, chunks, length
+from providers.http.bodies import BodyPart, encode_chunks, encoded_length
 
 # The formats of OpenAI's own enum: typed clients fail on another word, so the key is left out for avif.
 _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
@@ -43,12 +42,12 @@ class Pieces(Response):
     """A JSON answer sent piece by piece, its pictures encoded as they are sent, so that there is no second copy."""
 
     def __init__(
-        self, pieces: Sequence[Piece], headers: Mapping[str, str], closed: Closed, *, status: int = 200
+        self, pieces: Sequence[BodyPart], headers: Mapping[str, str], closed: Closed, *, status: int = 200
     ) -> None:
         super().__init__(status_code=status, headers=dict(headers), media_type="application/json")
         self._pieces = pieces
         self._closed = closed
-        self.headers["content-length"] = str(length(pieces))
+        self.headers["content-length"] = str(encoded_length(pieces))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and say whether all of it went out."""
@@ -56,7 +55,7 @@ class Pieces(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             *before, last = self._pieces
-            for chunk in chunks(before):
+            for chunk in encode_chunks(before):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             # What comes after the last piece cannot be told from a caller who hangs up.
             self._closed(True)
@@ -76,9 +75,9 @@ def answer(
 
 def images_response(
     placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str]
-) -> list[Piece]:
+) -> list[BodyPart]:
     """OpenAI's ImagesResponse, in pieces."""
-    pieces: list[Piece] = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
+    pieces: list[BodyPart] = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
     for number, item in enumerate(delivered):
         pieces.append(b"," if number else b"")
         pieces += _item({}, item)
@@ -86,7 +85,7 @@ def images_response(
     return [*pieces, b"],", _open(tail)[1:], b"}"]
 
 
-def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[Piece]:
+def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[BodyPart]:
     """One `image_edit.completed` event, in pieces."""
     head = {
         "type": "image_edit.completed",
@@ -168,7 +167,7 @@ def _traits(image: Image) -> dict[str, str]:
     return {**traits, "output_format": image.format} if image.format in _OPENAI_FORMATS else traits
 
 
-def _item(head: Mapping[str, Any], item: Delivered) -> list[Piece]:
+def _item(head: Mapping[str, Any], item: Delivered) -> list[BodyPart]:
     """An object with the picture in it: the base64 is spliced in, for it needs no escaping."""
     beside = {"url": item.url, "seed": item.seed}
     fields = {**head, **{name: value for name, value in beside.items() if value is not None}}

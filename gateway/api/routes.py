@@ -1,12 +1,55 @@
-"""Every path, its methods, who answers, and who may call."""
+"""Every path, its methods, its handler and who may call it; and the probes: health, readiness, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gateway.api import edits, files, health, jobs, keys, models, requests, webhooks
-from gateway.api.dry_run import DRY_RUN
-from gateway.api.rights import Access, GuardedRoute, Row
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.api import edits, files, jobs, keys, models, requests, webhooks
+from gateway.api.submission import DRY_RUN, grant_of
+from gateway.http.auth import Access, GuardedRoute, Row, admins_only
+from gateway.state import State
+from gateway.telemetry import metrics
+from normalization.parameters.schema import Model
+from providers.base import Readiness
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
+
+    A process whose last heartbeat was not written is not ready: others may take it for gone.
+
+    An admin is told it model by model and route by route: a probe has no use for that, and a stranger has.
+    """
+    state: State = request.app.state.darkroom
+    ledger = state.jobs.ledger.up
+    models = {model.id: _routes(state, model) for model in state.config.models.values()}
+    ready = any(route["state"] == Readiness.READY.value for routes in models.values() for route in routes.values())
+    ready = ready and ledger and not state.jobs.leaving.is_set()
+    body = {"status": "ready" if ready else "not ready", "ledger": "up" if ledger else "down"}
+    detail = {"models": models} if grant_of(request).admin else {}
+    return JSONResponse({**body, **detail}, 200 if ready else 503)
+
+
+@admins_only
+async def expose_metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    return Response(metrics.expose(), media_type=metrics.CONTENT_TYPE)
+
+
+def _routes(state: State, model: Model) -> dict[str, dict[str, str]]:
+    return {
+        name: {"state": found.readiness.value, "detail": found.detail, "standing": found.standing}
+        for name, found in state.conditions(model).items()
+    }
+
 
 PREFIXES = ("/openai/v1", "/v1")
 """The same calls, with and without OpenAI's own part of the address."""
@@ -36,10 +79,10 @@ ALONE: Mapping[str, Mapping[str, Row]] = {
     "/v1/requests/{id}/payload": {"DELETE": Row(requests.forget_payload, Access.KEY)},
     "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(webhooks.hear, Access.PUBLIC, query=None)},
     "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC, query=None)},
-    "/metrics": {"GET": Row(health.expose_metrics, Access.ADMIN, query=None)},
+    "/metrics": {"GET": Row(expose_metrics, Access.ADMIN, query=None)},
     # A probe comes by the address of a process, whatever names the server has.
-    "/healthz": {"GET": Row(health.healthz, Access.PUBLIC, query=None, any_host=True)},
-    "/readyz": {"GET": Row(health.readyz, Access.OPTIONAL, query=None, any_host=True)},
+    "/healthz": {"GET": Row(healthz, Access.PUBLIC, query=None, any_host=True)},
+    "/readyz": {"GET": Row(readyz, Access.OPTIONAL, query=None, any_host=True)},
 }
 
 

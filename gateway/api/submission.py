@@ -1,4 +1,7 @@
-"""From a request to the order of a job: whose it is, what it repeats, what the ledger keeps of it."""
+"""From an edit request to a job: idempotency, whose it is, what the ledger keeps of it; and the dry run.
+
+`?dry_run=true`: what would be tried, at which price, with which payload; nothing is sent and nothing is spent.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,23 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from gateway.api.delivery import Delivery
-from gateway.api.keeping import kept
 from gateway.api.parameters import Asked
-from gateway.auth.grant import Grant
+from gateway.auth.keys import Grant
 from gateway.http.errors import ApiError
 from gateway.http.form import Form
+from gateway.http.headers import flag_of
 from gateway.ledger.records import Mode, Order
-from gateway.routing.selection import Candidate
+from gateway.routing.pricing import MICROS
+from gateway.routing.selection import Candidate, Choice
+from normalization.values import Image, JoinAlpha, Resize, Step, Value
 from providers.http.ids import token_hex
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -141,3 +148,106 @@ def order_of(
 def origin_of(request: Request) -> str:
     """Scheme, host and port that this caller used: its answer alone is addressed with them."""
     return f"{request.url.scheme}://{request.url.netloc}"
+
+
+# The longest text of a parameter that is kept, and the most of all of them together, in characters of JSON.
+_TEXT, _WHOLE = 32_000, 262_144
+# A picture in a field that nobody declared: a data URL, or base64 without a break.
+_PICTURE = re.compile(
+    r"data:(image/[^,\s]{0,100}|[^,\s]{0,100};base64),.*|[a-z0-9+/_=-]{1024,}", re.DOTALL | re.IGNORECASE
+)
+# These are addresses of the caller's own, and are kept where they are used.
+_PRIVATE = frozenset({"webhook_url", "webhook_events"})
+
+
+def kept(asked: Asked) -> dict[str, Any]:
+    """The parameters as JSON, without pictures and bounded in size."""
+    request = asked.request
+    found: dict[str, Any] = {
+        "params": {name: plain(value) for name, value in request.params.items() if name not in _PRIVATE},
+        "images": [plain(image) for image in request.images],
+        "seed": request.seed,
+    }
+    if request.extra:
+        found["extra"] = plain(request.extra)
+    if request.provider_options:
+        found["provider_options"] = plain(request.provider_options)
+    size = len(json.dumps(found))
+    return found if size <= _WHOLE else {"left_out": size, "images": found["images"], "seed": found["seed"]}
+
+
+def plain(value: Any) -> Any:
+    """A value without the bytes of pictures: those, and texts that go on and on, are only measured."""
+    if isinstance(value, Image):
+        return {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
+    if isinstance(value, str) and (len(value) > _TEXT or _PICTURE.fullmatch(value)):
+        return {"left_out": len(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value
+
+
+DRY_RUN = ("dry_run", "dryRun")
+"""The parameter in its spellings."""
+
+
+def is_dry_run(query: Mapping[str, str]) -> bool:
+    """Whether the query asks for a dry run, in either spelling. Raises ApiError 400 for neither true nor false."""
+    return True in {flag_of(query, name) for name in DRY_RUN}
+
+
+def answer(asked: Asked, choice: Choice) -> Response:
+    """The candidates in their order, and why the others are out."""
+    body = {
+        "dry_run": True,
+        "model": asked.model.id,
+        "candidates": [_candidate(candidate) for candidate in choice.candidates],
+        "excluded": [
+            {"provider": e.route.provider, "route": e.route.name, "reason": e.reason, "param": e.param}
+            for e in choice.excluded
+        ],
+    }
+    return JSONResponse(body)
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    route, plan = candidate.route, candidate.plan
+    return {
+        "provider": route.provider,
+        "route": route.name,
+        "model": route.model or None,
+        "cost": candidate.cost.usd,
+        "cost_at_most": candidate.cost.most / MICROS,
+        "cost_currency": "USD",
+        "components": {name: micros / MICROS for name, micros in candidate.cost.components.items()},
+        "healthy": candidate.healthy,
+        "degraded": route.degraded is not None,
+        "calls": len(plan.calls),
+        "payload": {key: _shown(value) for key, value in plan.calls[0].items()},
+        "output": str(plan.output) if plan.output else None,
+        "delivered": str(plan.delivered) if plan.delivered else None,
+        "finish": [_step(step) for step in plan.finish],
+        "warnings": list(plan.notes),
+    }
+
+
+def _shown(value: Value) -> Any:
+    """A payload's value; a picture as its size and hash."""
+    if isinstance(value, Image):
+        picture = {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
+        return {"picture": {**picture, "sha256": value.digest()} if value.data else picture}
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return value
+
+
+def _step(step: Step) -> dict[str, Any]:
+    if isinstance(step, Resize):
+        return {"step": "resize", "size": str(step.size), "mode": step.mode, "background": step.background}
+    if isinstance(step, JoinAlpha):
+        return {"step": "join_alpha"}
+    return {"step": "transcode", **asdict(step)}

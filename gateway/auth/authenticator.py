@@ -10,11 +10,8 @@ from typing import Any
 
 from gateway.auth import store as key_store
 from gateway.auth.budgets import check
-from gateway.auth.grant import Grant, OverBudget
-from gateway.auth.keys import Keys, presented
-from gateway.auth.policy import Policy
+from gateway.auth.keys import Grant, Keys, OverBudget, Policy, digest, id_of, presented
 from gateway.auth.rate_limits import Rates
-from gateway.auth.secret import digest, id_of
 from gateway.database.writer import Database
 from gateway.telemetry import metrics
 

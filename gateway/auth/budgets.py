@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 
-from gateway.auth.budget import Budget
-from gateway.auth.grant import Allowance, AtCapacity, OverBudget
+from gateway.auth.keys import Allowance, AtCapacity, Budget, OverBudget
 from gateway.auth.store import spent_in
 from gateway.database.engine import insert_new, is_embedded
 from gateway.database.schema import ATTEMPTS, JOBS, KEYS, SPENDING

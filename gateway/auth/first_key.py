@@ -1,10 +1,13 @@
-"""API keys at a start: those of the environment, and the first one, which is made where none is and calls cost money.
+"""The keys at start: those of the environment, and the first key, made when calls cost money and none exists.
 
-However many processes start at once, one key is made: the register of keys is locked meanwhile.
+Exactly one key is made however many processes start together: they lock the table of keys meanwhile. It is kept in a
+file of the data folder, where the `darkroom` commands of this machine find it.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,16 +16,69 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.auth import kept
 from gateway.auth import store as key_store
-from gateway.auth.grant import Grant
-from gateway.auth.keys import Keys, UnusableKey
-from gateway.auth.policy import Policy, policy
-from gateway.auth.secret import digest, draw, id_of
+from gateway.auth.keys import Grant, Keys, Policy, UnusableKey, digest, draw, id_of, policy
 from gateway.database.engine import is_embedded
-from gateway.provider_keys import configured
 from gateway.settings.errors import ConfigError, Mistake
 from gateway.settings.loader import Config
+from gateway.settings.provider_keys import configured
+
+NAME = "api-key"
+_MOST_BYTES = 1024
+
+
+class NoKey(Exception):
+    """The file is there and holds no API key. The message names it."""
+
+
+def file(data: Path) -> Path:
+    """Where a data folder has it."""
+    return data / NAME
+
+
+def read(data: Path) -> str | None:
+    """The key; None where there is no file. Raises OSError and NoKey."""
+    path = file(data)
+    try:
+        with path.open("rb") as opened:
+            text = opened.read(_MOST_BYTES).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    if id_of(text) is None:
+        raise NoKey(f"{path} holds no API key: delete it, and the next start makes one where one is needed")
+    return text
+
+
+def write(data: Path, key: str) -> None:
+    """Keep a key in place of the one that was kept: for this account alone, and whole or not at all. Raises OSError."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = file(data)
+    beside = path.with_name(f".{NAME}-{secrets.token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(f"{key}\n".encode())
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def forget(data: Path, number: str) -> bool:
+    """Delete the file if it holds the key with this id; whether it did. Raises OSError and NoKey."""
+    key = read(data)
+    if key is None or id_of(key) != number:
+        return False
+    file(data).unlink(missing_ok=True)
+    return True
+
 
 _NAME = "first key"
 # Any number, the same for all: who looks whether a first key is needed holds a Postgres' advisory lock of it.
@@ -65,10 +121,10 @@ def ensure(engine: Engine, data: Path, *, make: bool) -> FirstKey | None:
                 # SQLite's own lock is held already, for the transaction began as a writing one.
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             return _ensure(connection, data, time.time(), make=make)
-    except kept.NoKey as error:
+    except NoKey as error:
         raise ConfigError([Mistake("DARKROOM_DATA", "", str(error), "")]) from None
     except OSError as error:
-        found = f"no API key, and no first one can be kept in {kept.file(data)} ({error.strerror})"
+        found = f"no API key, and no first one can be kept in {file(data)} ({error.strerror})"
         raise ConfigError([Mistake("DARKROOM_DATA", "", found, _EXPECTED)]) from None
     except SQLAlchemyError as error:
         # Only the kind: the message may have the address with its password.
@@ -84,18 +140,18 @@ _EXPECTED = (
 
 def _ensure(connection: Connection, data: Path, now: float, *, make: bool) -> FirstKey | None:
     good = {grant.id for grant in key_store.every(connection) if grant.good(now)}
-    path = kept.file(data)
+    path = file(data)
     if not make or good:
         key = _readable(data)
         return FirstKey(path) if key is not None and id_of(key) in good else None
-    key = kept.read(data)
+    key = read(data)
     if key is not None and key_store.find(connection, id_of(key) or "") is None:
         # A start that ended between the file and the ledger left it, or another ledger has the key.
         _register(connection, key, now)
         return FirstKey(path)
     _, key = draw()
     # First the file: a key that only the ledger has is nobody's.
-    kept.write(data, key)
+    write(data, key)
     _register(connection, key, now)
     return FirstKey(path, key)
 
@@ -108,6 +164,6 @@ def _register(connection: Connection, key: str, now: float) -> None:
 def _readable(data: Path) -> str | None:
     """The key in the data folder, where it is of no weight whether there is one."""
     try:
-        return kept.read(data)
-    except (OSError, kept.NoKey):
+        return read(data)
+    except (OSError, NoKey):
         return None

@@ -1,14 +1,193 @@
-"""The keys that the environment holds: `DARKROOM_API_KEYS`, and the admin's."""
+"""API keys: their text form, what a key allows (scopes, quotas, budget), and the keys from the environment."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
+from typing import Literal, get_args
 
-from gateway.auth.grant import Grant
-from gateway.auth.secret import digest
+from gateway.settings.types import Auth
+
+
+class Policy(Enum):
+    """What is asked of a call that carries no key. Without a key only the server's own machine is ever served."""
+
+    REQUIRED = "a call without a key is refused"
+    WHILE_KEYS_EXIST = "a call without a key is refused while the register has a key that was not revoked"
+    OFF = "a call without a key is served"
+
+
+def policy(auth: Auth, *, has_keys: bool, buys: bool) -> Policy:
+    """What is asked of calls. `has_keys`: the environment has API keys; `buys`: a provider's key is configured.
+
+    A server cannot tell who called: behind a proxy on the same machine everybody looks like its owner. So what costs
+    money is never for calls without a key, unless the operator says so.
+    """
+    if auth == "none":
+        return Policy.OFF
+    return Policy.REQUIRED if auth == "required" or has_keys or buys else Policy.WHILE_KEYS_EXIST
+
+
+_KEY = re.compile(r"dr_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+
+
+def draw() -> tuple[str, str]:
+    """A new key's id, and the key itself: shown once, and kept nowhere."""
+    number = secrets.token_hex(8)
+    return f"key_{number}", f"dr_{number}_{secrets.token_urlsafe(32)}"
+
+
+def id_of(key: str) -> str | None:
+    """The id that a key names; None for what is no key of ours."""
+    match = _KEY.fullmatch(key)
+    return f"key_{match[1]}" if match else None
+
+
+def digest(key: str) -> bytes:
+    """What is kept of a key. Its 256 random bits need no slow hash."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+Every = Literal["day", "week", "month", "total"]
+PERIODS: tuple[Every, ...] = get_args(Every)
+
+_MICROS = 1_000_000
+_TEXT = re.compile(r"\$?([0-9]{1,9}(?:\.[0-9]{1,6})?)(?:/([a-z]+))?")
+_WANTED = f"expected dollars and a period, such as 25/month (the periods: {', '.join(PERIODS)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """A period of the calendar, in UTC. `end` is in seconds since the epoch; None where it never ends."""
+
+    name: str
+    start: float
+    end: float | None
+
+    @property
+    def until(self) -> str | None:
+        """Its end in ISO 8601."""
+        return None if self.end is None else f"{datetime.fromtimestamp(self.end, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much may be spent in each period. `limit` is in micro-dollars."""
+
+    limit: int
+    every: Every
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read `25/month`, `0.50/day` or `100`, which is for good. Raises ValueError that says what is expected."""
+        match = _TEXT.fullmatch(text.strip())
+        every = (match[2] or "total") if match else ""
+        if match is None or every not in PERIODS:
+            raise ValueError(_WANTED)
+        return cls(limit=int(Decimal(match[1]) * _MICROS), every=every)
+
+    def period(self, at: float) -> Period:
+        """The period that a time, in seconds since the epoch, falls into."""
+        if self.every == "total":
+            return Period(name="total", start=0.0, end=None)
+        day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.every == "day":
+            start, end = day, day + timedelta(days=1)
+        elif self.every == "week":
+            start = day - timedelta(days=day.weekday())
+            end = start + timedelta(days=7)
+        else:
+            start = day.replace(day=1)
+            end = (start + timedelta(days=32)).replace(day=1)
+        return Period(name=f"{self.every}:{start:%Y-%m-%d}", start=start.timestamp(), end=end.timestamp())
+
+    def __str__(self) -> str:
+        amount = f"${self.limit / _MICROS:.6f}".rstrip("0")
+        whole, _, cents = amount.partition(".")
+        return f"{whole}.{cents:0<2}" + ("" if self.every == "total" else f"/{self.every}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What the ledger holds a key to. `concurrency` is how many of its jobs may go on at once, in all processes."""
+
+    budget: Budget | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A key's rights. `id` stands in the ledger and tells nothing of the key; "" is the operator's own machine.
+
+    `models` and `providers` are the only ones it may use, None means all. `rpm` are requests a minute, `concurrency`
+    calls at once. Times are in seconds since the epoch.
+    """
+
+    id: str
+    name: str = ""
+    admin: bool = False
+    models: frozenset[str] | None = None
+    providers: frozenset[str] | None = None
+    rpm: int | None = None
+    concurrency: int | None = None
+    budget: Budget | None = None
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    digest: bytes = field(default=b"", repr=False)
+
+    def opens(self, digest: bytes, now: float) -> bool:
+        """Whether the key with this digest is this one, compared in constant time, and good at this time."""
+        return hmac.compare_digest(digest, self.digest) and self.good(now)
+
+    def good(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired at this time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """What the ledger has to hold it to; None where that is nothing."""
+        if self.budget is None and self.concurrency is None:
+            return None
+        return Allowance(budget=self.budget, concurrency=self.concurrency)
+
+    @property
+    def scope(self) -> str | None:
+        """The id of the only key whose jobs and requests it may see; None for an admin, who sees all."""
+        return None if self.admin else self.id
+
+    def may_use(self, model: str) -> bool:
+        """Whether it may use a model, by the model's id."""
+        return self.models is None or model in self.models
+
+    def may_reach(self, provider: str) -> bool:
+        """Whether its requests may go to a provider."""
+        return self.providers is None or provider in self.providers
+
+
+OPERATOR = Grant(id="", name="operator", admin=True)
+"""Whoever calls from this machine while there are no keys."""
+
+
+class Exceeded(Exception):
+    """A key may not do this now. Nothing was sent. The message is a sentence for whoever has the key."""
+
+
+class OverBudget(Exceeded):
+    """The key's budget does not reach for it."""
+
+
+class AtCapacity(Exceeded):
+    """As many of the key's jobs go on as may."""
+
 
 LEAST_LENGTH = 32
 """Characters of a key: of random hexadecimal digits these are 128 bits, and no word that somebody would type."""

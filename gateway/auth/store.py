@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from gateway.auth.budget import Budget
-from gateway.auth.grant import Grant
+from gateway.auth.keys import Budget, Grant
 from gateway.database.schema import KEYS, SPENDING
 
 _SPENT = select(SPENDING.c.spent).where(SPENDING.c.key == bindparam("of_key"), SPENDING.c.period == bindparam("of"))

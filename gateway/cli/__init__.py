@@ -1,1 +1,5 @@
-"""The `darkroom` commands, one module each."""
+"""The `darkroom` commands, one module each.
+
+May import: gateway, normalization, providers.worker.
+Libraries: any.
+"""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from gateway.auth.first_key import keys_of as keys_of_ours
 from gateway.auth.first_key import policy_of
-from gateway.auth.policy import Policy
-from gateway.provider_keys import check_keys, keys_of
+from gateway.auth.keys import Policy
 from gateway.settings.loader import SHIPPED, Config, load
+from gateway.settings.provider_keys import check_keys, keys_of
 from normalization.parameters.rules import Param
 from normalization.parameters.schema import Input, Model, Price, Route
 from normalization.parameters.table import Cell, cells

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gateway.auth import kept
+from gateway.auth import first_key
 
 _HEAD = ("", "provider", "route", "cost USD", "output", "delivered", "finish", "healthy")
 
@@ -55,8 +55,8 @@ def _key(url: str) -> str | None:
     if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
         return None
     try:
-        return kept.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
-    except (OSError, kept.NoKey) as error:
+        return first_key.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
+    except (OSError, first_key.NoKey) as error:
         print(f"darkroom: no key was sent: {error}", file=sys.stderr)
         return None
 

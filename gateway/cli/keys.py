@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from gateway.api.keys import NewKey, Rights, Unmade, changed, described, make
 from gateway.api.pagination import listed
-from gateway.auth import kept
+from gateway.auth import first_key
 from gateway.auth import store as key_store
-from gateway.auth.grant import Grant
+from gateway.auth.keys import Grant
 from gateway.cli.output import columns
-from gateway.database.reader import opened
+from gateway.database.migrate import opened
 from gateway.ledger.open import prepare_ledger
 from gateway.names import NONE
 from gateway.routing.pricing import MICROS
@@ -133,21 +133,21 @@ def _what_changes(config: Config, grant: Grant, *, another: bool) -> str:
 def _keep(key: str) -> int:
     """Keep a key in the data folder; the exit status, 0 where that went well."""
     try:
-        kept.write(_data(), key)
+        first_key.write(_data(), key)
     except OSError as error:
-        print(f"darkroom: the key cannot be kept in {kept.file(_data())}: {error.strerror}", file=sys.stderr)
+        print(f"darkroom: the key cannot be kept in {first_key.file(_data())}: {error.strerror}", file=sys.stderr)
         return 1
-    print(f"The key is kept in {kept.file(_data())}, for this machine's commands.", file=sys.stderr)
+    print(f"The key is kept in {first_key.file(_data())}, for this machine's commands.", file=sys.stderr)
     return 0
 
 
 def _forget(number: str) -> None:
     """Delete a revoked key from the data folder. One that stays there opens nothing."""
     try:
-        if kept.forget(_data(), number):
-            print(f"It was the one in {kept.file(_data())}, which is deleted.", file=sys.stderr)
-    except (OSError, kept.NoKey) as error:
-        print(f"The file {kept.file(_data())} stays as it is: {error}", file=sys.stderr)
+        if first_key.forget(_data(), number):
+            print(f"It was the one in {first_key.file(_data())}, which is deleted.", file=sys.stderr)
+    except (OSError, first_key.NoKey) as error:
+        print(f"The file {first_key.file(_data())} stays as it is: {error}", file=sys.stderr)
 
 
 def _config() -> Config:

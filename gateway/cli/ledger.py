@@ -14,11 +14,23 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from gateway.api.pagination import listed
-from gateway.api.request_body import described, duration_ms, with_parameters
+from gateway.api.requests import described, duration_ms, with_parameters
 from gateway.cli.output import columns
-from gateway.database.reader import opened
-from gateway.ledger.reports import Filter, Page, Told, blank_some, forget_some, in_force, left_from, read_one, read_page
-from gateway.ledger.sums import By, Spent, spent
+from gateway.database.migrate import opened
+from gateway.ledger.reports import (
+    By,
+    Filter,
+    Page,
+    Spent,
+    Told,
+    blank_some,
+    forget_some,
+    in_force,
+    left_from,
+    read_one,
+    read_page,
+    spent,
+)
 from gateway.routing.pricing import MICROS
 from gateway.settings.loader import SHIPPED, Config, load
 from gateway.settings.types import revealed

@@ -20,17 +20,17 @@ from typing import cast
 import uvicorn
 from prometheus_client import start_http_server
 
-from gateway import handles
+from gateway import process
 from gateway.auth.first_key import FirstKey, ensure, keys_of, policy_of
-from gateway.auth.policy import Policy
+from gateway.auth.keys import Policy
 from gateway.auth.store import any_in_force
 from gateway.http.server import Patience, PatientProtocol
 from gateway.ledger.open import prepare_ledger
 from gateway.names import EMBEDDED
-from gateway.provider_keys import check_keys, configured
 from gateway.settings import GatewaySettings
 from gateway.settings.errors import ConfigError, Mistake
 from gateway.settings.loader import SHIPPED, load
+from gateway.settings.provider_keys import check_keys, configured
 from gateway.telemetry import metrics
 
 # Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
@@ -105,7 +105,7 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
         min_answer_bytes_per_s=settings.min_answer_bytes_per_s,
         max_header_bytes=settings.max_header_bytes,
         max_headers=settings.max_headers,
-        max_connections=handles.bounded(settings.max_connections, handles.mine()),
+        max_connections=process.bounded(settings.max_connections, process.mine()),
         max_connections_per_address=settings.max_connections_per_address,
     )
     # It is only ever called, and unlike a class made here it can be handed to a process.

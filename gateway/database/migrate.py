@@ -1,13 +1,20 @@
-"""Brings a database to the schema of this version, once among all who start at the same time."""
+"""Migrations, run once when several processes start together; commands need this version's schema."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
-from gateway.database.engine import is_embedded
+from gateway.database.engine import FILE, is_embedded, open_engine
+from gateway.settings.errors import ConfigError, Mistake
 
 HEAD = "v0006"
 """The migration that this version's schema is at."""
@@ -54,3 +61,66 @@ def _upgrade(connection: Connection) -> None:
 
 class NewerSchema(Exception):
     """The database is at a migration that this version does not know."""
+
+
+_BUSY_S = 10.0
+
+
+@contextmanager
+def opened(url: str | None, data: Path, *, writes: bool = False) -> Iterator[Engine]:
+    """An engine for the ledger that is there; without `writes` one that cannot change anything.
+
+    Raises ConfigError where there is none that this version can read, or where it fails. Nothing is created, and
+    nothing migrated.
+    """
+    where = "gateway.ledger_url" if url is not None else "DARKROOM_DATA"
+    engine = _engine(url, data, where, writes=writes)
+    try:
+        with engine.begin() as connection:
+            _check(connection, where)
+        yield engine
+    except SQLAlchemyError as error:
+        # Only the kind: the message may have the address with its password.
+        found = f"no database that can be used ({type(error).__name__})"
+        raise ConfigError([Mistake("the ledger", where, found, "the ledger of a gateway")]) from error
+    finally:
+        engine.dispose()
+
+
+def _engine(url: str | None, data: Path, where: str, *, writes: bool) -> Engine:
+    path = data / FILE if url is None else _file(url)
+    if path is not None and not path.is_file():
+        raise ConfigError([Mistake("the ledger", where, f"no file {path}", "the ledger that `darkroom serve` makes")])
+    try:
+        engine = open_engine(url, data, writes=writes)
+    except ModuleNotFoundError as error:
+        expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
+        raise ConfigError([Mistake("the ledger", where, "no driver for Postgres", expected)]) from error
+    if not is_embedded(engine):
+        return engine if writes else engine.execution_options(postgresql_readonly=True)
+    if writes:
+        return engine
+    address = f"file:{quote(str(path))}?mode=ro"
+    return create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(address, uri=True, timeout=_BUSY_S),
+        poolclass=NullPool,
+    )
+
+
+def _file(url: str) -> Path | None:
+    """The file that an address names; None where it is no file's."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError:
+        return None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _check(connection: Connection, where: str) -> None:
+    found = version(connection)
+    if found == HEAD:
+        return
+    what = "no ledger" if found is None else f"a ledger of another version of Darkroom ({found})"
+    expected = f"one at {HEAD}: `darkroom serve` of this version brings it there, unless a newer one has been here"
+    raise ConfigError([Mistake("the ledger", where, what, expected)])

@@ -1,6 +1,6 @@
-"""The one writer of a process: a thread that commits what has gathered, together.
+"""The one writer of a process: a thread that commits together what has accumulated.
 
-A commit is a disk's flush, and the flush is what a write costs: whatever came while the last one ran shares the next.
+A write costs a flush to disk. Whatever arrives during one flush shares the next.
 """
 
 from __future__ import annotations
@@ -18,12 +18,34 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from gateway.database.engine import is_embedded
-from gateway.database.faults import down_of, is_transient
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
+
+
+def down_of(engine: Engine) -> Callable[[BaseException], bool]:
+    """Whether an error says that the database is down: everything that is of it or of the way to it.
+
+    Only what breaks the database's rules (a row that is there already) is the operation's own, as is whatever the
+    operation raises by itself. There is no list of what a sick database may say: read-only, full, spoilt, without a
+    right that it had, cut off.
+    """
+    driver = engine.dialect.loaded_dbapi
+    refused, of_it = (IntegrityError, driver.IntegrityError), (SQLAlchemyError, driver.Error, OSError)
+
+    def is_down(error: BaseException) -> bool:
+        return isinstance(error, of_it) and not isinstance(error, refused)
+
+    return is_down
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another process stood in the way: Postgres' class 40, rolled back for the sake of another transaction."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(state, str) and state.startswith("40")
+
 
 T = TypeVar("T")
 Operation: TypeAlias = Callable[[Connection], T]

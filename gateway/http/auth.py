@@ -1,25 +1,129 @@
-"""Who may come in: the host that was asked for, the key, and what its limits leave."""
+"""Authentication and authorization of requests.
+
+The rights are stated for each method of each route, and decided by the route that matched. Nothing is allowed that no
+row states.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import wraps
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.routing import Match, Router
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from gateway.api import problems, rate_limit
-from gateway.api.loopback import check_local, host_in
-from gateway.api.rights import DEFAULT, Access, GuardedRoute, check_admin
 from gateway.auth.authenticator import Doors
-from gateway.auth.grant import OPERATOR, Grant
+from gateway.auth.keys import OPERATOR, Grant
+from gateway.auth.rate_limits import Rates
 from gateway.database.writer import LedgerDown
+from gateway.http import errors
 from gateway.http.errors import ApiError
 from gateway.http.headers import check_headers, check_query
+from gateway.http.host import check_local, host_in
 from gateway.telemetry import metrics
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Access(IntEnum):
+    """What a call needs; each asks for more than the one before it."""
+
+    PUBLIC = 0
+    """Nothing: for probes, and where the address is a secret of its own. A key is not looked at."""
+    OPTIONAL = 1
+    """Nothing, and an admin's key is told more."""
+    KEY = 2
+    """A good key; a server without keys takes calls from its own machine."""
+    METERED = 3
+    """A good key, whose limits on calls count: the call may buy something."""
+    ADMIN = 4
+    """An admin's key."""
+
+
+DEFAULT = Access.KEY
+"""For a path that no route has: a stranger is not told which those are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method of a route: who answers, who may call, and which parameters the query may have.
+
+    None for `query` leaves them unread: what others put behind such an address changes nothing. `any_host` exempts the
+    row from `allowed_hosts`.
+    """
+
+    endpoint: Endpoint
+    access: Access
+    query: frozenset[str] | None = frozenset()
+    any_host: bool = False
+
+
+class GuardedRoute(Route):
+    """A path with the rights of each of its methods. There is one route a path, so that 405 tells of all methods."""
+
+    def __init__(self, path: str, rows: Mapping[str, Row]) -> None:
+        self.rows = dict(rows)
+        super().__init__(path, self._answer, methods=list(rows))
+
+    def row(self, method: str) -> Row | None:
+        """The row of a method, HEAD being answered wherever GET is; None for a method that is not allowed."""
+        return self.rows.get("GET" if method == "HEAD" else method)
+
+    def access(self, method: str) -> Access:
+        """What a call with this method needs. For a method that is not allowed it is what the strictest row needs."""
+        row = self.row(method)
+        return max(one.access for one in self.rows.values()) if row is None else row.access
+
+    @property
+    def any_host(self) -> bool:
+        """Whether the path is answered under every host name."""
+        return all(row.any_host for row in self.rows.values())
+
+    async def _answer(self, request: Request) -> Response:
+        row = self.row(request.method)
+        assert row is not None  # the router has checked the method
+        return await row.endpoint(request)
+
+
+def check_admin(grant: Grant) -> None:
+    """Raise ApiError 403 unless these are an admin's rights."""
+    if not grant.admin:
+        message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
+        raise ApiError(403, message, code="admin_key_required")
+
+
+def admins_only(endpoint: Endpoint) -> Endpoint:
+    """An endpoint that refuses everybody but an admin by itself, whatever its row in the table says."""
+
+    @wraps(endpoint)
+    async def guarded(request: Request) -> Response:
+        check_admin(request.scope["darkroom.grant"])
+        return await endpoint(request)
+
+    return guarded
+
+
+async def count(rates: Rates, grant: Grant) -> dict[str, str]:
+    """Count a request against its key's limit; the headers that tell how the key stands, none where it has no limit.
+
+    Raises ApiError 429.
+    """
+    if grant.rpm is None:
+        return {}
+    rate = await rates.take(grant.id, grant.rpm)
+    if not rate.allowed:
+        metrics.REFUSED.labels("rate").inc()
+        raise errors.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
+    return rate.headers()
+
 
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
 _NOBODY = Grant(id="")
@@ -82,11 +186,11 @@ class Gate(Router):
     async def _metered(self, app: ASGIApp, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
         rates = self._doors().rates
-        if stands := await rate_limit.count(rates, grant):
+        if stands := await count(rates, grant):
             send = _adding(send, stands)
         if grant.concurrency is not None and not rates.enter(grant.id, grant.concurrency):
             metrics.REFUSED.labels("concurrency").inc()
-            raise problems.too_many(f"{grant.concurrency} requests at once", 1)
+            raise errors.too_many(f"{grant.concurrency} requests at once", 1)
         try:
             await app(scope, receive, send)
         finally:
@@ -113,7 +217,7 @@ class Gate(Router):
                 return grant
             closed = await doors.closed(headers)
         except LedgerDown:
-            raise problems.unreadable() from None
+            raise errors.unreadable() from None
         if closed:
             message = (
                 "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'; "

@@ -1,8 +1,18 @@
-"""The error that a caller sees, in OpenAI's envelope."""
+"""Errors as responses, in OpenAI's envelope."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from normalization.parameters.nesting import excerpt
 
 
 class ApiError(Exception):
@@ -49,3 +59,73 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
 def too_large(message: str, *, param: str | None = None, code: str = "request_too_large") -> ApiError:
     """More bytes than are taken (413)."""
     return ApiError(413, message, param=param, code=code)
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """The last resort. The framework's own answer would be text."""
+    return respond(internal())
+
+
+def internal() -> ApiError:
+    """An error of ours, of which the caller is told no more than where the operator finds it."""
+    return ApiError(500, "The server had an error. The log has it under this request's id.", type="server_error")
+
+
+def respond(error: ApiError) -> Response:
+    """The answer for an error."""
+    body = json.dumps(envelope(error), ensure_ascii=False).encode()
+    return Response(body, error.status, dict(error.headers), "application/json")
+
+
+async def on_api_error(request: Request, error: Exception) -> Response:
+    """Our own errors."""
+    assert isinstance(error, ApiError)
+    return respond(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """The framework's: 404 and 405."""
+    assert isinstance(error, HTTPException)
+    method, path = excerpt(request.method, 16), excerpt(request.scope["path"], 120)
+    if error.status_code == 404:
+        message = f"Unknown request URL: {method} {path}. The main one is POST /openai/v1/images/edits."
+        return respond(ApiError(404, message, code="unknown_url"))
+    if error.status_code == 405:
+        allowed = ", ".join(sorted(Headers(error.headers).get("allow", "").split(", ")))
+        message = f"{method} is not allowed on {path}: use {allowed}."
+        return respond(ApiError(405, message, code="method_not_allowed", headers={"allow": allowed}))
+    phrase = HTTPStatus(error.status_code).phrase
+    return respond(ApiError(error.status_code, f"{phrase}.", headers=dict(error.headers or {})))
+
+
+_DEFAULT_RETRY_AFTER_S = 5.0
+
+
+def overloaded(limit: str, *, kept: bool = False) -> ApiError:
+    """There is no room for the call: nothing was begun. `limit` is what is full, or `kept` for other keys."""
+    if kept:
+        message = (
+            f"This key has its share of the {limit} that the server takes at once, and what is left is kept for other "
+            "keys. Nothing was begun. Try again in a few seconds."
+        )
+        return _retryable(429, message, "rate_limit_exceeded", _DEFAULT_RETRY_AFTER_S)
+    message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
+    return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
+
+
+def unreadable() -> ApiError:
+    """The ledger does not say at the moment what it knows."""
+    message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
+    return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
+
+
+def too_many(limit: str, after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
+    """A key's limit is reached: nothing was done, and the call will be taken later."""
+    found = _retryable(429, f"This key may make {limit}: try again later.", "rate_limit_exceeded", after_s)
+    found.headers = {**found.headers, **(headers or {})}
+    return found
+
+
+def _retryable(status: int, message: str, code: str, after_s: float) -> ApiError:
+    kind = "rate_limit_error" if status == 429 else "server_error"
+    return ApiError(status, message, type=kind, code=code, headers={"retry-after": str(max(1, math.ceil(after_s)))})

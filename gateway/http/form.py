@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.http.body import FormLimits, decoded, off_loop
 from gateway.http.errors import ApiError, invalid
-from gateway.http.header_values import Parameter, last, read_header
+from gateway.http.headers import Parameter, last, read_header
 from gateway.http.image_fields import FilePart, file_too_large, is_binary, picture_name, read_picture
 from gateway.http.json_body import read_json
 from gateway.http.multipart import Part, read_multipart

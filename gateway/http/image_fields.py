@@ -1,4 +1,4 @@
-"""Pictures in a form: under which names they come, and how they are read out of a text."""
+"""Image fields of a form: their names, and images sent as text (data URLs, base64), whatever escapes surround them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pybase64
 
-from gateway.api.escapes import percent_decoded, unwrapped
 from gateway.file_names import parsed
-from gateway.http.body import FormLimits
+from gateway.http.body import SLICE_BYTES, FormLimits
 from gateway.http.errors import ApiError, invalid, too_large
 from normalization.parameters.nesting import excerpt
+from providers.http.bodies import ByteBuffer
 
 _NAME = re.compile(r"(images?|image_url|mask|markup)(?:\[([0-9]{0,4})\])?")
 _ADDRESS = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,20})://")
@@ -161,3 +161,48 @@ def from_base64(data: bytes | memoryview) -> bytes | None:
         return pybase64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         return None
+
+
+_BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+# So many bytes of an escape may stand at the end of a slice before it goes on in the next one.
+_ESCAPE_BEGUN = 2
+# Base64 takes so many characters for three bytes.
+_GROUP = 4
+# The widest indentation of a line.
+_WIDEST_GAP = 64
+
+
+def percent_decoded(text: bytes | memoryview) -> bytes | None:
+    """The bytes that a percent-encoded text stands for (RFC 3986, 2.1); None for a `%` that escapes nothing.
+
+    Line breaks and tabs are no part of it, as in browsers. It goes in slices: the decoder, which is the one for
+    quoted-printable, keeps the interpreter to itself while it works on one.
+    """
+    view, decoded, carried = memoryview(text), ByteBuffer(), b""
+    for start in range(0, len(view), SLICE_BYTES):
+        stop = start + SLICE_BYTES
+        piece = carried + bytes(view[start:stop]).translate(None, b"\t\r\n")
+        cut = piece.rfind(b"%", max(0, len(piece) - _ESCAPE_BEGUN)) if stop < len(view) else -1
+        piece, carried = (piece[:cut], piece[cut:]) if cut >= 0 else (piece, b"")
+        if _BROKEN.search(piece):
+            return None
+        decoded.add(binascii.a2b_qp(piece.replace(b"=", b"%3D").replace(b"%", b"=")))
+    return decoded.bytes()
+
+
+def unwrapped(text: bytes) -> bytes | None:
+    """Base64 without the spaces that wrap it; None where they may be `+` that a form has turned into spaces.
+
+    What wraps base64 makes lines of equal length, a multiple of four, and leaves the whole one.
+    """
+    width = text.find(b" ")
+    if width < 0:
+        return text
+    rest = text[width : width + _WIDEST_GAP]
+    gap = len(rest) - len(rest.lstrip(b" "))
+    between = [text[width + at :: width + gap] for at in range(gap)]
+    spaces = sum(len(column) for column in between)
+    regular = all(not column.strip(b" ") for column in between) and text.count(b" ") == spaces
+    if width % _GROUP or not regular or (len(text) - spaces) % _GROUP:
+        return None
+    return text.replace(b" ", b"")

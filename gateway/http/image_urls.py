@@ -15,11 +15,10 @@ from gateway.http.image_fields import Address
 from gateway.settings import GatewaySettings
 from normalization.images.sniff import instead
 from normalization.parameters.nesting import excerpt
-from providers.fair_gate import FairGate
+from providers.fairness import FairGate
 from providers.http.bodies import TooLarge
-from providers.http.cause import host_in, why
-from providers.http.client import Unanswered
 from providers.http.download import Astray, Empty, Fetched, Gone, Later, get
+from providers.http.errors import Unanswered, host_in, why
 from providers.http.ssrf import Forbidden, Guard
 
 AT_ONCE = 64

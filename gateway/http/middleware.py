@@ -1,20 +1,22 @@
-"""The outermost layer: request id, timing, metrics, log line, headers, and the last resort for errors."""
+"""The outermost middleware: request id, timing, metrics, log line, headers, CORS, and errors of last resort."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
 
-from gateway.api.handlers import internal, respond
-from gateway.http.errors import ApiError
-from gateway.http.host import networks, seen_through
-from gateway.settings.http import HttpSettings
-from gateway.target import check_path, plain_path
+from gateway.http.errors import ApiError, internal, respond
+from gateway.http.host import check_path, networks, plain_path, seen_through
+from gateway.settings import GatewaySettings
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from providers.http.ids import token_hex
@@ -34,7 +36,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 class Edge:
     """Pure ASGI: a base class of middleware would copy every body and hide disconnects."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._trusted = networks(settings.trusted_proxies)
         self._hsts = f"max-age={settings.hsts_s}" if settings.hsts_s else None
@@ -113,3 +115,35 @@ def _plain(scope: Scope) -> Scope:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req_{token_hex(12)}"
+
+
+# What a script may read of an answer's headers.
+_EXPOSED = (
+    *("x-request-id", "retry-after", "x-should-retry", "idempotent-replayed", "location"),
+    *(f"x-darkroom-{name}" for name in ("job", "provider", "model", "cost", "attempts", "degraded")),
+    *(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")),
+)
+
+
+class Cors(CORSMiddleware):
+    """Stands outside of access: a preflight has no key, and errors are to be read too."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+
+    @override
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        message = "Scripts of this page may not make this call: `cors_origins` names the pages that may."
+        refusal = respond(ApiError(403, message, code="origin_not_allowed"))
+        refusal.headers["vary"] = answer.headers["vary"]
+        return refusal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -12,13 +12,50 @@ from urllib.parse import unquote
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from gateway.api.preamble import Preamble
 from gateway.http.body import FormLimits, feed, off_loop
 from gateway.http.errors import ApiError, invalid
-from gateway.http.header_values import Parameter, last, read_header
+from gateway.http.headers import Parameter, last, read_header
 from gateway.http.image_fields import encoded_room, file_too_large, from_base64, picture_name
 from normalization.parameters.nesting import excerpt
-from providers.http.gather import Gathered
+from providers.http.bodies import ByteBuffer
+
+# What may follow a boundary on its line: the line's end, the dashes of a body without parts, padding.
+_BEHIND = rb"(?=[\r\- \t])"
+
+
+class Preamble:
+    """Passes a body on from its first boundary, and throws away what comes before it, as it comes.
+
+    `skipped` says that there was something, `passed` that the boundary has been found.
+    """
+
+    def __init__(self, boundary: bytes, write: Callable[[bytes], object]) -> None:
+        self.skipped = self.passed = False
+        self._line = b"\r\n--" + boundary
+        self._whole = re.compile(re.escape(self._line) + _BEHIND)
+        self._write = write
+        # A boundary begins a line, and the body is the beginning of one.
+        self._tail = b"\r\n"
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self.passed:
+            self._write(data)
+            return
+        data = self._tail + data
+        if (found := self._whole.search(data)) is not None:
+            self.passed = True
+            self._write(data[found.start() + 2 :])
+            return
+        kept = self._begun_at(data)
+        self.skipped = self.skipped or kept > 0
+        self._tail = data[kept:]
+
+    def _begun_at(self, data: bytes) -> int:
+        """Where the line of a boundary begins that is not all there; the end of the data where none does."""
+        start = data.rfind(b"\r", max(0, len(data) - len(self._line)))
+        return start if start >= 0 and self._line.startswith(data[start:]) else len(data)
+
 
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE | re.DOTALL)
 _IDENTITY = ("", "7bit", "8bit", "binary")
@@ -102,7 +139,7 @@ class _Reader:
         self._headers: dict[str, str] = {}
         self._heading = _Heading("text", "", None, "", "")
         self._room = 0
-        self._data = Gathered()
+        self._data = ByteBuffer()
 
     def begin(self) -> None:
         self._begun += 1
@@ -140,7 +177,7 @@ class _Reader:
             self._heading = heading = _heading(self._headers)
         except ValueError as error:
             raise _unreadable(f"the Content-Disposition of part {self._begun} {error}") from error
-        self._data = Gathered()
+        self._data = ByteBuffer()
         if heading.kind == "text":
             self._room = self._limits.max_text_bytes
             return

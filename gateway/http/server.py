@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.http.backpressure import Counting, Reader, hold_little
 from gateway.http.errors import ApiError, envelope
-from gateway.target import settle_host
+from gateway.http.host import settle_host
 from gateway.telemetry import metrics
 
 # What is still coming in when its answer is out is thrown away for so long, as nginx does: a connection that is closed

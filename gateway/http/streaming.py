@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.http.errors import ApiError, envelope
 from gateway.telemetry.logs import event
-from providers.http.pieces import Piece, chunks
+from providers.http.bodies import BodyPart, encode_chunks
 
 _COMMENT = b": the picture is being made\n\n"
 
@@ -21,7 +21,7 @@ class Events(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[Sequence[Piece]],
+        events: AsyncIterator[Sequence[BodyPart]],
         *,
         keep_alive: float,
         headers: Mapping[str, str],
@@ -67,7 +67,7 @@ class Events(Response):
             pieces = following.result()
             if pieces is None:
                 return True
-            for chunk in chunks(pieces):
+            for chunk in encode_chunks(pieces):
                 await send(_body(chunk))
         return False
 

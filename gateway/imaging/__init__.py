@@ -1,1 +1,5 @@
-"""Image work: a pool of threads, and sandboxed processes that decode untrusted images."""
+"""Image work: a pool of threads with a budget of pixels, and sandboxed processes that decode untrusted images.
+
+May import: gateway.telemetry, providers.fairness, normalization.
+Libraries: none.
+"""

@@ -19,8 +19,7 @@ from normalization.images import transform
 from normalization.images.prepare import Ready, ready
 from normalization.images.sniff import BadImage, Limits, check, is_quick, sniff
 from normalization.values import Header, Image, Resize, Sending, Step
-from providers.fair_gate import FairGate
-from providers.fairness import Room, Shares
+from providers.fairness import FairGate, Room, Shares
 
 T = TypeVar("T")
 

@@ -16,16 +16,16 @@ from typing import Any
 
 from gateway.imaging import protocol
 from gateway.telemetry import metrics
-from normalization.images.decode import MOST_PIXELS
 from normalization.images.formats.base import SAVE_AGAIN
 from normalization.images.prepare import Ready
 from normalization.images.sniff import BadImage, sniff
+from normalization.images.transform import MOST_PIXELS
 from normalization.values import Header, Image, Sending, Step
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 # Nothing of the environment but where the interpreter's own libraries are: the keys are in there.
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gateway.imaging.child import main; main()"
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gateway.imaging.sandbox import main; main()"
 _MAX_NOTES, _MAX_TEXT = 16, 500
 # How many times the usual a picture is given that is tried once more, alone.
 _MORE_TIME, _MORE_MEMORY = 4, 2

@@ -12,22 +12,9 @@ from gateway.jobs.context import CallLink, Journal, Stopped
 from gateway.ledger.records import AttemptRow
 from gateway.ledger.store import Claimed, LedgerDown
 from normalization.values import Value
-from providers.base import (
-    Blocked,
-    Failed,
-    Handle,
-    Job,
-    Outcome,
-    Provider,
-    ProviderError,
-    Rejected,
-    Sent,
-    Undecodable,
-    Unfetched,
-    Unfinished,
-    Unknown,
-)
+from providers.base import Handle, Job, Outcome, Provider, Sent
 from providers.clock import CLOCK, Clock
+from providers.errors import Blocked, Failed, ProviderError, Rejected, Undecodable, Unfetched, Unfinished, Unknown
 from providers.memory import Lease, Room
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.

@@ -1,13 +1,21 @@
-"""What a call has of a job, and why it may have nothing of it."""
+"""References to jobs, and what a job can end with: a result, or one of these errors.
+
+A job whose image crashes every process that decodes it is given up after some tries. Otherwise the next process would
+adopt it and crash as well, with the jobs of everybody else. What was bought for such a job stays unknown, so that a
+repeated call may still look for it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from gateway.auth.grant import AtCapacity, Exceeded, OverBudget
-from gateway.ledger.records import AllFailed, Attempt, Interrupted, JobRow, Json
+from gateway.auth.keys import AtCapacity, Exceeded, OverBudget
+from gateway.jobs.context import Journal
+from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Interrupted, JobRow, Json, Picture
 from gateway.ledger.store import LedgerDown
+from providers.errors import Unknown
 
 
 class Leaving(Exception):
@@ -83,3 +91,50 @@ def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
             return AtCapacity(error["message"])
         case _:
             return Interrupted()
+
+
+MOST_KILLS = 5
+"""How many processes may end while they work on a job."""
+
+
+async def give_up(attempts: Sequence[AttemptRow], journal: Journal) -> Finished:
+    """End a job that has ended so many processes. Raises AllFailed, and Interrupted where nothing was bought."""
+    message = f"{MOST_KILLS} processes ended while they worked on this job: it was given up"
+    told = []
+    for attempt in attempts:
+        if attempt.state != "ended":
+            attempt = replace(attempt, state="unknown", outcome="unknown", cost=attempt.estimate, message=message)
+            attempt = replace(attempt, ended_at=time.time())
+            journal.ended(attempt)
+        told.append(attempt.told())
+    if not told:
+        raise Interrupted
+    raise AllFailed([Unknown(message)], told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
+
+    provider: str
+    model: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
+
+    pictures: tuple[Picture, ...] = field(repr=False)
+    served: Served
+    attempts: tuple[Attempt, ...]
+    notes: tuple[str, ...]
+    wanted: int
+
+    @property
+    def cost(self) -> int:
+        return sum(attempt.cost for attempt in self.attempts)
+
+    @property
+    def partial(self) -> bool:
+        return len(self.pictures) < self.wanted

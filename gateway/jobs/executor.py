@@ -11,59 +11,32 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from gateway.auth.grant import Exceeded
+from gateway.auth.keys import Exceeded
 from gateway.imaging.pool import Imaging
 from gateway.jobs.attempts import Calls, Cancelled, Use, without_frames
 from gateway.jobs.context import Journal
+from gateway.jobs.errors import Finished, Served
 from gateway.jobs.postprocess import Made, make
 from gateway.jobs.received import Received
 from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Interrupted, Json, Making, Picture
 from gateway.ledger.records import Cancelled as JobCancelled
 from gateway.ledger.store import LedgerDown, Superseded
 from gateway.routing.breaker import Breakers
-from gateway.routing.learning import Learning
-from gateway.routing.pricing import MICROS
+from gateway.routing.pricing import MICROS, Learning
 from gateway.routing.selection import Candidate
 from gateway.storage import Damaged, StoreFailed
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.parameters.schema import Route
 from normalization.values import Image, Value
-from providers.base import Expired, Outcome, ProviderError, Undecodable, Unfetched, Unknown, Unusable, Upstream
+from providers.base import Outcome, Upstream
 from providers.clock import Clock
+from providers.errors import Expired, ProviderError, Undecodable, Unfetched, Unknown, Unusable
 from providers.http.ids import token_hex
 
 T = TypeVar("T")
 # Between two tries to read back a picture from a store that is away.
 _STORE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
-
-    provider: str
-    model: str
-    degraded: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
-
-    pictures: tuple[Picture, ...] = field(repr=False)
-    served: Served
-    attempts: tuple[Attempt, ...]
-    notes: tuple[str, ...]
-    wanted: int
-
-    @property
-    def cost(self) -> int:
-        return sum(attempt.cost for attempt in self.attempts)
-
-    @property
-    def partial(self) -> bool:
-        return len(self.pictures) < self.wanted
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A job: the one concept for work. A handler waits for it and may leave; the job stays until it is done."""
+"""The job manager: starts, joins, awaits and cancels jobs. A handler may leave; its job stays until it is done."""
 
 from __future__ import annotations
 
@@ -7,77 +7,35 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.auth.grant import AtCapacity, Exceeded
-from gateway.jobs.bells import Bells
-from gateway.jobs.book import Address, Book
+from gateway.auth.keys import AtCapacity, Exceeded
+from gateway.jobs import running
+from gateway.jobs.context import Address, Bells, Book
 from gateway.jobs.errors import (
+    MOST_KILLS,
     NOTHING_BOUGHT,
+    Finished,
     Leaving,
     NotCancellable,
     Placed,
-    ResultGone,
     Rules,
     StillGoing,
-    error_of,
     error_to_json,
+    give_up,
 )
-from gateway.jobs.executor import Executor, Finished, Served
-from gateway.jobs.killers import MOST_KILLS, give_up
+from gateway.jobs.executor import Executor
+from gateway.jobs.running import Job, Load
 from gateway.jobs.storing import stored
-from gateway.ledger.messages import messages
-from gateway.ledger.records import GOING, AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.ledger.records import GOING, AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order
+from gateway.ledger.statements import messages
 from gateway.ledger.store import End, Ledger, LedgerDown, Superseded
 from gateway.routing.selection import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from providers.base import Heard, Provider, Unknown
+from providers.base import Heard, Provider
 from providers.clock import Clock
-
-# A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0
-# Progress is written down at most so often.
-_PROGRESS_S = 2.0
-# How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
-_ALIVE_S = 1.0
-
-
-Load = Callable[[Json], Awaitable["Picture | None"]]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Work under way in this process."""
-
-    order: Order
-    book: Book = field(init=False)
-    task: asyncio.Task[Finished] = field(init=False)
-    callers: int = 0
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, whenever there is something new to tell."""
-    overdue: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the deadline has passed and the job goes on."""
-    made: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
-    handed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once a caller has the whole answer."""
-    result: Finished | None = field(default=None, repr=False)
-    written_at: float = 0.0
-    cancelled: bool = False
-
-    def move(self) -> None:
-        """Wake whoever watches."""
-        self.moved.set()
-        self.moved = asyncio.Event()
-
-    def cancel(self) -> None:
-        """Cancel it, once: a second cancel would break off the first one's look at what was bought."""
-        if not self.cancelled:
-            self.cancelled = True
-            self.task.cancel()
 
 
 class Jobs:
@@ -129,7 +87,7 @@ class Jobs:
             found = await self.ledger.accept(order)
         if found is not None:
             return await self._join(order, found)
-        deadline = self.clock.now() + max(0.0, _left(order))
+        deadline = self.clock.now() + max(0.0, running.left_of(order))
         job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
         job.callers += order.mode != "background"
         return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
@@ -164,9 +122,9 @@ class Jobs:
             waited = self.clock.now() - began
             # One that has renewed its lease since is alive, whichever way the database's clock went; one whose lease
             # has lapsed is not among them any more.
-            if waited >= _ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
+            if waited >= running.ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
                 return None
-            await self.clock.sleep(_FIRST_LOOK_S)
+            await self.clock.sleep(running.FIRST_LOOK_S)
 
     def _begin(self, order: Order, work: Callable[[Book], Coroutine[Any, Any, Finished]]) -> Job:
         job = Job(order=order)
@@ -210,7 +168,7 @@ class Jobs:
                 self.ledger.attempts_ended(job.order, job.book.pending)
             self.ledger.release(job.order.id)
             raise
-        await self._write_end(job, "completed", finished.cost, result=_result(finished))
+        await self._write_end(job, "completed", finished.cost, result=running.result_json(finished))
         return finished
 
     async def _stored(self, job: Job, finished: Finished) -> Finished:
@@ -246,7 +204,7 @@ class Jobs:
 
     def _moved(self, job: Job) -> None:
         job.move()
-        if self.clock.now() - job.written_at >= _PROGRESS_S and job.book.share:
+        if self.clock.now() - job.written_at >= running.PROGRESS_S and job.book.share:
             job.written_at = self.clock.now()
             share = round(job.book.share, 3)
             tell = messages(job.order, "progress", state="in_progress", progress=share)
@@ -305,10 +263,10 @@ class Jobs:
         `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
         LedgerDown, Exceeded), StillGoing at `until`, ResultGone, StoreFailed, and Damaged.
         """
-        pause = _FIRST_LOOK_S
+        pause = running.FIRST_LOOK_S
         while True:
             if (job := self._live.get(id)) is not None:
-                await _first(job.task, (job.overdue, job.made), until - self.clock.now())
+                await running.first_of(job.task, (job.overdue, job.made), until - self.clock.now())
                 if not job.task.done() and job.result is not None:
                     return job.result
                 if not job.task.done():
@@ -324,7 +282,7 @@ class Jobs:
             if self.clock.now() >= until:
                 raise StillGoing(await self._so_far(id))
             await self.clock.sleep(min(pause, max(0.0, until - self.clock.now())))
-            pause = min(_LAST_LOOK_S, 2 * pause)
+            pause = min(running.LAST_LOOK_S, 2 * pause)
 
     async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
         """The attempts of a job that goes on: those that have not ended are unfinished."""
@@ -335,11 +293,11 @@ class Jobs:
         except LedgerDown:
             return []
         made = job.book.made if job else set()
-        return [_unfinished(one, made).told() if one.state in GOING else one.told() for one in found]
+        return [running.unfinished(one, made).told() if one.state in GOING else one.told() for one in found]
 
     async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Wait until a job has ended, or until `until`. Raises LedgerDown."""
-        pause = _FIRST_LOOK_S
+        pause = running.FIRST_LOOK_S
         while (left := until - self.clock.now()) > 0:
             if (job := self._live.get(id)) is not None:
                 await asyncio.wait({job.task}, timeout=left)
@@ -348,29 +306,15 @@ class Jobs:
             if row is None or row.ended:
                 return
             await self.clock.sleep(min(pause, left))
-            pause = min(_LAST_LOOK_S, 2 * pause)
+            pause = min(running.LAST_LOOK_S, 2 * pause)
 
     async def load(self, row: JobRow, load: Load | None = None) -> Finished:
         """The result of a job that has ended; `load` reads its pictures in a way of its own.
 
         Raises what it ended with, ResultGone, StoreFailed, and Damaged.
         """
-        told = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
-        if row.state == "cancelled":
-            raise Cancelled(told)
-        if row.state == "failed":
-            raise error_of(row, told)
-        result = row.result or {}
-        pictures = [await (load or self._executor.load)(kept) for kept in result.get("pictures", ())]
-        if not pictures or None in pictures:
-            raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
-        return Finished(
-            pictures=tuple(picture for picture in pictures if picture is not None),
-            served=Served(**result["served"]),
-            attempts=told,
-            notes=tuple(result["notes"]),
-            wanted=row.order.wanted,
-        )
+        attempts = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
+        return await running.loaded(row, attempts, load or self._executor.load)
 
     def leave(self, placed: Placed, *, delivered: bool) -> None:
         """The caller who has this job is gone: with the whole answer, or before it."""
@@ -436,7 +380,7 @@ class Jobs:
         """Go on with a job that no process works on."""
         if row.order.id in self._live:
             return
-        left = _left(row.order)
+        left = running.left_of(row.order)
         if row.kills >= MOST_KILLS:
             event("job.given_up", logging.ERROR, job=row.order.id, kills=row.kills)
             job = self._begin(row.order, lambda book: give_up(attempts, book))
@@ -444,46 +388,4 @@ class Jobs:
             job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
         job.book.sent = bool(attempts)
         job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
-        job.task.add_done_callback(_count_resumed)
-
-
-def _left(order: Order) -> float:
-    """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
-    return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
-
-
-def _unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
-    outcome, message = "unfinished", "it was not ready in time, and goes on"
-    if attempt.state == "submitting":
-        message = "the provider has not answered in time whether it takes the job, and is still asked"
-    if attempt.succeeded or attempt.id in made:
-        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
-    return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
-
-
-def _result(finished: Finished) -> Json:
-    served = finished.served
-    return {
-        "pictures": [picture.to_json() for picture in finished.pictures],
-        "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
-        "notes": list(finished.notes),
-    }
-
-
-async def _first(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], seconds: float) -> None:
-    """Wait for a job's end, or for one of these events; so many seconds at most."""
-    events = [asyncio.ensure_future(one.wait()) for one in news]
-    try:
-        wanted: set[asyncio.Future[Any]] = {task, *events}
-        await asyncio.wait(wanted, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in events:
-            one.cancel()
-
-
-def _count_resumed(task: asyncio.Task[Finished]) -> None:
-    if task.cancelled():
-        return
-    error = task.exception()
-    lost = isinstance(error, AllFailed) and any(isinstance(cause, Unknown) for cause in error.causes)
-    metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()
+        job.task.add_done_callback(running.count_resumed)

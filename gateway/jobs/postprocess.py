@@ -19,10 +19,11 @@ from gateway.ledger.records import AttemptRow, Making, Picture
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.images import transform
+from normalization.images.fitting import told as told_of
 from normalization.images.formats.png import can_hold_its_pixels
-from normalization.parameters.fitting import told as told_of
 from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
-from providers.base import Outcome, Undecodable
+from providers.base import Outcome
+from providers.errors import Undecodable
 
 Keep = Callable[[Image], Awaitable["str | None"]]
 """Stores a picture; the name of its file, None where that failed."""

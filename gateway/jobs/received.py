@@ -20,7 +20,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from gateway.jobs import durable
+from gateway import storage
 from gateway.storage import Damaged, StoreFailed
 from gateway.telemetry.logs import event
 from providers.base import Outcome
@@ -54,7 +54,7 @@ class Received:
         data = await asyncio.to_thread(pack, outcome)
         for store in reversed(self._stores) if away else self._stores:
             try:
-                await durable.put(store, f"{_FOLDER}/{attempt}", data)
+                await storage.put(store, f"{_FOLDER}/{attempt}", data)
             except (BaseError, OSError) as error:
                 event("received.put_failed", logging.ERROR, attempt=attempt, error=type(error).__name__)
             else:

@@ -1,4 +1,4 @@
-"""What goes on beside the requests so that no job is left alone: leases, jobs of processes that are gone, the end."""
+"""Recovery: renews this process's lease, adopts the jobs of dead processes, and ends with the process."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.imaging.pool import BadImage, Imaging
 from gateway.routing.selection import Candidate, Choice, Excluded
 from normalization.images.prepare import Ready
-from normalization.images.transparency import pictures
+from normalization.parameters.transparency import pictures
 from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, Step, Value
 
 

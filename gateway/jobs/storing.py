@@ -7,8 +7,8 @@ import math
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from gateway.jobs.book import Book
-from gateway.jobs.executor import Finished
+from gateway.jobs.context import Book
+from gateway.jobs.errors import Finished
 from gateway.jobs.postprocess import Keep
 from gateway.ledger.records import Picture
 from providers.clock import Clock

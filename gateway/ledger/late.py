@@ -12,10 +12,17 @@ from sqlalchemy import Connection, insert, select, update
 
 from gateway.auth.budgets import settle
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
-from gateway.ledger.messages import messages
 from gateway.ledger.records import ENDED, AttemptRow, JobRow, Json, handle_to_json
-from gateway.ledger.rows import attempt_of, attempt_values, job_of
-from gateway.ledger.statements import SET_ATTEMPT, SET_SENT_ATTEMPT, SET_UNMADE_ATTEMPT, unless_there
+from gateway.ledger.statements import (
+    SET_ATTEMPT,
+    SET_SENT_ATTEMPT,
+    SET_UNMADE_ATTEMPT,
+    attempt_of,
+    attempt_values,
+    job_of,
+    messages,
+    unless_there,
+)
 from normalization.values import JoinAlpha
 from providers.base import Handle
 

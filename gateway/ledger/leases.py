@@ -1,17 +1,24 @@
-"""Which of the processes that share a database are alive.
+"""Leases: which of the processes that share a database are alive.
 
-Each renews its lease in a row of its own. The others watch that row by their own clocks, which do not jump: a process
-is silent once its row has not changed for as long as a lease, whatever the wall clocks say, the database's included.
-Beside the embedded database each process also holds a lock on a file, which the kernel takes away with the process:
-there one that is silent and holds its lock is slow, or paused, and not gone.
+Each process renews its lease in a row of its own. The others watch that row by their own monotonic clocks: a process is
+silent once its row has not changed for as long as a lease, whatever the wall clocks say, the database's included.
+
+Beside the embedded database each process also holds a lock on a file, which the kernel releases when the process ends:
+a process that is silent and holds its lock is slow or paused, not dead. Creating a lock file and locking it, checking
+one and removing one all happen under one lock over the folder. Otherwise another process could find a new file before
+its owner has locked it, take it for that of a dead process, and remove it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -19,9 +26,106 @@ from sqlalchemy import Connection, delete, insert, select, update
 from gateway.database.engine import database_time
 from gateway.database.schema import PROCESSES
 from gateway.database.writer import Database
-from gateway.ledger.locks import Locks
+from gateway.process import ticks
 from gateway.telemetry.logs import event
-from gateway.ticks import ticks
+
+# The folder's lock is held for a few system calls at a time.
+_WAIT_S = 5.0
+_LOOK_S = 0.005
+
+
+class Locks:
+    """The lock of one process, `name`, beside those of the others. It blocks: call it from a thread."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._path = folder / name
+        self._mine: int | None = None
+
+    def hold(self) -> None:
+        """Hold this process's lock: a file that is missing, or that was replaced, is made again. Raises OSError."""
+        with self._alone():
+            if self._mine is not None and _is_at(self._mine, self._path):
+                return
+            fresh = _locked(self._path, create=True)
+            if self._mine is not None:
+                os.close(self._mine)
+            self._mine = fresh
+
+    def tidy(self) -> None:
+        """Remove the files of processes that are no more. Raises OSError."""
+        with self._alone():
+            for path in self._folder.iterdir():
+                if path != self._path and _is_free(path):
+                    path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Give the lock back, and remove its file. Without the folder's lock the file stays for another to remove."""
+        if self._mine is None:
+            return
+        with contextlib.suppress(OSError), self._alone():
+            if _is_at(self._mine, self._path):
+                self._path.unlink()
+        os.close(self._mine)
+        self._mine = None
+
+    def is_free(self, name: str) -> bool:
+        """Whether no process holds this lock. Where that cannot be told it is not free."""
+        try:
+            with self._alone():
+                return _is_free(self._folder / name)
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock over the folder, which is made where it is missing. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            end = time.monotonic() + _WAIT_S
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(_LOOK_S)
+            yield
+        finally:
+            os.close(folder)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        taken = _locked(path, create=False)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    os.close(taken)
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _locked(path: Path, *, create: bool) -> int:
+    """Open a file and hold its lock. Raises OSError where another process does, or it is not there."""
+    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
 
 # Rows of processes that are long gone.
 _FORGET_S = 86_400.0

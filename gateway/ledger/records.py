@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from gateway.auth.grant import Allowance
+from gateway.auth.keys import Allowance
 from normalization.images.serialize import header_from, known, step_from, step_to
 from normalization.values import Image, JoinAlpha, Size, Step, fields_of
-from providers.base import Crowded, Handle, ProviderError, Sent, Unfetched, Unfinished, Unknown, Upstream
+from providers.base import Handle, Sent, Upstream
+from providers.errors import Crowded, ProviderError, Unfetched, Unfinished, Unknown
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 Mode = Literal["plain", "stream", "background"]

@@ -1,4 +1,4 @@
-"""What happened, and what it cost: questions to the ledger, and what is forgotten after a while."""
+"""Queries over the ledger: what happened, what it cost by provider, model, key or day; and purging old rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,81 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, delete, func, not_, or_, select, update
 
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.ledger.records import AttemptRow, JobRow
-from gateway.ledger.rows import attempt_of, job_of
+from gateway.ledger.statements import attempt_of, job_of
 from gateway.ledger.store import OPEN
-from gateway.ticks import ahead
+from gateway.process import ahead
+
+By = Literal["provider", "model", "key", "day"]
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What went to one provider, or for one model, key or day (UTC). Money is in micro-dollars.
+
+    `estimated` is what of the cost no provider has confirmed, `lost` what was spent on attempts that gave no picture.
+    """
+
+    name: str
+    jobs: int
+    attempts: int
+    cost: int
+    estimated: int
+    lost: int
+
+
+def spent(connection: Connection, by: By, since: float | None) -> list[Spent]:
+    """The sums over the attempts since a time (seconds since the epoch), days in order, others the dearest first."""
+    group = _group(connection, by)
+    cost: Any = func.sum(ATTEMPTS.c.cost)
+    sums = (
+        select(
+            group.label("grouped"),
+            func.count(ATTEMPTS.c.job.distinct()),
+            func.count(),
+            cost,
+            func.sum(case((ATTEMPTS.c.actual, 0), else_=ATTEMPTS.c.cost)),
+            func.sum(case((ATTEMPTS.c.outcome == "ok", 0), else_=ATTEMPTS.c.cost)),
+        )
+        .select_from(ATTEMPTS.join(JOBS, ATTEMPTS.c.job == JOBS.c.id))
+        .group_by("grouped")
+        .order_by(*(["grouped"] if by == "day" else [cost.desc(), "grouped"]))
+    )
+    if since is not None:
+        sums = sums.where(ATTEMPTS.c.sent_at >= since)
+    return [
+        Spent(name=_name(by, row[0]), jobs=int(row[1]), attempts=int(row[2]), cost=int(row[3]), estimated=int(row[4]),
+              lost=int(row[5]))
+        for row in connection.execute(sums)
+    ]  # fmt: skip
+
+
+def _group(connection: Connection, by: By) -> ColumnElement[Any]:
+    if by == "day":
+        # The one cuts the fraction off, the other one rounds.
+        sqlite = connection.dialect.name == "sqlite"
+        second = cast(ATTEMPTS.c.sent_at if sqlite else func.floor(ATTEMPTS.c.sent_at), BigInteger)
+        return second - second % _DAY_S
+    columns: dict[str, ColumnElement[Any]] = {
+        "provider": ATTEMPTS.c.provider,
+        "model": JOBS.c.model,
+        "key": JOBS.c.key,
+    }
+    return columns[by]
+
+
+def _name(by: By, value: object) -> str:
+    return datetime.fromtimestamp(int(str(value)), UTC).date().isoformat() if by == "day" else str(value)
+
 
 __all__ = [
     "Filter",

@@ -16,28 +16,28 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.auth.budgets import charge, settle
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
+from gateway.ledger.claims import Claims, KeyReused, Matches, Superseded
 from gateway.ledger.late import gather, keep, save, taken
 from gateway.ledger.leases import Processes
 from gateway.ledger.records import AttemptRow, JobRow, Json, Order, handle_to_json, succeeded
-from gateway.ledger.rows import attempt_of, attempt_values, job_of, job_values
 from gateway.ledger.statements import (
     ATTEMPT,
     END_OWN_JOB,
     JOB,
-    JOB_IS_THERE,
-    NEW_JOB,
     SET_ATTEMPT,
     SET_AWAITED_JOB,
     SET_OWN_JOB,
+    attempt_of,
+    attempt_values,
+    job_of,
     unless_there,
 )
-from gateway.ticks import ahead
 from providers.base import Handle
 
 __all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
@@ -47,29 +47,10 @@ OPEN = ("queued", "in_progress")
 # A job that is looked for at a provider is not older or younger than this by its submit, in seconds: this machine's
 # clock may have been wrong by a day.
 _AROUND_S = 25 * 3600.0
-# How often a job is inserted that others insert, retire or forget at the same moment.
-_TURNS = 50
-
-
-class KeyReused(Exception):
-    """The idempotency key was used for another request."""
 
 
 class Claimed(Exception):
     """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
-
-
-class Superseded(Exception):
-    """Another process works on the job: this one had not been heard of for too long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
-    """What a repeated call without a key found: the job that it joined, or the processes whose callers wait for jobs
-    like it, and have to be seen alive before another one is bought."""
-
-    joined: JobRow | None = None
-    waiting: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +81,8 @@ class Ledger:
         self.process = processes.id
         self.posted = asyncio.Event()
         """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
-        self._key_ttl_s = key_ttl_s
-        self._join_window_s = join_window_s
         self._clock = clock
+        self._claims = Claims(processes, key_ttl_s=key_ttl_s, join_window_s=join_window_s, clock=clock)
 
     @property
     def up(self) -> bool:
@@ -114,7 +94,7 @@ class Ledger:
 
         Raises KeyReused where that one is another request, LedgerDown.
         """
-        return await self.database.write(lambda connection: self._accept(connection, order))
+        return await self.database.write(lambda connection: self._claims.accept(connection, order))
 
     async def lookup(self, order: Order) -> JobRow | None:
         """The job that has an order's idempotency key; None where it would be a new one. Raises as `accept` does."""
@@ -123,7 +103,7 @@ class Ledger:
             same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
             row = connection.execute(select(JOBS).where(same)).first()
             found = job_of(row) if row else None
-            return found if found is not None and not self._may_run_again(found, order) else None
+            return found if found is not None and not self._claims.may_run_again(found, order) else None
 
         return await self.database.read(find)
 
@@ -132,7 +112,7 @@ class Ledger:
 
         Raises LedgerDown.
         """
-        return await self.database.write(lambda connection: self._match(connection, order, retry))
+        return await self.database.write(lambda connection: self._claims.match(connection, order, retry))
 
     async def sending(
         self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
@@ -145,7 +125,7 @@ class Ledger:
         """
 
         def write(connection: Connection) -> None:
-            self._own(connection, order, new=first)
+            self._claims.own(connection, order, new=first)
             for old in ended:
                 save(connection, old)
             values = attempt_values(attempt)
@@ -168,7 +148,7 @@ class Ledger:
         """
         while not self.processes.sure:
             await self.processes.beat()
-            await self.database.write(lambda connection: self._own(connection, order))
+            await self.database.write(lambda connection: self._claims.own(connection, order))
 
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
         """Write down that a provider has taken a job.
@@ -194,7 +174,7 @@ class Ledger:
 
         def write(connection: Connection) -> None:
             try:
-                self._own(connection, order)
+                self._claims.own(connection, order)
             except Superseded:
                 if not keep(connection, order.id, attempts, self._clock()):
                     raise
@@ -230,7 +210,7 @@ class Ledger:
             if held is None:
                 # It ended before anything was written of it, or is another process's by now.
                 try:
-                    self._own(connection, order)
+                    self._claims.own(connection, order)
                 except Superseded:
                     if not keep(connection, order.id, attempts, at):
                         raise
@@ -361,122 +341,6 @@ class Ledger:
             return bool(connection.execute(going.values(values)).rowcount)
 
         return await self.database.write(take)
-
-    def _accept(self, connection: Connection, order: Order) -> JobRow | None:
-        if order.idempotency_key is None and (other := self._overtaken(connection, order)) is not None:
-            return other
-        # A background job's caller is gone as soon as it is accepted.
-        caller = None if order.mode == "background" else self.process
-        found = self._insert_or_find(connection, order, self._new(order, caller))
-        if found is None:
-            return None
-        if self._may_run_again(found, order):
-            retired = update(JOBS).where(JOBS.c.id == found.order.id)
-            connection.execute(retired.values(idempotency_key=None))
-            connection.execute(NEW_JOB, self._new(order, caller))
-            return None
-        if caller is not None:
-            connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
-        return found
-
-    def _insert_or_find(self, connection: Connection, order: Order, values: Json) -> JobRow | None:
-        """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
-        same = JOBS.c.id == order.id
-        if order.idempotency_key is not None:
-            same = or_(same, and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key))
-        for _ in range(_TURNS):
-            # Two processes that do so at once are told apart by the unique index.
-            if connection.execute(unless_there(connection, JOBS), values).first() is not None:
-                return None
-            # The one that stood in the way may have lost its key to a third since, or be forgotten: then once more.
-            if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
-                # Its own row is from a try whose commit was made and whose answer was lost.
-                return None if row.id == order.id else job_of(row)
-        raise LedgerDown("too many calls with one idempotency key")
-
-    def _may_run_again(self, found: JobRow, order: Order) -> bool:
-        """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
-        old = found.order.created_at < self._clock() - ahead() - self._key_ttl_s
-        if not old and found.order.fingerprint != order.fingerprint:
-            raise KeyReused
-        return old or found.spent_nothing
-
-    def _new(self, order: Order, caller: str | None, state: str = "queued") -> Json:
-        return job_values(order, state=state, owner=self.process, caller=caller)
-
-    def _match(self, connection: Connection, order: Order, retry: int) -> Matches:
-        alike = (
-            select(JOBS)
-            .where(
-                JOBS.c.key == order.key,
-                JOBS.c.fingerprint == order.fingerprint,
-                # So written that no index of keys is taken for it, in which most jobs are alike.
-                func.coalesce(JOBS.c.idempotency_key, "") == "",
-                JOBS.c.created_at > self._clock() - ahead() - self._join_window_s,
-            )
-            # First what nobody has had yet, then what has been asked for as often as this caller has asked.
-            .order_by(JOBS.c.delivered_at.is_not(None), func.abs(JOBS.c.joins - (retry - 1)), JOBS.c.created_at)
-            .with_for_update()
-        )
-        waiting = set()
-        for row in connection.execute(alike).all():
-            found = job_of(row)
-            if found.spent_nothing:
-                continue
-            if found.caller is not None and not self.processes.silent(connection, found.caller):
-                waiting.add(found.caller)
-                continue
-            caller = None if order.mode == "background" else self.process
-            mine = update(JOBS).where(JOBS.c.id == row.id).values(caller=caller, joins=JOBS.c.joins + 1)
-            connection.execute(mine)
-            return Matches(joined=found)
-        return Matches(waiting=frozenset(waiting))
-
-    def _overtaken(self, connection: Connection, order: Order) -> JobRow | None:
-        """The job of the same call, where that was repeated and another process was quicker with it.
-
-        The caller may have given up on a request that had come, and was not written down yet: it holds for this one as
-        for its repetition that what is written second joins what was written first.
-        """
-        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
-            # From a try whose commit was made and whose answer was lost.
-            return None
-        if connection.dialect.name == "postgresql":
-            # SQLite has one writer at a time by itself.
-            of_both = func.hashtextextended(order.key + order.fingerprint, 0)
-            connection.execute(select(func.pg_advisory_xact_lock(of_both)))
-        if order.retry > 0 and (found := self._match(connection, order, order.retry).joined) is not None:
-            return found
-        later = (
-            select(JOBS)
-            .where(
-                JOBS.c.key == order.key,
-                JOBS.c.fingerprint == order.fingerprint,
-                func.coalesce(JOBS.c.idempotency_key, "") == "",
-                JOBS.c.created_at > order.arrived_at,
-                JOBS.c.retry > order.retry,
-            )
-            .order_by(JOBS.c.created_at)
-            .limit(1)
-        )
-        row = connection.execute(later).first()
-        found = job_of(row) if row else None
-        return None if found is None or found.spent_nothing else found
-
-    def _own(self, connection: Connection, order: Order, *, new: bool = False) -> None:
-        """Make sure that the job is there, this process's and going on. Raises Superseded.
-
-        With `new` it is inserted without a look whether it is there, if it can be.
-        """
-        caller = None if order.mode == "background" else self.process
-        values = self._new(order, caller, "in_progress")
-        if new and connection.execute(unless_there(connection, JOBS), values).first() is not None:
-            return
-        if connection.execute(SET_OWN_JOB, {"this": order.id, "by": self.process, "state": "in_progress"}).rowcount:
-            return
-        if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
-            raise Superseded
-        connection.execute(NEW_JOB, values)
 
     async def _surely(self, operation: Callable[[Connection], T]) -> T:
         """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""

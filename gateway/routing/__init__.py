@@ -1,1 +1,5 @@
-"""The choice of a route: pure functions over values, with the clock handed in."""
+"""The choice of a route: pure functions over values, with the clock handed in.
+
+May import: providers.base, providers.errors, normalization.
+Libraries: none.
+"""

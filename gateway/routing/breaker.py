@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from providers.base import ProviderError, Unreached
+from providers.errors import ProviderError, Unreached
 
 Standing = Literal["well", "ejected", "cooling", "parked"]
 

@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from normalization.parameters.coerce import Invalid, is_absent, loose
 from normalization.parameters.nesting import excerpt, parse_json
-from normalization.parameters.preference import Preference, Strategy
+from normalization.parameters.schema import Preference, Strategy
 from normalization.values import Value
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)

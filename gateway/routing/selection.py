@@ -1,15 +1,14 @@
-"""Which routes can serve a request, and in which order they are tried."""
+"""Which routes can serve a request, in which order they are tried, and why none can."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.routing.breaker import Standing
-from gateway.routing.learning import Lesson
 from gateway.routing.preferences import Strategy, Wish
-from gateway.routing.pricing import Estimate, estimate
+from gateway.routing.pricing import Estimate, Lesson, estimate
 from normalization.parameters.plan import Ineligible, plan
 from normalization.parameters.schema import Model, Route
 from normalization.values import Announced, ImageRequest, Plan, Size
@@ -171,3 +170,38 @@ def _drawn(candidates: Sequence[Candidate], draw: random.Random) -> list[Candida
         weights = [1 / max(candidate.cost.micros, 1) ** 2 for candidate in left]
         ranked.append(left.pop(draw.choices(range(len(left)), weights)[0]))
     return ranked
+
+
+def told(excluded: Sequence[Excluded]) -> str:
+    """Every reason in one text: first what will pass, then what the caller can change, then what the operator can.
+
+    What the caller has left out himself comes last, in a sentence of its own. Ends without a full stop.
+    """
+    own = [one for one in excluded if one.own]
+    others = sorted((one for one in excluded if not one.own), key=_rank)
+    reasons = "; ".join(f"{one.route.name} {one.reason}" for one in others)
+    return ". ".join(filter(None, (reasons, _summed(own))))
+
+
+def _rank(excluded: Excluded) -> int:
+    if excluded.retry_after is not None:
+        return 0
+    return 1 if excluded.param is not None else 2
+
+
+def _summed(excluded: Iterable[Excluded]) -> str:
+    """The routes that are left out for the same reason, together."""
+    by_reason: dict[str, list[str]] = {}
+    for one in excluded:
+        by_reason.setdefault(one.reason, []).append(one.route.name)
+    return "; ".join(_clause(names, reason) for reason, names in by_reason.items())
+
+
+def _clause(names: list[str], reason: str) -> str:
+    if len(names) == 1:
+        return f"{names[0]} {reason}"
+    return f"{', '.join(names[:-1])} and {names[-1]} {_plural(reason)}"
+
+
+def _plural(reason: str) -> str:
+    return f"are {reason.removeprefix('is ')}" if reason.startswith("is ") else reason

@@ -1,4 +1,10 @@
-"""What `gateway.toml` and `providers.toml` may say: the schema of the settings, one file for each concern."""
+"""Settings: `gateway.toml`, `providers.toml`, the models and the environment, read, validated and explained.
+
+A setting is added in `schema.py` or `providers.py`.
+
+May import: gateway.routing, normalization.
+Libraries: pydantic, httpx.
+"""
 
 from gateway.settings.providers import ProvidersFile
 from gateway.settings.schema import Alias, GatewayFile, GatewaySettings

@@ -10,8 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from gateway.settings.environment import Override
 from normalization.parameters.rules import Problem, Wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A value that an environment variable set."""
+
+    variable: str
 
 
 @dataclass(frozen=True, slots=True)

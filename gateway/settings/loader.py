@@ -12,9 +12,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
-from gateway.settings.environment import Override, overlay
-from gateway.settings.errors import ConfigError, Mistake, explain, told
-from gateway.settings.secrets import fill
+from gateway.settings.environment import fill, overlay
+from gateway.settings.errors import ConfigError, Mistake, Override, explain, told
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
 from normalization.parameters.rules import Converted, Frozen, Param, ParamType, Problem, Rule

@@ -1,11 +1,11 @@
-"""Values that settings have in common, with what is wrong about them."""
+"""Types of settings, with validators whose messages say what is expected."""
 
 from __future__ import annotations
 
 import base64
 import re
-from ipaddress import ip_address
-from typing import Annotated, Literal
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
@@ -83,6 +83,38 @@ def _whsec(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _redis(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("redis://", "rediss://", "redis+unix://")):
+        raise ValueError("expected an address such as redis://redis:6379/0")
+    return secret
+
+
+def _database(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite://")):
+        raise ValueError("expected an address such as postgresql://user:password@host/database")
+    return secret
+
+
+def _store(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme not in (*BUCKETS, "file") or not rest:
+        raise ValueError("expected an address such as s3://bucket/prefix or file:///srv/images")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("expected an address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
+
+
+BUCKETS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+StoreUrl = Annotated[str, AfterValidator(_store)]
+Network = Annotated[str, AfterValidator(_network)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_whsec)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
@@ -94,3 +126,7 @@ PublicUrl = Annotated[str, AfterValidator(_public)]
 def revealed(secret: SecretStr | None) -> str | None:
     """What a secret setting says, for the one who uses it: everywhere else it shows itself as stars."""
     return None if secret is None else secret.get_secret_value()
+
+
+Auth: TypeAlias = Literal["auto", "required", "none"]
+"""The setting: a key is needed as soon as a call can cost money, always, or never."""

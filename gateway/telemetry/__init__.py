@@ -1,1 +1,5 @@
-"""What operators see: metrics and logs. A leaf that every other room may call."""
+"""Metrics and logs.
+
+May import: nothing of the project.
+Libraries: prometheus_client.
+"""

@@ -1,1 +1,5 @@
-"""Webhooks: callers are told of their jobs, and providers tell of theirs."""
+"""Webhooks to clients: the outbox in the ledger's database, its sender, and the signatures.
+
+May import: gateway.database, gateway.telemetry, providers.fairness, providers.http.
+Libraries: httpx, sqlalchemy.
+"""

@@ -15,8 +15,7 @@ import httpx
 from gateway.database.writer import Database, LedgerDown
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from gateway.webhooks.outbox import Delivery, settle, take
-from gateway.webhooks.schedule import judge
+from gateway.webhooks.outbox import Delivery, judge, settle, take
 from gateway.webhooks.signing import Secrets
 from providers.fairness import Turns
 from providers.http.ssrf import Forbidden, Guard

@@ -8,8 +8,7 @@ from io import BytesIO
 from PIL import Image as Pillow
 from PIL import ImageChops
 
-from normalization.images.colour import eight_bit, to_srgb
-from normalization.images.deep import has_deep_key, low_bytes
+from normalization.images.colour import eight_bit, has_deep_key, low_bytes, to_srgb
 from normalization.images.formats import jpeg, png
 from normalization.images.formats.base import SAVE_AGAIN, WHOLE, BadImage, Scan, truncated
 from normalization.images.hdr import tone_mapped

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 
 from PIL import Image as Pillow
 
-from normalization.images.decode import MOST_PIXELS, decoded
-from normalization.images.encode import MAX_SIDE, encode, encode_lossless_webp
-from normalization.images.resize import flatten
+from normalization.images.encode import MAX_SIDE, encode, encode_lossless_webp, flatten
 from normalization.images.sniff import BadImage, scan, sniff
-from normalization.images.transparency import WHITE
-from normalization.values import Format, Image, Sending
+from normalization.images.transform import MOST_PIXELS, decoded
+from normalization.values import WHITE, Format, Image, Sending
 
 # Above it a JPEG is not told from the picture by what is made of it: no chroma is left out, no block is seen.
 _JPEG_QUALITY = 95

@@ -1,4 +1,4 @@
-"""Whole pictures in and out: what a provider is given, and what the caller is given."""
+"""Whole images in and out: prepared for a provider, finished for the client; metadata stripped, pixels decoded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,62 @@ from dataclasses import replace
 
 from PIL import Image as Pillow
 
-from normalization.images.decode import MOST_PIXELS, decoded
 from normalization.images.density import with_density
-from normalization.images.encode import encode, fits_palette
-from normalization.images.losses import losses
-from normalization.images.resize import flatten, resize
-from normalization.images.sniff import BadImage, scan, sniff
-from normalization.images.strip import strip
-from normalization.images.transparency import OPAQUE, WHITE
-from normalization.parameters.fitting import result_of, told
-from normalization.values import Format, Header, Image, JoinAlpha, Resize, Size, Step, Transcode
+from normalization.images.encode import encode, fits_palette, flatten, losses, resize
+from normalization.images.fitting import result_of, told
+from normalization.images.formats.base import BadImage, Scan
+from normalization.images.formats.exif import upright
+from normalization.images.pixels import pixels_of
+from normalization.images.sniff import scan, sniff
+from normalization.values import OPAQUE, WHITE, Format, Header, Image, JoinAlpha, Resize, Size, Step, Transcode
+
+
+def strip(image: Image) -> Image:
+    """The same picture without EXIF, XMP, IPTC, comments, text, timestamps and bytes behind its end.
+
+    The pixel data stays byte for byte, and so does all that it needs to be read (palette, transparency, profile). The
+    very same object comes back where there is nothing to remove. In AVIF the metadata is blanked in place, as its
+    offsets count from the beginning of the file.
+
+    Raises ValueError for a picture that its metadata turns (an orientation other than 1), as it would be seen to lie on
+    its side afterwards, and BadImage where the bytes are not what the header says.
+    """
+    if not image.header.metadata:
+        return image
+    if image.header.orientation != 1:
+        raise ValueError(f"a picture of orientation {image.header.orientation} cannot lose its metadata")
+    found = scan(image.data)
+    data = b"".join(found.parts)
+    header = replace(found.header, metadata=False, extra_pictures=False)
+    if header.density is not None:
+        # It may have stood in the EXIF alone.
+        header = replace(header, density=sniff(data).density)
+    return Image(data=data, header=header)
+
+
+# Nothing larger is decoded unless whoever asks has checked it against a limit of its own. A number of ours: Pillow's
+# limit belongs to the whole process, where any library may lift it, and above it Pillow only warns.
+MOST_PIXELS = 89_478_485
+
+
+def load_codecs() -> None:
+    """Load every decoder and encoder now, where that cannot wait for the first picture."""
+    Pillow.init()
+
+
+def decoded(found: Scan, most: int = MOST_PIXELS) -> Pillow.Image:
+    """The pixels, upright and in sRGB, in mode L, RGB or RGBA; the first frame of several. Raises BadImage."""
+    header = found.header
+    if header.width * header.height > most:
+        raise BadImage(
+            "image_too_large",
+            f"The picture has {header.width}x{header.height} pixels, more than {most / 1e6:.1f} megapixels.",
+            "Send a smaller one.",
+        )
+    picture = upright(pixels_of(found), header.orientation)
+    # A file object would carry its decoder and its frames into the encoder; what was derived from it is plain pixels.
+    return picture if picture.format is None else picture.copy()
+
 
 # What every provider reads.
 _COMMON: tuple[Format, ...] = ("png", "jpeg", "webp")

@@ -1,1 +1,7 @@
-"""The parameters of requests: parsed, planned and converted for each route by the table."""
+"""Parameters: parsed, planned and converted for each route by the table.
+
+A converter is added in `convert.py`, an emulation in `emulate.py`.
+
+May import: normalization.images, normalization.values.
+Libraries: pydantic.
+"""

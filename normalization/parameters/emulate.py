@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from normalization.images.transparency import OPAQUE
 from normalization.parameters.coerce import Invalid
 from normalization.parameters.sizing import Geometry, resizing
-from normalization.values import Format, Step, Transcode, Value
+from normalization.values import OPAQUE, Format, Step, Transcode, Value
 
 # The order in which finishing steps make sense, whatever order the config lists the rules in.
 ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "notify", "ignore")

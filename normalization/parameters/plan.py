@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
-from normalization.images.losses import keeping_density
-from normalization.images.transparency import Handled, KeepsNoTransparency, handled, pictures
+from normalization.images.encode import keeping_density
+from normalization.images.fitting import told
 from normalization.parameters.addresses import address_of, is_address, texts_in
 from normalization.parameters.coerce import Invalid
 from normalization.parameters.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
 from normalization.parameters.emulate import EMULATIONS, ORDER, Asked, Effect
-from normalization.parameters.fitting import told
 from normalization.parameters.nesting import excerpt
-from normalization.parameters.overrides import overridden, undeclared
+from normalization.parameters.reshaping import Shaped, conflict, differs, shaped
 from normalization.parameters.rules import Converted, Emulated, Param, Rule
 from normalization.parameters.schema import Model, Route, target_of
-from normalization.parameters.shaping import Shaped, conflict, differs, shaped
 from normalization.parameters.sizing import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
-from normalization.parameters.undeclared import ignored, meant_too, warnings_of
+from normalization.parameters.transparency import Handled, KeepsNoTransparency, handled, pictures
+from normalization.parameters.undeclared import ignored, meant_too, overridden, undeclared, warnings_of
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
 

@@ -9,10 +9,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from normalization.parameters.preference import Preference
+from normalization.parameters.reshaping import Reshaping, problems
 from normalization.parameters.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
-from normalization.parameters.shaping import Reshaping, problems
 from normalization.values import Value
+
+Strategy = Literal["cheapest", "fastest", "balanced", "order"]
+
+
+class Preference(Frozen):
+    """`[routing]` of a model's file, in the words of a request's `routing`.
+
+    `order` are the first choices, by provider or route; `sort` is the strategy for the rest, the gateway's where it is
+    None; `max_cost` is in US dollars for a whole request. Without `allow_fallbacks` only the first candidate is tried.
+    Which routes there are at all is said by the file's `[routes]`, so there is no `only` and no `ignore`.
+    """
+
+    order: tuple[str, ...] = ()
+    sort: Strategy | None = None
+    max_cost: float | None = Field(default=None, ge=0)
+    allow_fallbacks: bool = True
+
 
 Mode = Literal["upscale", "edit"]
 Share = Annotated[float, Field(gt=0)] | Mapping[str, Annotated[float, Field(ge=0)]]

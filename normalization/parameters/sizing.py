@@ -1,4 +1,4 @@
-"""Sizes: what was asked for, and by which factor a model that enlarges gets there."""
+"""Sizes: what was requested, the factor that reaches it, and how aspect ratios meet."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from normalization.images.fitting import fitted
 from normalization.parameters.coerce import Invalid
-from normalization.parameters.fitting import fitted
 from normalization.parameters.nesting import excerpt
+from normalization.parameters.reshaping import Shaped
 from normalization.parameters.schema import Model
-from normalization.parameters.shaping import Shaped
 from normalization.values import Resize, ResizeMode, Size, Value
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")

@@ -1,21 +1,87 @@
-"""Fields that nobody declared: what is told of them, and what may have been meant.
+"""Undeclared fields: which are passed on, which are refused, and which declared name may have been meant.
 
-They pass on to a provider as they are, which is what they are for; a misspelt parameter looks the same, and is billed.
+They pass to the provider unchanged, which is their purpose; but a misspelt parameter looks the same, and is billed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import Literal
+from typing import Literal, cast
 
 from normalization.parameters.coerce import Invalid
-from normalization.parameters.names import folded
-from normalization.parameters.near import near
+from normalization.parameters.names import fields_in, folded, near
 from normalization.parameters.nesting import excerpt
+from normalization.parameters.rules import Emulated
 from normalization.parameters.schema import Model, Route
-from normalization.values import ImageRequest
+from normalization.values import ImageRequest, Value
+
+
+def check_multipliers(model: Model, request: ImageRequest, multipliers: Mapping[str, str]) -> None:
+    """Refuse a known name of how much work a call is, at any depth of what nobody declared. Raises Invalid.
+
+    `multipliers` gives for each name the parameter to send instead. What a model or one of its routes declares may be
+    sent: its price is what the config says.
+    """
+    known = {folded(name): instead for name, instead in multipliers.items()}
+    for name, _ in fields_in(request.extra):
+        _refuse(name, known, model)
+    for provider, options in request.provider_options.items():
+        routes = [route for route in model.routes.values() if route.provider == provider]
+        for option, value in options.items():
+            if option not in model.params and not any(option in {*route.params, *route.writes} for route in routes):
+                _refuse(option, known, model)
+            for name, _ in fields_in(value):
+                _refuse(name, known, model)
+
+
+def _refuse(name: str, known: Mapping[str, str], model: Model) -> None:
+    instead = known.get(folded(name))
+    if instead is None:
+        return
+    hint = f"Send '{instead}' instead." if instead in model.params else f"{model.id} has no parameter for that."
+    raise Invalid(
+        name,
+        f"'{excerpt(name)}' is refused: it would make a call dearer than its estimate. {hint}",
+        "parameter_refused",
+    )
+
+
+def overridden(model: Model, route: Route, request: ImageRequest) -> ImageRequest:
+    """The request as a route's provider is meant to have it: what `provider_options` says of a parameter counts."""
+    options = request.provider_options.get(route.provider, {})
+    own = {name: value for name, value in options.items() if _is_parameter(model, route, name)}
+    if not own:
+        return request
+    rest = {name: value for name, value in options.items() if name not in own}
+    return replace(
+        request,
+        params={**request.params, **own},
+        provider_options={**request.provider_options, route.provider: rest},
+        seed=cast("int", own["seed"]) if "seed" in own else request.seed,
+    )
+
+
+def undeclared(model: Model, route: Route, options: Mapping[str, Value]) -> list[str]:
+    """The names of the options that set no parameter of a route. Raises Invalid for what is no provider's alone."""
+    for name in options:
+        if not _is_parameter(model, route, name):
+            continue
+        rule = route.rules[name]
+        if name == "image" or (isinstance(rule, Emulated) and rule.by != "ignore"):
+            raise Invalid(
+                name,
+                f"'{name}' is for all providers alike: send it beside 'provider_options', not in it.",
+                "parameter_conflict",
+            )
+    return [name for name in options if not _is_parameter(model, route, name)]
+
+
+def _is_parameter(model: Model, route: Route, name: str) -> bool:
+    return name in route.rules and (name in model.params or name in route.params)
+
 
 Undeclared = Literal["pass", "warn", "refuse"]
 """What becomes of such fields: passed on in silence, passed on with a warning, or refused."""

@@ -15,28 +15,12 @@ import httpx
 from normalization.values import Image, Value
 from providers.apiframe.api import Api
 from providers.apiframe.responses import JOB_ID, NAME, at, check, cost_of, found_in, heard
-from providers.base import (
-    ALONE,
-    Expired,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    ProviderError,
-    Readiness,
-    Rejected,
-    Sent,
-    Undecodable,
-    Unfinished,
-    Unknown,
-    Upstream,
-)
-from providers.clock import CLOCK, Clock
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.clock import CLOCK, Clock, jitter
+from providers.errors import Expired, ProviderError, Rejected, Undecodable, Unfinished, Unknown
 from providers.http.bodies import Body, json_body
 from providers.http.ssrf import Guard
-from providers.kit.polling import Pace, jitter, pace_key, poll
-from providers.kit.progress import Forward
+from providers.kit.polling import Forward, Pace, pace_key, poll
 from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
 
 # How often a submit whose answer was lost is repeated, under its key.

@@ -10,13 +10,11 @@ import httpx
 
 from normalization.values import Image
 from providers.apiframe.responses import ENDED, JOB_ID, NAME, Answer, at, decoded, refused, share_of, state_of
-from providers.base import Rejected, Undecodable, Unknown, Unreached
 from providers.clock import Clock
+from providers.errors import Rejected, Undecodable, Unknown, Unreached
 from providers.http.bodies import Body, Json, read_body
-from providers.http.cause import host_in
-from providers.http.client import Unanswered, polling, refusal, retry_after, submitting
-from providers.kit.polling import Again
-from providers.kit.progress import Forward
+from providers.http.errors import Unanswered, host_in, polling, refusal, retry_after, submitting
+from providers.kit.polling import Again, Forward
 
 _CONNECT_S = 5.0
 _ANSWER_BYTES = 1024 * 1024

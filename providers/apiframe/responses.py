@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 import httpx
 
-from providers.base import MOST_MICROS, Blocked, Failed, Heard, ProviderError, Throttled, Undecodable, Unknown
+from providers.base import Heard
+from providers.errors import MOST_MICROS, Blocked, Failed, ProviderError, Throttled, Undecodable, Unknown
 from providers.http.bodies import Json, excerpt, leaves, read_json
-from providers.http.client import refusal
+from providers.http.errors import refusal
 from providers.kit.webhooks import is_hex_hmac
 
 NAME = "apiframe"

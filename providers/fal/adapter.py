@@ -5,43 +5,46 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from normalization.values import Value
-from providers.base import (
-    ALONE,
-    Expired,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    Readiness,
-    Sent,
-    Unfetched,
-    Unfinished,
-    Unknown,
-    Unusable,
-    Upstream,
-)
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
 from providers.clock import CLOCK, Clock
-from providers.fal.api import Api, loose_json, submit_headers
-from providers.fal.files import Storage
+from providers.errors import Expired, Undecodable, Unfetched, Unfinished, Unknown, Unusable
+from providers.fal.api import Api, Storage, loose_json, submit_headers
 from providers.fal.held import Held
-from providers.fal.queue import Queue, Stopped
+from providers.fal.queue import Queue, Result, Stopped
 from providers.fal.recovery import History, marks
-from providers.fal.responses import NAME, addresses, at, failure, pictures
-from providers.fal.results import Results
-from providers.fal.watch import Result
+from providers.fal.responses import NAME, addresses, at, cost, failure, pictures
 from providers.fal.webhooks import Signatures
 from providers.http.bodies import Body, encoded_size, json_body
 from providers.http.ssrf import Guard
 from providers.kit.polling import Pace, pace_key
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, beyond, from_strangers
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Ask, Collector, Named, beyond, from_strangers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Fetches what a result names."""
+
+    collector: Collector
+
+    async def outcome(self, result: Result, usd: str, deadline: float, again: Ask | None = None) -> Outcome:
+        """Return a result's pictures, with the bill at `usd` dollars a unit. `again` asks what the result names now.
+
+        `deadline` is a reading of the clock. Raises Unfetched, and Undecodable, with the bill.
+        """
+        bill = cost(result.headers, usd)
+        found: list[Named] = list(pictures(result.answer))
+        if not found:
+            raise Undecodable(f"{NAME}: the result has no picture", cost=bill)
+        fetched = await self.collector.collect(found, deadline, again, cost=bill)
+        return Outcome(pictures=fetched, seconds=result.run_s, cost=bill)
+
 
 V = TypeVar("V")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
-from providers.base import Unknown
 from providers.clock import CLOCK, Clock
+from providers.errors import Unknown
+from providers.fal.queue import Result
 from providers.fal.responses import NAME
-from providers.fal.watch import Result
 
 # How long the result of a job that nobody waits for is kept.
 _KEEP_S = 600.0

@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from normalization.values import Image
-from providers.base import Expired, Sent, Undecodable, Unknown
+from providers.base import Sent
+from providers.errors import Expired, Undecodable, Unknown
 from providers.fal.api import Api
 from providers.fal.responses import NAME, at, is_request_id
 from providers.http.bodies import Json
-from providers.http.client import Unanswered, retry_after
+from providers.http.errors import Unanswered, retry_after
 from providers.kit.polling import Again, Pace, poll
 
 # What the clocks of fal and ours may differ by.

@@ -13,9 +13,20 @@ from typing import TypeAlias, TypeGuard
 
 import httpx
 
-from providers.base import MOST_MICROS, Blocked, Expired, Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
+from providers.errors import (
+    MOST_MICROS,
+    Blocked,
+    Expired,
+    Failed,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Unknown,
+    Unusable,
+)
 from providers.http.bodies import Json, excerpt
-from providers.http.client import STATUSES, beneath, retry_after
+from providers.http.client import beneath
+from providers.http.errors import STATUSES, retry_after
 
 NAME = "fal"
 

@@ -14,12 +14,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from providers.base import ProviderError
 from providers.clock import CLOCK, Clock
+from providers.errors import ProviderError
 from providers.fal.api import Api
 from providers.fal.responses import at, is_request_id
 from providers.http.bodies import Json
-from providers.http.client import Unanswered
+from providers.http.errors import Unanswered
 
 _PREFIX = "x-fal-webhook-"
 _LATE_S = 300

@@ -1,14 +1,17 @@
-"""JSON with pictures in it, out and in, without a picture ever passing through a JSON codec.
+"""JSON bodies with images in them, out and in, without an image ever passing through a JSON codec.
 
-A JSON codec holds the interpreter while it copies a string; pybase64 lets go of it. So pictures are put between the
-pieces of encoded JSON, and cut out of an answer before it is decoded.
+A JSON codec holds the interpreter lock while it copies a string; pybase64 releases it. So images are put between the
+pieces of encoded JSON, and cut out of an answer before it is decoded. A request that waits to be sent, or for its
+answer, holds no second copy of an image: each is encoded a little at a time.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, cast
@@ -18,11 +21,90 @@ import httpx
 import pybase64
 
 from normalization.values import Image, Value
-from providers.base import Rejected, Undecodable
-from providers.http.gather import Gathered
+from providers.errors import Rejected, Undecodable
 from providers.http.ids import token_hex
-from providers.http.pieces import Piece, chunks, length
 from providers.memory import Reading
+
+# Below this the pieces are kept as they came and joined at the end. From there on a buffer takes them: it gives its
+# bytes away without a copy, but while it is small it moves them again and again as it grows.
+_JOINED_BYTES = 1 << 20
+# Pieces may be a byte each, and a piece by itself takes a hundred times that.
+_JOINED_PIECES = 64
+
+_Piece = bytes | memoryview
+
+
+class ByteBuffer:
+    """Takes pieces; each byte is copied about once. `bytes()` gives all, and leaves nothing behind."""
+
+    __slots__ = ("_buffer", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        """How many bytes there are so far."""
+        self._pieces: list[_Piece] = []
+        self._buffer: io.BytesIO | None = None
+
+    def add(self, piece: _Piece) -> None:
+        """Take one more. A view's bytes must not change until they have been gathered."""
+        self.size += len(piece)
+        if self._buffer is not None:
+            self._buffer.write(piece)
+            return
+        self._pieces.append(piece)
+        if self.size >= _JOINED_BYTES or len(self._pieces) >= _JOINED_PIECES:
+            self._buffer = io.BytesIO()
+            self._buffer.writelines(self._pieces)
+            self._pieces = []
+
+    def clear(self) -> None:
+        """Forget all: an error that is kept for a while, with its frames, must not keep the bytes."""
+        self._pieces, self._buffer = [], None
+
+    def bytes(self) -> bytes:
+        """All of it, once: nothing is left behind."""
+        pieces, buffer = self._pieces, self._buffer
+        self.clear()
+        if buffer is not None:
+            with buffer:
+                return buffer.getvalue()
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+
+# A picture stands for its base64.
+BodyPart: TypeAlias = "bytes | Image"
+
+# What one write hands to the socket: large enough to be few, small enough that the transport need not copy the rest.
+CHUNK_BYTES = 256 * 1024
+# Whole groups of three bytes, so that the parts of what is encoded can stand side by side.
+_STEP_BYTES = CHUNK_BYTES // 4 * 3
+
+
+def encoded_length(pieces: Iterable[BodyPart]) -> int:
+    """The bytes that are sent."""
+    return sum(base64_length(piece) if isinstance(piece, Image) else len(piece) for piece in pieces)
+
+
+def base64_length(image: Image) -> int:
+    """The bytes of a picture's base64."""
+    return 4 * math.ceil(len(image.data) / 3)
+
+
+def encode_chunks(pieces: Iterable[BodyPart]) -> Iterator[bytes]:
+    """The bytes to send, in parts of `CHUNK_BYTES` at most. Those of a large text are views of it."""
+    for piece in pieces:
+        if isinstance(piece, Image):
+            view = memoryview(piece.data)
+            for start in range(0, len(view), _STEP_BYTES):
+                yield pybase64.b64encode(view[start : start + _STEP_BYTES])
+        elif len(piece) <= CHUNK_BYTES:
+            yield piece
+        else:
+            view = memoryview(piece)
+            for start in range(0, len(view), CHUNK_BYTES):
+                # Every transport takes any buffer; a view saves the copy that a slice of bytes would be.
+                yield cast("bytes", view[start : start + CHUNK_BYTES])
+
 
 # JSON as it came, with decoded data URIs as leaves.
 Json: TypeAlias = "bool | int | float | str | bytes | list[Json] | dict[str, Json] | None"
@@ -46,12 +128,12 @@ class Body:
     Its pictures are encoded as they are sent.
     """
 
-    pieces: tuple[Piece, ...] = field(repr=False)
+    pieces: tuple[BodyPart, ...] = field(repr=False)
 
     @property
     def length(self) -> int:
         """Length in bytes."""
-        return length(self.pieces)
+        return encoded_length(self.pieces)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,10 +142,10 @@ class Body:
 
     def whole(self) -> bytes:
         """All of it at once: for small ones."""
-        return b"".join(chunks(self.pieces))
+        return b"".join(encode_chunks(self.pieces))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in chunks(self.pieces):
+        for chunk in encode_chunks(self.pieces):
             yield chunk
 
 
@@ -87,7 +169,7 @@ def json_body(payload: Mapping[str, Value]) -> Body:
     except (TypeError, ValueError, RecursionError) as exc:
         raise Rejected("the parameters cannot be written as JSON") from exc
     first, *others = text.encode().split(f'"{mark}"'.encode())
-    pieces: list[Piece] = [first]
+    pieces: list[BodyPart] = [first]
     for image, following in zip(images, others, strict=True):
         pieces[-1] = b"".join([cast("bytes", pieces[-1]), f'"data:{image.media_type};base64,'.encode()])
         pieces += [image, b'"' + following]
@@ -96,7 +178,7 @@ def json_body(payload: Mapping[str, Value]) -> Body:
 
 def encoded_size(payload: Mapping[str, Value]) -> int:
     """Return the bytes that the pictures of `payload` take as base64, without encoding them."""
-    return length(_images(dict(payload)))
+    return encoded_length(_images(dict(payload)))
 
 
 def _images(value: Value) -> Iterator[Image]:
@@ -130,7 +212,7 @@ async def read_capped(response: httpx.Response, cap: int, took: Callable[[int], 
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > cap:
         raise TooLarge(f"is larger than {cap} bytes")
-    gathered, reading = Gathered(), Reading()
+    gathered, reading = ByteBuffer(), Reading()
     try:
         async for chunk in response.aiter_bytes():
             if gathered.size + len(chunk) > cap:

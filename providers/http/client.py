@@ -1,15 +1,14 @@
-"""One place each for what every adapter says over HTTP: the client, its errors, the statuses."""
+"""The HTTP client of all adapters: connections, exceptions mapped to the error tree, status codes, retry times."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import re
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -19,12 +18,69 @@ from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 from typing_extensions import override
 
-from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
-from providers.http.agent import USER_AGENT
-from providers.http.bodies import detail
-from providers.http.cause import host_of, why
-from providers.http.inflate import ENCODINGS, Inflated
-from providers.kit.departure import watched
+from providers.http.bodies import TooLarge
+from providers.http.send_hook import watched
+
+VERSION = "0.1.0"
+
+PAGE: str | None = None
+"""The project's page, where it has one: what a host's operator looks up (RFC 9110, 10.1.5)."""
+
+USER_AGENT = f"darkroom/{VERSION}" + (f" (+{PAGE})" if PAGE else "")
+
+
+# What is inflated at once.
+_PIECE_BYTES = 256 * 1024
+# How often over an answer may grow, and how large it may be in any case: a picture is compressed already, and JSON with
+# a long log becomes thirty times as large. A bomb grows a thousandfold.
+_GROWTH, _SMALL_BYTES = 100, 1 << 20
+# The bits of a window that zlib takes with a gzip header, with a zlib header, and with none.
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+class Inflated(httpx.AsyncByteStream):
+    """A body in one of ENCODINGS, as what it was before. Raises TooLarge where it grows out of all proportion, and
+    httpx.DecodingError where it is not in that encoding."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, encoding: str) -> None:
+        self._stream = stream
+        self._kinds = iter((_ZLIB, _RAW) if encoding == "deflate" else (_GZIP,))
+        self._inflater = zlib.decompressobj(next(self._kinds))
+        self._came = self._made = 0
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            self._came += len(piece)
+            for made in self._inflated(piece):
+                self._made += len(made)
+                if self._made > max(_SMALL_BYTES, _GROWTH * self._came):
+                    raise TooLarge(f"grows more than {_GROWTH} times as it is inflated")
+                yield made
+        if not self._inflater.eof and self._made:
+            raise httpx.DecodingError("a compressed answer that breaks off")
+
+    @override
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def _inflated(self, piece: bytes) -> Iterator[bytes]:
+        while piece and not self._inflater.eof:
+            try:
+                made = self._inflater.decompress(piece, _PIECE_BYTES)
+            except zlib.error as exc:
+                # Some servers mean by "deflate" the bare stream.
+                kind = None if self._made else next(self._kinds, None)
+                if kind is None:
+                    raise httpx.DecodingError("an answer that is not compressed as it says") from exc
+                self._inflater = zlib.decompressobj(kind)
+                continue
+            piece = self._inflater.unconsumed_tail
+            if made:
+                yield made
+
 
 _CONNECT_S = 5.0
 READ_BYTES = 256 * 1024
@@ -43,132 +99,6 @@ def tls_context() -> ssl.SSLContext:
     There is one for all of them, as nobody changes it: reading the root certificates took 57 ms of CPU each time.
     """
     return httpx.create_ssl_context(trust_env=False)
-
-
-class Unanswered(Exception):
-    """A request that changes nothing got no answer: ask again. For the loops inside of adapters, never raised by them.
-
-    `left` is false where the request surely never left.
-    """
-
-    def __init__(self, message: str, *, left: bool = True) -> None:
-        super().__init__(message)
-        self.left = left
-
-
-# Which of our errors a failed submit is: total over httpx's exceptions, the most specific wins. Only what surely
-# happened before the first byte was sent is Unreached; everything else may have bought something.
-ERRORS: Mapping[type[Exception], type[ProviderError]] = {
-    httpx.HTTPError: Unknown,
-    httpx.RequestError: Unknown,
-    httpx.TransportError: Unknown,
-    httpx.TimeoutException: Unknown,
-    httpx.ConnectTimeout: Unreached,
-    httpx.ReadTimeout: Unknown,
-    httpx.WriteTimeout: Unknown,
-    httpx.PoolTimeout: Unreached,
-    httpx.NetworkError: Unknown,
-    httpx.ConnectError: Unreached,
-    httpx.ReadError: Unknown,
-    httpx.WriteError: Unknown,
-    httpx.CloseError: Unknown,
-    httpx.ProtocolError: Unknown,
-    httpx.LocalProtocolError: Unknown,
-    httpx.RemoteProtocolError: Unknown,
-    httpx.ProxyError: Unreached,
-    httpx.UnsupportedProtocol: Unreached,
-    httpx.DecodingError: Unknown,
-    httpx.TooManyRedirects: Unknown,
-    httpx.HTTPStatusError: Unknown,
-    httpx.InvalidURL: Unreached,
-    httpx.CookieConflict: Unreached,
-    httpx.StreamError: Unknown,
-    httpx.StreamConsumed: Unknown,
-    httpx.StreamClosed: Unknown,
-    httpx.ResponseNotRead: Unknown,
-    httpx.RequestNotRead: Unknown,
-}
-
-
-def _error_for(exc: Exception) -> type[ProviderError]:
-    return next((ERRORS[kind] for kind in type(exc).__mro__ if kind in ERRORS), Unknown)
-
-
-@contextmanager
-def submitting(provider: str, *, private: bool = False) -> Iterator[None]:
-    """Turn httpx's exceptions around a submit and the reading of its answer into Unreached or Unknown.
-
-    They say what happened and at which host; where that is `private`, a machine of the operator's, not the host.
-    """
-    try:
-        yield
-    except tuple(ERRORS) as exc:
-        kind = _error_for(exc)
-        host = None if private else host_of(exc)
-        if kind is Unreached:
-            what = f"no connection to {host}" if host else "no connection"
-        else:
-            what = f"the answer from {host} was lost" if host else "the answer was lost"
-        raise kind(f"{provider}: {what}: {why(exc)}") from exc
-
-
-@contextmanager
-def polling(provider: str, *, private: bool = False) -> Iterator[None]:
-    """Turn httpx's exceptions around a request that changes nothing into Unanswered, likewise."""
-    try:
-        yield
-    except tuple(ERRORS) as exc:
-        left = _error_for(exc) is not Unreached
-        host = None if private else host_of(exc)
-        what = f"no answer from {host}" if host else "no answer"
-        raise Unanswered(f"{provider}: {what}: {why(exc)}", left=left) from exc
-
-
-STATUSES: Mapping[int, type[ProviderError]] = {
-    400: Rejected,
-    401: Unusable,
-    402: Unusable,
-    403: Unusable,
-    404: Failed,  # the model is not there; another one of the provider may be
-    408: Throttled,
-    409: Throttled,
-    410: Failed,
-    413: Rejected,
-    414: Rejected,
-    415: Rejected,
-    422: Rejected,
-    425: Throttled,
-    429: Throttled,
-    500: Failed,
-    503: Failed,
-}
-
-
-def refusal(
-    provider: str,
-    response: httpx.Response,
-    body: bytes,
-    *,
-    now: float,
-    statuses: Mapping[int, type[ProviderError]] | None = None,
-) -> ProviderError:
-    """Return the error that a submit's answer other than success stands for.
-
-    `now` is in seconds of the wall clock. `statuses` are the provider's own meanings, which win. What is in neither
-    map (502, 504, a redirect) comes from something between, which cannot say whether the provider took the work; so
-    does a 500 that is not the provider's own JSON.
-    """
-    status = response.status_code
-    text = detail(body)
-    kind = {**STATUSES, **(statuses or {})}.get(status)
-    if kind is None:
-        kind = Rejected if 400 <= status < 500 else Unknown
-    if status == 500 and kind is Failed and not body.lstrip().startswith(b"{"):
-        kind = Unknown
-    # A submit that was refused with a status was not taken: only what is Unknown may have been.
-    unbilled = kind is not Unknown
-    message = f"{provider}: HTTP {status}"
-    return kind(message, said=text, retry_after=retry_after(response, now), code=str(status), unbilled=unbilled)
 
 
 # What one server takes for a step up or another path, and another one for a name.
@@ -191,26 +121,6 @@ def beneath(address: str, base_url: str) -> bool:
         return True
     written = address.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
     return there.path.startswith(f"{path}/") and not _TWO_READINGS.search(f"/{written}")
-
-
-_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
-
-
-def retry_after(response: httpx.Response, now: float) -> float | None:
-    """Return for how many seconds the answer asks to be left alone; None if it does not say.
-
-    Read are `retry-after-ms` and `retry-after`, as seconds or as a date. `now` is in seconds of the wall clock.
-    """
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = response.headers.get(name, "").strip()
-        if _SECONDS.fullmatch(text):
-            return float(text) * unit
-    try:
-        then = parsedate_to_datetime(response.headers.get("retry-after", ""))
-        seconds = then.timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, math.ceil(seconds))
 
 
 # aiohttp's exceptions as what they are, the most specific first.

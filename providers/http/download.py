@@ -13,14 +13,12 @@ import anyio.to_thread
 import httpx
 import pybase64
 
-from providers.base import Expired, Undecodable, Unfinished
-from providers.clock import CLOCK, Clock
-from providers.http.agent import USER_AGENT
+from providers.clock import CLOCK, Clock, jitter
+from providers.errors import Expired, Undecodable, Unfinished
 from providers.http.bodies import TooLarge, read_capped
-from providers.http.cause import host_in
-from providers.http.client import READ_BYTES, Client, Transport, Unanswered, polling, retry_after, tls_context
+from providers.http.client import READ_BYTES, USER_AGENT, Client, Transport, tls_context
+from providers.http.errors import Unanswered, host_in, polling, retry_after
 from providers.http.ssrf import Forbidden, Guard
-from providers.kit.polling import jitter
 
 _HOPS = 3
 # A result that breaks off, or comes empty, is fetched again so often before there is a longer pause.

@@ -1,22 +1,52 @@
-"""Which addresses may be fetched at a stranger's word: public ones over https, and what the operator allows.
+"""Which addresses may be fetched (a guard against SSRF): public ones over https, and those the operator allows.
 
 The address that is checked is the address that is connected: the check sits in the resolver of the connector, so that
-a name that answers differently the second time (DNS rebinding) gains nothing.
+a name that resolves differently the second time (DNS rebinding) gains nothing. Names are resolved on threads of their
+own: an unresponsive name server delays nothing else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
-from providers.http.lookup import Lookup
+# A thread waits as long as the system does for an answer, 10 to 30 seconds, also when nobody waits for it any more.
+_THREADS = 64
+_FLAGS = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+
+class Lookup(AbstractResolver):
+    """Asks the system, as aiohttp's own resolver does, but not on the threads that the whole process shares."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lookup")
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError for a name that leads nowhere."""
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+        return [
+            ResolveResult(hostname=host, host=str(at[0]), port=int(at[1]), family=kind, proto=proto, flags=_FLAGS)
+            for kind, _, proto, _, at in found
+        ]
+
+    @override
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
 
 # Denied whatever the standard library says of them, for its tables differ between versions: all of IANA's registry of
 # special-purpose IPv4 addresses, also what is reachable everywhere (AS112 and relays are mostly reached inside of one's

@@ -1,24 +1,24 @@
-"""Asking a provider for the end of a job: soon after it came, and not often.
+"""Polling a provider for the end of a job: soon after it ends, and not often; and progress read from its logs.
 
-When a job is likely to end follows from how long the last ones like it took. Between two looks the best wait, for the
-least delay at a given number of looks, goes with the square root of 1 / hazard (the chance of ending now, given that it
+When a job is likely to end follows from how long the last ones like it took. Between two polls the best wait, for the
+least delay at a given number of polls, goes with the square root of 1 / hazard (the chance of ending now, given that it
 has not ended yet). Run times spread about evenly between a shortest and a longest, for which that is the square root of
-the time that is left to the longest: looks grow denser the later it gets.
+the time that is left to the longest: polls grow denser the later it gets.
 """
 
 from __future__ import annotations
 
 import math
-import random
+import re
 import statistics
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TypeVar
 
 from normalization.values import Image, Value
-from providers.base import Expired
-from providers.clock import CLOCK, Clock
-from providers.http.client import Unanswered
+from providers.clock import CLOCK, Clock, jitter
+from providers.errors import Expired
+from providers.http.errors import Unanswered
 
 T = TypeVar("T")
 
@@ -41,9 +41,6 @@ _OUTLIER = 1.6
 _NARROWEST = 0.04
 # By how much, of its run time, a job may teach that jobs have become faster.
 _STEP = 0.05
-
-_JITTER_S = 0.25
-_JITTER_LONGEST_S = 8.0
 
 
 class Again(Exception):
@@ -173,11 +170,6 @@ def between(at_work: float, done: float) -> float:
     return done - min((done - at_work) / 2, max(_SHORTEST_S, _STEP * done))
 
 
-def jitter(failures: int) -> float:
-    """Return a random wait in seconds after so many failures in a row before this one: "full jitter", at most 8 s."""
-    return random.uniform(0, min(_JITTER_LONGEST_S, _JITTER_S * 2 ** min(failures, 8)))  # noqa: S311 - not a secret
-
-
 def pace_key(provider: str, model: str, payload: Mapping[str, Value]) -> str:
     """Return a key for jobs that take about as long: the model and, to a power of two, the pixels that go in."""
     pixels = sum(value.width * value.height for value in payload.values() if isinstance(value, Image))
@@ -192,3 +184,32 @@ async def _bounded(ask: Callable[[], Awaitable[T | None]], deadline: float, cloc
         if limit.expired():
             raise Expired("the deadline passed") from None
         raise
+
+
+# A progress bar of tqdm, which nearly all models draw, or a line that says "progress".
+_BAR = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3})?)\s?%\|")
+_WORD = re.compile(r"\bprogress\b\W{0,4}(\d{1,3}(?:\.\d{1,3})?)\s?%", re.IGNORECASE)
+# Where the last bar of a log is looked for.
+_TAIL = 4000
+
+
+def share(logs: object) -> float | None:
+    """Return what the last progress bar in a text shows, from 0 to 1; None where there is none."""
+    if not isinstance(logs, str):
+        return None
+    tail = logs[-_TAIL:]
+    found = [match for pattern in (_BAR, _WORD) for match in pattern.finditer(tail) if float(match[1]) <= 100]
+    return float(max(found, key=lambda match: match.start())[1]) / 100 if found else None
+
+
+class Forward:
+    """Tells how much is done, and never less than it has told before: a model may draw one bar after another."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell = tell
+        self._most = 0.0
+
+    def __call__(self, done: float | None) -> None:
+        if done is not None and done > self._most:
+            self._most = done
+            self._tell(done)

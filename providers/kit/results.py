@@ -19,10 +19,10 @@ from typing import TypeAlias
 
 import httpx
 
-from providers.base import Expired, ProviderError, Undecodable, Unfetched
 from providers.clock import CLOCK, Clock
-from providers.http.client import Unanswered
+from providers.errors import Expired, ProviderError, Undecodable, Unfetched
 from providers.http.download import Gone, download
+from providers.http.errors import Unanswered
 from providers.http.ssrf import Guard
 from providers.kit.polling import Again
 

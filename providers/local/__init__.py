@@ -1,1 +1,6 @@
-"""The adapter for the operator's own workers, which speak Cog's HTTP API."""
+"""The adapter for the operator's own workers, which speak Cog's HTTP API.
+
+May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values,
+providers.fairness.
+Libraries: httpx, anyio.
+"""

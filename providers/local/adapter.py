@@ -1,4 +1,4 @@
-"""The local provider: the user's own GPU workers, which speak Cog's HTTP API.
+"""The local provider: the operator's own GPU workers, which speak Cog's HTTP API.
 
 A Cog worker keeps no queue and no results: the answer to the request that submits a job is its result. So a job here
 is a task of this process that holds that request open.
@@ -10,40 +10,52 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import httpx
 
-from normalization.values import Announced
-from providers.base import (
-    ALONE,
-    Expired,
-    Failed,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    ProviderError,
-    Readiness,
-    Rejected,
-    Sent,
-    Unfinished,
-    Unknown,
-    Unreached,
-    Upstream,
-)
+from normalization.values import Announced, Value
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
 from providers.clock import CLOCK, Clock
+from providers.errors import Expired, Failed, ProviderError, Rejected, Unfinished, Unknown, Unreached
 from providers.http.bodies import encoded_size, json_body, read_body, read_json
-from providers.http.client import Unanswered, polling, refusal, submitting
+from providers.http.errors import Unanswered, polling, refusal, submitting
 from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, beyond
-from providers.local.inputs import announced, fitted
-from providers.local.pool import Pool
+from providers.local.pool import Pool, Turn
 from providers.local.responses import Made, again, fetch, heard, made
-from providers.local.run import Run
-from providers.local.state import WorkerState, engines, readiness, states
-from providers.local.workers import NAME, Worker
+from providers.local.workers import NAME, Worker, WorkerState, announced, engines, fitted, readiness, states
+
+# Old servers repeat the whole input in each webhook: for larger pictures nobody asks for any.
+_WEBHOOK_INPUT_BYTES = 1_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A job, wherever it is."""
+
+    job: Job
+    turn: Turn
+    id: str
+    """Its id at the worker; another one when it is run again."""
+    worker: Worker | None
+    """Whose slot it holds; None while it waits to be let in again."""
+    webhook: str | None = None
+    stopping: bool = False
+    expiry: asyncio.TimerHandle | None = None
+    task: asyncio.Task[Made] = field(init=False)
+
+    @property
+    def handle(self) -> Handle:
+        return Handle(provider=NAME, id=self.job.id, data={"worker": self.worker.url if self.worker else ""}, held=True)
+
+    def webhook_at(self, worker: Worker) -> dict[str, Value]:
+        """Return what a request to a worker says of the webhook: nothing, where that worker takes none."""
+        if not self.webhook or not worker.webhooks or encoded_size(self.job.payload) > _WEBHOOK_INPUT_BYTES:
+            return {}
+        # Of the end, and of the output, the held answer tells.
+        return {"webhook": self.webhook, "webhook_events_filter": ["start", "logs"]}
+
 
 # How long the result of a job that nobody waits for is kept.
 _KEEP_S = 600.0

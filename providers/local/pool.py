@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from providers.base import Crowded, ProviderError, Unreached, Upstream
+from providers.base import Upstream
 from providers.clock import Clock
+from providers.errors import Crowded, ProviderError, Unreached
 from providers.fairness import FairQueue, Room, Shares
 from providers.local.workers import NAME, Worker, look, missed
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from providers.base import Failed, Heard, Undecodable
+from providers.base import Heard
+from providers.errors import Failed, Undecodable
 from providers.http.bodies import Json, TooLarge, excerpt, read_capped, read_json
-from providers.http.client import Unanswered, polling
 from providers.http.download import Floor, Gone
-from providers.kit.progress import share
+from providers.http.errors import Unanswered, polling
+from providers.kit.polling import share
 from providers.kit.results import Named
 from providers.local.workers import NAME, dig
 

@@ -1,15 +1,92 @@
-"""What one Cog worker says of itself, and whether it can be given work."""
+"""The workers: what each announces of itself (engine, inputs, slots), and whether it can be given work."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
-from providers.base import ProviderError, Upstream
+from normalization.values import Announced, Image, Value
+from providers.base import Readiness, Upstream
+from providers.errors import ProviderError, Rejected
 from providers.http.bodies import Json, excerpt, read_body, read_json
-from providers.http.client import Unanswered, polling
+from providers.http.errors import Unanswered, polling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """A worker for a person to look at. `status` is Cog's word, or UNREACHABLE."""
+
+    url: str
+    status: str
+    live: bool
+    engine: str
+    slots: int
+    running: int
+
+
+def states(workers: Sequence[Worker]) -> tuple[WorkerState, ...]:
+    """Return how each worker is."""
+    return tuple(
+        WorkerState(url=w.url, status=w.state, live=w.live, engine=w.engine, slots=w.slots, running=w.running)
+        for w in workers
+    )
+
+
+def engines(workers: Sequence[Worker]) -> tuple[str, ...]:
+    """Return the engines that live workers announce."""
+    return tuple(sorted({worker.engine for worker in workers if worker.live and worker.engine}))
+
+
+def readiness(workers: Sequence[Worker], upstream: Upstream) -> tuple[Readiness, str]:
+    """Say whether one of the workers can serve a model now, with a sentence why not."""
+    live = [worker for worker in workers if worker.live]
+    if not workers:
+        return Readiness.OFF, "no worker is configured"
+    if any(worker.serves(upstream) for worker in live):
+        return Readiness.READY, ""
+    # One that starts, and one that has had this model and is away, may yet have it.
+    if not live or any(w.may_serve(upstream) or (w.heard and w.serves(upstream)) for w in workers if not w.live):
+        # Callers are told this: the addresses are the operator's, who has them in this order.
+        states = ", ".join(f"worker {n} is {worker.state}" for n, worker in enumerate(workers, 1) if not worker.live)
+        return Readiness.DOWN, f"no worker can take this model now: {states}"
+    return (
+        Readiness.OFF,
+        f"no worker has {_wanted(upstream)}; there is {', '.join(engines(workers)) or 'none with a name'}",
+    )
+
+
+def _wanted(upstream: Upstream) -> str:
+    inputs = upstream.options.get("inputs")
+    names = ", ".join(str(name) for name in inputs) if isinstance(inputs, list) else ""
+    return excerpt(" with the inputs ".join(filter(None, (upstream.model or "any model", names))))
+
+
+def announced(workers: Sequence[Worker], upstream: Upstream) -> Announced:
+    """Return the inputs that all workers which serve a model now announce: any of them may get the job.
+
+    They are not known while no such worker is up, nor where one was built without a schema.
+    """
+    sets = [worker.inputs for worker in workers if worker.live and worker.serves(upstream)]
+    return Announced(frozenset.intersection(*sets) if sets and all(sets) else None)
+
+
+def fitted(payload: Mapping[str, Value], worker: Worker) -> tuple[dict[str, Value], tuple[str, ...]]:
+    """Return the payload as far as a worker takes it, with a note on what was left out.
+
+    A request is planned for what was announced then; a worker that came up later may take less. Raises Rejected for a
+    picture that it does not take.
+    """
+    if not worker.inputs:
+        return dict(payload), ()
+    left_out = [name for name in payload if name not in worker.inputs]
+    if pictures := [name for name in left_out if isinstance(payload[name], Image)]:
+        raise Rejected(f"{NAME}: the worker announces no input for the picture {pictures[0]}")
+    notes = (f"{', '.join(left_out)} was left out: the worker announces no such input.",) if left_out else ()
+    return {name: value for name, value in payload.items() if name in worker.inputs}, notes
+
 
 NAME = "local"
 

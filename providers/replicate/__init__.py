@@ -1,1 +1,5 @@
-"""The adapter for Replicate."""
+"""The adapter for Replicate.
+
+May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values.
+Libraries: httpx, anyio.
+"""

@@ -1,7 +1,4 @@
-"""The adapter for Replicate (https://replicate.com/docs/reference/http, read on 2026-11-21).
-
-It is not built on the official client: one version of that fails on the status `aborted`, another polls it forever.
-"""
+"""The adapter for Replicate (https://replicate.com/docs/reference/http, read on 2026-11-21)."""
 
 from __future__ import annotations
 
@@ -17,32 +14,85 @@ from dataclasses import replace
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import (
-    ALONE,
-    Expired,
-    Failed,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    Readiness,
-    Sent,
-    Unknown,
-    Upstream,
-)
-from providers.clock import CLOCK, Clock
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.clock import CLOCK, Clock, jitter
+from providers.errors import Expired, Failed, Undecodable, Unknown
 from providers.http.bodies import Body, Json, encoded_size, json_body
-from providers.http.client import Unanswered
+from providers.http.errors import Unanswered
 from providers.http.ssrf import Guard
-from providers.kit.polling import Again, Pace, jitter, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, beyond
+from providers.kit.polling import Again, Pace, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, beyond, from_strangers
 from providers.replicate.api import Api, Look, Missing
-from providers.replicate.match import written
-from providers.replicate.recovery import Search
-from providers.replicate.responses import ENDED, NAME, job_id
-from providers.replicate.results import Results, bill
+from providers.replicate.recovery import Search, written
+from providers.replicate.responses import ENDED, NAME, cost_of, failure, job_id, pictures, predict_time
 from providers.replicate.webhooks import Hook
+
+
+class Results:
+    """Fetches results: from the API itself with its key, from elsewhere by `downloads` through the `guard`.
+
+    A picture has `cap` bytes at most, and `timeout_s` seconds a try.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        downloads: httpx.AsyncClient,
+        *,
+        guard: Guard,
+        cap: int,
+        timeout_s: float,
+        least_bytes_per_s: int = LEAST_BYTES_PER_S,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._api = api
+        elsewhere = from_strangers(downloads, guard, least_bytes_per_s=least_bytes_per_s, clock=clock)
+
+        async def fetch(address: str, most: int, deadline: float) -> bytes:
+            return await (api.result if api.has(address) else elsewhere)(address, most, deadline)
+
+        self._collector = Collector(NAME, fetch, most=cap, try_s=timeout_s, clock=clock)
+
+    async def of(self, handle: Handle, prediction: dict[str, Json], deadline: float, link: Link = ALONE) -> Outcome:
+        """Return what an ended prediction gave; raises what it failed with, Undecodable, and Unfetched.
+
+        `deadline` is a reading of the clock.
+        """
+        prediction = await self.whole(handle, prediction)
+        if prediction["status"] != "succeeded":
+            raise failure(prediction, bill(handle, prediction))
+        items = pictures(prediction.get("output"))
+        if not items:
+            removed = " any more" if prediction.get("data_removed") else ""
+            raise Undecodable(f"{NAME}: the job succeeded, and has no picture{removed}")
+        link.succeeded()
+
+        async def again() -> list[Named]:
+            return pictures((await self._again(handle) or {}).get("output"))
+
+        cost = bill(handle, prediction)
+        made = await self._collector.collect(items, deadline, again, cost=cost)
+        return Outcome(pictures=made, seconds=predict_time(prediction), cost=cost)
+
+    async def whole(self, handle: Handle, prediction: dict[str, Json]) -> dict[str, Json]:
+        """Return an ended prediction with its bill: a state that was written in two steps is whole the second time."""
+        told = prediction["status"] == "aborted" or predict_time(prediction) is not None
+        if told and (prediction["status"] != "succeeded" or pictures(prediction.get("output"))):
+            return prediction
+        return await self._again(handle) or prediction
+
+    async def _again(self, handle: Handle) -> dict[str, Json] | None:
+        try:
+            prediction = await self._api.prediction(handle.id)
+        except (Unanswered, Again, Missing):
+            return None
+        return prediction if prediction.get("status") in ENDED else None
+
+
+def bill(handle: Handle, prediction: dict[str, Json]) -> int | None:
+    """Return what a prediction costs in micro-dollars; None where its price was not told with the job."""
+    return cost_of(prediction, handle.data.get("usd_per_second", ""))
+
 
 _MODEL = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # What `Cancel-After` and `Prefer: wait` take.

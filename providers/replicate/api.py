@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from normalization.values import Image
-from providers.base import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
-from providers.clock import CLOCK, Clock
+from providers.clock import CLOCK, Clock, jitter
+from providers.errors import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
 from providers.http.bodies import Body, Json, read_body, read_json
-from providers.http.cause import host_in
-from providers.http.client import Unanswered, beneath, polling, submitting
+from providers.http.client import beneath
 from providers.http.download import Gone
-from providers.kit.polling import Again, jitter
-from providers.kit.progress import Forward, share
+from providers.http.errors import Unanswered, host_in, polling, submitting
+from providers.kit.polling import Again, Forward, share
 from providers.replicate.responses import ENDED, NAME, refusal
 
 _CONNECT_S = 5.0

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 
 import httpx
 
-from providers.base import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown
+from providers.errors import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown
 from providers.http.bodies import Json, excerpt
-from providers.http.client import refusal as plain_refusal
+from providers.http.errors import refusal as plain_refusal
 
 NAME = "replicate"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from providers.base import Heard, Undecodable
+from providers.base import Heard
 from providers.clock import CLOCK, Clock
+from providers.errors import Undecodable
 from providers.http.bodies import read_json
-from providers.http.client import Unanswered
-from providers.kit.polling import Again
-from providers.kit.progress import share
+from providers.http.errors import Unanswered
+from providers.kit.polling import Again, share
 from providers.kit.webhooks import StandardWebhook, standard_webhook
 from providers.replicate.api import Missing
 from providers.replicate.responses import ENDED, job_id

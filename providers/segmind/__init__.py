@@ -1,1 +1,5 @@
-"""The adapter for Segmind."""
+"""The adapter for Segmind.
+
+May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values.
+Libraries: httpx, anyio, pybase64.
+"""

@@ -19,26 +19,11 @@ import httpx
 import pybase64
 
 from normalization.values import Value
-from providers.base import (
-    ALONE,
-    Expired,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    Readiness,
-    Sent,
-    Undecodable,
-    Unfinished,
-    Unknown,
-    Unreached,
-    Upstream,
-)
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
 from providers.clock import CLOCK, Clock
+from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
 from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
-from providers.http.cause import host_in
-from providers.http.client import Unanswered, polling, refusal, submitting
+from providers.http.errors import Unanswered, host_in, polling, refusal, submitting
 from providers.http.ssrf import Guard
 from providers.kit.polling import Again, Pace, pace_key, poll
 from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers

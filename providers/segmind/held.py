@@ -10,8 +10,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.base import Expired, Handle, Unknown
+from providers.base import Handle
 from providers.clock import Clock
+from providers.errors import Expired, Unknown
 from providers.kit.results import Named
 from providers.segmind.responses import NAME
 

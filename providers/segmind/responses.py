@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import MOST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
+from providers.errors import MOST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
 from providers.http.bodies import Json, excerpt, leaves, read_json
-from providers.http.client import refusal, retry_after
+from providers.http.errors import refusal, retry_after
 
 NAME = "segmind"
 

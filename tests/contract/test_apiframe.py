@@ -13,15 +13,12 @@ import pytest
 
 from normalization.values import Header, Image, Value
 from providers.apiframe.adapter import Apiframe
-from providers.base import (
+from providers.base import Handle, Job, Outcome, Readiness, Upstream
+from providers.errors import (
     Blocked,
     Expired,
     Failed,
-    Handle,
-    Job,
-    Outcome,
     ProviderError,
-    Readiness,
     Rejected,
     Throttled,
     Undecodable,
@@ -29,7 +26,6 @@ from providers.base import (
     Unknown,
     Unreached,
     Unusable,
-    Upstream,
 )
 from providers.http.download import downloads_client
 from providers.http.ssrf import Guard

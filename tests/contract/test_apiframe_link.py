@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from normalization.values import Header, Image, Value
 from providers.apiframe.adapter import Apiframe
-from providers.base import Blocked, Failed, Heard, Job, ProviderError, Sent, Unknown, Upstream
+from providers.base import Heard, Job, Sent, Upstream
 from providers.clock import CLOCK, Clock
+from providers.errors import Blocked, Failed, ProviderError, Unknown
 from providers.http import client as http
 from providers.http.download import downloads_client
 from providers.http.ssrf import Guard

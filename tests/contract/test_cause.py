@@ -13,11 +13,12 @@ import pytest
 
 from normalization.values import Header, Image
 from providers.apiframe.api import Api as Apiframe
-from providers.base import Job, Unknown, Unreached, Upstream
+from providers.base import Job, Upstream
+from providers.errors import Unknown, Unreached
 from providers.fal.api import Api as Fal
-from providers.fal.files import Storage
-from providers.http.cause import host_in, why
-from providers.http.client import Unanswered, client, polling, submitting
+from providers.fal.api import Storage
+from providers.http.client import client
+from providers.http.errors import Unanswered, host_in, polling, submitting, why
 from providers.http.ssrf import Guard
 from providers.kit.polling import Pace
 from providers.replicate.api import Api as Replicate

@@ -13,20 +13,8 @@ from starlette.responses import Response
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers.base import (
-    Expired,
-    Failed,
-    Handle,
-    Job,
-    Outcome,
-    ProviderError,
-    Readiness,
-    Rejected,
-    Throttled,
-    Undecodable,
-    Unreached,
-    Upstream,
-)
+from providers.base import Handle, Job, Outcome, Readiness, Upstream
+from providers.errors import Expired, Failed, ProviderError, Rejected, Throttled, Undecodable, Unreached
 from providers.http import client as http
 from providers.local.adapter import Cog
 from tests.support.clock import Skipping

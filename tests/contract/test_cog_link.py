@@ -12,20 +12,8 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import (
-    Expired,
-    Failed,
-    Handle,
-    Heard,
-    Job,
-    ProviderError,
-    Readiness,
-    Rejected,
-    Sent,
-    Throttled,
-    Undecodable,
-    Upstream,
-)
+from providers.base import Handle, Heard, Job, Readiness, Sent, Upstream
+from providers.errors import Expired, Failed, ProviderError, Rejected, Throttled, Undecodable
 from providers.local.adapter import Cog
 from tests.support.fake_cog import PNG, FakeCog, Play, answer, cut, data_uri, hold, served, until
 from tests.support.links import Refused, Told, free_of_charge, refuse

@@ -10,11 +10,12 @@ import httpx
 import pytest
 from starlette.responses import Response
 
-from providers.base import Job, Readiness, Throttled, Unreached, Upstream
+from providers.base import Job, Readiness, Upstream
 from providers.clock import CLOCK
+from providers.errors import Throttled, Unreached
 from providers.local.adapter import Cog
 from providers.local.pool import Pool
-from providers.local.state import WorkerState
+from providers.local.workers import WorkerState
 from tests.support.fake_cog import (
     PNG,
     FakeCog,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from providers.http import client as http
-from providers.kit.departure import before_departure
+from providers.http.send_hook import before_departure
 from tests.simulators.common import serve
 
 

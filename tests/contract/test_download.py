@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import providers.http.download as fetching
-from providers.base import Expired, ProviderError, Undecodable, Unfinished
+from providers.errors import Expired, ProviderError, Undecodable, Unfinished
 from providers.http.bodies import TooLarge
-from providers.http.client import Unanswered
 from providers.http.download import Floor, Gone, _next_hop, download, downloads_client
+from providers.http.errors import Unanswered
 from providers.http.ssrf import Forbidden, Guard
 from tests.contract.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve

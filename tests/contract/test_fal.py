@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from normalization.values import Value
-from providers.base import Handle, Readiness, Rejected, Undecodable, Unreached, Unusable, Upstream
+from providers.base import Handle, Readiness, Upstream
+from providers.errors import Rejected, Undecodable, Unreached, Unusable
 from providers.fal.adapter import Fal
 from providers.fal.responses import addresses, cost, pictures, reason
-from providers.http.agent import USER_AGENT
 from providers.http.bodies import Json
+from providers.http.client import USER_AGENT
 from providers.kit.polling import Pace
 from tests.contract.fal_setup import CLARITY, SECRET, Joint, adapter, begun, job, no_key_went_astray, run, soon
 from tests.simulators.common import Fault, size, tiny

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from normalization.values import Value
-from providers.base import Expired, Unfetched, Unknown
+from providers.errors import Expired, Unfetched, Unknown
 from providers.fal.adapter import Fal
 from providers.kit.polling import Pace
 from tests.contract.fal_setup import CLARITY, Joint, adapter, begun, job, soon

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.base import Unreached, Unusable
+from providers.errors import Unreached, Unusable
 from providers.fal.adapter import Fal
 from tests.contract.fal_setup import adapter, job, no_key_went_astray, picture, run
 from tests.simulators.common import Fault, size, tiny

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from providers.base import Handle, Sent, Unknown
+from providers.base import Handle, Sent
+from providers.errors import Unknown
 from providers.fal.adapter import Fal
 from providers.fal.recovery import fingerprint
 from tests.contract.fal_setup import CLARITY, adapter, job, picture, run, soon

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from providers.base import Blocked, Expired, Failed, ProviderError, Rejected, Undecodable, Unfetched
+from providers.errors import Blocked, Expired, Failed, ProviderError, Rejected, Undecodable, Unfetched
 from providers.fal.adapter import Fal
 from providers.fal.responses import failure
 from providers.kit.polling import Pace

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.base import (
+from providers.base import Handle
+from providers.errors import (
     Blocked,
     Expired,
     Failed,
-    Handle,
     ProviderError,
     Rejected,
     Throttled,

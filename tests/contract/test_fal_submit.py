@@ -8,15 +8,7 @@ from email.utils import formatdate
 
 import pytest
 
-from providers.base import (
-    Blocked,
-    Failed,
-    ProviderError,
-    Rejected,
-    Throttled,
-    Unknown,
-    Unusable,
-)
+from providers.errors import Blocked, Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
 from providers.fal.adapter import Fal
 from tests.contract.fal_setup import SECRET, adapter, begun, job, soon
 from tests.simulators.common import Fault, html, size

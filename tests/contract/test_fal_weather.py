@@ -6,17 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from providers.base import (
-    Blocked,
-    Expired,
-    Failed,
-    ProviderError,
-    Undecodable,
-    Unfetched,
-    Unknown,
-)
+from providers.errors import Blocked, Expired, Failed, ProviderError, Undecodable, Unfetched, Unknown
 from providers.fal.adapter import Fal
-from providers.fal.watch import Doubt
+from providers.fal.queue import Doubt
 from tests.contract.fal_setup import SECRET, adapter, no_key_went_astray, run
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi

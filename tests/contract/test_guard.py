@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from providers.base import Undecodable
+from providers.errors import Undecodable
 from providers.http.download import download, downloads_client, fetch
 from providers.http.ssrf import Forbidden, Guard, public
 from tests.simulators.common import serve

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.base import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
+from providers.errors import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.http.bodies import json_body, read_body
-from providers.http.client import ERRORS, Unanswered, client, polling, refusal, retry_after, submitting
+from providers.http.client import client
+from providers.http.errors import ERRORS, Unanswered, polling, refusal, retry_after, submitting
 from tests.support.fake_cog import FakeCog, hold, until
 from tests.support.ports import dead_port
 

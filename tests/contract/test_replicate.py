@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from providers.base import (
+from providers.base import Handle, Job, Readiness, Upstream
+from providers.errors import (
     Blocked,
     Expired,
     Failed,
-    Handle,
-    Job,
     ProviderError,
-    Readiness,
     Rejected,
     Throttled,
     Undecodable,
@@ -23,7 +21,6 @@ from providers.base import (
     Unknown,
     Unreached,
     Unusable,
-    Upstream,
 )
 from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import DATA_URI, IMAGE, PICTURE, UPSTREAM, Joint, adapter, job, run, soon

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from normalization.values import Image
-from providers.accounts import Accounts
-from providers.base import Expired, Handle, Job, Sent, Unknown, Upstream
-from providers.keyring import Key
+from providers.accounts import Accounts, Key
+from providers.base import Handle, Job, Sent, Upstream
+from providers.errors import Expired, Unknown
 from tests.contract.replicate_setup import IMAGE, UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, html, size, tiny
 from tests.simulators.replicate import TOKEN, Simulator

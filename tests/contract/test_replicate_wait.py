@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from providers.base import Blocked, Expired, Failed, Handle, ProviderError, Upstream
+from providers.base import Handle, Upstream
+from providers.errors import Blocked, Expired, Failed, ProviderError
 from providers.kit.polling import Pace
 from providers.replicate.adapter import Replicate
 from tests.contract.replicate_setup import UPSTREAM, Joint, adapter, job, soon

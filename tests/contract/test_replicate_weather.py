@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from normalization.values import Image
-from providers.base import (
+from providers.errors import (
     Expired,
     Failed,
     ProviderError,

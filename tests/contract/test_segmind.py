@@ -15,15 +15,12 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import (
+from providers.base import Handle, Job, Outcome, Readiness, Upstream
+from providers.errors import (
     Blocked,
     Expired,
     Failed,
-    Handle,
-    Job,
-    Outcome,
     ProviderError,
-    Readiness,
     Rejected,
     Throttled,
     Undecodable,
@@ -31,7 +28,6 @@ from providers.base import (
     Unknown,
     Unreached,
     Unusable,
-    Upstream,
 )
 from providers.http.download import downloads_client
 from providers.http.ssrf import Guard

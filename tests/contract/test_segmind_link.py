@@ -11,7 +11,8 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image
-from providers.base import Failed, Job, Sent, Unknown, Upstream
+from providers.base import Job, Sent, Upstream
+from providers.errors import Failed, Unknown
 from providers.http import client as http
 from providers.http.download import downloads_client
 from providers.http.ssrf import Guard

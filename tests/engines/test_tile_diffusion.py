@@ -136,7 +136,7 @@ def test_cancelled(run: Run) -> None:
 
 def test_progress_only_rises(run: Run) -> None:
     """As the gateway reads it, over all passes, and never to the end before the end."""
-    from providers.kit.progress import share
+    from providers.kit.polling import share
 
     lines: list[str] = []
     run(scale_factor=4.0, creativity=1.0, lines=lines)

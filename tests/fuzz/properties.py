@@ -22,7 +22,7 @@ from normalization.parameters.nesting import NestingError, nest
 from normalization.parameters.plan import Ineligible
 from normalization.values import Header, Image, ImageRequest, Value
 from providers.apiframe import responses as apiframe_responses
-from providers.base import ProviderError, Undecodable
+from providers.errors import ProviderError, Undecodable
 from providers.fal import responses as fal_responses
 from providers.http.bodies import detail, parse_json
 from providers.http.ssrf import Forbidden, Guard, public

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.api import routes
-from gateway.api.rights import Access, Row
 from gateway.auth.authenticator import Doors
+from gateway.http.auth import Access, Row
 from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from gateway.auth.grant import Grant
-from gateway.auth.secret import draw
+from gateway.auth.keys import Grant, draw
 from gateway.database.writer import Database, LedgerDown
 from tests.support.hooked import ask, caller
 from tests.support.world import World, world

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from gateway.api import routes as table
-from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import routes
+from gateway.http.auth import Access, GuardedRoute, Row
 from tests.support.world import World, world
 
 PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of-nobody-else"

@@ -15,8 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Handle, Job, Link, Provider, ProviderError, Sent
+from providers.base import Handle, Job, Link, Provider, Sent
 from providers.clock import CLOCK, Clock
+from providers.errors import ProviderError
 from tests.simulators.common import serve
 from tests.support.fake_cog import until
 

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Link, ProviderError
+from providers.base import Link
 from providers.clock import CLOCK, Clock
+from providers.errors import ProviderError
 from tests.simulators.common import serve
 
 

@@ -15,9 +15,8 @@ from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.database.schema import DELIVERIES, JOBS
 from gateway.database.writer import Database
-from gateway.ledger.messages import messages
 from gateway.ledger.records import Order
-from gateway.ledger.rows import job_values
+from gateway.ledger.statements import job_values, messages
 from gateway.webhooks.sender import CONNECTIONS, Postman
 from gateway.webhooks.signing import Secrets
 from providers.http.download import strangers_client

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from typing_extensions import override
 from uvicorn.server import ServerState
 
-from gateway import handles
+from gateway import process
 from gateway.http.server import Patience, PatientProtocol
 from tests.chaos.gateway import PATIENCE
 from tests.chaos.providers import clouds
@@ -25,7 +25,7 @@ from tests.support.hooked import ask, caller, ended
 from tests.support.running import COMMAND, serving, until
 
 _HANDLES = 96
-_PLACES = handles.bounded(2000, _HANDLES)
+_PLACES = process.bounded(2000, _HANDLES)
 
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")

@@ -15,10 +15,10 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from gateway.auth import kept
+from gateway.auth import first_key
 from gateway.auth import store as key_store
 from gateway.auth.first_key import FirstKey, ensure
-from gateway.auth.secret import draw, id_of
+from gateway.auth.keys import draw, id_of
 from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.settings.errors import ConfigError
@@ -256,13 +256,13 @@ def test_many_start_at_once(ledgers: Callable[[], Engine], tmp_path: Path, share
     told = [first for first in found if first is not None]
     assert good(engines[0]) == [id_of(key)]
     assert len(told) == (count if shared else 1)
-    assert kept.read(told[0].path.parent) == key
+    assert first_key.read(told[0].path.parent) == key
 
 
 def test_a_start_that_was_killed(ledgers: Callable[[], Engine], tmp_path: Path) -> None:
     """A key that is in the file and not yet in the ledger is taken up, and not printed."""
     engine, key = ledgers(), draw()[1]
-    kept.write(tmp_path, key)
+    first_key.write(tmp_path, key)
 
     assert ensure(engine, tmp_path, make=False) is None
     first = ensure(engine, tmp_path, make=True)
@@ -283,7 +283,7 @@ def test_after_all_are_revoked(ledgers: Callable[[], Engine], tmp_path: Path) ->
     assert again is not None
     assert again.key not in (None, first.key)
     assert good(engine) == [id_of(str(again.key))]
-    assert kept.read(tmp_path) == again.key
+    assert first_key.read(tmp_path) == again.key
 
 
 def test_a_folder_that_cannot_be_written(ledgers: Callable[[], Engine], tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_rotation(tmp_path: Path) -> None:
     """A new key takes the place of the kept one; revoking what is kept deletes the file."""
     made = [command(tmp_path, "keys", "create", "--name", "me", "--admin", "--keep") for _ in range(2)]
     old, new = (one.stdout.strip() for one in made)
-    assert kept.read(tmp_path) == new
+    assert first_key.read(tmp_path) == new
     assert "is deleted" not in command(tmp_path, "keys", "revoke", str(id_of(old))).stderr
-    assert kept.read(tmp_path) == new
+    assert first_key.read(tmp_path) == new
     assert "is deleted" in command(tmp_path, "keys", "revoke", str(id_of(new))).stderr
-    assert kept.read(tmp_path) is None
+    assert first_key.read(tmp_path) is None

@@ -5,7 +5,7 @@ import re
 from gateway.cli.check import page
 from gateway.settings import ProvidersFile
 from gateway.settings.loader import Config
-from providers.base import ProviderError
+from providers.errors import ProviderError
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ from gateway.api.openapi import fields, schemas
 from gateway.api.openapi.codes import CODES
 from gateway.api.openapi.operations import EDIT, OPERATIONS, Operation
 from gateway.api.openapi.queries import RATES
-from gateway.api.openapi.shapes import Schema, one_of, ref, text
+from gateway.api.openapi.schemas import Schema, one_of, ref, text
 from gateway.settings.loader import Config
 
 _PREFIXES = {"/openai/v1": "", "/v1": "Short"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from gateway.api.models import property_of
-from gateway.api.openapi.shapes import Schema, many, ref, text
+from gateway.api.openapi.schemas import Schema, many, ref, text
 from gateway.settings.loader import Config
 from normalization.parameters.rules import Param
 

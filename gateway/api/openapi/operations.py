@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.api.openapi import queries
-from gateway.api.openapi.shapes import ANYTHING, Schema, ref
+from gateway.api.openapi.schemas import ANYTHING, Schema, ref
 from gateway.telemetry.metrics import CONTENT_TYPE
 from normalization.values import MEDIA_TYPES
 

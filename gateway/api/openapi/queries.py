@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from gateway.api.jobs import LONGEST_WAIT_S
-from gateway.api.openapi.shapes import Schema, flag, one_of, text
+from gateway.api.openapi.schemas import Schema, flag, one_of, text
 from gateway.api.pagination import ID_PATTERN, LONGEST_PAGE
 from gateway.ledger.records import STATES
 

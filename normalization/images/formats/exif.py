@@ -1,9 +1,11 @@
-"""What EXIF says that changes a picture or its size on paper: the orientation and the density."""
+"""EXIF: the orientation and the density."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+
+from PIL import Image
 
 _ORIENTATION, _X, _Y, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
@@ -61,3 +63,19 @@ def _numbers(exif: bytes | memoryview) -> Iterator[tuple[int, float]]:
             if place + 8 <= len(tiff):
                 numerator, denominator = struct.unpack_from(f"{order}II", tiff, place)
                 yield tag, numerator / denominator if denominator else 0.0
+
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """A picture as it is stored, as a person sees it; the very same object for orientation 1."""
+    return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageCms
 
-from normalization.images.colour import eight_bit
-from normalization.images.deep import has_deep_key, low_bytes
+from normalization.images.colour import eight_bit, has_deep_key, low_bytes
 from normalization.images.formats import png
+from normalization.images.formats.exif import upright
 from normalization.images.hdr import tone_mapped
-from normalization.images.orientation import upright
 from normalization.images.sniff import BadImage, scan
 from normalization.values import Hdr
 from providers.worker.engines.base import Cancelled, Failure, Output, Progress, Stopped, Unfit, stop_if

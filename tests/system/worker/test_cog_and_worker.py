@@ -13,7 +13,8 @@ import PIL.Image
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Job, Outcome, Readiness, Rejected, Upstream
+from providers.base import Job, Outcome, Readiness, Upstream
+from providers.errors import Rejected
 from providers.local.adapter import Cog
 from tests.support.fake_cog import until
 from tests.support.paths import COFFEE

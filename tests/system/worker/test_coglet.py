@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Expired, Failed, Job, Outcome, Readiness, Rejected, Upstream
+from providers.base import Job, Outcome, Readiness, Upstream
+from providers.errors import Expired, Failed, Rejected
 from providers.local.adapter import Cog
 from tests.support.fake_cog import PNG, data_uri, until
 from tests.support.links import Told, letterbox

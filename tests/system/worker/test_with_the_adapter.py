@@ -12,7 +12,8 @@ import pytest
 from PIL import Image as Pictures
 
 from normalization.values import Header, Image, Value
-from providers.base import Failed, Job, ProviderError, Readiness, Rejected, Upstream
+from providers.base import Job, Readiness, Upstream
+from providers.errors import Failed, ProviderError, Rejected
 from providers.http import client as http
 from providers.local.adapter import Cog
 from tests.support.links import Told, letterbox

@@ -17,7 +17,8 @@ import pytest
 from gateway.__main__ import main
 from gateway.ledger.records import AllFailed
 from gateway.ledger.store import End, Ledger
-from providers.base import Failed, Handle
+from providers.base import Handle
+from providers.errors import Failed
 from tests.support import warm
 from tests.support.ledgers import attempted, ledger, order
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.provider_keys import keys_of
 from gateway.settings.loader import SHIPPED, ConfigError, load
+from gateway.settings.provider_keys import keys_of
 from tests.support import warm
 from tests.support.running import clean_environ
 

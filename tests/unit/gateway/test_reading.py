@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.handles import bounded
 from gateway.http.backpressure import Reader
+from gateway.process import bounded
 
 FLOOR, PATIENCE_S = 1000.0, 10.0
 

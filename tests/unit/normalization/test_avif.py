@@ -11,7 +11,7 @@ from PIL import Image
 from normalization.images import icc
 from normalization.images.formats import av1, base
 from normalization.images.sniff import sniff
-from normalization.images.strip import strip
+from normalization.images.transform import strip
 from tests.support import pictures
 from tests.support.pictures import SECRET, encoded, feature, opened, plain, refusal, taken
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from normalization.images import decode, icc
+from normalization.images import icc, transform
 from normalization.images.sniff import scan
 from normalization.images.transform import prepare
 from tests.support import pictures
@@ -29,7 +29,7 @@ def shown(data: bytes) -> Image.Image:
 
 def decoded(data: bytes) -> Image.Image:
     """What all conversions begin with; a picture that is plain already would not be decoded by `prepare`."""
-    return decode.decoded(scan(data))
+    return transform.decoded(scan(data))
 
 
 def linear(value: float) -> float:

@@ -14,8 +14,7 @@ from PIL import Image
 
 from normalization.images.pixels import pixels_of
 from normalization.images.sniff import BadImage, scan, sniff
-from normalization.images.strip import strip
-from normalization.images.transform import prepare
+from normalization.images.transform import prepare, strip
 from normalization.values import Header
 from tests.support import pictures
 from tests.support.pictures import chunk, corners, encoded, feature, noise, opened, plain, raw_png, refusal, taken

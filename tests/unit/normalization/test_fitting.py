@@ -7,9 +7,9 @@ from PIL import Image as Pillow
 
 from gateway.settings.loader import SHIPPED, load
 from normalization.images import transform
-from normalization.images.resize import resize
+from normalization.images.encode import resize
+from normalization.images.fitting import fitted, result_of, told
 from normalization.images.sniff import sniff
-from normalization.parameters.fitting import fitted, result_of, told
 from normalization.parameters.plan import plan
 from normalization.values import Header, Image, ImageRequest, Plan, Resize, ResizeMode, Size, Transcode, Value
 from tests.support.photo import flat

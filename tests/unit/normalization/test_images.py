@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from normalization.images import decode, transform
+from normalization.images import transform
 from normalization.images.sniff import BadImage, Limits, check, scan, sniff
 from normalization.images.transform import finish, prepare
 from normalization.values import FORMATS, Format, Resize, Size, Transcode
@@ -218,7 +218,7 @@ def test_a_decoder_that_sees_another_size() -> None:
     found = scan(plain("png"))
     other = replace(found, header=replace(found.header, height=4))
 
-    assert refusal(lambda: decode.decoded(other)).code == "corrupt_image"
+    assert refusal(lambda: transform.decoded(other)).code == "corrupt_image"
 
 
 @pytest.mark.slow

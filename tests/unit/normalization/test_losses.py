@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from normalization.images.losses import losses
+from normalization.images.encode import losses
 from normalization.images.sniff import sniff
-from normalization.images.strip import strip
+from normalization.images.transform import strip
 from normalization.values import Header
 from tests.support.pictures import (
     ALL,

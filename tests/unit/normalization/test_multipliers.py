@@ -6,7 +6,7 @@ import pytest
 
 from gateway.settings.loader import SHIPPED, load
 from normalization.parameters.coerce import Invalid
-from normalization.parameters.multipliers import check_multipliers
+from normalization.parameters.undeclared import check_multipliers
 from normalization.values import ImageRequest, Value
 
 CONFIG = load(SHIPPED, {})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalization.parameters.near import near
+from normalization.parameters.names import near
 
 KNOWN = ("clarity-upscaler", "aura-sr", "real-esrgan", "dall-e-2")
 LETTERS = "clarity-upsexngd2"

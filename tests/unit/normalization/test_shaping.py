@@ -8,9 +8,9 @@ from gateway.routing.pricing import estimate
 from gateway.settings.loader import SHIPPED, load
 from normalization.parameters.coerce import Invalid
 from normalization.parameters.plan import Ineligible, check, plan
+from normalization.parameters.reshaping import First, Reshaping, problems, shaped
 from normalization.parameters.rules import Param
 from normalization.parameters.schema import Model
-from normalization.parameters.shaping import First, Reshaping, problems, shaped
 from normalization.values import Announced, Header, Image, ImageRequest, Plan, Resize, Size, Value
 
 CONFIG = load(SHIPPED, {})

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from normalization.images.sniff import BadImage, sniff
-from normalization.images.strip import strip
+from normalization.images.transform import strip
 from tests.support import pictures
 from tests.support.pictures import ALL, FEATURES, SECRET, chunk, encoded, feature, noise, opened, plain, taken
 

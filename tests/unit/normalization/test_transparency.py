@@ -8,9 +8,9 @@ import pytest
 from PIL import Image as Pillow
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.images.decode import decoded
 from normalization.images.prepare import bled, ready
 from normalization.images.sniff import BadImage, scan, sniff
+from normalization.images.transform import decoded
 from normalization.parameters.plan import Ineligible, plan
 from normalization.values import Header, Image, ImageRequest, JoinAlpha, Plan, Sending, Transcode
 from tests.support.pictures import encoded, near, noise

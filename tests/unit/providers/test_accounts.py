@@ -9,25 +9,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 from typing_extensions import override
 
-from providers.accounts import Accounts
-from providers.base import (
-    ALONE,
-    Failed,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    ProviderError,
-    Readiness,
-    Rejected,
-    Sent,
-    Throttled,
-    Unknown,
-    Unusable,
-    Upstream,
-)
-from providers.keyring import Key
+from providers.accounts import Accounts, Key
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.errors import Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
 
 UP = Upstream(model="m")
 KEYS = [Key("sim", "sim-secret-one"), Key("sim", "sim-secret-two")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from providers.base import Rejected, without
+from providers.errors import Rejected, without
 
 KEY = "r8_0123456789abcdefghijklmnopqrstuvwxyz"
 

@@ -12,9 +12,8 @@ import httpx
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from providers.http.agent import PAGE, USER_AGENT, VERSION
-from providers.http.cause import UNKNOWN, why
-from providers.http.client import Unanswered
+from providers.http.client import PAGE, USER_AGENT, VERSION
+from providers.http.errors import UNKNOWN, Unanswered, why
 from tests.support.paths import ROOT
 
 KEY = ConnectionKey("inner.example", 443, True, True, None, None, None)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.fair_gate import FairGate
-from providers.fairness import FairQueue, Room, Shares, Turns, fair_share, room_for
+from providers.fairness import FairGate, FairQueue, Room, Shares, Turns, fair_share, room_for
 
 
 class Time:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.http.gather import Gathered
+from providers.http.bodies import ByteBuffer
 
 MB = 1 << 20
 
@@ -14,7 +14,7 @@ MB = 1 << 20
 @given(st.lists(st.binary(max_size=300), max_size=200))
 def test_all_of_it_in_order(pieces: list[bytes]) -> None:
     """However many pieces there are, and whether they are views."""
-    gathered = Gathered()
+    gathered = ByteBuffer()
     for number, piece in enumerate(pieces):
         gathered.add(memoryview(piece) if number % 2 else piece)
 
@@ -27,7 +27,7 @@ def test_large_ones(size: int) -> None:
     """Below and above the size from which on a buffer takes the pieces."""
     whole = bytes(range(256)) * (size // 256 + 1)
     whole = whole[:size]
-    gathered = Gathered()
+    gathered = ByteBuffer()
     for at in range(0, size, 64 * 1024):
         gathered.add(memoryview(whole)[at : at + 64 * 1024])
 
@@ -36,7 +36,7 @@ def test_large_ones(size: int) -> None:
 
 def test_nothing_is_left_behind() -> None:
     """Neither after all of it was given nor after it was forgotten."""
-    gathered = Gathered()
+    gathered = ByteBuffer()
     gathered.add(b"one")
     assert gathered.bytes() == b"one"
     assert gathered.bytes() == b""

@@ -12,10 +12,10 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image
-from providers.base import Expired, Failed
-from providers.clock import Clock
-from providers.http.client import Unanswered
-from providers.kit.polling import Again, Pace, between, jitter, pace_key, poll
+from providers.clock import Clock, jitter
+from providers.errors import Expired, Failed
+from providers.http.errors import Unanswered
+from providers.kit.polling import Again, Pace, between, pace_key, poll
 from tests.support.clock import Skipping
 
 ROUND_TRIP_S = 0.05

@@ -11,7 +11,7 @@ import pytest
 from normalization.values import Header, Image, Value
 from providers.base import Sent, Upstream
 from providers.http.bodies import Json
-from providers.replicate.match import is_it, written
+from providers.replicate.recovery import is_it, written
 
 AT = 1_790_000_000.0
 IMAGE = Image(data=b"a picture", header=Header(format="png", width=2, height=2))

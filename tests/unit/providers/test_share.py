@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from providers.kit.progress import Forward, share
+from providers.kit.polling import Forward, share
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normalization.values import Header, Image, Value
-from providers.base import Rejected, Undecodable
+from providers.errors import Rejected, Undecodable
 from providers.http.bodies import Json, detail, encoded_size, excerpt, json_body, parse_json, read_body, read_json
 from tests.support.fake_cog import data_uri
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.auth.budget import Budget, Every
+from gateway.auth.keys import Budget, Every
 
 
 def at(text: str) -> float:

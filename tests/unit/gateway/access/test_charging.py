@@ -16,9 +16,8 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.auth import store as key_store
-from gateway.auth.budget import Budget
 from gateway.auth.budgets import charge
-from gateway.auth.grant import Allowance, AtCapacity, Grant, OverBudget
+from gateway.auth.keys import Allowance, AtCapacity, Budget, Grant, OverBudget
 from gateway.ledger.records import AttemptRow, Order
 from gateway.ledger.store import End, Ledger
 from tests.support.ledgers import attempted, ledger, order

@@ -10,11 +10,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.auth.authenticator import Doors
-from gateway.auth.grant import Grant
-from gateway.auth.keys import Keys
-from gateway.auth.policy import Policy
+from gateway.auth.keys import Grant, Keys, Policy, digest, draw, id_of
 from gateway.auth.rate_limits import Rates
-from gateway.auth.secret import digest, draw, id_of
 from gateway.database.writer import Database
 from gateway.ledger.store import Ledger
 from tests.support.ledgers import ledger

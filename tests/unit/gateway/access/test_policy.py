@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.auth.policy import Auth, Policy, policy
+from gateway.auth.keys import Policy, policy
+from gateway.settings.types import Auth
 
 
 @pytest.mark.parametrize(

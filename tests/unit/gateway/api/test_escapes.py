@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.escapes import percent_decoded, unwrapped
 from gateway.http.body import SLICE_BYTES, FormLimits
 from gateway.http.errors import ApiError
-from gateway.http.image_fields import read_picture
+from gateway.http.image_fields import percent_decoded, read_picture, unwrapped
 from tests.support.bodies import BASE64, PNG
 
 LIMITS = FormLimits()

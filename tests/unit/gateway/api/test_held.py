@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from gateway.api.held import known, taken
+from gateway.api.files import known, taken
 from gateway.http.admission import Overloaded
 from gateway.http.errors import ApiError
 from gateway.http.form import FilePart, Form

@@ -3,8 +3,8 @@
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.api.loopback import check_local
 from gateway.http.errors import ApiError
+from gateway.http.host import check_local
 
 LOCAL = ("127.0.0.1", 5000)
 

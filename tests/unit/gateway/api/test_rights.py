@@ -15,16 +15,16 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.api import health
+from gateway.api import routes as handlers
 from gateway.api.openapi.operations import OPERATIONS
-from gateway.api.rights import Access, GuardedRoute, Row
 from gateway.api.routes import PREFIXES, routes
 from gateway.app import build
-from gateway.auth.grant import Grant
+from gateway.auth.keys import Grant
+from gateway.http.auth import Access, GuardedRoute, Row
 from gateway.http.errors import ApiError
+from gateway.http.host import check_path, plain_path
 from gateway.http.middleware import Edge
 from gateway.settings.loader import SHIPPED, load
-from gateway.target import check_path, plain_path
 from tests.support.paths import ROOT
 
 # The whole table, once more: a route whose rights change, or that is new, has to be thought of twice.
@@ -193,7 +193,7 @@ def test_only_the_router_looks_at_paths() -> None:
     }
     # The edge refuses control characters, takes out slashes that name nothing and logs paths, an error says which path
     # it was, and a job's address has the prefix that its caller used.
-    assert readers == {"gateway/http/middleware.py", "gateway/api/handlers.py", "gateway/api/job_body.py"}
+    assert readers == {"gateway/http/middleware.py", "gateway/http/errors.py", "gateway/api/jobs.py"}
 
 
 def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]) -> None:
@@ -212,6 +212,6 @@ def test_probes_are_the_only_rows_for_any_host() -> None:
     """Whoever asks for another path by another name is sent away where `allowed_hosts` is set."""
     assert {route.path for route in routes() if route.any_host} == {"/healthz", "/readyz"}
     assert {row.endpoint for route in routes() for row in route.rows.values() if row.any_host} == {
-        health.healthz,
-        health.readyz,
+        handlers.healthz,
+        handlers.readyz,
     }

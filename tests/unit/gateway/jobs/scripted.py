@@ -14,26 +14,13 @@ from gateway.jobs.attempts import Calls
 from gateway.jobs.executor import Executor
 from gateway.ledger.records import Json, Picture
 from gateway.routing.breaker import Breakers, Policy
-from gateway.routing.learning import Learning
-from gateway.routing.pricing import Estimate
+from gateway.routing.pricing import Estimate, Learning
 from gateway.routing.selection import Candidate, Condition
 from gateway.settings.loader import SHIPPED, load
 from normalization.values import Image, Plan, Size, Transcode
-from providers.base import (
-    ALONE,
-    Handle,
-    Heard,
-    Job,
-    Link,
-    Outcome,
-    ProviderError,
-    Readiness,
-    Sent,
-    Unfinished,
-    Unknown,
-    Upstream,
-)
+from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
 from providers.clock import CLOCK, Clock
+from providers.errors import ProviderError, Unfinished, Unknown
 
 MODEL = load(SHIPPED, {}).models["lanczos-bp"]
 ROUTE = MODEL.routes["local"]

@@ -21,7 +21,7 @@ from gateway.jobs.sending import ready
 from gateway.ledger.records import Making
 from gateway.routing.selection import Candidate, Condition, choose
 from gateway.settings.loader import SHIPPED, load
-from normalization.images.losses import losses
+from normalization.images.encode import losses
 from normalization.values import Image, ImageRequest, Plan, Value
 from providers.base import Readiness
 from tests.support.likeness import Way, Wish, assert_alike, expected

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.jobs.bells import Bells
+from gateway.jobs.context import Bells
 from providers.clock import CLOCK
 from tests.support.clock import Skipping
 

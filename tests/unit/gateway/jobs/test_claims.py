@@ -13,7 +13,8 @@ from gateway.jobs.manager import Jobs
 from gateway.jobs.recovery import Keeper
 from gateway.ledger.records import AllFailed, AttemptRow
 from gateway.ledger.store import Claimed
-from providers.base import Handle, Sent, Unknown
+from providers.base import Handle, Sent
+from providers.errors import Unknown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, candidates, executing, png
 

@@ -9,14 +9,14 @@ import pytest
 from gateway.api.problems import failed, no_route
 from gateway.imaging.pool import Imaging
 from gateway.jobs.context import Journal
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished
 from gateway.ledger.records import AllFailed, AttemptRow, Json, Picture
 from gateway.ledger.store import LedgerDown
 from gateway.routing.selection import Choice, Excluded
 from gateway.storage import StoreFailed
 from gateway.telemetry import metrics
 from normalization.values import Image
-from providers.base import (
+from providers.errors import (
     Blocked,
     Crowded,
     Expired,

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from gateway.auth.budget import Budget
-from gateway.auth.grant import Allowance
+from gateway.auth.keys import Allowance, Budget
 from gateway.ledger.store import End
 from providers.base import Handle
 from tests.support.ledgers import attempted, ledger, order

@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import text
 
 from gateway.imaging.pool import Imaging
-from gateway.jobs.errors import Leaving, NotCancellable, ResultGone, StillGoing
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished, Leaving, NotCancellable, ResultGone, StillGoing
 from gateway.jobs.manager import Jobs
 from gateway.jobs.recovery import Keeper
 from gateway.ledger.records import AllFailed, Cancelled, Interrupted, JobRow
 from gateway.ledger.store import KeyReused, Ledger, LedgerDown
-from providers.base import ALONE, Failed, Handle, Link, Outcome, Rejected, Unfinished, Unknown
+from providers.base import ALONE, Handle, Link, Outcome
 from providers.clock import CLOCK, Clock
+from providers.errors import Failed, Rejected, Unfinished, Unknown
 from tests.support.clock import Skipping
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.imaging.pool import Imaging
-from gateway.jobs.killers import MOST_KILLS
+from gateway.jobs.errors import MOST_KILLS
 from gateway.jobs.manager import Jobs
 from gateway.jobs.recovery import Keeper
 from gateway.ledger.records import AllFailed

@@ -22,7 +22,8 @@ from gateway.ledger.records import AttemptRow, Making
 from normalization.images import transform
 from normalization.images.sniff import BadImage
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
-from providers.base import Outcome, Undecodable
+from providers.base import Outcome
+from providers.errors import Undecodable
 from tests.support.pictures import encoded, noise
 from tests.unit.gateway.jobs.scripted import candidates
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.ledger.store import Ledger
-from gateway.ticks import ticks
+from gateway.process import ticks
 from tests.support.ledgers import ledger, outlast
 
 LEASE_S = 30.0

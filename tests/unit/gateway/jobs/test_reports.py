@@ -12,7 +12,7 @@ from sqlalchemy import insert
 
 from gateway.database.schema import JOBS
 from gateway.ledger.reports import Filter, Reports, Told
-from gateway.ledger.rows import job_values
+from gateway.ledger.statements import job_values
 from gateway.ledger.store import End, Ledger
 from tests.support.ledgers import attempted, ledger, order
 

@@ -13,23 +13,11 @@ from typing_extensions import override
 
 from gateway.imaging.pool import Imaging
 from gateway.jobs.context import Journal
-from gateway.jobs.errors import StillGoing
-from gateway.jobs.executor import Finished
+from gateway.jobs.errors import Finished, StillGoing
 from gateway.jobs.recovery import Keeper
 from gateway.ledger.records import AllFailed, AttemptRow, succeeded
-from providers.base import (
-    ALONE,
-    Expired,
-    Failed,
-    Handle,
-    Link,
-    Outcome,
-    ProviderError,
-    Unfetched,
-    Unfinished,
-    Unknown,
-    Unusable,
-)
+from providers.base import ALONE, Handle, Link, Outcome
+from providers.errors import Expired, Failed, ProviderError, Unfetched, Unfinished, Unknown, Unusable
 from providers.memory import Reading
 from tests.support.clock import Skipping
 from tests.support.fake_cog import until

@@ -18,8 +18,9 @@ from gateway.jobs.recovery import Keeper
 from gateway.ledger.records import AllFailed, JobRow
 from gateway.ledger.reports import Reports
 from gateway.ledger.store import Superseded
-from gateway.ticks import ahead
-from providers.base import Failed, Handle, Unknown
+from gateway.process import ahead
+from providers.base import Handle
+from providers.errors import Failed, Unknown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, executing, png, provider
 

@@ -10,8 +10,8 @@ from PIL import Image as Pillow
 from sqlalchemy import text
 
 from gateway.jobs.recovery import Keeper
-from normalization.images.decode import decoded
 from normalization.images.sniff import scan
+from normalization.images.transform import decoded
 from normalization.values import JoinAlpha, Transcode
 from tests.support.ledgers import order, outlast
 from tests.support.pictures import encoded

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.routing.breaker import Breakers, Policy
-from providers.base import Failed, ProviderError, Rejected, Throttled, Undecodable, Unreached, Unusable
+from providers.errors import Failed, ProviderError, Rejected, Throttled, Undecodable, Unreached, Unusable
 
 
 class Clock:

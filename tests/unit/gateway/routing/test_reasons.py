@@ -8,8 +8,7 @@ import pytest
 
 from gateway.api.problems import no_route
 from gateway.routing.preferences import Wish
-from gateway.routing.reasons import told
-from gateway.routing.selection import Choice, Condition, Excluded, choose
+from gateway.routing.selection import Choice, Condition, Excluded, choose, told
 from gateway.settings.loader import Config
 from normalization.parameters.schema import Model
 from normalization.values import Header, Image, ImageRequest, Value

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.routing.breaker import Standing
-from gateway.routing.learning import Learning, Lesson
 from gateway.routing.preferences import Wish, read_header, read_wish
-from gateway.routing.pricing import estimate
+from gateway.routing.pricing import Learning, Lesson, estimate
 from gateway.routing.selection import Choice, Condition, choose
 from gateway.settings.loader import SHIPPED, load
 from normalization.parameters.coerce import Invalid

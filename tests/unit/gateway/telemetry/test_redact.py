@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telemetry.logs import JsonLines
-from gateway.telemetry.redact import _RULES, _SIGNS, redact
+from gateway.telemetry.logs import _RULES, _SIGNS, JsonLines, redact
 
 SECRET = "QWxhZGRpbjpvcGVu"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, delete
 
 from gateway.database.schema import JOBS
-from gateway.webhooks.outbox import Delivery, receiver, settle, take
-from gateway.webhooks.schedule import Verdict
+from gateway.webhooks.outbox import Delivery, Verdict, receiver, settle, take
 from tests.support.office import hurry, opened, post, rows
 
 AGAIN = Verdict(state="pending", outcome="refused", wait_s=60.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from gateway.webhooks.schedule import WAITS_S
+from gateway.webhooks.outbox import WAITS_S
 from tests.simulators.receiver import Receiver
 from tests.support.office import SECRETS, hurry, opened, post, rows, until, until_states, working
 from tests.support.world import Canary

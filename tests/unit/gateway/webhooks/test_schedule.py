@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.webhooks.schedule import WAITS_S, Verdict, judge
+from gateway.webhooks.outbox import WAITS_S, Verdict, judge
 
 
 def after(status: int | None, *, tries: int = 1, event: str = "completed", chance: float = 0.5) -> Verdict:

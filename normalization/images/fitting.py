@@ -1,4 +1,4 @@
-"""How a picture of one aspect ratio meets a size of another, and what the caller is told of it. No pixels here."""
+"""How an image of one aspect ratio meets a size of another, and what the client is told about it. No pixels here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of the clouds: from an environment variable, or from a file such as a container secret."""
+"""The providers' API keys: from an environment variable, or from a file such as a container secret."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.settings import ProvidersFile
+from gateway.settings.environment import read_secret
 from gateway.settings.errors import ConfigError, Mistake
-from gateway.settings.secrets import read_secret
 
 _WANTED = "a key, or one a line"
 

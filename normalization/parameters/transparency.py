@@ -10,11 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from normalization.parameters.schema import Model, Route
-from normalization.values import Image, ImageRequest, JoinAlpha, Step, Transcode
-
-WHITE = "#ffffff"
-# Formats without an alpha channel.
-OPAQUE = ("jpeg",)
+from normalization.values import OPAQUE, WHITE, Image, ImageRequest, JoinAlpha, Step, Transcode
 
 
 class KeepsNoTransparency(Exception):

@@ -1,0 +1,123 @@
+"""One running job, as its process holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.jobs.context import Book
+from gateway.jobs.errors import Finished, ResultGone, Served, error_of
+from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.telemetry import metrics
+from providers.errors import Unknown
+
+# Progress is written down at most so often.
+PROGRESS_S = 2.0
+
+
+# How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
+ALIVE_S = 1.0
+# A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
+FIRST_LOOK_S, LAST_LOOK_S = 0.1, 1.0
+
+
+Load = Callable[[Json], Awaitable["Picture | None"]]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work under way in this process."""
+
+    order: Order
+    book: Book = field(init=False)
+    task: asyncio.Task[Finished] = field(init=False)
+    callers: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, whenever there is something new to tell."""
+    overdue: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the deadline has passed and the job goes on."""
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
+    handed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a caller has the whole answer."""
+    result: Finished | None = field(default=None, repr=False)
+    written_at: float = 0.0
+    cancelled: bool = False
+
+    def move(self) -> None:
+        """Wake whoever watches."""
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Cancel it, once: a second cancel would break off the first one's look at what was bought."""
+        if not self.cancelled:
+            self.cancelled = True
+            self.task.cancel()
+
+
+def left_of(order: Order) -> float:
+    """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
+    return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
+
+
+def unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
+    outcome, message = "unfinished", "it was not ready in time, and goes on"
+    if attempt.state == "submitting":
+        message = "the provider has not answered in time whether it takes the job, and is still asked"
+    if attempt.succeeded or attempt.id in made:
+        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
+    return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
+
+
+def result_json(finished: Finished) -> Json:
+    served = finished.served
+    return {
+        "pictures": [picture.to_json() for picture in finished.pictures],
+        "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
+        "notes": list(finished.notes),
+    }
+
+
+async def first_of(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], seconds: float) -> None:
+    """Wait for a job's end, or for one of these events; so many seconds at most."""
+    events = [asyncio.ensure_future(one.wait()) for one in news]
+    try:
+        wanted: set[asyncio.Future[Any]] = {task, *events}
+        await asyncio.wait(wanted, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in events:
+            one.cancel()
+
+
+def count_resumed(task: asyncio.Task[Finished]) -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    lost = isinstance(error, AllFailed) and any(isinstance(cause, Unknown) for cause in error.causes)
+    metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()
+
+
+async def loaded(row: JobRow, attempts: tuple[Attempt, ...], load: Load) -> Finished:
+    """The result of a job that has ended; `load` reads its images.
+
+    Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+    """
+    if row.state == "cancelled":
+        raise Cancelled(attempts)
+    if row.state == "failed":
+        raise error_of(row, attempts)
+    result = row.result or {}
+    pictures = [await load(kept) for kept in result.get("pictures", ())]
+    if not pictures or None in pictures:
+        raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
+    return Finished(
+        pictures=tuple(picture for picture in pictures if picture is not None),
+        served=Served(**result["served"]),
+        attempts=attempts,
+        notes=tuple(result["notes"]),
+        wanted=row.order.wanted,
+    )
