@@ -64,7 +64,7 @@ def _history(args: argparse.Namespace) -> int:
     import time
 
     from gateway.cli import ledger
-    from gateway.ledger.reports import Filter
+    from gateway.ledger.reports import JobFilter
 
     since = max(0.0, time.time() - args.since) if args.since is not None else None
     if args.command == "costs":
@@ -73,7 +73,7 @@ def _history(args: argparse.Namespace) -> int:
         return ledger.purge(max(0.0, time.time() - args.before), as_json=args.json)
     if args.id is not None:
         return ledger.job(args.id, as_json=args.json)
-    wanted = Filter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
+    wanted = JobFilter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
     return ledger.jobs(wanted, limit=args.limit, as_json=args.json)
 
 

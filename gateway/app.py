@@ -28,59 +28,59 @@ from starlette.types import ASGIApp
 from gateway import process, registry
 from gateway.api.openapi import document
 from gateway.api.routes import routes
-from gateway.auth.authenticator import Doors
+from gateway.auth.authenticator import Authenticator
 from gateway.auth.first_key import keys_of, policy_of
-from gateway.auth.keys import Keys, Policy
-from gateway.auth.rate_limits import Rates
+from gateway.auth.keys import AuthPolicy, StaticKeys
+from gateway.auth.rate_limits import RateLimiter
 from gateway.http import image_urls
-from gateway.http.admission import Load
-from gateway.http.auth import Access, Endpoint, Gate, GuardedRoute, Row
+from gateway.http.admission import AdmissionControl
+from gateway.http.auth import AuthenticationMiddleware, Endpoint, GuardedRoute, Permission, RouteRights
 from gateway.http.errors import ApiError, on_api_error, on_crash, on_http_exception
-from gateway.http.middleware import Cors, Edge
-from gateway.imaging.pool import Imaging, Limits
-from gateway.imaging.processes import Bounds, Decoders
-from gateway.jobs.attempts import Calls
+from gateway.http.middleware import CorsMiddleware, RequestMiddleware
+from gateway.imaging.pool import ImagePool, InputLimits
+from gateway.imaging.processes import DecoderProcesses, ProcessLimits
+from gateway.jobs.attempts import AttemptRunner
 from gateway.jobs.context import Address
-from gateway.jobs.errors import Rules
+from gateway.jobs.errors import DisconnectPolicy
 from gateway.jobs.executor import Executor
-from gateway.jobs.manager import Jobs
+from gateway.jobs.manager import JobManager
 from gateway.jobs.received import Received, spools
-from gateway.jobs.recovery import Keeper
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.open import open_ledger
 from gateway.ledger.reports import Reports
 from gateway.process import return_what_is_freed, tend
 from gateway.routing.breaker import Breakers
-from gateway.routing.pricing import MICROS, Learning
+from gateway.routing.pricing import MICROS, RunStatsStore
 from gateway.settings import GatewaySettings
 from gateway.settings.loader import SHIPPED, Config, load
 from gateway.settings.types import revealed
 from gateway.state import State
-from gateway.storage import Files, open_store
+from gateway.storage import FileStorage, open_store
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event, set_up
-from gateway.webhooks.sender import CONNECTIONS, Postman
-from gateway.webhooks.signing import Secrets, open_secrets
+from gateway.webhooks.sender import CONNECTIONS, WebhookSender
+from gateway.webhooks.signing import SigningKeys, open_secrets
 from providers.base import Provider
 from providers.clock import CLOCK, Clock
 from providers.http import client as http
 from providers.http.client import VERSION
-from providers.http.download import downloads_client, strangers_client
-from providers.http.ssrf import Guard
+from providers.http.download import downloads_client, untrusted_client
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
-from providers.memory import Room
+from providers.memory import MemoryBudget
 
 # Of the grace time: for whom a job is still finished, and until when everything else has to be handed over. What is
 # left is for the answers, for the last writes, and for the server itself.
 _FINISH, _LAST = 0.7, 0.9
 
 
-class Closing:
+class GracefulShutdown:
     """Hears the signal that ends this process before the server does: it waits for requests, and those for jobs.
 
     A signal can only be heard in the main thread; elsewhere the end begins with `finish`.
     """
 
-    def __init__(self, jobs: Jobs, keeper: Keeper, grace_s: float) -> None:
+    def __init__(self, jobs: JobManager, keeper: RecoveryLoop, grace_s: float) -> None:
         self._jobs = jobs
         self._keeper = keeper
         self._grace_s = grace_s
@@ -88,7 +88,7 @@ class Closing:
         self._before: dict[int, Any] = {}
         self._loop = asyncio.get_running_loop()
 
-    def __enter__(self) -> Closing:
+    def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.getsignal(number)
@@ -153,12 +153,12 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
 
     settings = config.gateway
     table = routes(metrics=settings.metrics_port is None)
-    document_row = Row(_document(config), Access.KEY)
+    document_row = RouteRights(_document(config), Permission.KEY)
     documents = [GuardedRoute("/openapi.json", {"GET": document_row})] if settings.docs else []
     app = Starlette(
         exception_handlers={ApiError: on_api_error, HTTPException: on_http_exception, Exception: on_crash},
     )
-    app.router = Gate(
+    app.router = AuthenticationMiddleware(
         [*table, *documents],
         lifespan=lifespan,
         doors=lambda: app.state.darkroom.doors,
@@ -166,36 +166,36 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
     )
     inner: ASGIApp = app
     if settings.cors_origins:
-        inner = Cors(inner, settings.cors_origins)
-    return Edge(inner, settings)
+        inner = CorsMiddleware(inner, settings.cors_origins)
+    return RequestMiddleware(inner, settings)
 
 
 @asynccontextmanager
 async def running(
-    config: Config, environ: Mapping[str, str], keys: Keys, policy: Policy, clock: Clock = CLOCK
+    config: Config, environ: Mapping[str, str], keys: StaticKeys, policy: AuthPolicy, clock: Clock = CLOCK
 ) -> AsyncIterator[State]:
     """A State with everything open, and with what runs beside the requests."""
     settings = config.gateway
     async with AsyncExitStack() as stack:
         stack.callback(metrics.forget_process)
-        guard = Guard(allow=frozenset(settings.url_allow))
+        guard = UrlPolicy(allow=frozenset(settings.url_allow))
         client = await stack.enter_async_context(http.client())
         downloads = await stack.enter_async_context(downloads_client(guard))
         strangers = _strangers(settings)
         callers = await stack.enter_async_context(
-            strangers_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
+            untrusted_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
         )
         pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=image_urls.CONNECTIONS))
-        imaging = Imaging(
+        imaging = ImagePool(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
-            limits=Limits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
+            limits=InputLimits(max_pixels=settings.max_input_pixels, max_side=settings.max_side),
             max_result_pixels=settings.max_output_pixels,
-            decoders=Decoders(_bounds(settings)) if settings.image_isolation == "process" else None,
+            decoders=DecoderProcesses(_bounds(settings)) if settings.image_isolation == "process" else None,
         )
         stack.callback(imaging.close)
         providers = registry.build(
-            registry.Parts(
+            registry.ProviderParts(
                 config=config,
                 environ=environ,
                 http=client,
@@ -210,12 +210,12 @@ async def running(
         data = Path(environ.get("DARKROOM_DATA", ".darkroom"))
         ttl = timedelta(seconds=settings.files_ttl_s)
         store = open_store(settings.files_url, data)
-        stored = Files(store, ttl=ttl)
+        stored = FileStorage(store, ttl=ttl)
         received = Received(spools(store if settings.files_url else None, data))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
-        rates = Rates(revealed(settings.limits_url))
+        rates = RateLimiter(revealed(settings.limits_url))
         stack.push_async_callback(rates.aclose)
-        doors = Doors(
+        doors = Authenticator(
             keys,
             ledger.database,
             rates,
@@ -223,14 +223,14 @@ async def running(
             remember_s=settings.keys_remembered_s,
         )
         breakers = Breakers(settings.breaker(), time.monotonic)
-        learning = Learning()
+        learning = RunStatsStore()
         executor = Executor(
-            calls=Calls(
+            calls=AttemptRunner(
                 providers=providers,
                 attempt_timeout=settings.attempt_timeout_s,
                 late=settings.late_s,
                 clock=clock,
-                room=Room(settings.max_in_flight_result_bytes),
+                room=MemoryBudget(settings.max_in_flight_result_bytes),
             ),
             imaging=imaging,
             breakers=breakers,
@@ -242,11 +242,11 @@ async def running(
         )
         reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         secrets = await open_secrets(ledger.database, revealed(settings.webhook_secret))
-        jobs = Jobs(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
-        postman = Postman(ledger.database, callers, strangers, secrets, posted=ledger.posted)
+        jobs = JobManager(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
+        postman = WebhookSender(ledger.database, callers, strangers, secrets, posted=ledger.posted)
         # It ends after the jobs: their callers are told as well.
         stack.push_async_callback(_stop, asyncio.create_task(tend("postman", postman.run)))
-        keeper = Keeper(jobs, lease_s=settings.lease_s)
+        keeper = RecoveryLoop(jobs, lease_s=settings.lease_s)
         # So does this: a process that ends has its jobs, and renews its lease, until it has handed them over.
         stack.push_async_callback(_stop, asyncio.create_task(tend("jobs", keeper.keep)))
         beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
@@ -255,7 +255,7 @@ async def running(
             "watch": partial(_watch, providers),
             "purge": partial(reports.purge_for_ever, settings.ledger_ttl_s, settings.parameters_ttl_s),
         }
-        closing = stack.enter_context(Closing(jobs, keeper, settings.grace_s))
+        closing = stack.enter_context(GracefulShutdown(jobs, keeper, settings.grace_s))
         stack.push_async_callback(closing.finish)
         for name, work in beside.items():
             stack.push_async_callback(_stop, asyncio.create_task(tend(name, work)))
@@ -272,7 +272,9 @@ async def running(
         yield State(
             config=config,
             doors=doors,
-            load=Load(max_bytes=settings.max_in_flight_bytes, max_jobs=most_jobs, jobs=lambda: jobs.of_keys),
+            load=AdmissionControl(
+                max_bytes=settings.max_in_flight_bytes, max_jobs=most_jobs, jobs=lambda: jobs.of_keys
+            ),
             providers=providers,
             imaging=imaging,
             files=stored,
@@ -280,7 +282,7 @@ async def running(
             jobs=jobs,
             reports=reports,
             secrets=secrets,
-            fetching=image_urls.Fetching(client=pictures, guard=strangers, settings=settings),
+            fetching=image_urls.ImageFetcher(client=pictures, guard=strangers, settings=settings),
             breakers=breakers,
             learning=learning,
         )
@@ -299,15 +301,15 @@ def _document(config: Config) -> Endpoint:
     return read_document
 
 
-def _bounds(settings: GatewaySettings) -> Bounds:
+def _bounds(settings: GatewaySettings) -> ProcessLimits:
     """A decoder's bounds: it may hold its largest picture several times over, as samples and as files."""
     most = max(settings.max_input_pixels, settings.max_output_pixels)
-    return Bounds(timeout_s=settings.image_timeout_s, memory_bytes=_DECODER_BYTES + _DECODER_PIXEL_BYTES * most)
+    return ProcessLimits(timeout_s=settings.image_timeout_s, memory_bytes=_DECODER_BYTES + _DECODER_PIXEL_BYTES * most)
 
 
-def _strangers(settings: GatewaySettings) -> Guard:
+def _strangers(settings: GatewaySettings) -> UrlPolicy:
     """The rules for addresses that callers name."""
-    return Guard(
+    return UrlPolicy(
         allow=frozenset(settings.url_allow),
         http=settings.url_http,
         ports=frozenset(settings.url_ports),
@@ -317,13 +319,13 @@ def _strangers(settings: GatewaySettings) -> Guard:
     )
 
 
-def _rules(config: Config) -> Rules:
+def _rules(config: Config) -> DisconnectPolicy:
     usual = config.gateway.on_disconnect
     by_model = {model.id: model.on_disconnect or usual for model in config.models.values()}
-    return Rules(on_disconnect=by_model)
+    return DisconnectPolicy(on_disconnect=by_model)
 
 
-def _address(public_url: str | None, secrets: Secrets) -> Address:
+def _address(public_url: str | None, secrets: SigningKeys) -> Address:
     """Where providers may report to: nowhere, while they cannot reach us."""
     if public_url is None:
         return lambda provider, attempt: None

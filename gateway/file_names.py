@@ -35,12 +35,12 @@ class FileName:
 
     def fits(self, data: bytes) -> bool:
         """Whether these bytes are what was stored."""
-        check = Check(self)
+        check = FileDigest(self)
         check.update(data)
         return check.fits
 
 
-class Check:
+class FileDigest:
     """Holds bytes against a name as they come."""
 
     def __init__(self, name: FileName) -> None:

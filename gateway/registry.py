@@ -12,44 +12,44 @@ import httpx
 from gateway.names import EMBEDDED
 from gateway.settings.loader import Config
 from gateway.settings.provider_keys import keys_of
-from providers.accounts import Accounts, Key
+from providers.accounts import AccountKey, Accounts
 from providers.apiframe.adapter import Apiframe
 from providers.base import Provider
 from providers.clock import Clock
 from providers.fal.adapter import Fal
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
-from providers.local.adapter import Cog
+from providers.local.adapter import LocalProvider
 from providers.replicate.adapter import Replicate
 from providers.segmind.adapter import Segmind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ProviderParts:
     """What adapters are built from. Two clients: one for APIs, one for results, which never carries a key."""
 
     config: Config
     environ: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient
     downloads: httpx.AsyncClient
-    guard: Guard
+    guard: UrlPolicy
     pace: Pace
     """Its clock is the one that all of them wait by."""
 
 
-def build(parts: Parts) -> dict[str, Provider]:
+def build(parts: ProviderParts) -> dict[str, Provider]:
     """Every adapter."""
     return {name: make(parts) for name, make in ADAPTERS.items()}
 
 
-def _local(parts: Parts) -> Provider:
+def _local(parts: ProviderParts) -> Provider:
     settings = parts.config.providers.local
     workers: tuple[str, ...] = ()
     if settings.workers == "embedded":
         workers = (parts.environ[EMBEDDED],) if EMBEDDED in parts.environ else ()
     else:
         workers = settings.workers
-    return Cog(
+    return LocalProvider(
         parts.http,
         workers=workers,
         max_queue=settings.max_queue,
@@ -61,7 +61,7 @@ def _local(parts: Parts) -> Provider:
     )
 
 
-def _replicate(parts: Parts) -> Provider:
+def _replicate(parts: ProviderParts) -> Provider:
     settings = parts.config.providers.replicate
     make = partial(
         Replicate,
@@ -73,7 +73,7 @@ def _replicate(parts: Parts) -> Provider:
     return _accounts(parts, "replicate", lambda key: make(key=key))
 
 
-def _fal(parts: Parts) -> Provider:
+def _fal(parts: ProviderParts) -> Provider:
     settings = parts.config.providers.fal
     make = partial(
         Fal,
@@ -89,7 +89,7 @@ def _fal(parts: Parts) -> Provider:
     return _accounts(parts, "fal", lambda key: make(key=key))
 
 
-def _segmind(parts: Parts) -> Provider:
+def _segmind(parts: ProviderParts) -> Provider:
     settings = parts.config.providers.segmind
     make = partial(
         Segmind,
@@ -102,7 +102,7 @@ def _segmind(parts: Parts) -> Provider:
     return _accounts(parts, "segmind", lambda key: make(key=key))
 
 
-def _apiframe(parts: Parts) -> Provider:
+def _apiframe(parts: ProviderParts) -> Provider:
     settings = parts.config.providers.apiframe
     make = partial(
         Apiframe,
@@ -114,16 +114,16 @@ def _apiframe(parts: Parts) -> Provider:
     return _accounts(parts, "apiframe", lambda key: make(key=key))
 
 
-def _accounts(parts: Parts, name: str, make: Callable[[str | None], Provider]) -> Provider:
+def _accounts(parts: ProviderParts, name: str, make: Callable[[str | None], Provider]) -> Provider:
     """The provider with all of its keys; off where it has none."""
-    keys = [Key(name, key) for key in keys_of(parts.config.providers, name, parts.environ)]
+    keys = [AccountKey(name, key) for key in keys_of(parts.config.providers, name, parts.environ)]
     if not keys:
         return make(None)
     return Accounts(keys, lambda key: make(key.reveal()), park_s=parts.config.gateway.park_s)
 
 
 class _Cloud(TypedDict):
-    guard: Guard
+    guard: UrlPolicy
     pace: Pace
     clock: Clock
     submit_timeout_s: float
@@ -133,7 +133,7 @@ class _Cloud(TypedDict):
     max_result_bytes: int
 
 
-def _cloud(parts: Parts) -> _Cloud:
+def _cloud(parts: ProviderParts) -> _Cloud:
     """What every adapter of a cloud is given alike."""
     settings = parts.config.gateway
     return {
@@ -148,7 +148,7 @@ def _cloud(parts: Parts) -> _Cloud:
     }
 
 
-ADAPTERS: Mapping[str, Callable[[Parts], Provider]] = {
+ADAPTERS: Mapping[str, Callable[[ProviderParts], Provider]] = {
     "local": _local,
     "replicate": _replicate,
     "fal": _fal,

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.auth.authenticator import Doors
-from gateway.http.admission import Load
-from gateway.http.image_urls import Fetching
-from gateway.imaging.pool import Imaging
+from gateway.auth.authenticator import Authenticator
+from gateway.http.admission import AdmissionControl
+from gateway.http.image_urls import ImageFetcher
+from gateway.imaging.pool import ImagePool
 from gateway.jobs.executor import upstream
-from gateway.jobs.manager import Jobs
+from gateway.jobs.manager import JobManager
 from gateway.jobs.received import Received
 from gateway.ledger.reports import Reports
 from gateway.routing.breaker import Breakers
-from gateway.routing.pricing import Learning
-from gateway.routing.selection import Condition
+from gateway.routing.pricing import RunStatsStore
+from gateway.routing.selection import RouteHealth
 from gateway.settings.loader import Config
-from gateway.storage import Files
-from gateway.webhooks.signing import Secrets
+from gateway.storage import FileStorage
+from gateway.webhooks.signing import SigningKeys
 from normalization.parameters.schema import Model
 from providers.base import Provider
 
@@ -28,26 +28,26 @@ class State:
     """The parts of a running gateway."""
 
     config: Config
-    doors: Doors
-    load: Load
+    doors: Authenticator
+    load: AdmissionControl
     providers: Mapping[str, Provider]
-    imaging: Imaging
-    files: Files
+    imaging: ImagePool
+    files: FileStorage
     received: Received
-    jobs: Jobs
+    jobs: JobManager
     reports: Reports
-    secrets: Secrets
-    fetching: Fetching
+    secrets: SigningKeys
+    fetching: ImageFetcher
     breakers: Breakers
-    learning: Learning
+    learning: RunStatsStore
 
-    def conditions(self, model: Model) -> dict[str, Condition]:
+    def conditions(self, model: Model) -> dict[str, RouteHealth]:
         """How each route of a model is at the moment, by the route's name."""
         found = {}
         for name, route in model.routes.items():
             readiness, detail = self.providers[route.provider].readiness(upstream(route))
             standing, left = self.breakers.standing(model.id, name, route.provider)
-            found[name] = Condition(
+            found[name] = RouteHealth(
                 readiness=readiness,
                 detail=detail,
                 announced=self.providers[route.provider].announced(upstream(route)),

@@ -17,8 +17,8 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
-from gateway.file_names import Check, FileName, new_name, parsed
-from gateway.ledger.records import Json, Picture, picture_of
+from gateway.file_names import FileDigest, FileName, new_name, parsed
+from gateway.ledger.records import Json, StoredImage, picture_of
 from gateway.process import ahead
 from gateway.telemetry.logs import event
 from normalization.values import Image
@@ -43,11 +43,11 @@ class StoredFile:
     expires: datetime
 
 
-class StoreFailed(Exception):
+class StorageError(Exception):
     """The store did not take, give or delete a file."""
 
 
-class Damaged(Exception):
+class FileDamaged(Exception):
     """The store has a file that is not what was stored: it was cut, or changed."""
 
 
@@ -62,8 +62,8 @@ class OpenFile:
     store: ObjectStore = field(repr=False)
 
     async def pieces(self, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """The bytes from `start` to `end`. Raises StoreFailed, and Damaged before the last piece of a whole file."""
-        check = Check(self.what) if (start, end) == (0, self.size) else None
+        """The bytes from `start` to `end`. Raises StorageError; FileDamaged before the last piece of a file."""
+        check = FileDigest(self.what) if (start, end) == (0, self.size) else None
         last: bytes | None = None
         came = start
         try:
@@ -77,15 +77,15 @@ class OpenFile:
                     check.update(last)
         except (BaseError, OSError) as error:
             event("files.get_failed", logging.ERROR, error=type(error).__name__)
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
         if came != end or not (check is None or check.fits):
             event("files.damaged", logging.ERROR, size=self.size, came=came - start)
-            raise Damaged(self.name)
+            raise FileDamaged(self.name)
         if last is not None:
             yield last
 
 
-class Files:
+class FileStorage:
     """Stores pictures, reads them back until they expire, and deletes what has expired."""
 
     def __init__(self, store: ObjectStore, *, ttl: timedelta) -> None:
@@ -93,49 +93,49 @@ class Files:
         self._ttl = ttl
 
     async def put(self, image: Image) -> str:
-        """Keep a picture; return its name. Raises StoreFailed."""
+        """Keep a picture; return its name. Raises StorageError."""
         name = await asyncio.to_thread(new_name, image)
         notes = {"Content-Type": image.media_type, "Cache-Control": "private"}
         try:
             await put(self._store, name, image.data, notes)
         except (BaseError, OSError) as error:
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
         return name
 
     async def keep(self, image: Image) -> str | None:
         """Keep a picture; its name, None where the store failed: the picture is not lost for that."""
         try:
             return await self.put(image)
-        except StoreFailed as error:
+        except StorageError as error:
             event("files.put_failed", logging.ERROR, error=str(error))
             return None
 
-    async def load(self, kept: Json) -> Picture | None:
+    async def load(self, kept: Json) -> StoredImage | None:
         """Read back a picture that the ledger has a note of; None where it is gone, or was never kept.
 
-        Raises StoreFailed while nobody can say which, and Damaged.
+        Raises StorageError while nobody can say which, and FileDamaged.
         """
         found = await self.get(kept["file"]) if kept["file"] else None
         return picture_of(kept, found.data) if found else None
 
-    async def look(self, kept: Json) -> Picture | None:
+    async def look(self, kept: Json) -> StoredImage | None:
         """The same without the picture's bytes: for whoever is given its address. Raises as `load` does."""
         found = await self.open(kept["file"]) if kept["file"] else None
         return picture_of(kept, b"") if found else None
 
     async def delete(self, name: str) -> bool:
-        """Delete a file before its time; false where there is none. Raises StoreFailed."""
+        """Delete a file before its time; false where there is none. Raises StorageError."""
         if parsed(name) is None:
             return False
         try:
             return bool(await self._delete(name))
         except (BaseError, OSError) as error:
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
 
     async def open(self, name: str) -> OpenFile | None:
         """Look at a file that is to be handed out; None where there is none, or none any more.
 
-        Raises StoreFailed, and Damaged where it is not as long as it was.
+        Raises StorageError, and FileDamaged where it is not as long as it was.
         """
         what = parsed(name)
         if what is None:
@@ -146,17 +146,17 @@ class Files:
             return None
         except (BaseError, OSError) as error:
             event("files.get_failed", logging.ERROR, error=type(error).__name__)
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
         expires = found["last_modified"] + self._ttl
         if expires <= datetime.now(UTC):
             return None
         if what.size not in (None, found["size"]):
             event("files.damaged", logging.ERROR, size=what.size, there=found["size"])
-            raise Damaged(name)
+            raise FileDamaged(name)
         return OpenFile(name=name, what=what, size=found["size"], expires=expires, store=self._store)
 
     async def get(self, name: str) -> StoredFile | None:
-        """Read a file by its name; None where there is none, or none any more. Raises StoreFailed, and Damaged."""
+        """Read a file by its name; None where there is none, or none any more. Raises StorageError, and FileDamaged."""
         what = parsed(name)
         if what is None:
             return None
@@ -170,25 +170,25 @@ class Files:
             return None
         except (BaseError, OSError) as error:
             event("files.get_failed", logging.ERROR, error=type(error).__name__)
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
         if not await asyncio.to_thread(what.fits, data):
             event("files.damaged", logging.ERROR, size=what.size, there=len(data))
-            raise Damaged(name)
+            raise FileDamaged(name)
         return StoredFile(data=data, media_type=what.media_type, expires=expires)
 
     async def expires(self, name: str) -> datetime | None:
-        """When a file stops being served; None where there is none any more. Raises StoreFailed."""
+        """When a file stops being served; None where there is none any more. Raises StorageError."""
         try:
             found = await obstore.head_async(self._store, name)
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
         expires = found["last_modified"] + self._ttl
         return expires if expires > _now() else None
 
     async def presigned(self, name: str, until: datetime) -> str:
-        """The bucket's own address of a file, good until then, at most for seven days. Raises StoreFailed."""
+        """The bucket's own address of a file, good until then, at most for seven days. Raises StorageError."""
         assert isinstance(self._store, _BUCKETS)  # the settings see to it
         left = min(until - datetime.now(UTC), _PRESIGNED)
         try:
@@ -196,7 +196,7 @@ class Files:
             seconds = timedelta(seconds=max(1, int(left.total_seconds())))
             return await obstore.sign_async(self._store, "GET", name, expires_in=seconds)
         except (BaseError, OSError) as error:
-            raise StoreFailed(type(error).__name__) from error
+            raise StorageError(type(error).__name__) from error
 
     async def sweep(self) -> int:
         """Delete what has expired; return how many files that were. What we did not put there is left alone."""

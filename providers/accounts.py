@@ -12,7 +12,18 @@ from dataclasses import replace
 from typing_extensions import override
 
 from normalization.values import Announced
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Provider, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Provider,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, ProviderError, Throttled, Unknown, Unusable
 
@@ -20,7 +31,7 @@ from providers.errors import Expired, ProviderError, Throttled, Unknown, Unusabl
 _COOL_S = 5.0
 
 
-class Key:
+class AccountKey:
     """A provider's key. It never shows itself: `repr`, `str` and formatting give its id, `reveal` the key.
 
     `id` names the account in the ledger: a short hash, from which a key cannot be had back.
@@ -89,10 +100,10 @@ def rotates(error: ProviderError) -> bool:
 _ACCOUNT = "account"
 
 
-class _Signed(Link):
+class _Signed(AttemptContext):
     """The link of a submit, which adds whose key it is sent with to what is written down."""
 
-    def __init__(self, link: Link, account: str) -> None:
+    def __init__(self, link: AttemptContext, account: str) -> None:
         self._link = link
         self._account = account
         self.webhook = link.webhook
@@ -126,8 +137,8 @@ class Accounts:
 
     def __init__(
         self,
-        keys: Sequence[Key],
-        make: Callable[[Key], Provider],
+        keys: Sequence[AccountKey],
+        make: Callable[[AccountKey], Provider],
         *,
         park_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -158,7 +169,7 @@ class Accounts:
         for adapter in self._adapters.values():
             await adapter.aclose()
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Submit with one key after the other until one is not refused. Raises what the best of them was told."""
         errors: list[ProviderError] = []
         for account in self._ring.order():
@@ -174,7 +185,7 @@ class Accounts:
                 errors.append(error)
         raise self._ring.verdict(errors)
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait with the job's own key. Where that is configured no more, with the first one, which may be the same
         account's; what it is told is then no proof, and everything but a result and the deadline is Unknown."""
         account = handle.data.get(_ACCOUNT, "")
@@ -196,7 +207,7 @@ class Accounts:
         except ProviderError as error:
             raise Unknown(f"{error.told}; {_gone(account)}", said=error.said) from error
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Look with the key that sent it. Raises Unknown where that is configured no more: in another account the job
         is surely not, and asking there might buy it a second time."""
         account = sent.data.get(_ACCOUNT, "")
@@ -207,7 +218,7 @@ class Accounts:
             handle = await adapter.find(sent)
         return _signed(handle, account) if handle and account else handle
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook with each account's secret, and take it where one of them fits."""
         for adapter in self._adapters.values():
             if heard := await adapter.hear(headers, body):

@@ -30,7 +30,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class UpstreamJob:
     """One upstream call.
 
     `id` is ours and unique to the attempt: letters, digits, `-` and `_`. `payload` is the model's input object, with
@@ -59,12 +59,12 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class PendingSubmit:
     """A submit that left, and of whose answer nothing is known: what was written down right before it.
 
     `id` and `upstream` are the Job's, `at` is in seconds of the wall clock, `data` what the adapter gave to
-    `Link.sending`. `heard` is the provider's own id of the job, where its webhook has told it. `others` are ids of jobs
-    there that are known to be those of other submits, however much like this one.
+    `AttemptContext.sending`. `heard` is the provider's own id of the job, where its webhook has told it. `others` are
+    ids of jobs there that are known to be those of other submits, however much like this one.
     """
 
     id: str
@@ -76,7 +76,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class WebhookEvent:
     """What a webhook said, once it is known to come from the provider: a hint, for the job itself is asked.
 
     `id` is the provider's id of the job, None where it tells none; `progress` its share that is done, from 0 to 1.
@@ -88,7 +88,7 @@ class Heard:
     ended: bool = True
 
 
-class Link:
+class AttemptContext:
     """What connects a job at a provider with whoever ordered it. This one connects to nobody.
 
     `webhook` is the address that the provider may report to, None where it cannot reach us.
@@ -117,7 +117,7 @@ class Link:
         await clock.sleep(seconds)
 
 
-ALONE = Link()
+NO_CONTEXT = AttemptContext()
 """For jobs that nobody wants to hear of in between."""
 
 
@@ -160,14 +160,14 @@ class Provider(Protocol):
         itself. Never waits."""
         ...
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Hand the job over. When this returns the provider has taken the work, and money may flow.
 
         What costs nothing (uploads, a place in a queue) comes first, then `link.sending`, then the request that buys.
         """
         ...
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit.
 
         Once the provider says that the job has succeeded, `link.succeeded` is called, and what remains is
@@ -176,7 +176,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Say what became of a submit whose answer nobody heard, in this process or in another one.
 
         Returns the job's handle where the provider took it, None where it surely did not; never submits anew but under
@@ -184,7 +184,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read what came to the webhook's address; None where it is not surely the provider's.
 
         Header names are in lower case.

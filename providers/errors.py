@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 Health = Literal["neutral", "counts", "cools_down", "parks"]
 
 
-MOST_MICROS = 10**15
+MAX_COST_MICROS = 10**15
 """A bill that reaches this, in micro-dollars, is a mistake or an attack: it is not known then. The ledger holds less
 than ten thousand times as much."""
 
@@ -56,7 +56,7 @@ class ProviderError(Exception):
     def hide(self, secrets: Iterable[str]) -> None:
         """Take texts out of what it tells: a provider may say back what it was sent."""
         for secret in secrets:
-            self.told, self.said = without(self.told, secret), without(self.said, secret)
+            self.told, self.said = redacted(self.told, secret), redacted(self.said, secret)
         self.args = (self.message,)
 
     def point_at(self, fields: Iterable[str]) -> None:
@@ -78,7 +78,7 @@ _LEAST = 8
 _MOST_FIELDS = 3
 
 
-def without(text: str, secret: str) -> str:
+def redacted(text: str, secret: str) -> str:
     """The text with an ellipsis wherever the secret, or as much of its beginning as a message would show, stands."""
     secret = " ".join(secret.split())
     if len(secret) < _LEAST:

@@ -135,7 +135,7 @@ class FairQueue(Generic[T]):
         return len(self._back) + sum(min(len(line), own) for line in self._lines.values())
 
 
-class Room(Enum):
+class SharedCapacity(Enum):
     """Whether there is room for something."""
 
     FREE = "free"
@@ -145,9 +145,9 @@ class Room(Enum):
     """There is some, which is kept for other owners: this one has its share."""
 
 
-def room_for(
+def capacity_for(
     size: float, owner: str, *, limit: float, held: Mapping[str, float], wanted: Mapping[str, float], own: float = 0
-) -> Room:
+) -> SharedCapacity:
     """Whether an owner may take so much more of a room of `limit`.
 
     `held` is what each owner has, `wanted` the most that each had or was refused of late, `own` what this same thing
@@ -158,17 +158,17 @@ def room_for(
     mine = held.get(owner, 0)
     total = sum(held.values())
     if total <= own:
-        return Room.FREE  # it is alone, and may be larger than the room
+        return SharedCapacity.FREE  # it is alone, and may be larger than the room
     if total + size > limit:
         spare = mine <= own and total + size <= limit + math.ceil(limit / 8)
-        return Room.FREE if spare else Room.FULL
+        return SharedCapacity.FREE if spare else SharedCapacity.FULL
     others = {*held, *wanted} - {owner}
     if mine + size <= limit / (len(others) + 1):
-        return Room.FREE
+        return SharedCapacity.FREE
     wants = {one: max(held.get(one, 0), wanted.get(one, 0)) for one in others}
     share = fair_share(limit, (mine + size, *wants.values()))
     kept = sum(max(0.0, min(want, share) - held.get(one, 0)) for one, want in wants.items())
-    return Room.FREE if mine + size <= share or total + size + kept <= limit else Room.KEPT
+    return SharedCapacity.FREE if mine + size <= share or total + size + kept <= limit else SharedCapacity.KEPT
 
 
 def fair_share(limit: float, wants: Collection[float]) -> float:
@@ -195,11 +195,11 @@ class Shares:
         self._refused: Counter[str] = Counter()
         self._wanted: dict[str, float] = {}
 
-    def ask(self, size: float, owner: str, held: Mapping[str, float], own: float = 0) -> Room:
-        """Whether an owner may take so much more, of which note is taken. See `room_for`."""
+    def ask(self, size: float, owner: str, held: Mapping[str, float], own: float = 0) -> SharedCapacity:
+        """Whether an owner may take so much more, of which note is taken. See `capacity_for`."""
         self._turn_over(int(self._clock() / self._window_s))
-        found = room_for(size, owner, limit=self._limit, held=held, wanted=self._wanted, own=own)
-        free = found is Room.FREE
+        found = capacity_for(size, owner, limit=self._limit, held=held, wanted=self._wanted, own=own)
+        free = found is SharedCapacity.FREE
         self._used[owner] = max(self._used.get(owner, 0), held.get(owner, 0) + (size if free else 0))
         if not free:
             self._refused[owner] += math.ceil(size)

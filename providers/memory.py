@@ -16,20 +16,20 @@ from contextvars import ContextVar
 FREE_BYTES = 1 << 20
 
 
-class Room:
+class MemoryBudget:
     """Holds `most` bytes, and what the oldest lease needs beyond."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.used = 0
-        self._held: dict[Lease, int] = {}
+        self._held: dict[MemoryLease, int] = {}
         self._freed = asyncio.Event()
 
     @contextmanager
-    def lease(self) -> Iterator[Lease]:
+    def lease(self) -> Iterator[MemoryLease]:
         """Let all that is read from here on, in tasks that are begun here too, be held by one lease; it ends with this
         block."""
-        lease = Lease(self)
+        lease = MemoryLease(self)
         token = _LEASE.set(lease)
         try:
             yield lease
@@ -37,14 +37,14 @@ class Room:
             _LEASE.reset(token)
             lease.release()
 
-    async def take(self, lease: Lease, size: int) -> None:
+    async def take(self, lease: MemoryLease, size: int) -> None:
         """Hold so many bytes more for a lease, once there is room for them."""
         while self.used + size > self.most and self._held and next(iter(self._held)) is not lease:
             await self._freed.wait()
         self._held[lease] = self._held.get(lease, 0) + size
         self.used += size
 
-    def give(self, lease: Lease, size: int | None = None) -> None:
+    def give(self, lease: MemoryLease, size: int | None = None) -> None:
         """Give back so many of a lease's bytes, or all."""
         held = self._held.pop(lease, 0)
         left = 0 if size is None else max(0, held - size)
@@ -55,10 +55,10 @@ class Room:
         self._freed = asyncio.Event()
 
 
-class Lease:
+class MemoryLease:
     """What one attempt holds of a room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: MemoryBudget) -> None:
         self._room = room
 
     async def take(self, size: int) -> None:
@@ -74,7 +74,7 @@ class Lease:
         self._room.give(self)
 
 
-_LEASE: ContextVar[Lease | None] = ContextVar("lease", default=None)
+_LEASE: ContextVar[MemoryLease | None] = ContextVar("lease", default=None)
 
 
 class Reading:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from gateway.jobs.errors import Finished, Placed, StillGoing
-from gateway.jobs.manager import Jobs
+from gateway.jobs.errors import JobPending, JobRef, JobResult
+from gateway.jobs.manager import JobManager
 
 T = TypeVar("T")
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 _TURNS = 4
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The caller has left: there is nobody to answer."""
 
 
-class Caller:
+class ClientConnection:
     """Whoever made a request and waits for a job. `close` has to be called once it is answered, or has left."""
 
-    def __init__(self, request: Request, jobs: Jobs, placed: Placed) -> None:
+    def __init__(self, request: Request, jobs: JobManager, placed: JobRef) -> None:
         self._jobs = jobs
         self._placed = placed
         self._open = True
@@ -37,16 +37,19 @@ class Caller:
         """Whether the connection has ended."""
         return self._leaving.done()
 
-    async def wait(self, until: float) -> Finished:
-        """Wait for the job. Raises what `Jobs.wait` raises, Gone, and StillGoing too where this process ends."""
+    async def wait(self, until: float) -> JobResult:
+        """Wait for the job.
+
+        Raises what `JobManager.wait` raises, ClientDisconnected, and JobPending too where this process ends.
+        """
         waiting = asyncio.create_task(self._jobs.wait(self._placed.id, until))
         try:
             await asyncio.wait({waiting, self._leaving, self._ending}, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 return waiting.result()
             if self.gone:
-                raise Gone
-            raise StillGoing
+                raise ClientDisconnected
+            raise JobPending
         finally:
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -79,13 +82,16 @@ async def is_gone(request: Request) -> bool:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do work before a job is placed; it is cancelled once the caller leaves. Raises what it raises, and Gone."""
+    """Do work before a job is placed; it is cancelled once the caller leaves.
+
+    Raises what it raises, and ClientDisconnected.
+    """
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(disconnected(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Gone
+            raise ClientDisconnected
         return working.result()
     finally:
         for task in (working, leaving):

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.api import problems, results
-from gateway.api.parameters import Asked
+from gateway.api.parameters import EditRequest
 from gateway.http.errors import ApiError
-from gateway.jobs.errors import Finished
+from gateway.jobs.errors import JobResult
 from gateway.settings import GatewaySettings, ResponseFormat
 from gateway.state import State
-from gateway.storage import Files, StoreFailed
+from gateway.storage import FileStorage, StorageError
 from gateway.telemetry.logs import event
-from gateway.webhooks.signing import Secrets
+from gateway.webhooks.signing import SigningKeys
 from normalization.values import fields_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class ResponseOptions:
     """How a caller wants its pictures. `explicit` says that it asked for this form of them."""
 
     response_format: ResponseFormat
@@ -30,7 +30,7 @@ class Delivery:
     require_all: bool = False
 
     @classmethod
-    def of(cls, asked: Asked) -> Delivery:
+    def of(cls, asked: EditRequest) -> ResponseOptions:
         """What a request asks for."""
         return cls(
             response_format=asked.response_format,
@@ -40,7 +40,7 @@ class Delivery:
         )
 
     @classmethod
-    def of_job(cls, kept: Mapping[str, Any]) -> Delivery:
+    def of_job(cls, kept: Mapping[str, Any]) -> ResponseOptions:
         """What a job that is asked for by its id is to give: pictures inside only where that was asked for."""
         explicit = bool(kept["explicit"])
         return cls(
@@ -66,16 +66,16 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Links:
+class FileUrls:
     """Makes the addresses of files, below `origin` or in the bucket itself, as one caller is given them."""
 
-    files: Files
-    secrets: Secrets
+    files: FileStorage
+    secrets: SigningKeys
     settings: GatewaySettings
     origin: str
 
     @classmethod
-    def of(cls, state: State, origin: str) -> Links:
+    def of(cls, state: State, origin: str) -> FileUrls:
         """For a caller who uses this origin."""
         return cls(files=state.files, secrets=state.secrets, settings=state.config.gateway, origin=origin)
 
@@ -91,7 +91,7 @@ class Links:
                 return None
             if self.settings.files_presigned:
                 return await self.files.presigned(name, expires)
-        except StoreFailed as error:
+        except StorageError as error:
             event("files.sign_failed", logging.ERROR, error=str(error))
             return None
         # To the next whole second: what the file is served for counts all the same.
@@ -99,20 +99,22 @@ class Links:
         return f"{self.origin}/files/{name}?expires={until}&signature={self.secrets.file(name, until)}"
 
 
-async def deliver(delivery: Delivery, finished: Finished, links: Links) -> tuple[list[results.Delivered], list[str]]:
+async def deliver(
+    delivery: ResponseOptions, finished: JobResult, links: FileUrls
+) -> tuple[list[results.ImageResult], list[str]]:
     """The pictures in the asked form, with notes on what could not be had."""
-    delivered: list[results.Delivered] = []
+    delivered: list[results.ImageResult] = []
     notes: list[str] = []
     for picture in finished.pictures:
         url = await links.to(picture.file) if delivery.wants_url else None
         if delivery.wants_url and url is None:
             notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
         as_base64 = delivery.stream or url is None or delivery.response_format != "url"
-        delivered.append(results.Delivered(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
+        delivered.append(results.ImageResult(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
     return delivered, notes
 
 
-async def incomplete(delivery: Delivery, finished: Finished, links: Links) -> ApiError | None:
+async def incomplete(delivery: ResponseOptions, finished: JobResult, links: FileUrls) -> ApiError | None:
     """The error for fewer pictures than the caller insists on, with the addresses of those that were paid for."""
     if not (finished.partial and delivery.require_all):
         return None

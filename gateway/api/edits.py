@@ -11,33 +11,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.api import problems, results, submission
-from gateway.api.client import Caller, Gone, is_gone, unless_gone
-from gateway.api.delivery import Delivery, Links, deliver, incomplete
+from gateway.api.client import ClientConnection, ClientDisconnected, is_gone, unless_gone
+from gateway.api.delivery import FileUrls, ResponseOptions, deliver, incomplete
 from gateway.api.files import known, taken
 from gateway.api.jobs import accepted
-from gateway.api.parameters import Asked, check_addresses, read_fields, read_pictures
+from gateway.api.parameters import EditRequest, check_addresses, read_fields, read_pictures
 from gateway.api.submission import grant_of, is_dry_run, mode_of, order_of, origin_of, read_repeat
-from gateway.auth.keys import Grant
+from gateway.auth.keys import ApiKey
 from gateway.http import errors
-from gateway.http.admission import Hold, Overloaded
+from gateway.http.admission import Reservation, ServerOverloaded
 from gateway.http.body import check_encoding
 from gateway.http.errors import ApiError, invalid
 from gateway.http.form import Form, FormLimits, read_form
-from gateway.http.streaming import Events
-from gateway.imaging.pool import Busy
+from gateway.http.streaming import EventStream
+from gateway.imaging.pool import ImagingBusy
 from gateway.jobs import sending
-from gateway.jobs.errors import Finished, Placed
-from gateway.ledger.records import Order
+from gateway.jobs.errors import JobRef, JobResult
+from gateway.ledger.records import JobSpec
 from gateway.ledger.store import LedgerDown
 from gateway.routing.selection import Candidate, Choice, Excluded, choose
 from gateway.settings import GatewaySettings
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.images.encode import MAX_SIDE
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.values import Plan, Resize, Size, Transcode
 from providers.http.bodies import BodyPart
-from providers.http.ssrf import Forbidden
+from providers.http.ssrf import UrlForbidden
 
 # What a job is given beyond its deadline to tell how it ended by then.
 _END_S = 0.5
@@ -52,32 +52,32 @@ async def edit(request: Request) -> Response:
     try:
         with state.load.admit(length, grant_of(request).id) as hold:
             return await _edit(request, state, hold)
-    except (Overloaded, Busy) as error:
+    except (ServerOverloaded, ImagingBusy) as error:
         raise errors.overloaded(error.limit, kept=error.kept) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
+class _Started:
     """What is left of a request once its job goes on. What was sent is the job's, which lets go of it when it can."""
 
-    placed: Placed
-    order: Order
-    delivery: Delivery
+    placed: JobRef
+    order: JobSpec
+    delivery: ResponseOptions
     stream: bool
     deadline_s: float
 
 
-async def _edit(request: Request, state: State, hold: Hold) -> Response:
+async def _edit(request: Request, state: State, hold: Reservation) -> Response:
     begun = await _begin(request, state, hold)
     if isinstance(begun, Response):
         return begun
     placed, delivery = begun.placed, begun.delivery
-    links = Links.of(state, state.config.gateway.public_url or origin_of(request))
+    links = FileUrls.of(state, state.config.gateway.public_url or origin_of(request))
     if begun.order.mode == "background":
         return await accepted(request, state, begun.order, placed)
     key = begun.order.key
     let_go = await _room(state, placed, key)
-    caller = Caller(request, state.jobs, placed)
+    caller = ClientConnection(request, state.jobs, placed)
     until = state.jobs.clock.now() + begun.deadline_s + _END_S
     if begun.stream:
 
@@ -85,7 +85,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
             let_go()
             caller.close(delivered=delivered)
 
-        return Events(
+        return EventStream(
             _events(state, caller, placed, delivery, until, links, key, let_go),
             keep_alive=state.config.gateway.keep_alive_s,
             headers=results.job_headers(placed),
@@ -97,7 +97,7 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     except BaseException as error:
         let_go()
         caller.close(delivered=isinstance(error, ApiError))
-        if isinstance(error, Gone):
+        if isinstance(error, ClientDisconnected):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         raise
     results.count(placed, finished, delivered)
@@ -111,8 +111,8 @@ async def _edit(request: Request, state: State, hold: Hold) -> Response:
     return results.answer(placed, finished, delivered, notes, closed)
 
 
-async def _room(state: State, placed: Placed, key: str) -> Callable[[], None]:
-    """Count what a repeated call is to be given of a job that has ended, before it is read. Raises Overloaded.
+async def _room(state: State, placed: JobRef, key: str) -> Callable[[], None]:
+    """Count what a repeated call is to be given of a job that has ended, before it is read. Raises ServerOverloaded.
 
     What is made for the call itself is paid, and is never turned away.
     """
@@ -122,18 +122,21 @@ async def _room(state: State, placed: Placed, key: str) -> Callable[[], None]:
             row = await state.jobs.ledger.read(placed.id)
     try:
         return state.load.answer(row.picture_bytes if row is not None else 0, key)
-    except Overloaded:
+    except ServerOverloaded:
         state.jobs.leave(placed, delivered=False)
         raise
 
 
-def _inside(delivered: Sequence[results.Delivered]) -> int:
+def _inside(delivered: Sequence[results.ImageResult]) -> int:
     """The bytes of pictures that are in an answer."""
     return sum(len(item.image.data) for item in delivered if item.inside)
 
 
-async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Response:
-    """Read a request and have its job begun, or found; or answer it at once. Raises ApiError, Overloaded and Busy."""
+async def _begin(request: Request, state: State, hold: Reservation) -> _Started | Response:
+    """Read a request and have its job begun, or found; or answer it at once.
+
+    Raises ApiError, ServerOverloaded and ImagingBusy.
+    """
     settings = state.config.gateway
     dry = is_dry_run(request.query_params)
     form = known(await _form(request, settings, hold), {settings.public_url or origin_of(request), origin_of(request)})
@@ -147,7 +150,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
     mode_of(request, asked)  # what it refuses is told before any picture is looked at
-    placed: Placed | None = None
+    placed: JobRef | None = None
     if form.addressed:
         state.fetching.check(form)
         # A call that repeats another has its job without its pictures: they may be gone from where they were.
@@ -156,7 +159,7 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
     if placed is None:
         try:
             form = await _fetched(request, state, form, hold)
-        except Gone:
+        except ClientDisconnected:
             return Response(status_code=499)
         asked = await read_pictures(asked, form, state.imaging, grant.id)
         metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
@@ -178,10 +181,12 @@ async def _begin(request: Request, state: State, hold: Hold) -> _Begun | Respons
                 raise problems.no_route(asked.model, fitting)
             raise _output_too_large(asked, choice.candidates, settings)
     state.jobs.when_over(placed.id, hold.pass_on())
-    return _Begun(placed=placed, order=order, delivery=Delivery.of(asked), stream=asked.stream, deadline_s=deadline_s)
+    return _Started(
+        placed=placed, order=order, delivery=ResponseOptions.of(asked), stream=asked.stream, deadline_s=deadline_s
+    )
 
 
-async def _form(request: Request, settings: GatewaySettings, hold: Hold) -> Form:
+async def _form(request: Request, settings: GatewaySettings, hold: Reservation) -> Form:
     check_encoding(request.headers)
     limits = FormLimits(
         max_body_bytes=settings.max_body_bytes,
@@ -209,8 +214,11 @@ def announced(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
-async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Form:
-    """The form with its pictures in it. Raises ApiError, Overloaded, and Gone where the caller leaves meanwhile."""
+async def _fetched(request: Request, state: State, form: Form, hold: Reservation) -> Form:
+    """The form with its pictures in it.
+
+    Raises ApiError, ServerOverloaded, and ClientDisconnected where the caller leaves meanwhile.
+    """
     if not form.addressed:
         return form
     # A few bytes name a file of many: it counts before it is read, and not when it is here.
@@ -221,7 +229,7 @@ async def _fetched(request: Request, state: State, form: Form, hold: Hold) -> Fo
     return whole
 
 
-def _choice(asked: Asked, state: State) -> Choice:
+def _choice(asked: EditRequest, state: State) -> Choice:
     try:
         return choose(
             asked.model,
@@ -231,11 +239,11 @@ def _choice(asked: Asked, state: State) -> Choice:
             strategy=state.config.gateway.strategy,
             tell=state.config.gateway.undeclared != "pass",
         )
-    except Invalid as error:
+    except InvalidValue as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
 
 
-def _allowed(choice: Choice, grant: Grant) -> Choice:
+def _allowed(choice: Choice, grant: ApiKey) -> Choice:
     """Without the routes to providers that the key may not reach. Raises ApiError where it may reach none of them."""
     kept = [candidate for candidate in choice.candidates if grant.may_reach(candidate.route.provider)]
     if choice.candidates and not kept:
@@ -245,18 +253,18 @@ def _allowed(choice: Choice, grant: Grant) -> Choice:
     return Choice(candidates=kept, excluded=choice.excluded)
 
 
-def _check_webhook(asked: Asked, state: State) -> None:
+def _check_webhook(asked: EditRequest, state: State) -> None:
     if asked.webhook_url is None:
         return
     try:
         state.fetching.guard.check(asked.webhook_url)
-    except Forbidden as reason:
+    except UrlForbidden as reason:
         raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
 
 
 async def _place(
-    state: State, grant: Grant, order: Order, candidates: Sequence[Candidate], retry: int
-) -> Placed | None:
+    state: State, grant: ApiKey, order: JobSpec, candidates: Sequence[Candidate], retry: int
+) -> JobRef | None:
     """The call's job. A call that repeats another has its job also where no route would serve it now; else None."""
     try:
         if candidates:
@@ -269,9 +277,9 @@ async def _place(
 
 
 async def _result(
-    state: State, caller: Caller, placed: Placed, delivery: Delivery, until: float, links: Links
-) -> tuple[Finished, list[results.Delivered], list[str]]:
-    """Wait for the job and bring its pictures into the asked form. Raises ApiError, and Gone."""
+    state: State, caller: ClientConnection, placed: JobRef, delivery: ResponseOptions, until: float, links: FileUrls
+) -> tuple[JobResult, list[results.ImageResult], list[str]]:
+    """Wait for the job and bring its pictures into the asked form. Raises ApiError, and ClientDisconnected."""
     try:
         finished = await caller.wait(until)
     except problems.UNDONE as error:
@@ -283,18 +291,18 @@ async def _result(
 
 async def _events(
     state: State,
-    caller: Caller,
-    placed: Placed,
-    delivery: Delivery,
+    caller: ClientConnection,
+    placed: JobRef,
+    delivery: ResponseOptions,
     until: float,
-    links: Links,
+    links: FileUrls,
     key: str,
     let_go: Callable[[], None],
 ) -> AsyncIterator[Sequence[BodyPart]]:
     try:
         finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
         counted = state.load.paid(_inside(delivered), key)
-    except Gone:
+    except ClientDisconnected:
         return
     finally:
         let_go()
@@ -306,7 +314,7 @@ async def _events(
         counted()
 
 
-def _within_limits(asked: Asked, choice: Choice, settings: GatewaySettings) -> Choice:
+def _within_limits(asked: EditRequest, choice: Choice, settings: GatewaySettings) -> Choice:
     """Without the routes whose pictures would be too large: one with larger steps only does not spoil the others."""
     param = _sizing(asked)
     large = [
@@ -341,7 +349,7 @@ def _most_a_side(plan: Plan, settings: GatewaySettings) -> int:
     return min([settings.max_side, *(MAX_SIDE[name] for name in formats[-1:] if name in MAX_SIDE)])
 
 
-def _output_too_large(asked: Asked, candidates: Sequence[Candidate], settings: GatewaySettings) -> ApiError:
+def _output_too_large(asked: EditRequest, candidates: Sequence[Candidate], settings: GatewaySettings) -> ApiError:
     found = [(size, one.plan) for one in candidates if (size := _too_large(one, settings)) is not None]
     size, plan = min(found, key=lambda pair: pair[0].pixels)
     limit = f"{settings.max_output_pixels / 1e6:g} megapixels and {_most_a_side(plan, settings)} pixels a side"
@@ -349,7 +357,7 @@ def _output_too_large(asked: Asked, candidates: Sequence[Candidate], settings: G
     return ApiError(400, message, param=_sizing(asked), code="output_too_large")
 
 
-def _sizing(asked: Asked) -> str:
+def _sizing(asked: EditRequest) -> str:
     """The parameter that the caller sized the picture with."""
     scaled_by = asked.model.scaled_by
     return scaled_by if scaled_by is not None and scaled_by in asked.request.params else "size"

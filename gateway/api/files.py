@@ -20,12 +20,12 @@ from gateway.api import problems
 from gateway.api.client import disconnected
 from gateway.file_names import parsed
 from gateway.http import errors
-from gateway.http.admission import Overloaded
+from gateway.http.admission import ServerOverloaded
 from gateway.http.errors import ApiError, too_large
 from gateway.http.form import FilePart, Form
-from gateway.http.image_fields import Address
+from gateway.http.image_fields import ImageUrl
 from gateway.state import State
-from gateway.storage import Damaged, OpenFile, StoreFailed
+from gateway.storage import FileDamaged, OpenFile, StorageError
 from gateway.telemetry.logs import event
 
 _TIME = re.compile(r"[0-9]{1,12}")
@@ -49,7 +49,7 @@ async def read_file(request: Request) -> Response:
         headers = _headers(found)
         start, end = _wanted(request, found, headers["etag"])
         if request.method == "HEAD":
-            return _Streamed(None, headers, found, start, end, lambda: None)
+            return _StreamedFile(None, headers, found, start, end, lambda: None)
         let_go = state.load.answer(min(end - start, _IN_HAND_BYTES), _NOBODY)
         try:
             pieces = found.pieces(start, end)
@@ -58,14 +58,14 @@ async def read_file(request: Request) -> Response:
         except BaseException:
             let_go()
             raise
-        return _Streamed(_with_first(first, pieces), headers, found, start, end, let_go)
-    except (StoreFailed, Damaged) as error:
+        return _StreamedFile(_with_first(first, pieces), headers, found, start, end, let_go)
+    except (StorageError, FileDamaged) as error:
         raise problems.told(error) from error
-    except Overloaded as error:
+    except ServerOverloaded as error:
         raise errors.overloaded(error.limit) from None
 
 
-class _Streamed(Response):
+class _StreamedFile(Response):
     """A part of a file, or the whole of it, sent as it is read. Where reading fails the connection is ended."""
 
     def __init__(
@@ -97,7 +97,7 @@ class _Streamed(Response):
                             return
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-        except (StoreFailed, Damaged) as error:
+        except (StorageError, FileDamaged) as error:
             # Less comes than was announced: the server ends the connection, and no client takes that for the file.
             event("files.cut_off", logging.ERROR, error=type(error).__name__)
         finally:
@@ -197,7 +197,7 @@ async def taken(state: State, form: Form, room: Callable[[int], object] = lambda
     return replace(form, files=tuple(files))
 
 
-async def _read(state: State, address: Address, name: str, left: int, room: Callable[[int], object]) -> bytes:
+async def _read(state: State, address: ImageUrl, name: str, left: int, room: Callable[[int], object]) -> bytes:
     """A file's bytes, of which there may be `left`."""
     settings = state.config.gateway
     try:
@@ -215,7 +215,7 @@ async def _read(state: State, address: Address, name: str, left: int, room: Call
         room(found.size)
         if (file := await state.files.get(name)) is None:  # its time was over meanwhile
             raise not_found()
-    except (StoreFailed, Damaged) as error:
+    except (StorageError, FileDamaged) as error:
         raise problems.told(error) from error
     except ApiError as error:
         error.param = address.param

@@ -16,34 +16,34 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems, results
 from gateway.api.client import disconnected
-from gateway.api.delivery import Delivery, Links, deliver, incomplete
+from gateway.api.delivery import FileUrls, ResponseOptions, deliver, incomplete
 from gateway.api.pagination import after_of, is_id, limit_of, listed, state_of, word_of
-from gateway.api.results import Pieces
+from gateway.api.results import StreamingJSON
 from gateway.api.submission import grant_of, origin_of, prefers_async
 from gateway.http import auth, errors
-from gateway.http.admission import Overloaded
+from gateway.http.admission import ServerOverloaded
 from gateway.http.errors import ApiError, envelope, invalid
-from gateway.http.streaming import Events
-from gateway.jobs.errors import Placed, ResultGone
-from gateway.jobs.running import Job
-from gateway.ledger.records import Attempt, JobRow, Order
-from gateway.ledger.reports import Filter, NoSuchCursor
+from gateway.http.streaming import EventStream
+from gateway.jobs.errors import JobRef, ResultExpired
+from gateway.jobs.running import RunningJob
+from gateway.ledger.records import Attempt, JobRow, JobSpec
+from gateway.ledger.reports import JobFilter, NoSuchCursor
 from gateway.ledger.store import LedgerDown
 from gateway.routing.pricing import MICROS
 from gateway.state import State
-from gateway.storage import Damaged, StoreFailed
+from gateway.storage import FileDamaged, StorageError
 from providers.http.bodies import BodyPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
+class JobUrls:
     """Where this caller finds things: `files` are below `origin`, jobs below `jobs`."""
 
     origin: str
     jobs: str
 
     @classmethod
-    def of(cls, request: Request, state: State) -> Addresses:
+    def of(cls, request: Request, state: State) -> JobUrls:
         """In the words that the caller itself used, or those of the setting `public_url`."""
         origin = state.config.gateway.public_url or origin_of(request)
         prefix = "/v1" if request.url.path.startswith("/v1/") else "/openai/v1"
@@ -54,7 +54,7 @@ class Addresses:
         return f"{self.jobs}/{job}"
 
 
-def described(row: JobRow, at: Addresses, error: Mapping[str, object] | None = None) -> dict[str, Any]:
+def described(row: JobRow, at: JobUrls, error: Mapping[str, object] | None = None) -> dict[str, Any]:
     """A job without its result. `error` is the envelope's inside."""
     order = row.order
     found: dict[str, Any] = {
@@ -85,8 +85,8 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, obje
 @asynccontextmanager
 async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None]]:
     """Count the pictures that a job's answer will have in it. What this gives lets go of them: it is called here where
-    the block fails, and else by whoever has sent the answer. Raises Overloaded."""
-    inside = row.state == "completed" and Delivery.of_job(row.order.delivery).has_bytes
+    the block fails, and else by whoever has sent the answer. Raises ServerOverloaded."""
+    inside = row.state == "completed" and ResponseOptions.of_job(row.order.delivery).has_bytes
     let_go = state.load.answer(row.picture_bytes if inside else 0, row.order.key)
     try:
         yield let_go
@@ -95,10 +95,10 @@ async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None
         raise
 
 
-async def whole(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
+async def whole(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
 
-    Raises LedgerDown, and StoreFailed where its pictures are there and cannot be had at the moment.
+    Raises LedgerDown, and StorageError where its pictures are there and cannot be had at the moment.
     """
     result: list[BodyPart] = [b"null"]
     error: Mapping[str, object] | None = None
@@ -111,13 +111,13 @@ async def whole(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
     return [head[:-1], b',"result":', *result, b"}"]
 
 
-async def _result(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
-    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StoreFailed."""
+async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
+    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StorageError."""
     if row.state != "completed":
         raise problems.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
-    placed = Placed(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
-    wish = Delivery.of_job(row.order.delivery)
-    links = Links.of(state, at.origin)
+    placed = JobRef(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
+    wish = ResponseOptions.of_job(row.order.delivery)
+    links = FileUrls.of(state, at.origin)
     try:
         finished = await state.jobs.load(row, None if wish.has_bytes else state.files.look)
         if (missing := await incomplete(wish, finished, links)) is not None:
@@ -127,7 +127,7 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
             # There is no address to be given: the pictures are needed after all.
             finished = await state.jobs.load(row)
             delivered, notes = await deliver(wish, finished, links)
-    except (ResultGone, Damaged) as error:
+    except (ResultExpired, FileDamaged) as error:
         raise problems.told(error) from error
     return results.images_response(placed, finished, delivered, notes)
 
@@ -136,10 +136,10 @@ async def _result(state: State, row: JobRow, at: Addresses) -> list[BodyPart]:
 _LOOK_S = 1.0
 
 
-def follow(request: Request, state: State, job: str) -> Events:
+def follow(request: Request, state: State, job: str) -> EventStream:
     """The stream of one job. It ends with the job, when the client leaves, and when this process ends."""
-    return Events(
-        _events(request, state, job, Addresses.of(request, state)),
+    return EventStream(
+        _events(request, state, job, JobUrls.of(request, state)),
         keep_alive=state.config.gateway.keep_alive_s,
         headers={"x-darkroom-job": job},
         gone=lambda: False,  # the events themselves end then
@@ -161,7 +161,7 @@ async def wait_for_end(request: Request, state: State, job: str, seconds: float)
         await asyncio.gather(*waits, return_exceptions=True)
 
 
-async def _events(request: Request, state: State, job: str, at: Addresses) -> AsyncIterator[Sequence[BodyPart]]:
+async def _events(request: Request, state: State, job: str, at: JobUrls) -> AsyncIterator[Sequence[BodyPart]]:
     gone = asyncio.create_task(disconnected(request))
     shown: list[BodyPart] = []
     stack = contextlib.ExitStack()
@@ -172,7 +172,7 @@ async def _events(request: Request, state: State, job: str, at: Addresses) -> As
             moved, away = live.moved if live else asyncio.Event(), _away(state, job)
             now, ended = shown, False
             # It may be back, or there may be room, at the next look.
-            with contextlib.suppress(LedgerDown, StoreFailed, Overloaded):
+            with contextlib.suppress(LedgerDown, StorageError, ServerOverloaded):
                 row = _fresh(await found(state, job), live)
                 async with room_for(state, row) as let_go:
                     stack.callback(let_go)
@@ -209,7 +209,7 @@ def _away(state: State, job: str) -> asyncio.Event:
     return state.jobs.let_go if state.jobs.live(job) else state.jobs.leaving
 
 
-def _fresh(row: JobRow, live: Job | None) -> JobRow:
+def _fresh(row: JobRow, live: RunningJob | None) -> JobRow:
     """With the progress of this moment, where the job is worked on here: in the ledger it is a little older."""
     return replace(row, progress=round(live.book.share, 3)) if live and live.book.share and not row.ended else row
 
@@ -228,9 +228,9 @@ _CANCEL_S = 20.0
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
-async def accepted(request: Request, state: State, order: Order, placed: Placed) -> Response:
+async def accepted(request: Request, state: State, order: JobSpec, placed: JobRef) -> Response:
     """202: the job is written down, and its id says where to ask for it."""
-    at = Addresses.of(request, state)
+    at = JobUrls.of(request, state)
     # A new one is not read back: it has been accepted, whatever becomes of the ledger now.
     row = await _read(state, placed.id) if placed.joined else JobRow(order=order, state="queued", cost=0)
     headers = {**results.job_headers(placed), "location": at.job(placed.id)}
@@ -253,7 +253,7 @@ async def read_job(request: Request) -> Response:
         if not await wait_for_end(request, state, row.order.id, wait_s):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         row = await _read(state, row.order.id)
-    return await _answer(state, row, Addresses.of(request, state), rate)
+    return await _answer(state, row, JobUrls.of(request, state), rate)
 
 
 async def cancel_job(request: Request) -> Response:
@@ -268,15 +268,15 @@ async def cancel_job(request: Request) -> Response:
         except problems.UNDONE as error:
             raise problems.told(error) from error
         row = await _read(state, row.order.id)
-    return await _answer(state, row, Addresses.of(request, state))
+    return await _answer(state, row, JobUrls.of(request, state))
 
 
 async def list_jobs(request: Request) -> Response:
     """The caller's jobs, the newest first, page by page: `after` is the id to go on after. Without their results."""
     state: State = request.app.state.darkroom
     query = request.query_params
-    at = Addresses.of(request, state)
-    wanted = Filter(scope=grant_of(request).scope, model=word_of(query, "model"), state=state_of(query))
+    at = JobUrls.of(request, state)
+    wanted = JobFilter(scope=grant_of(request).scope, model=word_of(query, "model"), state=state_of(query))
     try:
         page = await state.reports.page(wanted, after=after_of(query), limit=limit_of(query))
     except NoSuchCursor:
@@ -315,17 +315,17 @@ async def _read(state: State, job: str) -> JobRow:
 
 
 async def _answer(
-    state: State, row: JobRow, at: Addresses, more: Mapping[str, str] | None = None, *, status: int = 200
+    state: State, row: JobRow, at: JobUrls, more: Mapping[str, str] | None = None, *, status: int = 200
 ) -> Response:
     headers = {"x-darkroom-job": row.order.id, **(more or {})}
     if not row.ended:
         headers["retry-after"] = "1"
     try:
         async with room_for(state, row) as let_go:
-            return Pieces(await whole(state, row, at), headers, lambda sent: let_go(), status=status)
+            return StreamingJSON(await whole(state, row, at), headers, lambda sent: let_go(), status=status)
     except LedgerDown:
         raise errors.unreadable() from None
-    except Overloaded as error:
+    except ServerOverloaded as error:
         raise errors.overloaded(error.limit) from None
-    except StoreFailed as error:
+    except StorageError as error:
         raise problems.told(error) from error

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api.pagination import is_id, listed
-from gateway.auth.keys import Budget, Grant, digest, draw
+from gateway.auth.keys import ApiKey, Budget, digest, draw
 from gateway.database.writer import LedgerDown
 from gateway.http import errors
 from gateway.http.auth import admins_only
@@ -29,7 +29,7 @@ _LIMITS = FormLimits(max_body_bytes=64 << 10)
 _NO_STORE = {"cache-control": "no-store"}
 
 
-class Rights(BaseModel):
+class ApiKeyPatch(BaseModel):
     """What a key may. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -42,7 +42,7 @@ class Rights(BaseModel):
     expires_at: float | None = None
 
 
-class NewKey(Rights):
+class ApiKeyCreate(ApiKeyPatch):
     """What a key is made from."""
 
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
@@ -55,7 +55,7 @@ async def create_key(request: Request) -> Response:
     state = _managed(request)
     document = await _document(request)
     with _told():
-        grant, key = make(NewKey.model_validate(document), state.config, time.time())
+        grant, key = make(ApiKeyCreate.model_validate(document), state.config, time.time())
         await state.doors.add(grant)
     return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
 
@@ -84,7 +84,7 @@ async def change_key(request: Request) -> Response:
     document = await _document(request)
     grant, _ = await _one(request)
     with _told():
-        await state.doors.change(changed(grant, Rights.model_validate(document), state.config, time.time()))
+        await state.doors.change(changed(grant, ApiKeyPatch.model_validate(document), state.config, time.time()))
     return JSONResponse(described(*await _one(request)))
 
 
@@ -98,7 +98,7 @@ async def revoke_key(request: Request) -> Response:
     return JSONResponse(described(*await _one(request)))
 
 
-class Unmade(Exception):
+class KeyRejected(Exception):
     """A key cannot be made so. `field` is what is wrong, the message what is expected."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -106,25 +106,25 @@ class Unmade(Exception):
         self.field = field
 
 
-def make(asked: NewKey, config: Config, now: float) -> tuple[Grant, str]:
-    """A new grant, and its key. Raises Unmade."""
+def make(asked: ApiKeyCreate, config: Config, now: float) -> tuple[ApiKey, str]:
+    """A new grant, and its key. Raises KeyRejected."""
     number, key = draw()
-    grant = Grant(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
+    grant = ApiKey(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
     return changed(grant, asked, config, now), key
 
 
-def changed(grant: Grant, asked: Rights, config: Config, now: float) -> Grant:
-    """A grant with the rights that are named. Raises Unmade."""
+def changed(grant: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> ApiKey:
+    """A grant with the rights that are named. Raises KeyRejected."""
     rights: dict[str, Any] = {
-        name: getattr(asked, name) for name in asked.model_fields_set & Rights.model_fields.keys()
+        name: getattr(asked, name) for name in asked.model_fields_set & ApiKeyPatch.model_fields.keys()
     }
     if asked.budget is not None:
         try:
             rights["budget"] = Budget.parse(asked.budget)
         except ValueError as error:
-            raise Unmade("budget", str(error)) from None
+            raise KeyRejected("budget", str(error)) from None
     if asked.expires_at is not None and asked.expires_at <= now:
-        raise Unmade("expires_at", "it lies in the past")
+        raise KeyRejected("expires_at", "it lies in the past")
     if asked.models is not None:
         rights["models"] = _models(asked.models, config)
     if asked.providers is not None:
@@ -132,7 +132,7 @@ def changed(grant: Grant, asked: Rights, config: Config, now: float) -> Grant:
     return replace(grant, **rights)
 
 
-def described(grant: Grant, spent: int) -> dict[str, Any]:
+def described(grant: ApiKey, spent: int) -> dict[str, Any]:
     """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
     return {
         "id": grant.id,
@@ -166,7 +166,7 @@ def _models(names: list[str], config: Config) -> frozenset[str]:
     found = {name: config.resolve(name)[0] for name in names}
     if not names or None in found.values():
         unknown = next((name for name, model in found.items() if model is None), "")
-        raise Unmade("models", f"there is no model '{unknown[:80]}'; the models are {', '.join(config.models)}")
+        raise KeyRejected("models", f"there is no model '{unknown[:80]}'; the models are {', '.join(config.models)}")
     return frozenset(model.id for model in found.values() if model is not None)
 
 
@@ -174,7 +174,7 @@ def _providers(names: list[str], config: Config) -> frozenset[str]:
     known = type(config.providers).model_fields
     unknown = next((name for name in names if name not in known), None)
     if not names or unknown is not None:
-        raise Unmade(
+        raise KeyRejected(
             "providers", f"there is no provider '{(unknown or '')[:80]}'; the providers are {', '.join(known)}"
         )
     return frozenset(names)
@@ -189,7 +189,7 @@ def _told() -> Iterator[None]:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])[:80]
         raise invalid(name or None, f"Invalid '{name}': {first['msg']}.") from None
-    except Unmade as error:
+    except KeyRejected as error:
         raise invalid(error.field, f"Invalid '{error.field}': {error}.") from None
     except LedgerDown:
         raise errors.unreadable() from None
@@ -200,7 +200,7 @@ def _managed(request: Request) -> State:
 
     A server that serves calls without a key cannot tell who made them: whoever could make a key would keep it.
     """
-    grant: Grant = request.scope["darkroom.grant"]
+    grant: ApiKey = request.scope["darkroom.grant"]
     if not grant.id:
         message = (
             "Keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or make one with `darkroom keys create "
@@ -211,7 +211,7 @@ def _managed(request: Request) -> State:
     return state
 
 
-async def _one(request: Request) -> tuple[Grant, int]:
+async def _one(request: Request) -> tuple[ApiKey, int]:
     state = _managed(request)
     key = request.path_params["id"]
     try:

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from gateway.auth.keys import OPERATOR, Grant
+from gateway.auth.keys import OPERATOR, ApiKey
 from gateway.http.errors import ApiError, invalid
 from gateway.http.form import FilePart, Form
-from gateway.imaging.pool import BadImage, Imaging
+from gateway.imaging.pool import BadImage, ImagePool
 from gateway.routing.aliases import own_names
-from gateway.routing.preferences import Wish, read_header, read_wish
+from gateway.routing.preferences import RoutingPreferences, read_header, read_wish
 from gateway.settings import ResponseFormat
 from gateway.settings.loader import Config
 from normalization.images.encode import losses
 from normalization.parameters.addresses import address_of, addresses_in, is_address
-from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.coerce import InvalidValue, coerce, is_absent, parse_scalar
 from normalization.parameters.names import near
 from normalization.parameters.nesting import NestingError, excerpt, nest
 from normalization.parameters.plan import check
@@ -25,7 +25,7 @@ from normalization.parameters.rules import Param
 from normalization.parameters.schema import Model, target_of
 from normalization.parameters.undeclared import check_multipliers, refuse
 from normalization.values import Header, Image, ImageRequest, Value
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 _HINTS = {
     "image": " Send the picture as a file.",
@@ -36,7 +36,7 @@ _UNREAD = Image(data=b"", header=Header(format="png", width=1, height=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class EditRequest:
     """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it.
 
     `background` asks for the job's id instead of its pictures, `webhook_url` to be told there of `webhook_events`.
@@ -47,7 +47,7 @@ class Asked:
     request: ImageRequest
     response_format: ResponseFormat
     stream: bool
-    wish: Wish
+    wish: RoutingPreferences
     background: bool = False
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
@@ -57,10 +57,10 @@ def read_fields(
     form: Form,
     config: Config,
     *,
-    grant: Grant = OPERATOR,
+    grant: ApiKey = OPERATOR,
     routing: str | None = None,
     dry: bool = False,
-) -> Asked:
+) -> EditRequest:
     """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
 
     `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width`
@@ -83,7 +83,7 @@ def read_fields(
         for wanted, param in model.params.items():
             there = wanted in params or wanted in others or param.default is not None
             if param.required and not there and (wanted != "image" or not (sent or described)):
-                raise Invalid(wanted, _missing(wanted), "missing_required_parameter")
+                raise InvalidValue(wanted, _missing(wanted), "missing_required_parameter")
         request = ImageRequest(
             model=model.id,
             images=(_stand_in(extra),) if described else (_UNREAD,) * len(sent),
@@ -96,12 +96,12 @@ def read_fields(
         if config.gateway.undeclared == "refuse":
             refuse(model, request)
         if "webhook_events" in params and "webhook_url" not in params:
-            raise Invalid("webhook_url", _missing("webhook_url"), "missing_required_parameter")
+            raise InvalidValue("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         check_multipliers(model, request, config.multipliers)
         wish = _wish(params.get("routing"), routing, provider, model, config)
-    except Invalid as error:
+    except InvalidValue as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
-    return Asked(
+    return EditRequest(
         name=name,
         model=model,
         request=request,
@@ -114,7 +114,7 @@ def read_fields(
     )
 
 
-async def read_pictures(asked: Asked, form: Form, imaging: Imaging, owner: str = "") -> Asked:
+async def read_pictures(asked: EditRequest, form: Form, imaging: ImagePool, owner: str = "") -> EditRequest:
     """The request with its pictures, each of which is in the form by now. Raises ApiError with one that is wrong."""
     sent = _images_of(form)
     params = dict(asked.request.params)
@@ -158,7 +158,7 @@ def unknown_model(name: str, config: Config) -> ApiError:
     )
 
 
-def model_not_allowed(name: str, grant: Grant) -> ApiError:
+def model_not_allowed(name: str, grant: ApiKey) -> ApiError:
     """The 403 for a model that the key may not use, with those that it may."""
     message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(grant.models or ()))}."
     return ApiError(403, message, param="model", code="model_not_allowed")
@@ -181,10 +181,10 @@ def _model(value: Value, config: Config) -> tuple[str, str | None, Model, Respon
     return name, provider or None, model, own or config.gateway.default_response_format
 
 
-def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> Wish:
+def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> RoutingPreferences:
     """The field counts before the header, the provider in the model's name before both, and all before the model's."""
     known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
-    usual = Wish.of(model.routing)
+    usual = RoutingPreferences.of(model.routing)
     wish = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
     return wish.through(provider) if provider else wish
 
@@ -202,7 +202,7 @@ def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[
         elif name == "provider_options":
             params[name] = value
         else:
-            extra[name] = value if typed else loose(value)
+            extra[name] = value if typed else parse_scalar(value)
     return params, extra
 
 
@@ -211,9 +211,9 @@ def _provider_options(value: Value, model: Model, config: Config, *, typed: bool
     if value is None:
         return {}
     as_text = isinstance(value, str)
-    value = loose(value) if as_text else value
+    value = parse_scalar(value) if as_text else value
     if not isinstance(value, dict) or not all(isinstance(inner, dict) for inner in value.values()):
-        raise Invalid(
+        raise InvalidValue(
             "provider_options",
             "Invalid type for 'provider_options': expected an object of objects, such as provider_options[local][key].",
             "invalid_type",
@@ -221,7 +221,7 @@ def _provider_options(value: Value, model: Model, config: Config, *, typed: bool
     known = type(config.providers).model_fields
     for provider in value:
         if provider not in known:
-            raise Invalid(
+            raise InvalidValue(
                 "provider_options",
                 f"'provider_options' names '{excerpt(provider)}'. Supported providers are: {', '.join(known)}.",
                 "invalid_value",
@@ -235,7 +235,7 @@ def _provider_options(value: Value, model: Model, config: Config, *, typed: bool
     def read(provider: str, name: str, inner: Value) -> Value:
         if (param := own.get((provider, name))) is not None and param.type != "image":
             return coerce(name, inner, param, typed=typed or as_text)
-        return inner if as_text else loose(inner)
+        return inner if as_text else parse_scalar(inner)
 
     return {
         provider: {
@@ -264,7 +264,7 @@ def _stand_in(extra: dict[str, Value]) -> Image:
 
 
 def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
-    """Files that are not the picture itself, such as a mask: only what the model declares. Raises Invalid."""
+    """Files that are not the picture itself, such as a mask: only what the model declares. Raises InvalidValue."""
     found: dict[str, FilePart] = {}
     for file in form.files:
         name = _base(file.name)
@@ -272,14 +272,14 @@ def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
             continue
         param = model.param(name)
         if param is None or param.type != "image":
-            raise Invalid(name, f"{model.id} takes no '{excerpt(name)}' file, only 'image'.", "unknown_parameter")
+            raise InvalidValue(name, f"{model.id} takes no '{excerpt(name)}' file, only 'image'.", "unknown_parameter")
         if name in found:
-            raise Invalid(name, f"'{name}' was sent more than once.", "invalid_value")
+            raise InvalidValue(name, f"'{name}' was sent more than once.", "invalid_value")
         found[name] = file
     return found
 
 
-async def _image(file: FilePart, param: str, imaging: Imaging, owner: str) -> tuple[Image, Header]:
+async def _image(file: FilePart, param: str, imaging: ImagePool, owner: str) -> tuple[Image, Header]:
     """A picture made ready for any provider, and its header as it came."""
     try:
         image = await imaging.inspect(file.data, owner)
@@ -301,7 +301,7 @@ _LOCAL = frozenset(
 )
 
 
-def check_addresses(asked: Asked, guard: Guard) -> None:
+def check_addresses(asked: EditRequest, guard: UrlPolicy) -> None:
     """Refuse an address that leads nowhere or into a network, at any depth of a field. Raises ApiError 400.
 
     Undeclared fields and those of `provider_options` may hold an address anywhere; of a declared parameter that is
@@ -315,7 +315,7 @@ def check_addresses(asked: Asked, guard: Guard) -> None:
             raise invalid(name, message, "parameter_refused")
         try:
             _check_name(guard.check(address).host)
-        except Forbidden as reason:
+        except UrlForbidden as reason:
             message = (
                 f"Invalid '{excerpt(name)}': an address in it is not passed on: {reason}. Public https addresses are; "
                 "a picture of your own is sent as a file, in a parameter that takes one."
@@ -327,10 +327,10 @@ def _check_name(host: str) -> None:
     """Refuse a name that means something else in every network: here nobody looks at where it leads."""
     labels = host.rstrip(".").lower().split(".")
     if ":" not in host and (len(labels) < 2 or labels[-1] in _LOCAL):
-        raise Forbidden(f"{excerpt(host)} is a name of a local network")
+        raise UrlForbidden(f"{excerpt(host)} is a name of a local network")
 
 
-def _addresses(asked: Asked) -> Iterator[tuple[str, str]]:
+def _addresses(asked: EditRequest) -> Iterator[tuple[str, str]]:
     request, model = asked.request, asked.model
     for fields in (request.extra, *request.provider_options.values()):
         for name, value in fields.items():

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.api.results import describe_attempts
-from gateway.auth.keys import AtCapacity, Exceeded, OverBudget
+from gateway.auth.keys import BudgetExceeded, ConcurrencyExceeded, QuotaExceeded
 from gateway.http.errors import _DEFAULT_RETRY_AFTER_S, ApiError, _retryable
-from gateway.jobs.errors import Finished, Leaving, NotCancellable, Placed, ResultGone, StillGoing, error_of
-from gateway.ledger.records import AllFailed, Attempt, Cancelled, Interrupted, JobRow
-from gateway.ledger.store import KeyReused, LedgerDown
+from gateway.jobs.errors import JobPending, JobRef, JobResult, NotCancellable, ResultExpired, ShuttingDown, error_of
+from gateway.ledger.records import AllFailed, Attempt, JobCancelled, JobInterrupted, JobRow
+from gateway.ledger.store import IdempotencyKeyReused, LedgerDown
 from gateway.routing import selection
 from gateway.routing.selection import Choice
-from gateway.storage import Damaged, StoreFailed
+from gateway.storage import FileDamaged, StorageError
 from normalization.parameters.schema import Model
 from providers.errors import (
     Blocked,
@@ -28,19 +28,19 @@ from providers.errors import (
 )
 
 # What a job may not begin for, and what it may end with: `told` knows what to say of each.
-UNPLACED = (Leaving, LedgerDown, KeyReused, Exceeded)
+UNPLACED = (ShuttingDown, LedgerDown, IdempotencyKeyReused, QuotaExceeded)
 UNDONE = (
     AllFailed,
-    StillGoing,
-    Cancelled,
-    Interrupted,
-    ResultGone,
+    JobPending,
+    JobCancelled,
+    JobInterrupted,
+    ResultExpired,
     NotCancellable,
     LedgerDown,
-    Leaving,
-    Exceeded,
-    StoreFailed,
-    Damaged,
+    ShuttingDown,
+    QuotaExceeded,
+    StorageError,
+    FileDamaged,
 )
 
 # After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
@@ -65,7 +65,7 @@ def no_route(model: Model, choice: Choice) -> ApiError:
     return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
 
 
-def told(error: Exception, placed: Placed | None = None, *, leaving: bool = False) -> ApiError:
+def told(error: Exception, placed: JobRef | None = None, *, leaving: bool = False) -> ApiError:
     """What a caller is told of anything that a job may end with, or not begin for. `leaving`: this process ends."""
     found = _told(error, leaving=leaving)
     if placed is not None:
@@ -78,10 +78,10 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
     match error:
         case AllFailed():
             return failed(error)
-        case StillGoing() if leaving:
+        case JobPending() if leaving:
             message = "The server ends, and the job goes on without it: repeat the call, it will be given the same job."
             return _retryable(503, message, "overloaded", 1)
-        case StillGoing():
+        case JobPending():
             message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
             if any(attempt.outcome == "unfetched" for attempt in error.attempts):
                 message = (
@@ -91,42 +91,42 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             found = _final(504, message, "deadline_exceeded")
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
-        case Leaving():
+        case ShuttingDown():
             return _retryable(503, "The server ends and takes no more work.", "overloaded", 1)
         case LedgerDown():
             message = "The server cannot write down what it would buy, so nothing was bought. Try again later."
             return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
-        case Interrupted():
+        case JobInterrupted():
             message = (
                 "The server was restarted before any provider had taken this job. Nothing was bought: send it again."
             )
             return _retryable(503, message, "job_interrupted", 1)
-        case Cancelled():
+        case JobCancelled():
             found = _final(400, "The job was cancelled.", "job_cancelled")
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
-        case ResultGone(kept=False):
+        case ResultExpired(kept=False):
             message = "The job was done and its pictures were delivered; the store was away, and they were not kept."
             return _final(410, message, "result_expired")
-        case ResultGone():
+        case ResultExpired():
             message = "The job was done, and its pictures have been deleted since: their time to live is over."
             return _final(410, message, "result_expired")
-        case Damaged():
+        case FileDamaged():
             message = "The picture's file is damaged: the picture was made, and cannot be handed out any more."
             return _final(500, message, "file_damaged")
-        case StoreFailed():
+        case StorageError():
             message = "The picture is made and kept, and cannot be read at the moment: ask for it again."
             return _retryable(503, message, "files_unavailable", _DEFAULT_RETRY_AFTER_S)
         case NotCancellable():
             message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
             return _final(400, message, "not_cancellable")
-        case OverBudget():
+        case BudgetExceeded():
             # A client that repeats the call by itself would only be told the same.
             headers = {"x-should-retry": "false"}
             return ApiError(429, str(error), type="insufficient_quota", code="insufficient_quota", headers=headers)
-        case AtCapacity():
+        case ConcurrencyExceeded():
             return _retryable(429, str(error), "rate_limit_exceeded", 1)
-        case KeyReused():
+        case IdempotencyKeyReused():
             message = "This Idempotency-Key was used for another request: use a new key, or send the same request."
             return ApiError(422, message, code="idempotency_key_reuse")
         case _:
@@ -135,7 +135,7 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
 
 def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
     """What is told of a job that has failed, or was cancelled."""
-    return told(Cancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
+    return told(JobCancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
 
 
 def _final(status: int, message: str, code: str) -> ApiError:
@@ -154,7 +154,7 @@ def failed(failure: AllFailed) -> ApiError:
     return error
 
 
-def incomplete(finished: Finished, urls: Sequence[str]) -> ApiError:
+def incomplete(finished: JobResult, urls: Sequence[str]) -> ApiError:
     """Some pictures are there and others are missing, and the caller set require_all."""
     message = (
         f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; error.metadata.urls has them."

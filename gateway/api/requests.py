@@ -14,14 +14,14 @@ from gateway.http import errors
 from gateway.http.errors import ApiError, envelope, invalid
 from gateway.http.headers import flag_of
 from gateway.ledger.records import AttemptRow
-from gateway.ledger.reports import Filter, NoSuchCursor, Summary, Told
+from gateway.ledger.reports import JobFilter, JobReport, NoSuchCursor, Summary
 from gateway.ledger.store import LedgerDown
 from gateway.routing.pricing import MICROS
 from gateway.state import State
-from gateway.storage import StoreFailed
+from gateway.storage import StorageError
 
 
-def described(told: Told) -> dict[str, Any]:
+def described(told: JobReport) -> dict[str, Any]:
     """One request, without its parameters. Times are in seconds since the epoch, money in US dollars."""
     job, order = told.job, told.job.order
     result = job.result or {}
@@ -48,7 +48,7 @@ def described(told: Told) -> dict[str, Any]:
     }
 
 
-def with_parameters(told: Told) -> dict[str, Any]:
+def with_parameters(told: JobReport) -> dict[str, Any]:
     """One request with what was asked, as far as that is kept."""
     return {**described(told), "parameters": told.job.order.params or None}
 
@@ -67,13 +67,13 @@ def summed(sums: Summary) -> dict[str, Any]:
     }
 
 
-def duration_ms(told: Told) -> int | None:
+def duration_ms(told: JobReport) -> int | None:
     """From the call to the job's end, in milliseconds; None while it goes on."""
     job = told.job
     return round((job.ended_at - job.order.created_at) * 1000) if job.ended and job.ended_at is not None else None
 
 
-def _error(told: Told) -> dict[str, object] | None:
+def _error(told: JobReport) -> dict[str, object] | None:
     if told.job.state not in ("failed", "cancelled"):
         return None
     inner = envelope(problems.of(told.job, [attempt.told() for attempt in told.attempts]))["error"]
@@ -142,18 +142,18 @@ async def forget_payload(request: Request) -> Response:
         await state.received.forget(attempt.id for attempt in told.attempts)
     except LedgerDown:
         raise errors.unreadable() from None
-    except StoreFailed:
+    except StorageError:
         message = "The parameters are forgotten; a picture could not be deleted at the moment: repeat the call."
         raise ApiError(503, message, type="server_error", code="files_unavailable") from None
     return JSONResponse({"id": job, "object": "request", "purged": True, "files_deleted": len(deleted)})
 
 
-def _filter(request: Request) -> Filter:
+def _filter(request: Request) -> JobFilter:
     state: State = request.app.state.darkroom
     query = request.query_params
     # A key sees what is its own: another one's requests are not there for it. The admin, and whoever calls from this
     # machine while there are no keys, sees all.
-    return Filter(
+    return JobFilter(
         scope=grant_of(request).scope,
         key=word_of(query, "key"),
         model=word_of(query, "model"),
@@ -164,7 +164,7 @@ def _filter(request: Request) -> Filter:
     )
 
 
-async def _own(request: Request) -> Told:
+async def _own(request: Request) -> JobReport:
     state: State = request.app.state.darkroom
     job = request.path_params["id"]
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.jobs.errors import Finished, Placed
+from gateway.jobs.errors import JobRef, JobResult
 from gateway.ledger.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.telemetry import metrics
@@ -22,7 +22,7 @@ _OPENAI_FORMATS = frozenset({"png", "jpeg", "webp", "gif"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class ImageResult:
     """One picture as it is handed out: by address, `inside` of the answer as base64, or both.
 
     With `seed`, sent again, the provider is given the same; None where the route has none.
@@ -38,7 +38,7 @@ Closed = Callable[[bool], None]
 """Called once an answer has gone out, or not: with whether all of it has."""
 
 
-class Pieces(Response):
+class StreamingJSON(Response):
     """A JSON answer sent piece by piece, its pictures encoded as they are sent, so that there is no second copy."""
 
     def __init__(
@@ -67,14 +67,14 @@ class Pieces(Response):
 
 
 def answer(
-    placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str], closed: Closed
-) -> Pieces:
+    placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str], closed: Closed
+) -> StreamingJSON:
     """The whole answer to a plain call."""
-    return Pieces(images_response(placed, finished, delivered, notes), headers(placed, finished), closed)
+    return StreamingJSON(images_response(placed, finished, delivered, notes), headers(placed, finished), closed)
 
 
 def images_response(
-    placed: Placed, finished: Finished, delivered: Sequence[Delivered], notes: Sequence[str]
+    placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str]
 ) -> list[BodyPart]:
     """OpenAI's ImagesResponse, in pieces."""
     pieces: list[BodyPart] = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
@@ -85,7 +85,7 @@ def images_response(
     return [*pieces, b"],", _open(tail)[1:], b"}"]
 
 
-def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequence[str]) -> list[BodyPart]:
+def completed(placed: JobRef, finished: JobResult, item: ImageResult, notes: Sequence[str]) -> list[BodyPart]:
     """One `image_edit.completed` event, in pieces."""
     head = {
         "type": "image_edit.completed",
@@ -104,7 +104,7 @@ def completed(placed: Placed, finished: Finished, item: Delivered, notes: Sequen
     return [b"event: image_edit.completed\ndata: ", *_item(head, item), b"\n\n"]
 
 
-def headers(placed: Placed, finished: Finished) -> dict[str, str]:
+def headers(placed: JobRef, finished: JobResult) -> dict[str, str]:
     """What the answer's headers say of who served it and what it cost."""
     served = finished.served
     found = {
@@ -119,7 +119,7 @@ def headers(placed: Placed, finished: Finished) -> dict[str, str]:
     return found
 
 
-def job_headers(placed: Placed) -> dict[str, str]:
+def job_headers(placed: JobRef) -> dict[str, str]:
     """What is known of a job before its end."""
     found = {"x-darkroom-job": placed.id}
     if placed.joined:
@@ -127,7 +127,7 @@ def job_headers(placed: Placed) -> dict[str, str]:
     return found
 
 
-def metadata(placed: Placed, finished: Finished, notes: Sequence[str]) -> dict[str, Any]:
+def metadata(placed: JobRef, finished: JobResult, notes: Sequence[str]) -> dict[str, Any]:
     """What was done, by whom, for how much, and every loss on the way."""
     found: dict[str, Any] = {
         "model": placed.model,
@@ -150,7 +150,7 @@ def describe_attempts(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     return [{**fields_of(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
 
 
-def count(placed: Placed, finished: Finished, delivered: Sequence[Delivered]) -> None:
+def count(placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult]) -> None:
     """Tell the metrics what was delivered."""
     for item in delivered:
         metrics.IMAGES.labels(placed.model, finished.served.provider, item.image.format).inc()
@@ -167,7 +167,7 @@ def _traits(image: Image) -> dict[str, str]:
     return {**traits, "output_format": image.format} if image.format in _OPENAI_FORMATS else traits
 
 
-def _item(head: Mapping[str, Any], item: Delivered) -> list[BodyPart]:
+def _item(head: Mapping[str, Any], item: ImageResult) -> list[BodyPart]:
     """An object with the picture in it: the base64 is spliced in, for it needs no escaping."""
     beside = {"url": item.url, "seed": item.seed}
     fields = {**head, **{name: value for name, value in beside.items() if value is not None}}

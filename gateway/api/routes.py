@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.api import edits, files, jobs, keys, models, requests, webhooks
 from gateway.api.submission import DRY_RUN, grant_of
-from gateway.http.auth import Access, GuardedRoute, Row, admins_only
+from gateway.http.auth import GuardedRoute, Permission, RouteRights, admins_only
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.parameters.schema import Model
@@ -58,31 +58,34 @@ _PAGE = frozenset({"limit", "after"})
 _JOBS = _PAGE | {"model", "status"}
 _REQUESTS = _JOBS | {"provider", "key", "created_after", "created_before", "summary"}
 
-UNDER_BOTH: Mapping[str, Mapping[str, Row]] = {
-    "/images/edits": {"POST": Row(edits.edit, Access.METERED, frozenset(DRY_RUN))},
-    "/images/jobs": {"GET": Row(jobs.list_jobs, Access.KEY, _JOBS)},
-    "/images/jobs/{id}": {"GET": Row(jobs.read_job, Access.KEY, frozenset({"wait"}))},
-    "/images/jobs/{id}/cancel": {"POST": Row(jobs.cancel_job, Access.KEY)},
-    "/keys": {"POST": Row(keys.create_key, Access.ADMIN), "GET": Row(keys.list_keys, Access.ADMIN)},
-    "/keys/{id}": {
-        "GET": Row(keys.read_key, Access.ADMIN),
-        "PATCH": Row(keys.change_key, Access.ADMIN),
-        "DELETE": Row(keys.revoke_key, Access.ADMIN),
+UNDER_BOTH: Mapping[str, Mapping[str, RouteRights]] = {
+    "/images/edits": {"POST": RouteRights(edits.edit, Permission.METERED, frozenset(DRY_RUN))},
+    "/images/jobs": {"GET": RouteRights(jobs.list_jobs, Permission.KEY, _JOBS)},
+    "/images/jobs/{id}": {"GET": RouteRights(jobs.read_job, Permission.KEY, frozenset({"wait"}))},
+    "/images/jobs/{id}/cancel": {"POST": RouteRights(jobs.cancel_job, Permission.KEY)},
+    "/keys": {
+        "POST": RouteRights(keys.create_key, Permission.ADMIN),
+        "GET": RouteRights(keys.list_keys, Permission.ADMIN),
     },
-    "/webhooks/secret": {"GET": Row(webhooks.read_secret, Access.KEY)},
-    "/models": {"GET": Row(models.list_models, Access.KEY)},
-    "/models/{id:path}": {"GET": Row(models.read_model, Access.KEY, frozenset({"schema"}))},
+    "/keys/{id}": {
+        "GET": RouteRights(keys.read_key, Permission.ADMIN),
+        "PATCH": RouteRights(keys.change_key, Permission.ADMIN),
+        "DELETE": RouteRights(keys.revoke_key, Permission.ADMIN),
+    },
+    "/webhooks/secret": {"GET": RouteRights(webhooks.read_secret, Permission.KEY)},
+    "/models": {"GET": RouteRights(models.list_models, Permission.KEY)},
+    "/models/{id:path}": {"GET": RouteRights(models.read_model, Permission.KEY, frozenset({"schema"}))},
 }
-ALONE: Mapping[str, Mapping[str, Row]] = {
-    "/v1/requests": {"GET": Row(requests.list_requests, Access.KEY, _REQUESTS)},
-    "/v1/requests/{id}": {"GET": Row(requests.read_request, Access.KEY)},
-    "/v1/requests/{id}/payload": {"DELETE": Row(requests.forget_payload, Access.KEY)},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": Row(webhooks.hear, Access.PUBLIC, query=None)},
-    "/files/{name}": {"GET": Row(files.read_file, Access.PUBLIC, query=None)},
-    "/metrics": {"GET": Row(expose_metrics, Access.ADMIN, query=None)},
+ALONE: Mapping[str, Mapping[str, RouteRights]] = {
+    "/v1/requests": {"GET": RouteRights(requests.list_requests, Permission.KEY, _REQUESTS)},
+    "/v1/requests/{id}": {"GET": RouteRights(requests.read_request, Permission.KEY)},
+    "/v1/requests/{id}/payload": {"DELETE": RouteRights(requests.forget_payload, Permission.KEY)},
+    "/hooks/{provider}/{attempt}/{mac}": {"POST": RouteRights(webhooks.hear, Permission.PUBLIC, query=None)},
+    "/files/{name}": {"GET": RouteRights(files.read_file, Permission.PUBLIC, query=None)},
+    "/metrics": {"GET": RouteRights(expose_metrics, Permission.ADMIN, query=None)},
     # A probe comes by the address of a process, whatever names the server has.
-    "/healthz": {"GET": Row(healthz, Access.PUBLIC, query=None, any_host=True)},
-    "/readyz": {"GET": Row(readyz, Access.OPTIONAL, query=None, any_host=True)},
+    "/healthz": {"GET": RouteRights(healthz, Permission.PUBLIC, query=None, any_host=True)},
+    "/readyz": {"GET": RouteRights(readyz, Permission.OPTIONAL, query=None, any_host=True)},
 }
 
 

@@ -17,13 +17,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.delivery import Delivery
-from gateway.api.parameters import Asked
-from gateway.auth.keys import Grant
+from gateway.api.delivery import ResponseOptions
+from gateway.api.parameters import EditRequest
+from gateway.auth.keys import ApiKey
 from gateway.http.errors import ApiError
 from gateway.http.form import Form
 from gateway.http.headers import flag_of
-from gateway.ledger.records import Mode, Order
+from gateway.ledger.records import JobSpec, Mode
 from gateway.routing.pricing import MICROS
 from gateway.routing.selection import Candidate, Choice
 from normalization.values import Image, JoinAlpha, Resize, Step, Value
@@ -36,7 +36,7 @@ _INLINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repeat:
+class Idempotency:
     """What a call says of being a repetition. `fingerprint` is alike for calls that ask for the same."""
 
     fingerprint: str
@@ -44,7 +44,7 @@ class Repeat:
     retry: int
 
 
-async def read_repeat(request: Request, form: Form) -> Repeat:
+async def read_repeat(request: Request, form: Form) -> Idempotency:
     """Read the headers, and hash what the call asks for. Raises ApiError 400 for a key that is none."""
     headers = request.headers
     key = headers.get("idempotency-key")
@@ -55,7 +55,7 @@ async def read_repeat(request: Request, form: Form) -> Repeat:
     size = sum(len(file.data) for file in form.files)
     more = [caller_of(request), headers.get("x-darkroom-routing", "")]
     inline = size <= _INLINE_BYTES
-    return Repeat(
+    return Idempotency(
         fingerprint=fingerprint(form, more) if inline else await asyncio.to_thread(fingerprint, form, more),
         idempotency_key=key,
         retry=int(count) if _COUNT.fullmatch(count) else 0,
@@ -80,9 +80,9 @@ def fingerprint(form: Form, more: Sequence[str]) -> str:
     return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
 
 
-def grant_of(request: Request) -> Grant:
+def grant_of(request: Request) -> ApiKey:
     """What the key of a request may; the operator's grant where the server has no keys."""
-    found: Grant = request.scope["darkroom.grant"]
+    found: ApiKey = request.scope["darkroom.grant"]
     return found
 
 
@@ -97,7 +97,7 @@ def prefers_async(request: Request) -> bool:
     return any(re.split("[;=]", wish, maxsplit=1)[0].strip().lower() == "respond-async" for wish in wishes)
 
 
-def mode_of(request: Request, asked: Asked) -> Mode:
+def mode_of(request: Request, asked: EditRequest) -> Mode:
     """How the caller waits: for the answer, for a stream's events, or not at all."""
     if asked.background or prefers_async(request):
         if asked.stream:
@@ -109,20 +109,20 @@ def mode_of(request: Request, asked: Asked) -> Mode:
 
 def order_of(
     request: Request,
-    asked: Asked,
-    repeat: Repeat,
+    asked: EditRequest,
+    repeat: Idempotency,
     candidates: Sequence[Candidate],
     deadline_s: float,
     *,
     keep: bool = True,
-) -> Order:
+) -> JobSpec:
     """A job's order. Without candidates it is only good for finding the job that the call repeats.
 
     `keep` says whether the ledger may keep the parameters.
     """
     now = time.time()
     plan = candidates[0].plan if candidates else None
-    return Order(
+    return JobSpec(
         id=f"img_{token_hex(12)}",
         key=caller_of(request),
         idempotency_key=repeat.idempotency_key,
@@ -131,7 +131,7 @@ def order_of(
         model=asked.model.id,
         mode=mode_of(request, asked),
         params=kept(asked) if keep else {},
-        delivery={**Delivery.of(asked).to_json(), "name": asked.name},
+        delivery={**ResponseOptions.of(asked).to_json(), "name": asked.name},
         wanted=len(plan.calls) * plan.pictures_per_call if plan else 0,
         estimate=candidates[0].cost.micros if candidates else 0,
         reserve=candidates[0].cost.most if candidates else 0,
@@ -160,7 +160,7 @@ _PICTURE = re.compile(
 _PRIVATE = frozenset({"webhook_url", "webhook_events"})
 
 
-def kept(asked: Asked) -> dict[str, Any]:
+def kept(asked: EditRequest) -> dict[str, Any]:
     """The parameters as JSON, without pictures and bounded in size."""
     request = asked.request
     found: dict[str, Any] = {
@@ -198,7 +198,7 @@ def is_dry_run(query: Mapping[str, str]) -> bool:
     return True in {flag_of(query, name) for name in DRY_RUN}
 
 
-def answer(asked: Asked, choice: Choice) -> Response:
+def answer(asked: EditRequest, choice: Choice) -> Response:
     """The candidates in their order, and why the others are out."""
     body = {
         "dry_run": True,

@@ -10,8 +10,8 @@ from typing import Any
 
 from gateway.auth import store as key_store
 from gateway.auth.budgets import check
-from gateway.auth.keys import Grant, Keys, OverBudget, Policy, digest, id_of, presented
-from gateway.auth.rate_limits import Rates
+from gateway.auth.keys import ApiKey, AuthPolicy, BudgetExceeded, StaticKeys, digest, id_of, presented
+from gateway.auth.rate_limits import RateLimiter
 from gateway.database.writer import Database
 from gateway.telemetry import metrics
 
@@ -23,7 +23,7 @@ _FAR = 100
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    grant: Grant | None
+    grant: ApiKey | None
     until: float
 
 
@@ -34,7 +34,7 @@ class _Spent:
     until: float
 
 
-class Doors:
+class Authenticator:
     """Tells whose a request is. `clock` is the wall's, in seconds.
 
     What the register says of a key is remembered for `remember_s` seconds: a key that was revoked elsewhere is refused
@@ -43,11 +43,11 @@ class Doors:
 
     def __init__(
         self,
-        keys: Keys,
+        keys: StaticKeys,
         database: Database,
-        rates: Rates,
+        rates: RateLimiter,
         *,
-        policy: Policy,
+        policy: AuthPolicy,
         remember_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -59,7 +59,7 @@ class Doors:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._spent: dict[str, _Spent] = {}
-        self._looking: dict[str, asyncio.Task[Grant | None]] = {}
+        self._looking: dict[str, asyncio.Task[ApiKey | None]] = {}
         self._registered = False
         self._registered_until = 0.0
         self._counting: asyncio.Task[bool] | None = None
@@ -69,11 +69,11 @@ class Doors:
 
         A key of the register that is revoked or expired is refused whatever the policy, not taken for no key.
         """
-        if self._policy is Policy.REQUIRED:
+        if self._policy is AuthPolicy.REQUIRED:
             return True
         if (name := id_of(presented(headers) or "")) is not None and await self._find(name) is not None:
             return True
-        return self._policy is Policy.WHILE_KEYS_EXIST and await self._any_key()
+        return self._policy is AuthPolicy.WHILE_KEYS_EXIST and await self._any_key()
 
     async def _any_key(self) -> bool:
         """Whether the register has a key that was not revoked."""
@@ -94,7 +94,7 @@ class Doors:
     def _counted(self, task: asyncio.Task[bool]) -> None:
         self._counting = None
 
-    async def admit(self, headers: Mapping[str, str]) -> Grant | None:
+    async def admit(self, headers: Mapping[str, str]) -> ApiKey | None:
         """The grant of the key that a request carries; None where it is none that is good. Raises LedgerDown."""
         key = presented(headers)
         if key is None:
@@ -104,8 +104,8 @@ class Doors:
             found = await self._find(name)
         return found if found is not None and found.opens(digest(key), self._clock()) else None
 
-    async def afford(self, grant: Grant, micros: int) -> None:
-        """Raise OverBudget where a key's budget does not reach for so many micro-dollars by now. Raises LedgerDown.
+    async def afford(self, grant: ApiKey, micros: int) -> None:
+        """Raise BudgetExceeded where a key's budget does not reach for so many micro-dollars by now. Raises LedgerDown.
 
         This spares the work for what would be refused. What decides is the charge that is written before a submit.
         """
@@ -122,17 +122,17 @@ class Doors:
         self._spent[grant.id] = _Spent(period, spent or 0, now + self._remember_s)
         try:
             check(budget, spent or 0, micros, now)
-        except OverBudget:
+        except BudgetExceeded:
             metrics.REFUSED.labels("budget").inc()
             raise
 
-    async def add(self, grant: Grant) -> None:
+    async def add(self, grant: ApiKey) -> None:
         """Enter a new key. Raises LedgerDown."""
         await self._database.write(lambda connection: key_store.add(connection, grant))
         self._known.pop(grant.id, None)
         self._registered_until = 0.0
 
-    async def change(self, grant: Grant) -> None:
+    async def change(self, grant: ApiKey) -> None:
         """Write down what a key may from now on. Raises LedgerDown."""
         await self._database.write(lambda connection: key_store.change(connection, grant))
         self._known.pop(grant.id, None)
@@ -145,17 +145,17 @@ class Doors:
         self._registered_until = 0.0
         return found
 
-    async def one(self, key: str) -> tuple[Grant, int] | None:
+    async def one(self, key: str) -> tuple[ApiKey, int] | None:
         """A key of the register, and what it has spent in its budget's period. Raises LedgerDown."""
         now = self._clock()
         return await self._database.read(lambda connection: key_store.told(connection, key, now))
 
-    async def all(self) -> list[tuple[Grant, int]]:
+    async def all(self) -> list[tuple[ApiKey, int]]:
         """Every key of the register, the newest first, with what it has spent. Raises LedgerDown."""
         now = self._clock()
         return await self._database.read(lambda connection: key_store.all_told(connection, now))
 
-    async def _find(self, name: str) -> Grant | None:
+    async def _find(self, name: str) -> ApiKey | None:
         known = self._known.get(name)
         if known is not None and self._clock() < known.until:
             return known.grant
@@ -166,7 +166,7 @@ class Doors:
             task.add_done_callback(lambda _: self._looking.pop(name, None))
         return await asyncio.shield(task)
 
-    async def _look(self, name: str) -> Grant | None:
+    async def _look(self, name: str) -> ApiKey | None:
         began = self._clock()
         grant = await self._database.read(lambda connection: key_store.find(connection, name))
         _bound(self._known)

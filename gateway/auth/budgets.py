@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 
-from gateway.auth.keys import Allowance, AtCapacity, Budget, OverBudget
+from gateway.auth.keys import Budget, BudgetExceeded, ConcurrencyExceeded, Quota
 from gateway.auth.store import spent_in
 from gateway.database.engine import insert_new, is_embedded
 from gateway.database.schema import ATTEMPTS, JOBS, KEYS, SPENDING
@@ -39,13 +39,13 @@ _ADD = (
 
 
 def charge(
-    connection: Connection, job: str, key: str, allowance: Allowance, *, whole: int, now: float, margin: int = 0
+    connection: Connection, job: str, key: str, allowance: Quota, *, whole: int, now: float, margin: int = 0
 ) -> None:
     """Hold for a job what its attempts may cost, the one that is about to be made and is written down included.
 
     With its first attempt the `whole` is held that the job may cost, later as much as its attempts may come to, each
     that goes on with a `margin` above its estimate; in micro-dollars.
-    Raises OverBudget and AtCapacity: then the attempt must not be made.
+    Raises BudgetExceeded and ConcurrencyExceeded: then the attempt must not be made.
     """
     if not is_embedded(connection.engine):
         # Whoever charges the same key waits here until this transaction has ended. SQLite has one writer in any case.
@@ -78,7 +78,7 @@ def settle(connection: Connection, job: str, key: str, held: int, period: str, c
 
 
 def check(budget: Budget, spent: int, more: int, now: float) -> None:
-    """Raise OverBudget where a budget, of which `spent` is gone, does not reach for `more`: in micro-dollars.
+    """Raise BudgetExceeded where a budget, of which `spent` is gone, does not reach for `more`: in micro-dollars.
 
     What costs nothing is never over it.
     """
@@ -87,7 +87,7 @@ def check(budget: Budget, spent: int, more: int, now: float) -> None:
     period = budget.period(now)
     left = max(0, budget.limit - spent) / _MICROS
     again = f"It begins anew at {period.until}." if period.until else "It does not begin anew."
-    raise OverBudget(
+    raise BudgetExceeded(
         f"This key's budget of {budget} has ${left:.4f} left, and this needs ${more / _MICROS:.4f}. {again}"
     )
 
@@ -95,7 +95,7 @@ def check(budget: Budget, spent: int, more: int, now: float) -> None:
 def _check_capacity(connection: Connection, job: str, key: str, most: int) -> None:
     going = connection.execute(_GOING, {"of_key": key, "but": job}).scalar_one()
     if going >= most:
-        raise AtCapacity(
+        raise ConcurrencyExceeded(
             f"{going} jobs of this key go on, and it may have {most} at once: try again when one has ended."
         )
 

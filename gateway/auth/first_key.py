@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.auth import store as key_store
-from gateway.auth.keys import Grant, Keys, Policy, UnusableKey, digest, draw, id_of, policy
+from gateway.auth.keys import ApiKey, AuthPolicy, StaticKeys, UnusableKey, digest, draw, id_of, policy
 from gateway.database.engine import is_embedded
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 from gateway.settings.loader import Config
 from gateway.settings.provider_keys import configured
 
@@ -27,7 +27,7 @@ NAME = "api-key"
 _MOST_BYTES = 1024
 
 
-class NoKey(Exception):
+class FirstKeyUnreadable(Exception):
     """The file is there and holds no API key. The message names it."""
 
 
@@ -37,7 +37,7 @@ def file(data: Path) -> Path:
 
 
 def read(data: Path) -> str | None:
-    """The key; None where there is no file. Raises OSError and NoKey."""
+    """The key; None where there is no file. Raises OSError and FirstKeyUnreadable."""
     path = file(data)
     try:
         with path.open("rb") as opened:
@@ -45,7 +45,9 @@ def read(data: Path) -> str | None:
     except FileNotFoundError:
         return None
     if id_of(text) is None:
-        raise NoKey(f"{path} holds no API key: delete it, and the next start makes one where one is needed")
+        raise FirstKeyUnreadable(
+            f"{path} holds no API key: delete it, and the next start makes one where one is needed"
+        )
     return text
 
 
@@ -72,7 +74,7 @@ def write(data: Path, key: str) -> None:
 
 
 def forget(data: Path, number: str) -> bool:
-    """Delete the file if it holds the key with this id; whether it did. Raises OSError and NoKey."""
+    """Delete the file if it holds the key with this id; whether it did. Raises OSError and FirstKeyUnreadable."""
     key = read(data)
     if key is None or id_of(key) != number:
         return False
@@ -93,20 +95,20 @@ class FirstKey:
     key: str | None = field(default=None, repr=False)
 
 
-def keys_of(environ: Mapping[str, str]) -> Keys:
+def keys_of(environ: Mapping[str, str]) -> StaticKeys:
     """The API keys of the environment. Raises ConfigError."""
     try:
-        return Keys.of(environ)
+        return StaticKeys.of(environ)
     except UnusableKey as error:
-        raise ConfigError([Mistake("environment", "", str(error), "")]) from None
+        raise ConfigError([ConfigProblem("environment", "", str(error), "")]) from None
 
 
-def policy_of(config: Config, environ: Mapping[str, str], keys: Keys) -> Policy:
+def policy_of(config: Config, environ: Mapping[str, str], keys: StaticKeys) -> AuthPolicy:
     """What is asked of calls. Raises ConfigError where that is said in two ways."""
     auth = config.gateway.auth
     if auth == "none" and keys:
         found = "none (or --no-auth), and DARKROOM_API_KEYS or DARKROOM_ADMIN_KEY is set as well"
-        raise ConfigError([Mistake("gateway.toml", "gateway.auth", found, "one of the two")])
+        raise ConfigError([ConfigProblem("gateway.toml", "gateway.auth", found, "one of the two")])
     return policy(auth, has_keys=bool(keys), buys=bool(configured(config.providers, environ)))
 
 
@@ -121,15 +123,15 @@ def ensure(engine: Engine, data: Path, *, make: bool) -> FirstKey | None:
                 # SQLite's own lock is held already, for the transaction began as a writing one.
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             return _ensure(connection, data, time.time(), make=make)
-    except NoKey as error:
-        raise ConfigError([Mistake("DARKROOM_DATA", "", str(error), "")]) from None
+    except FirstKeyUnreadable as error:
+        raise ConfigError([ConfigProblem("DARKROOM_DATA", "", str(error), "")]) from None
     except OSError as error:
         found = f"no API key, and no first one can be kept in {file(data)} ({error.strerror})"
-        raise ConfigError([Mistake("DARKROOM_DATA", "", found, _EXPECTED)]) from None
+        raise ConfigError([ConfigProblem("DARKROOM_DATA", "", found, _EXPECTED)]) from None
     except SQLAlchemyError as error:
         # Only the kind: the message may have the address with its password.
         found = f"no API key, and none can be made ({type(error).__name__})"
-        raise ConfigError([Mistake("the ledger", "", found, _EXPECTED)]) from error
+        raise ConfigError([ConfigProblem("the ledger", "", found, _EXPECTED)]) from error
 
 
 _EXPECTED = (
@@ -157,7 +159,7 @@ def _ensure(connection: Connection, data: Path, now: float, *, make: bool) -> Fi
 
 
 def _register(connection: Connection, key: str, now: float) -> None:
-    grant = Grant(id=id_of(key) or "", name=_NAME, admin=True, created_at=now, digest=digest(key))
+    grant = ApiKey(id=id_of(key) or "", name=_NAME, admin=True, created_at=now, digest=digest(key))
     key_store.add(connection, grant)
 
 
@@ -165,5 +167,5 @@ def _readable(data: Path) -> str | None:
     """The key in the data folder, where it is of no weight whether there is one."""
     try:
         return read(data)
-    except (OSError, NoKey):
+    except (OSError, FirstKeyUnreadable):
         return None

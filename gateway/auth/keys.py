@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from gateway.settings.types import Auth
 
 
-class Policy(Enum):
+class AuthPolicy(Enum):
     """What is asked of a call that carries no key. Without a key only the server's own machine is ever served."""
 
     REQUIRED = "a call without a key is refused"
@@ -25,15 +25,15 @@ class Policy(Enum):
     OFF = "a call without a key is served"
 
 
-def policy(auth: Auth, *, has_keys: bool, buys: bool) -> Policy:
+def policy(auth: Auth, *, has_keys: bool, buys: bool) -> AuthPolicy:
     """What is asked of calls. `has_keys`: the environment has API keys; `buys`: a provider's key is configured.
 
     A server cannot tell who called: behind a proxy on the same machine everybody looks like its owner. So what costs
     money is never for calls without a key, unless the operator says so.
     """
     if auth == "none":
-        return Policy.OFF
-    return Policy.REQUIRED if auth == "required" or has_keys or buys else Policy.WHILE_KEYS_EXIST
+        return AuthPolicy.OFF
+    return AuthPolicy.REQUIRED if auth == "required" or has_keys or buys else AuthPolicy.WHILE_KEYS_EXIST
 
 
 _KEY = re.compile(r"dr_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
@@ -116,7 +116,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class Quota:
     """What the ledger holds a key to. `concurrency` is how many of its jobs may go on at once, in all processes."""
 
     budget: Budget | None = None
@@ -124,7 +124,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class ApiKey:
     """A key's rights. `id` stands in the ledger and tells nothing of the key; "" is the operator's own machine.
 
     `models` and `providers` are the only ones it may use, None means all. `rpm` are requests a minute, `concurrency`
@@ -153,11 +153,11 @@ class Grant:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
-    def allowance(self) -> Allowance | None:
+    def allowance(self) -> Quota | None:
         """What the ledger has to hold it to; None where that is nothing."""
         if self.budget is None and self.concurrency is None:
             return None
-        return Allowance(budget=self.budget, concurrency=self.concurrency)
+        return Quota(budget=self.budget, concurrency=self.concurrency)
 
     @property
     def scope(self) -> str | None:
@@ -173,19 +173,19 @@ class Grant:
         return self.providers is None or provider in self.providers
 
 
-OPERATOR = Grant(id="", name="operator", admin=True)
+OPERATOR = ApiKey(id="", name="operator", admin=True)
 """Whoever calls from this machine while there are no keys."""
 
 
-class Exceeded(Exception):
+class QuotaExceeded(Exception):
     """A key may not do this now. Nothing was sent. The message is a sentence for whoever has the key."""
 
 
-class OverBudget(Exceeded):
+class BudgetExceeded(QuotaExceeded):
     """The key's budget does not reach for it."""
 
 
-class AtCapacity(Exceeded):
+class ConcurrencyExceeded(QuotaExceeded):
     """As many of the key's jobs go on as may."""
 
 
@@ -205,7 +205,7 @@ class WeakKey(UnusableKey):
     """A key is so short that it can be guessed."""
 
 
-class Keys:
+class StaticKeys:
     """The keys of the environment, held as digests."""
 
     def __init__(self, text: str | None, admin: str | None = None) -> None:
@@ -215,7 +215,7 @@ class Keys:
             self._grants += (_grant(admin.strip(), admin=True),)
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Keys:
+    def of(cls, environ: Mapping[str, str]) -> StaticKeys:
         """Read `DARKROOM_API_KEYS` and `DARKROOM_ADMIN_KEY`, each also as `…_FILE`. Raises UnusableKey."""
         callers, admin = _value(environ, "DARKROOM_API_KEYS"), _value(environ, "DARKROOM_ADMIN_KEY")
         _check_strength("DARKROOM_API_KEYS", (callers or "").split(","))
@@ -225,7 +225,7 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._grants)
 
-    def find(self, key: str) -> Grant | None:
+    def find(self, key: str) -> ApiKey | None:
         """The grant of a key; None where it is none of these."""
         given = digest(key)
         # Every key is looked at, so that the time does not tell which one came near. The last counts: the admin's.
@@ -257,10 +257,10 @@ def _check_strength(name: str, parts: Sequence[str]) -> None:
             )
 
 
-def _grant(key: str, *, admin: bool) -> Grant:
+def _grant(key: str, *, admin: bool) -> ApiKey:
     found = digest(key)
     number = hashlib.sha256(b"id:" + found).hexdigest()[:16]
-    return Grant(id=f"key_{number}", name="admin" if admin else "environment", admin=admin, digest=found)
+    return ApiKey(id=f"key_{number}", name="admin" if admin else "environment", admin=admin, digest=found)
 
 
 def _value(environ: Mapping[str, str], name: str) -> str | None:

@@ -28,7 +28,7 @@ _EXPIRE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
+class RateLimit:
     """How a key stands after a call. `reset_s` is in how many seconds the oldest call leaves the minute."""
 
     limit: int
@@ -59,7 +59,7 @@ class _Memory(MemoryStorage):
         super().__setattr__(name, value)
 
 
-class Rates:
+class RateLimiter:
     """Counts calls over a moving minute: in memory, or in a Redis that all processes share.
 
     While the Redis is away each process counts for itself: a limit that is somewhat loose is better than no service.
@@ -72,7 +72,7 @@ class Rates:
         self._rests_until = 0.0
         self._calls: Counter[str] = Counter()
 
-    async def take(self, key: str, rpm: int) -> Rate:
+    async def take(self, key: str, rpm: int) -> RateLimit:
         """Count one call of a key, unless that is one too many."""
         item = RateLimitItemPerMinute(rpm)
         if self._shared is not None and time.monotonic() >= self._rests_until:
@@ -125,8 +125,8 @@ def _limiter(pool: BlockingConnectionPool) -> SharedLimiter:
     )
 
 
-def _rate(item: RateLimitItemPerMinute, allowed: bool, stats: WindowStats) -> Rate:
-    return Rate(
+def _rate(item: RateLimitItemPerMinute, allowed: bool, stats: WindowStats) -> RateLimit:
+    return RateLimit(
         limit=item.amount,
         remaining=max(0, stats.remaining),
         reset_s=max(0.0, stats.reset_time - time.time()),

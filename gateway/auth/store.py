@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from gateway.auth.keys import Budget, Grant
+from gateway.auth.keys import ApiKey, Budget
 from gateway.database.schema import KEYS, SPENDING
 
 _SPENT = select(SPENDING.c.spent).where(SPENDING.c.key == bindparam("of_key"), SPENDING.c.period == bindparam("of"))
 
 
-def add(connection: Connection, grant: Grant) -> None:
+def add(connection: Connection, grant: ApiKey) -> None:
     """Enter a new key."""
     connection.execute(
         insert(KEYS).values(
@@ -33,13 +33,13 @@ def add(connection: Connection, grant: Grant) -> None:
     )
 
 
-def find(connection: Connection, key: str) -> Grant | None:
+def find(connection: Connection, key: str) -> ApiKey | None:
     """A key by its id."""
     row = connection.execute(select(KEYS).where(KEYS.c.id == key)).first()
     return _grant(row) if row else None
 
 
-def every(connection: Connection) -> list[Grant]:
+def every(connection: Connection) -> list[ApiKey]:
     """All keys, the newest first, with those that were revoked."""
     rows = connection.execute(select(KEYS).order_by(KEYS.c.created_at.desc(), KEYS.c.id))
     return [_grant(row) for row in rows]
@@ -50,7 +50,7 @@ def any_in_force(connection: Connection) -> bool:
     return connection.execute(select(KEYS.c.id).where(KEYS.c.revoked_at.is_(None)).limit(1)).first() is not None
 
 
-def change(connection: Connection, grant: Grant) -> None:
+def change(connection: Connection, grant: ApiKey) -> None:
     """Write down what a key may from now on. Its name, its id and the key itself stay."""
     old = find(connection, grant.id)
     connection.execute(
@@ -71,7 +71,7 @@ def change(connection: Connection, grant: Grant) -> None:
         connection.execute(delete(SPENDING).where(SPENDING.c.key == grant.id))
 
 
-def _every(grant: Grant) -> str | None:
+def _every(grant: ApiKey) -> str | None:
     return grant.budget.every if grant.budget else None
 
 
@@ -90,18 +90,18 @@ def spent_in(connection: Connection, key: str, period: str) -> int | None:
     return found
 
 
-def told(connection: Connection, key: str, now: float) -> tuple[Grant, int] | None:
+def told(connection: Connection, key: str, now: float) -> tuple[ApiKey, int] | None:
     """A key by its id, with what it has spent in its budget's period, in micro-dollars."""
     grant = find(connection, key)
     return None if grant is None else (grant, _spent_now(connection, grant, now))
 
 
-def all_told(connection: Connection, now: float) -> list[tuple[Grant, int]]:
+def all_told(connection: Connection, now: float) -> list[tuple[ApiKey, int]]:
     """Every key, the newest first, with what it has spent."""
     return [(grant, _spent_now(connection, grant, now)) for grant in every(connection)]
 
 
-def _spent_now(connection: Connection, grant: Grant, now: float) -> int:
+def _spent_now(connection: Connection, grant: ApiKey, now: float) -> int:
     return (spent_in(connection, grant.id, grant.budget.period(now).name) or 0) if grant.budget else 0
 
 
@@ -109,8 +109,8 @@ def _listed(names: frozenset[str] | None) -> Sequence[str] | None:
     return None if names is None else sorted(names)
 
 
-def _grant(row: Row[Any]) -> Grant:
-    return Grant(
+def _grant(row: Row[Any]) -> ApiKey:
+    return ApiKey(
         id=row.id,
         name=row.name,
         admin=row.admin,

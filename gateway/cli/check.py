@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.auth.first_key import keys_of as keys_of_ours
 from gateway.auth.first_key import policy_of
-from gateway.auth.keys import Policy
+from gateway.auth.keys import AuthPolicy
 from gateway.settings.loader import SHIPPED, Config, load
 from gateway.settings.provider_keys import check_keys, keys_of
 from normalization.parameters.rules import Param
@@ -35,7 +35,7 @@ def page(config: Config) -> str:
     return "\n".join(_page(config)) + "\n"
 
 
-def _text(config: Config, policy: Policy) -> Iterator[str]:
+def _text(config: Config, policy: AuthPolicy) -> Iterator[str]:
     yield f"config: {config.folder}"
     yield f"API keys: {policy.value}"
     yield f"local: {_workers(config)}"

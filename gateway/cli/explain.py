@@ -56,7 +56,7 @@ def _key(url: str) -> str | None:
         return None
     try:
         return first_key.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
-    except (OSError, first_key.NoKey) as error:
+    except (OSError, first_key.FirstKeyUnreadable) as error:
         print(f"darkroom: no key was sent: {error}", file=sys.stderr)
         return None
 

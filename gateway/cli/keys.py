@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.api.keys import NewKey, Rights, Unmade, changed, described, make
+from gateway.api.keys import ApiKeyCreate, ApiKeyPatch, KeyRejected, changed, described, make
 from gateway.api.pagination import listed
 from gateway.auth import first_key
 from gateway.auth import store as key_store
-from gateway.auth.keys import Grant
+from gateway.auth.keys import ApiKey
 from gateway.cli.output import columns
 from gateway.database.migrate import opened
 from gateway.ledger.open import prepare_ledger
@@ -34,9 +34,9 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
     """Make a key and print it, alone on its line. Raises ConfigError for the ledger's."""
     config = _config()
     try:
-        asked = NewKey(name=args.name, admin=args.admin, **_rights(args))
+        asked = ApiKeyCreate(name=args.name, admin=args.admin, **_rights(args))
         grant, key = make(asked, config, time.time())
-    except (ValidationError, Unmade) as error:
+    except (ValidationError, KeyRejected) as error:
         return _misused(error)
     # The first key may be made before the first start: this makes the ledger where there is none.
     engine = prepare_ledger(config.gateway, _data())
@@ -63,8 +63,8 @@ def change(args: argparse.Namespace, *, as_json: bool) -> int:
         if grant is None:
             return _unknown(args.id)
         try:
-            key_store.change(connection, changed(grant, Rights(**_rights(args)), config, now))
-        except (ValidationError, Unmade) as error:
+            key_store.change(connection, changed(grant, ApiKeyPatch(**_rights(args)), config, now))
+        except (ValidationError, KeyRejected) as error:
             return _misused(error)
     return show(args.id, as_json=as_json)
 
@@ -119,7 +119,7 @@ _NONE_LEFT = (
 )
 
 
-def _what_changes(config: Config, grant: Grant, *, another: bool) -> str:
+def _what_changes(config: Config, grant: ApiKey, *, another: bool) -> str:
     """What a new key means for clients that run. What the environment of a server says is not known here."""
     if another:
         return "Nothing changes for clients that run: the other keys go on."
@@ -146,7 +146,7 @@ def _forget(number: str) -> None:
     try:
         if first_key.forget(_data(), number):
             print(f"It was the one in {first_key.file(_data())}, which is deleted.", file=sys.stderr)
-    except (OSError, first_key.NoKey) as error:
+    except (OSError, first_key.FirstKeyUnreadable) as error:
         print(f"The file {first_key.file(_data())} stays as it is: {error}", file=sys.stderr)
 
 
@@ -165,8 +165,8 @@ def _rights(args: argparse.Namespace) -> dict[str, Any]:
     return {name: None if value == NONE else value for name, value in options.items() if value is not None}
 
 
-def _misused(error: ValidationError | Unmade) -> int:
-    if isinstance(error, Unmade):
+def _misused(error: ValidationError | KeyRejected) -> int:
+    if isinstance(error, KeyRejected):
         field, expected = error.field, str(error)
     else:
         first = error.errors(include_url=False)[0]
@@ -185,7 +185,7 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _row(grant: Grant, spent: int) -> tuple[str, ...]:
+def _row(grant: ApiKey, spent: int) -> tuple[str, ...]:
     return (
         grant.id,
         grant.name,
@@ -198,7 +198,7 @@ def _row(grant: Grant, spent: int) -> tuple[str, ...]:
     )
 
 
-def _facts(grant: Grant, spent: int) -> Iterator[tuple[str, str]]:
+def _facts(grant: ApiKey, spent: int) -> Iterator[tuple[str, str]]:
     yield "key", grant.id
     yield "name", grant.name
     yield "state", _state(grant)
@@ -216,7 +216,7 @@ def _facts(grant: Grant, spent: int) -> Iterator[tuple[str, str]]:
     yield "may use", _reach(grant)
 
 
-def _limits(grant: Grant) -> list[str]:
+def _limits(grant: ApiKey) -> list[str]:
     """A grant's limits in words."""
     found = [f"budget {grant.budget}"] if grant.budget else []
     found += [f"{grant.rpm} requests a minute"] if grant.rpm else []
@@ -225,12 +225,12 @@ def _limits(grant: Grant) -> list[str]:
     return [*found, _reach(grant)]
 
 
-def _reach(grant: Grant) -> str:
+def _reach(grant: ApiKey) -> str:
     names = [*sorted(grant.models or ()), *(f"at {name}" for name in sorted(grant.providers or ()))]
     return ("admin, " if grant.admin else "") + (", ".join(names) or "every model")
 
 
-def _state(grant: Grant) -> str:
+def _state(grant: ApiKey) -> str:
     if grant.revoked_at is not None:
         return "revoked"
     return "expired" if grant.expires_at is not None and grant.expires_at <= time.time() else "good"

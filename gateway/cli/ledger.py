@@ -19,10 +19,10 @@ from gateway.cli.output import columns
 from gateway.database.migrate import opened
 from gateway.ledger.reports import (
     By,
-    Filter,
-    Page,
-    Spent,
-    Told,
+    CostTotals,
+    JobFilter,
+    JobPage,
+    JobReport,
     blank_some,
     forget_some,
     in_force,
@@ -40,7 +40,7 @@ _ATTEMPTS = ("picture", "provider", "route", "outcome", "seconds", "estimate", "
 _COSTS = ("jobs", "attempts", "cost USD", "of it estimated", "of it lost")
 
 
-def jobs(wanted: Filter, *, limit: int, as_json: bool) -> int:
+def jobs(wanted: JobFilter, *, limit: int, as_json: bool) -> int:
     """Print jobs, the newest first. Raises ConfigError."""
     with _ledger() as engine, engine.begin() as connection:
         page = read_page(connection, wanted, None, limit)
@@ -123,7 +123,7 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _list(page: Page) -> Iterator[str]:
+def _list(page: JobPage) -> Iterator[str]:
     if not page.entries:
         yield "no jobs"
         return
@@ -132,17 +132,17 @@ def _list(page: Page) -> Iterator[str]:
         yield f"… and older ones: --limit {2 * len(page.entries)} shows more"
 
 
-def _row(told: Told) -> tuple[str, ...]:
+def _row(told: JobReport) -> tuple[str, ...]:
     job, order = told.job, told.job.order
     provider = (job.result or {}).get("served", {}).get("provider") or _last_provider(told)
     return (order.id, _when(order.created_at), job.state, order.model, provider, _seconds(told), _usd(job.cost))
 
 
-def _last_provider(told: Told) -> str:
+def _last_provider(told: JobReport) -> str:
     return told.attempts[-1].provider if told.attempts else "-"
 
 
-def _whole(told: Told) -> Iterator[str]:
+def _whole(told: JobReport) -> Iterator[str]:
     """Everything about one job: what it is, what was asked, every attempt."""
     job, order = told.job, told.job.order
     facts = [
@@ -189,12 +189,12 @@ def _whole(told: Told) -> Iterator[str]:
             yield f"{attempt.provider}: {attempt.message}"
 
 
-def _costs(by: By, since: float | None, rows: Sequence[Spent]) -> Iterator[str]:
+def _costs(by: By, since: float | None, rows: Sequence[CostTotals]) -> Iterator[str]:
     yield "everything that the ledger knows" if since is None else f"since {_when(since)} UTC"
     if not rows:
         yield "nothing was spent"
         return
-    whole = Spent(
+    whole = CostTotals(
         name="all",
         # A job may have been at several providers, and around midnight: the sum would count it twice.
         jobs=-1 if by in ("provider", "day") else sum(row.jobs for row in rows),
@@ -207,12 +207,12 @@ def _costs(by: By, since: float | None, rows: Sequence[Spent]) -> Iterator[str]:
     yield from columns(lines, right=range(1, 6))
 
 
-def _cost_row(row: Spent) -> tuple[str, ...]:
+def _cost_row(row: CostTotals) -> tuple[str, ...]:
     jobs_ = "" if row.jobs < 0 else str(row.jobs)
     return (row.name or "-", jobs_, str(row.attempts), _usd(row.cost), _usd(row.estimated), _usd(row.lost))
 
 
-def _sums(by: By, rows: Sequence[Spent]) -> list[Mapping[str, Any]]:
+def _sums(by: By, rows: Sequence[CostTotals]) -> list[Mapping[str, Any]]:
     return [
         {
             by: row.name,
@@ -230,7 +230,7 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _seconds(told: Told) -> str:
+def _seconds(told: JobReport) -> str:
     ms = duration_ms(told)
     return "-" if ms is None else f"{ms / 1000:.1f}"
 

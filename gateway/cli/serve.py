@@ -22,13 +22,13 @@ from prometheus_client import start_http_server
 
 from gateway import process
 from gateway.auth.first_key import FirstKey, ensure, keys_of, policy_of
-from gateway.auth.keys import Policy
+from gateway.auth.keys import AuthPolicy
 from gateway.auth.store import any_in_force
-from gateway.http.server import Patience, PatientProtocol
+from gateway.http.server import ConnectionLimits, LimitedHttpProtocol
 from gateway.ledger.open import prepare_ledger
 from gateway.names import EMBEDDED
 from gateway.settings import GatewaySettings
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 from gateway.settings.loader import SHIPPED, load
 from gateway.settings.provider_keys import check_keys, configured
 from gateway.telemetry import metrics
@@ -55,9 +55,9 @@ def serve(host: str, port: int, workers: int) -> int:
         registered = any_in_force(connection)
     if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
         expected = "the extra `redis`: pip install 'darkroom[redis]'"
-        raise ConfigError([Mistake("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
+        raise ConfigError([ConfigProblem("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
     _check_exposure(host, policy, has_keys=registered or bool(keys))
-    first = ensure(engine, data, make=policy is Policy.REQUIRED and not keys)
+    first = ensure(engine, data, make=policy is AuthPolicy.REQUIRED and not keys)
     engine.dispose()
     # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -97,9 +97,9 @@ def serve(host: str, port: int, workers: int) -> int:
     return 0
 
 
-def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
+def protocol(settings: GatewaySettings) -> type[LimitedHttpProtocol]:
     """What uvicorn is given as `http`, for this process and for those that it starts."""
-    patience = Patience(
+    patience = ConnectionLimits(
         header_timeout_s=settings.header_timeout_s,
         send_timeout_s=settings.send_timeout_s,
         min_answer_bytes_per_s=settings.min_answer_bytes_per_s,
@@ -109,7 +109,7 @@ def protocol(settings: GatewaySettings) -> type[PatientProtocol]:
         max_connections_per_address=settings.max_connections_per_address,
     )
     # It is only ever called, and unlike a class made here it can be handed to a process.
-    return cast("type[PatientProtocol]", partial(PatientProtocol, patience=patience))
+    return cast("type[LimitedHttpProtocol]", partial(LimitedHttpProtocol, patience=patience))
 
 
 def _expose_metrics(host: str, port: int) -> Callable[[], None]:
@@ -118,7 +118,9 @@ def _expose_metrics(host: str, port: int) -> Callable[[], None]:
         server, thread = start_http_server(port, host, registry=metrics.collected())
     except OSError as error:
         where = f"{host}:{port}"
-        raise ConfigError([Mistake("gateway.toml", "gateway.metrics_port", where, f"a free port ({error})")]) from None
+        raise ConfigError(
+            [ConfigProblem("gateway.toml", "gateway.metrics_port", where, f"a free port ({error})")]
+        ) from None
 
     def stop() -> None:
         server.shutdown()
@@ -143,22 +145,22 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _check_exposure(host: str, policy: Policy, *, has_keys: bool) -> None:
+def _check_exposure(host: str, policy: AuthPolicy, *, has_keys: bool) -> None:
     """Where calls without a key are served, only this machine may reach the server."""
-    if policy is Policy.REQUIRED or (has_keys and policy is not Policy.OFF):
+    if policy is AuthPolicy.REQUIRED or (has_keys and policy is not AuthPolicy.OFF):
         return
     try:
         addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except OSError as error:
-        raise ConfigError([Mistake("--host", "", host, f"an address of this machine ({error})")]) from None
+        raise ConfigError([ConfigProblem("--host", "", host, f"an address of this machine ({error})")]) from None
     if all(ipaddress.ip_address(address).is_loopback for address in addresses):
         return
-    if policy is Policy.OFF:
+    if policy is AuthPolicy.OFF:
         expected = "a loopback address such as 127.0.0.1: whoever can reach the server could use it"
-        raise ConfigError([Mistake("--host", "", f'{host} and --no-auth (or auth = "none")', expected)])
+        raise ConfigError([ConfigProblem("--host", "", f'{host} and --no-auth (or auth = "none")', expected)])
     raise ConfigError(
         [
-            Mistake(
+            ConfigProblem(
                 "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
                 "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
                 "could use it",
@@ -167,9 +169,9 @@ def _check_exposure(host: str, policy: Policy, *, has_keys: bool) -> None:
     )  # fmt: skip
 
 
-def _about_keys(policy: Policy, first: FirstKey | None, clouds: Sequence[str]) -> str | None:
+def _about_keys(policy: AuthPolicy, first: FirstKey | None, clouds: Sequence[str]) -> str | None:
     """What whoever starts the server is told about API keys. A new key is told this once."""
-    if policy is Policy.OFF:
+    if policy is AuthPolicy.OFF:
         spent = f", and spends your money at {', '.join(clouds)}" if clouds else ""
         return f"No API key is needed: whoever reaches this port, through a proxy here too, is served{spent}"
     if first is None:

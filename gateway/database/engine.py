@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 
 _BUSY_MS = 5000
 _CONNECT_S = 5
@@ -120,5 +120,5 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 def _not_taken() -> ConfigError:
     expected = "an address such as postgresql://user:password@host/database"
     return ConfigError(
-        [Mistake("gateway.toml", "gateway.ledger_url", "an address of no database known here", expected)]
+        [ConfigProblem("gateway.toml", "gateway.ledger_url", "an address of no database known here", expected)]
     )

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from gateway.database.engine import FILE, is_embedded, open_engine
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 
 HEAD = "v0006"
 """The migration that this version's schema is at."""
@@ -82,7 +82,7 @@ def opened(url: str | None, data: Path, *, writes: bool = False) -> Iterator[Eng
     except SQLAlchemyError as error:
         # Only the kind: the message may have the address with its password.
         found = f"no database that can be used ({type(error).__name__})"
-        raise ConfigError([Mistake("the ledger", where, found, "the ledger of a gateway")]) from error
+        raise ConfigError([ConfigProblem("the ledger", where, found, "the ledger of a gateway")]) from error
     finally:
         engine.dispose()
 
@@ -90,12 +90,14 @@ def opened(url: str | None, data: Path, *, writes: bool = False) -> Iterator[Eng
 def _engine(url: str | None, data: Path, where: str, *, writes: bool) -> Engine:
     path = data / FILE if url is None else _file(url)
     if path is not None and not path.is_file():
-        raise ConfigError([Mistake("the ledger", where, f"no file {path}", "the ledger that `darkroom serve` makes")])
+        raise ConfigError(
+            [ConfigProblem("the ledger", where, f"no file {path}", "the ledger that `darkroom serve` makes")]
+        )
     try:
         engine = open_engine(url, data, writes=writes)
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
-        raise ConfigError([Mistake("the ledger", where, "no driver for Postgres", expected)]) from error
+        raise ConfigError([ConfigProblem("the ledger", where, "no driver for Postgres", expected)]) from error
     if not is_embedded(engine):
         return engine if writes else engine.execution_options(postgresql_readonly=True)
     if writes:
@@ -123,4 +125,4 @@ def _check(connection: Connection, where: str) -> None:
         return
     what = "no ledger" if found is None else f"a ledger of another version of Darkroom ({found})"
     expected = f"one at {HEAD}: `darkroom serve` of this version brings it there, unless a newer one has been here"
-    raise ConfigError([Mistake("the ledger", where, what, expected)])
+    raise ConfigError([ConfigProblem("the ledger", where, what, expected)])

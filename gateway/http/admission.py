@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from gateway.telemetry import metrics
-from providers.fairness import Room, Shares
+from providers.fairness import SharedCapacity, Shares
 
 
-class Overloaded(Exception):
+class ServerOverloaded(Exception):
     """There is no room for one more call. `limit` is the setting that says so.
 
     `kept` says that there is room, and that it is kept for other keys: this one has its share.
@@ -24,29 +24,29 @@ class Overloaded(Exception):
         self.kept = kept
 
 
-class Hold:
+class Reservation:
     """What one call holds, from its body's first byte on."""
 
-    def __init__(self, load: Load, key: str) -> None:
+    def __init__(self, load: AdmissionControl, key: str) -> None:
         self._load = load
         self._key = key
         self._bytes = 0
         self._begins = False
 
     def begin(self) -> None:
-        """Count the call as a job from here on, until it is one. Raises Overloaded where no more are begun."""
+        """Count the call as a job from here on, until it is one. Raises ServerOverloaded where no more are begun."""
         self._load.begin(self._key)
         self._begins = True
 
     async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A body's chunks. Raises Overloaded before the first one that there is no room for."""
+        """A body's chunks. Raises ServerOverloaded before the first one that there is no room for."""
         async for chunk in chunks:
             self._load.take(len(chunk), self._key, self._bytes)
             self._bytes += len(chunk)
             yield chunk
 
     def add(self, size: int) -> None:
-        """Count bytes that were fetched at the caller's word. Raises Overloaded where there is no room for them."""
+        """Count bytes that were fetched for the client. Raises ServerOverloaded where there is no room for them."""
         self._load.take(size, self._key, self._bytes)
         self._bytes += size
 
@@ -63,7 +63,7 @@ class Hold:
         self.pass_on()()
 
 
-class Load:
+class AdmissionControl:
     """The gate before the bodies.
 
     At most `max_bytes` of bodies and answers are here, and calls come in while fewer than `max_jobs` jobs go on in this
@@ -93,25 +93,25 @@ class Load:
         return self._held.total()
 
     @contextmanager
-    def admit(self, announced: int | None, key: str = "") -> Iterator[Hold]:
-        """Let a key's call in whose body announces so many bytes. Raises Overloaded."""
+    def admit(self, announced: int | None, key: str = "") -> Iterator[Reservation]:
+        """Let a key's call in whose body announces so many bytes. Raises ServerOverloaded."""
         self._check("jobs", 1, key, self._going())
         self._check("bytes", announced or 0, key, self._held)
-        hold = Hold(self, key)
+        hold = Reservation(self, key)
         try:
             yield hold
         finally:
             hold.close()
 
     def begin(self, key: str) -> None:
-        """Count one more job of a key's that is about to begin. Raises Overloaded where no more are begun."""
+        """Count one more job of a key's that is about to begin. Raises ServerOverloaded where no more are begun."""
         self._check("jobs", 1, key, self._going())
         self._beginning[key] += 1
 
     def answer(self, size: int, key: str) -> Callable[[], None]:
         """Count an answer that can be asked for again, before it is read; what this returns lets go of it, once.
 
-        Raises Overloaded where there is no room for it.
+        Raises ServerOverloaded where there is no room for it.
         """
         if size:
             self.take(size, key, 0)
@@ -128,7 +128,7 @@ class Load:
         _less(self._beginning, key, 1)
 
     def take(self, size: int, key: str, own: int) -> None:
-        """Count bytes that came to the `own` ones of a call. Raises Overloaded, and counts none, without room."""
+        """Count bytes that came to the `own` ones of a call. Raises ServerOverloaded, and counts none, without room."""
         self._check("bytes", size, key, self._held, own)
         self._held[key] += size
         metrics.HELD.inc(size)
@@ -143,12 +143,12 @@ class Load:
 
     def _check(self, limit: str, size: int, key: str, held: Mapping[str, int], own: int = 0) -> None:
         room = self._shares[limit].ask(size, key, held, own)
-        if room is Room.KEPT:
+        if room is SharedCapacity.KEPT:
             metrics.REFUSED.labels("share").inc()
-            raise Overloaded(limit, kept=True)
-        if room is Room.FULL:
+            raise ServerOverloaded(limit, kept=True)
+        if room is SharedCapacity.FULL:
             metrics.SHED.labels(limit).inc()
-            raise Overloaded(limit)
+            raise ServerOverloaded(limit)
 
 
 def _less(counts: Counter[str], key: str, size: int) -> None:

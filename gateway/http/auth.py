@@ -20,9 +20,9 @@ from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from gateway.auth.authenticator import Doors
-from gateway.auth.keys import OPERATOR, Grant
-from gateway.auth.rate_limits import Rates
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.keys import OPERATOR, ApiKey
+from gateway.auth.rate_limits import RateLimiter
 from gateway.database.writer import LedgerDown
 from gateway.http import errors
 from gateway.http.errors import ApiError
@@ -33,7 +33,7 @@ from gateway.telemetry import metrics
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Access(IntEnum):
+class Permission(IntEnum):
     """What a call needs; each asks for more than the one before it."""
 
     PUBLIC = 0
@@ -48,12 +48,12 @@ class Access(IntEnum):
     """An admin's key."""
 
 
-DEFAULT = Access.KEY
+DEFAULT = Permission.KEY
 """For a path that no route has: a stranger is not told which those are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RouteRights:
     """One method of a route: who answers, who may call, and which parameters the query may have.
 
     None for `query` leaves them unread: what others put behind such an address changes nothing. `any_host` exempts the
@@ -61,7 +61,7 @@ class Row:
     """
 
     endpoint: Endpoint
-    access: Access
+    access: Permission
     query: frozenset[str] | None = frozenset()
     any_host: bool = False
 
@@ -69,15 +69,15 @@ class Row:
 class GuardedRoute(Route):
     """A path with the rights of each of its methods. There is one route a path, so that 405 tells of all methods."""
 
-    def __init__(self, path: str, rows: Mapping[str, Row]) -> None:
+    def __init__(self, path: str, rows: Mapping[str, RouteRights]) -> None:
         self.rows = dict(rows)
         super().__init__(path, self._answer, methods=list(rows))
 
-    def row(self, method: str) -> Row | None:
+    def row(self, method: str) -> RouteRights | None:
         """The row of a method, HEAD being answered wherever GET is; None for a method that is not allowed."""
         return self.rows.get("GET" if method == "HEAD" else method)
 
-    def access(self, method: str) -> Access:
+    def access(self, method: str) -> Permission:
         """What a call with this method needs. For a method that is not allowed it is what the strictest row needs."""
         row = self.row(method)
         return max(one.access for one in self.rows.values()) if row is None else row.access
@@ -93,7 +93,7 @@ class GuardedRoute(Route):
         return await row.endpoint(request)
 
 
-def check_admin(grant: Grant) -> None:
+def check_admin(grant: ApiKey) -> None:
     """Raise ApiError 403 unless these are an admin's rights."""
     if not grant.admin:
         message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
@@ -111,7 +111,7 @@ def admins_only(endpoint: Endpoint) -> Endpoint:
     return guarded
 
 
-async def count(rates: Rates, grant: Grant) -> dict[str, str]:
+async def count(rates: RateLimiter, grant: ApiKey) -> dict[str, str]:
     """Count a request against its key's limit; the headers that tell how the key stands, none where it has no limit.
 
     Raises ApiError 429.
@@ -126,12 +126,12 @@ async def count(rates: Rates, grant: Grant) -> dict[str, str]:
 
 
 # Probes, and whoever has a file's address: they are let in, and nothing is theirs.
-_NOBODY = Grant(id="")
+_NOBODY = ApiKey(id="")
 # A probe is answered whatever the ledger does: it waits no longer to learn whose it is.
 _GLANCE_S = 0.5
 
 
-class Gate(Router):
+class AuthenticationMiddleware(Router):
     """The router, which hands a request to the route that it matched as far as that route's rights let its key."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Gate(Router):
         routes: Iterable[GuardedRoute],
         *,
         lifespan: Lifespan[Any],
-        doors: Callable[[], Doors],
+        doors: Callable[[], Authenticator],
         hosts: Sequence[str] = (),
     ) -> None:
         super().__init__(lifespan=lifespan, redirect_slashes=False)
@@ -159,17 +159,17 @@ class Gate(Router):
         headers = Headers(scope=scope)
         if route is None or not route.any_host:
             self._check_host(headers)
-        if access is not Access.PUBLIC:
+        if access is not Permission.PUBLIC:
             check_headers(headers)
         grant = await self._admit(access, scope, headers)
         scope["darkroom.grant"] = grant
-        if access is Access.ADMIN:
+        if access is Permission.ADMIN:
             check_admin(grant)
         app = self.default if route is None else route.handle
         row = None if route is None else route.row(scope["method"])
         if row is not None and row.query is not None:
             check_query(QueryParams(scope["query_string"]), row.query)
-        if row is not None and access is Access.METERED:
+        if row is not None and access is Permission.METERED:
             await self._metered(app, grant, scope, receive, send)
         else:
             await app(scope, receive, send)
@@ -183,7 +183,7 @@ class Gate(Router):
                 return route
         return None
 
-    async def _metered(self, app: ASGIApp, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _metered(self, app: ASGIApp, grant: ApiKey, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
         rates = self._doors().rates
         if stands := await count(rates, grant):
@@ -197,11 +197,11 @@ class Gate(Router):
             if grant.concurrency is not None:
                 rates.leave(grant.id)
 
-    async def _admit(self, access: Access, scope: Scope, headers: Headers) -> Grant:
+    async def _admit(self, access: Permission, scope: Scope, headers: Headers) -> ApiKey:
         """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
-        if access is Access.PUBLIC:
+        if access is Permission.PUBLIC:
             return _NOBODY
-        if access is Access.OPTIONAL:
+        if access is Permission.OPTIONAL:
             try:
                 async with asyncio.timeout(_GLANCE_S):
                     return await self._known(scope, headers)
@@ -209,7 +209,7 @@ class Gate(Router):
                 return _NOBODY
         return await self._known(scope, headers)
 
-    async def _known(self, scope: Scope, headers: Headers) -> Grant:
+    async def _known(self, scope: Scope, headers: Headers) -> ApiKey:
         """Whose the key of a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
         doors = self._doors()
         try:

@@ -13,7 +13,7 @@ _UNSENT_BYTES = 128 << 10
 _LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
-class Reader:
+class ClientReader:
     """What a client takes, against a floor in bytes a second, while something is written for it.
 
     It may be behind by as much as the floor gives in `patience_s`, and what it took faster before it has taken: a
@@ -40,7 +40,7 @@ class Reader:
         return self._behind >= self._most
 
 
-class Counting:
+class CountingTransport:
     """A transport that knows how much was written to it."""
 
     def __init__(self, transport: asyncio.Transport) -> None:

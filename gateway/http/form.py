@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.http.body import FormLimits, decoded, off_loop
 from gateway.http.errors import ApiError, invalid
-from gateway.http.headers import Parameter, last, read_header
+from gateway.http.headers import HeaderValue, last, read_header
 from gateway.http.image_fields import FilePart, file_too_large, is_binary, picture_name, read_picture
 from gateway.http.json_body import read_json
 from gateway.http.multipart import Part, read_multipart
@@ -105,7 +105,7 @@ def _ordered(files: Sequence[tuple[str, FilePart]]) -> tuple[FilePart, ...]:
     return tuple(file for _, file in named)
 
 
-def _boundary(parameters: tuple[Parameter, ...]) -> str:
+def _boundary(parameters: tuple[HeaderValue, ...]) -> str:
     boundary = last(parameters, "boundary") or ""
     if not boundary or len(boundary) > _MAX_BOUNDARY_BYTES or not (boundary.isascii() and boundary.isprintable()):
         message = "The Content-Type multipart/form-data needs a boundary that separates the parts of the body."

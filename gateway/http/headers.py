@@ -74,7 +74,7 @@ _MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class HeaderValue:
     """One parameter, its name in lower case. `plain` says that its value can be read in one way only (RFC 9110, 5.6.6).
 
     Of another one the value is a guess: what stands up to the last quote before the next `;` or the end, backslashes
@@ -86,13 +86,13 @@ class Parameter:
     plain: bool = True
 
 
-def read_header(text: str) -> tuple[str, tuple[Parameter, ...]]:
+def read_header(text: str) -> tuple[str, tuple[HeaderValue, ...]]:
     """A header's value in lower case, and its parameters in their order. What is no parameter is passed over.
 
     Raises ValueError, with what is wrong, where there are too many.
     """
     value, _, _ = text.partition(";")
-    parameters: list[Parameter] = []
+    parameters: list[HeaderValue] = []
     position = _begun(text, len(value))
     for _ in range(_MOST):
         if position == len(text):
@@ -100,7 +100,7 @@ def read_header(text: str) -> tuple[str, tuple[Parameter, ...]]:
         end = _end(text, position)
         if (named := _NAME.match(text, position)) is not None:
             if (quoted := _QUOTED.match(text, named.end())) is not None:
-                parameters.append(Parameter(named[1].lower(), _ESCAPE.sub(r"\1", quoted[1])))
+                parameters.append(HeaderValue(named[1].lower(), _ESCAPE.sub(r"\1", quoted[1])))
                 end = quoted.end()
             else:
                 end = _end(text, named.end())
@@ -109,7 +109,7 @@ def read_header(text: str) -> tuple[str, tuple[Parameter, ...]]:
     raise ValueError(f"has more than {_MOST} parameters")
 
 
-def last(parameters: tuple[Parameter, ...], name: str) -> str | None:
+def last(parameters: tuple[HeaderValue, ...], name: str) -> str | None:
     """The value of the last parameter of a name; None where there is none."""
     return next((one.value for one in reversed(parameters) if one.name == name), None)
 
@@ -126,11 +126,11 @@ def _end(text: str, start: int) -> int:
     return len(text) if found < 0 else found
 
 
-def _bare(name: str, text: str) -> Parameter:
+def _bare(name: str, text: str) -> HeaderValue:
     """A parameter whose value is not, or not rightly, in quotes."""
     if '"' not in text:
-        return Parameter(name, text)
+        return HeaderValue(name, text)
     opened = text.startswith('"')
     inner = text[1:] if opened else text
     closed = inner.rfind('"') if opened else -1
-    return Parameter(name, inner[:closed] if closed >= 0 else inner, plain=False)
+    return HeaderValue(name, inner[:closed] if closed >= 0 else inner, plain=False)

@@ -29,7 +29,7 @@ _BASE64 = re.compile(rb";\s*base64\s*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class ImageUrl:
     """Where a picture is to be fetched. `param` is the name that a complaint about it bears.
 
     `held` is the name of a file of ours that it is, `query` what stood behind that: then nothing is fetched.
@@ -51,7 +51,7 @@ class FilePart:
     name: str
     filename: str | None = None
     data: bytes = field(default=b"", repr=False)
-    address: Address | None = None
+    address: ImageUrl | None = None
 
 
 def picture_name(name: str) -> tuple[str, int | None] | None:
@@ -80,7 +80,7 @@ def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLi
     if len(data) <= _LONGEST_ID and (text := bytes(data).decode("latin-1").strip()) and _ID.match(text):
         return held_file(name, text, param)
     if (url := _address(data, param)) is not None:
-        return FilePart(name=name, address=Address(url=url, param=param))
+        return FilePart(name=name, address=ImageUrl(url=url, param=param))
     picture = _decoded(data, param)
     if not picture:
         message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https address."
@@ -99,7 +99,7 @@ def held_file(name: str, text: str, param: str) -> FilePart:
             "of its address under /files/."
         )
         raise invalid(param, message, "file_id_unsupported")
-    return FilePart(name=name, address=Address(url=text, param=param, held=text))
+    return FilePart(name=name, address=ImageUrl(url=text, param=param, held=text))
 
 
 def is_binary(data: bytes) -> bool:

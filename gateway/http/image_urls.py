@@ -11,15 +11,15 @@ import httpx
 
 from gateway.http.errors import ApiError, invalid, too_large
 from gateway.http.form import FilePart, Form
-from gateway.http.image_fields import Address
+from gateway.http.image_fields import ImageUrl
 from gateway.settings import GatewaySettings
 from normalization.images.sniff import instead
 from normalization.parameters.nesting import excerpt
 from providers.fairness import FairGate
 from providers.http.bodies import TooLarge
-from providers.http.download import Astray, Empty, Fetched, Gone, Later, get
-from providers.http.errors import Unanswered, host_in, why
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.download import EmptyBody, Fetched, RetryLater, UnexpectedRedirect, UrlExpired, get
+from providers.http.errors import NoAnswer, host_in, why
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 AT_ONCE = 64
 """So many pictures are fetched at any moment for all callers together."""
@@ -34,11 +34,11 @@ _ANYTHING = frozenset({"", "application/octet-stream", "binary/octet-stream", "a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetching:
+class ImageFetcher:
     """Fetches pictures for callers, whose keys take turns. `client` is one of `strangers_client`, with this guard."""
 
     client: httpx.AsyncClient
-    guard: Guard
+    guard: UrlPolicy
     settings: GatewaySettings
     places: FairGate = field(default_factory=lambda: FairGate(AT_ONCE, spare=_SPARE))
 
@@ -82,7 +82,7 @@ class Fetching:
             await asyncio.gather(*tasks, return_exceptions=True)
         return replace(form, files=tuple(files))
 
-    def _check(self, address: Address) -> None:
+    def _check(self, address: ImageUrl) -> None:
         if not self.settings.fetch_image_urls:
             message = (
                 f"Invalid '{address.param}': this server does not fetch addresses. "
@@ -91,15 +91,15 @@ class Fetching:
             raise invalid(address.param, message, "image_url_unsupported")
         try:
             self.guard.check(address.url)
-        except Forbidden as reason:
+        except UrlForbidden as reason:
             raise _refused(address, reason) from None
 
-    async def _fetch(self, address: Address, took: Callable[[int], None]) -> bytes:
+    async def _fetch(self, address: ImageUrl, took: Callable[[int], None]) -> bytes:
         cap = self.settings.max_upload_bytes
         hosts: list[str] = []
         try:
             found = await get(self.client, address.url, guard=self.guard, cap=cap, took=took, at=hosts.append)
-        except Forbidden as reason:
+        except UrlForbidden as reason:
             raise _refused(address, reason) from None
         except TooLarge:
             message = f"The picture at '{address.param}' is too large: at most {cap} bytes are taken."
@@ -108,7 +108,7 @@ class Fetching:
             most = self.settings.max_body_bytes
             message = f"The pictures of this request are too large together: at most {most} bytes are taken."
             raise too_large(message, param=address.param) from None
-        except (Gone, Astray, Unanswered) as error:
+        except (UrlExpired, UnexpectedRedirect, NoAnswer) as error:
             raise _unreachable(address, f"{_way(hosts)} {_what(error)}") from None
         if (other := _other(found)) is not None:
             raise _unreachable(address, f"{_way(hosts)} answered with {other}")
@@ -138,20 +138,20 @@ def _way(hosts: Sequence[str]) -> str:
     return first if last == first else f"{first} redirects to {last}, which"
 
 
-def _what(error: Gone | Astray | Unanswered) -> str:
+def _what(error: UrlExpired | UnexpectedRedirect | NoAnswer) -> str:
     """What a host did in the place of giving a picture."""
     match error:
-        case Astray():
+        case UnexpectedRedirect():
             return str(error)
-        case Gone(status=status):
+        case UrlExpired(status=status):
             return f"answered HTTP {status}"
-        case Later(status=429, retry_after=wait):
+        case RetryLater(status=429, retry_after=wait):
             asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
             return f"answered HTTP 429: it is asked too often{asked}"
-        case Later(status=status, retry_after=wait):
+        case RetryLater(status=status, retry_after=wait):
             asked = "" if wait is None else f" and asks to wait for {wait:.0f} seconds (Retry-After)"
             return f"answered HTTP {status}{asked}"
-        case Empty():
+        case EmptyBody():
             return "answered with an empty body"
         case _:
             return f"gave no picture: {why(error)}"
@@ -170,18 +170,18 @@ def _other(found: Fetched) -> str | None:
     return f"{excerpt(found.media_type)}: {what}{'' if what.startswith('no ') else ', not a picture'}"
 
 
-def _host(address: Address) -> str:
+def _host(address: ImageUrl) -> str:
     """The host, which is all of an address that is ever told: the rest may have a key in it."""
     with contextlib.suppress(httpx.InvalidURL, UnicodeError, ValueError):
         return host_in(address.url)
     return "the host"
 
 
-def _refused(address: Address, reason: Forbidden) -> ApiError:
+def _refused(address: ImageUrl, reason: UrlForbidden) -> ApiError:
     message = f"Invalid '{address.param}': this address is not fetched: {reason}."
     return invalid(address.param, message, "image_url_refused")
 
 
-def _unreachable(address: Address, reason: str) -> ApiError:
+def _unreachable(address: ImageUrl, reason: str) -> ApiError:
     message = f"Invalid '{address.param}': the picture could not be fetched: {reason}."
     return invalid(address.param, message, "image_url_unreachable")

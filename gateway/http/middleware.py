@@ -33,7 +33,7 @@ _HYGIENE: tuple[tuple[str, str], ...] = (
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
-class Edge:
+class RequestMiddleware:
     """Pure ASGI: a base class of middleware would copy every body and hide disconnects."""
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
@@ -125,7 +125,7 @@ _EXPOSED = (
 )
 
 
-class Cors(CORSMiddleware):
+class CorsMiddleware(CORSMiddleware):
     """Stands outside of access: a preflight has no key, and errors are to be read too."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:

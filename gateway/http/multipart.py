@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser
 
 from gateway.http.body import FormLimits, feed, off_loop
 from gateway.http.errors import ApiError, invalid
-from gateway.http.headers import Parameter, last, read_header
+from gateway.http.headers import HeaderValue, last, read_header
 from gateway.http.image_fields import encoded_room, file_too_large, from_base64, picture_name
 from normalization.parameters.nesting import excerpt
 from providers.http.bodies import ByteBuffer
@@ -224,7 +224,7 @@ def _heading(headers: Mapping[str, str]) -> _Heading:
     return _Heading(kind, name, filename, last(parameters, "charset") or "utf-8", encoding)
 
 
-def _name_of(disposition: tuple[Parameter, ...]) -> str:
+def _name_of(disposition: tuple[HeaderValue, ...]) -> str:
     """A part's name. Raises ValueError, with what is wrong, where not every program would read the same one."""
     names = [one for one in disposition if one.name == "name"]
     if len(names) > 1:
@@ -236,7 +236,7 @@ def _name_of(disposition: tuple[Parameter, ...]) -> str:
     return name
 
 
-def _filename(disposition: tuple[Parameter, ...]) -> str | None:
+def _filename(disposition: tuple[HeaderValue, ...]) -> str | None:
     """The last `filename*` that can be read, else the last `filename`: nothing depends on it but that there is one."""
     encoded = last(disposition, "filename*")
     if (extended := _EXTENDED.fullmatch(encoded or "")) is not None:

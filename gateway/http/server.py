@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.http.backpressure import Counting, Reader, hold_little
+from gateway.http.backpressure import ClientReader, CountingTransport, hold_little
 from gateway.http.errors import ApiError, envelope
 from gateway.http.host import settle_host
 from gateway.telemetry import metrics
@@ -35,7 +35,7 @@ _LINE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class ConnectionLimits:
     """What a connection may take. Times in seconds; `max_header_bytes` is for a request's line and all its headers.
 
     `min_answer_bytes_per_s` is how fast an answer has to be taken on average: who is behind by what that makes in
@@ -53,20 +53,20 @@ class Patience:
     max_connections_per_address: int = 0
 
 
-class PatientProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection.
 
     uvicorn itself waits for ever for the rest of a request's head, for a client that does not read, and closes over
     what it has not read. `patience` is given by a `functools.partial`.
     """
 
-    def __init__(self, *args: Any, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience = patience
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._reader = Reader(
+        self._reader = ClientReader(
             max(patience.min_answer_bytes_per_s, _LEAST_TAKEN_BYTES / patience.send_timeout_s), patience.send_timeout_s
         )
         self._quiet_since = 0.0
@@ -78,7 +78,7 @@ class PatientProtocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         hold_little(transport)
-        self._counting = Counting(transport)
+        self._counting = CountingTransport(transport)
         super().connection_made(self._counting)  # type: ignore[arg-type]  # all of a transport but its class
         self._quiet_since = self.loop.time()
         if len(self.connections) > self._patience.max_connections:
@@ -220,7 +220,7 @@ class PatientProtocol(HttpToolsProtocol):
         One whose bytes have come and were not read yet, as this process was busy, is not without a request.
         """
         limit = self.loop.time() - _IDLE_S
-        every = [one for one in self.connections if isinstance(one, PatientProtocol)]
+        every = [one for one in self.connections if isinstance(one, LimitedHttpProtocol)]
         idle = [(since, one) for one in every if (since := one.idle_since) is not None and since <= limit]
         peers = Counter(one.client and one.client[0] for _, one in idle)
         for _, oldest in sorted(idle, key=lambda pair: (-peers[pair[1].client and pair[1].client[0]], pair[0])):
@@ -325,7 +325,7 @@ def _has_unread(transport: asyncio.Transport) -> bool:
     return any(event & select.POLLIN for _, event in looking.poll(0))
 
 
-def _head_too_large(patience: Patience) -> ApiError:
+def _head_too_large(patience: ConnectionLimits) -> ApiError:
     message = f"The request's line and headers are larger than {patience.max_header_bytes} bytes."
     return ApiError(431, message, code="headers_too_large")
 

@@ -16,7 +16,7 @@ from providers.http.bodies import BodyPart, encode_chunks
 _COMMENT = b": the picture is being made\n\n"
 
 
-class Events(Response):
+class EventStream(Response):
     """Sends events as they come, each in pieces, and a comment whenever `keep_alive` seconds were silent."""
 
     def __init__(

@@ -12,19 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from typing import TypeVar
 
-from gateway.imaging.processes import BeyondUs, Decoders
+from gateway.imaging.processes import DecoderProcesses, LimitExceeded
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.images import transform
-from normalization.images.prepare import Ready, ready
-from normalization.images.sniff import BadImage, Limits, check, is_quick, sniff
+from normalization.images.prepare import PreparedImage, ready
+from normalization.images.sniff import BadImage, InputLimits, check, is_quick, sniff
 from normalization.values import Header, Image, Resize, Sending, Step
-from providers.fairness import FairGate, Room, Shares
+from providers.fairness import FairGate, SharedCapacity, Shares
 
 T = TypeVar("T")
 
 
-class Busy(Exception):
+class ImagingBusy(Exception):
     """Too many pictures wait to be decoded: of all callers, or of this one, where the rest is `kept` for others.
 
     `limit` is what is full.
@@ -37,7 +37,7 @@ class Busy(Exception):
         self.kept = kept
 
 
-class Imaging:
+class ImagePool:
     """Runs the pure picture functions in threads.
 
     At most `max_pixels` are being decoded or encoded at any moment; who comes later waits, for these and for a thread:
@@ -53,11 +53,11 @@ class Imaging:
         self,
         *,
         max_pixels: int,
-        limits: Limits,
+        limits: InputLimits,
         max_result_pixels: int | None = None,
         max_waiting: int | None = None,
         threads: int | None = None,
-        decoders: Decoders | None = None,
+        decoders: DecoderProcesses | None = None,
     ) -> None:
         self._limits = limits
         self._shares = None if max_waiting is None else Shares(max_waiting, time.monotonic)
@@ -89,7 +89,10 @@ class Imaging:
         return Image(data=data, header=await self._run(owner, _sniff_leniently, data))
 
     async def prepare(self, image: Image, owner: str = "") -> Image:
-        """The picture as every provider reads it alike: upright, sRGB, without metadata. Raises BadImage, and Busy."""
+        """The picture as every provider reads it alike: upright, sRGB, without metadata.
+
+        Raises BadImage, and ImagingBusy.
+        """
         header = image.header
         if (
             header.plain
@@ -104,8 +107,8 @@ class Imaging:
         async with self._budget(pixels, owner):
             return await self._run(owner, self._prepare, image, self._limits.max_pixels)
 
-    async def ready(self, image: Image, sending: Sending, owner: str = "") -> Ready:
-        """The picture as a route is to be sent it. Raises BadImage, and Busy."""
+    async def ready(self, image: Image, sending: Sending, owner: str = "") -> PreparedImage:
+        """The picture as a route is to be sent it. Raises BadImage, and ImagingBusy."""
         pixels = image.header.width * image.header.height
         self._check_room(pixels, owner)
         async with self._budget(pixels, owner):
@@ -117,8 +120,8 @@ class Imaging:
         """Bring a provider's picture to what the caller asked for. `planned` says that it has the size of its plan.
 
         What fails for want of time or memory is tried again while nothing else is decoded, and with more of both.
-        Raises BadImage: BeyondUs where that did not help, with the code `image_too_large` where it is above a limit of
-        ours or of the format.
+        Raises BadImage: LimitExceeded where that did not help, with the code `image_too_large` where it is above a
+        limit of ours or of the format.
         """
         if transform.is_finished(data, header, steps):
             return Image(data=data, header=header), ()
@@ -127,7 +130,7 @@ class Imaging:
         try:
             async with self._budget(here + sum(step.size.pixels for step in steps if isinstance(step, Resize)), owner):
                 return await self._run(owner, self._finish, *work)
-        except (BeyondUs, MemoryError) as error:
+        except (LimitExceeded, MemoryError) as error:
             event("imaging.again_alone", logging.WARNING, reason=str(error) or "no memory")
         async with self._budget(self._max_pixels, owner):
             return await self._run(owner, self._finish_alone, *work)
@@ -142,7 +145,7 @@ class Imaging:
                 return decoders.finish(data, header, steps, most)
         except MemoryError:
             message = "It takes more memory to decode than there is."
-            raise BeyondUs("image_too_large", message) from None
+            raise LimitExceeded("image_too_large", message) from None
 
     def close(self) -> None:
         """Let the threads end; nothing new starts."""
@@ -159,12 +162,12 @@ class Imaging:
         if self._shares is None or not waiting:
             return
         room = self._shares.ask(pixels, owner, waiting)
-        if room is Room.KEPT:
+        if room is SharedCapacity.KEPT:
             metrics.REFUSED.labels("share").inc()
-            raise Busy(kept=True)
-        if room is Room.FULL:
-            metrics.SHED.labels(Busy.limit).inc()
-            raise Busy
+            raise ImagingBusy(kept=True)
+        if room is SharedCapacity.FULL:
+            metrics.SHED.labels(ImagingBusy.limit).inc()
+            raise ImagingBusy
 
     async def _run(self, owner: str, function: Callable[..., T], *args: object) -> T:
         context = contextvars.copy_context()
@@ -182,10 +185,10 @@ def _sniff_leniently(data: bytes) -> Header:
     return sniff(data, lenient=True)
 
 
-def _inspect(data: bytes, limits: Limits) -> Image:
+def _inspect(data: bytes, limits: InputLimits) -> Image:
     header = sniff(data)
     check(header, limits)
     return Image(data=data, header=header)
 
 
-__all__ = ["BadImage", "Busy", "Imaging", "Limits"]
+__all__ = ["BadImage", "ImagePool", "ImagingBusy", "InputLimits"]

@@ -17,7 +17,7 @@ from typing import Any
 from gateway.imaging import protocol
 from gateway.telemetry import metrics
 from normalization.images.formats.base import SAVE_AGAIN
-from normalization.images.prepare import Ready
+from normalization.images.prepare import PreparedImage
 from normalization.images.sniff import BadImage, sniff
 from normalization.images.transform import MOST_PIXELS
 from normalization.values import Header, Image, Sending, Step
@@ -33,7 +33,7 @@ _CODES = ("empty_image", "not_an_image", "truncated_image", "animated_image", "i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class ProcessLimits:
     """What a decoder may take: seconds for one picture, bytes of address space, pictures and seconds for its life."""
 
     timeout_s: float = 30
@@ -43,12 +43,12 @@ class Bounds:
     life_s: float = 600
 
 
-class BeyondUs(BadImage):
+class LimitExceeded(BadImage):
     """The picture was not decoded or encoded for want of time or memory, or because the decoder died. Of the picture
     itself that says nothing: another try may do it."""
 
 
-class Decoders:
+class DecoderProcesses:
     """Runs the picture functions in processes; as many of them as threads call at once, each with a picture at a time.
 
     A decoder is replaced after a number of pictures or seconds, when it takes too long, and when it dies. One that dies
@@ -56,7 +56,7 @@ class Decoders:
     `program` is what a decoder runs, with the folder of our modules as its first argument.
     """
 
-    def __init__(self, bounds: Bounds, *, program: str = _START) -> None:
+    def __init__(self, bounds: ProcessLimits, *, program: str = _START) -> None:
         self._bounds = bounds
         self._program = program
         self._lock = threading.Lock()
@@ -75,13 +75,13 @@ class Decoders:
         made = self._ask({"do": "prepare", "header": protocol.from_header(image.header), "most": most}, image.data)
         return image if made.same and made.alpha >= image.header.alpha else made.image(image.data, image.header)
 
-    def ready(self, image: Image, sending: Sending, most: int = MOST_PIXELS) -> Ready:
+    def ready(self, image: Image, sending: Sending, most: int = MOST_PIXELS) -> PreparedImage:
         """See `sending.ready`."""
         head = {"do": "send", "header": protocol.from_header(image.header), "most": most}
         made = self._ask({**head, "sending": protocol.from_sending(sending)}, image.data)
         if made.channel is not None:
             _check_channel(made.channel, image)
-        return Ready(
+        return PreparedImage(
             image=image if made.same else made.image(image.data, image.header),
             alpha=made.channel,
             black=made.black,
@@ -97,11 +97,11 @@ class Decoders:
         made = self._ask(head, data + channels if channels else data)
         return made.image(data, header), made.notes
 
-    def generous(self) -> Decoders:
+    def generous(self) -> DecoderProcesses:
         """Others of the same kind, with several times the time and the memory for a picture. The caller closes them."""
         bounds = self._bounds
         time_s, memory = _MORE_TIME * bounds.timeout_s, _MORE_MEMORY * bounds.memory_bytes
-        return Decoders(replace(bounds, timeout_s=time_s, memory_bytes=memory), program=self._program)
+        return DecoderProcesses(replace(bounds, timeout_s=time_s, memory_bytes=memory), program=self._program)
 
     def close(self) -> None:
         """End them all, whatever they do."""
@@ -128,16 +128,16 @@ class Decoders:
             except TimeoutError:
                 metrics.DECODERS.labels("timeout").inc()
                 message = f"It takes longer than {self._bounds.timeout_s:g} seconds to decode."
-                raise BeyondUs("corrupt_image", message, "Save it again.") from None
-            except _Starved:
+                raise LimitExceeded("corrupt_image", message, "Save it again.") from None
+            except _OutOfMemory:
                 metrics.DECODERS.labels("memory").inc()
                 message = "It takes more memory to decode than there is for one picture."
-                raise BeyondUs("image_too_large", message, "Send a smaller one.") from None
-            except (protocol.Broken, OSError):
+                raise LimitExceeded("image_too_large", message, "Send a smaller one.") from None
+            except (protocol.ProtocolError, OSError):
                 metrics.DECODERS.labels("died").inc()
             finally:
                 self._give_back(decoder, well=well)
-        raise BeyondUs("corrupt_image", "The decoder does not survive it.", SAVE_AGAIN)
+        raise LimitExceeded("corrupt_image", "The decoder does not survive it.", SAVE_AGAIN)
 
     def _take(self) -> _Decoder:
         with self._lock:
@@ -164,14 +164,14 @@ class Decoders:
         decoder.end()
 
 
-class _Starved(Exception):
+class _OutOfMemory(Exception):
     """The decoder has met the bound on its memory."""
 
 
 class _Decoder:
     """One process and the link to it."""
 
-    def __init__(self, bounds: Bounds, program: str) -> None:
+    def __init__(self, bounds: ProcessLimits, program: str) -> None:
         self._bounds = bounds
         self._asked = 0
         self._began = time.monotonic()
@@ -218,7 +218,7 @@ class _Decoder:
         try:
             protocol.write(self._link, dict(head), data)
             return protocol.read(self._link, self._bounds.max_result_bytes)
-        except (protocol.Broken, OSError):
+        except (protocol.ProtocolError, OSError):
             if time.monotonic() >= late:
                 raise TimeoutError from None
             raise
@@ -235,7 +235,9 @@ class _Decoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """What a decoder made: `made` is the picture's bytes unless they stay the `same`; see `Ready` for the others."""
+    """What a decoder made: `made` is the picture's bytes unless they stay the `same`; see `PreparedImage` for the
+    others.
+    """
 
     same: bool
     made: bytes
@@ -260,10 +262,10 @@ def _check_channel(channel: bytes, image: Image) -> None:
 
 
 def _understood(answer: dict[str, Any], made: bytes) -> _Done:
-    """An answer, checked. Raises BadImage where it says that, _Starved, and Broken for what is no answer."""
+    """An answer, checked. Raises BadImage where it says that, _OutOfMemory, and Broken for what is no answer."""
     match answer:
         case {"starved": True}:
-            raise _Starved
+            raise _OutOfMemory
         case {"code": str(code), "message": str(message), "advice": str(advice)} if code in _CODES:
             raise BadImage(code, message[:_MAX_TEXT], advice[:_MAX_TEXT])
         case {
@@ -283,4 +285,4 @@ def _understood(answer: dict[str, Any], made: bytes) -> _Done:
                 black=black,
             )
         case _:
-            raise protocol.Broken("no answer")
+            raise protocol.ProtocolError("no answer")

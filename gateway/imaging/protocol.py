@@ -21,7 +21,7 @@ _MAX_HEAD_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20
 
 
-class Broken(Exception):
+class ProtocolError(Exception):
     """The other side has ended, or says what it must not."""
 
 
@@ -33,16 +33,16 @@ def write(link: socket.socket, head: dict[str, Any], data: bytes) -> None:
 
 
 def read(link: socket.socket, most: int) -> tuple[dict[str, Any], bytes]:
-    """Take one message of at most `most` bytes. Raises Broken, and OSError."""
+    """Take one message of at most `most` bytes. Raises ProtocolError, and OSError."""
     head_size, size = _LENGTHS.unpack(_exactly(link, _LENGTHS.size))
     if head_size > _MAX_HEAD_BYTES or size > most:
-        raise Broken(f"a message of {head_size} and {size} bytes")
+        raise ProtocolError(f"a message of {head_size} and {size} bytes")
     try:
         head = json.loads(_exactly(link, head_size))
     except (ValueError, RecursionError) as error:
-        raise Broken("a head that is no JSON") from error
+        raise ProtocolError("a head that is no JSON") from error
     if not isinstance(head, dict):
-        raise Broken("a head that is no object")
+        raise ProtocolError("a head that is no object")
     return head, _exactly(link, size)
 
 
@@ -52,7 +52,7 @@ def _exactly(link: socket.socket, size: int) -> bytes:
     while at < size:
         got = link.recv_into(view[at : at + _PIECE_BYTES])
         if not got:
-            raise Broken("the link has ended")
+            raise ProtocolError("the link has ended")
         at += got
     return bytes(found)
 
@@ -76,7 +76,10 @@ def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step], bytes]:
-    """The steps again, and the picture, from which the alpha channels are cut off. Raises Broken for a strange one."""
+    """The steps again, and the picture, from which the alpha channels are cut off.
+
+    Raises ProtocolError for a strange one.
+    """
     found: list[Step] = []
     at = len(data) - sum(value.get("alpha") or 0 for value in values)
     picture = data if at == len(data) else data[:at]
@@ -84,7 +87,7 @@ def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step],
         size = value.get("alpha")
         step = step_from(value, None if size is None else data[at : at + size])
         if step is None:
-            raise Broken("a step that is none")
+            raise ProtocolError("a step that is none")
         at += size or 0
         found.append(step)
     return found, picture

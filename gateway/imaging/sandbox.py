@@ -88,7 +88,7 @@ def main() -> None:
     while True:
         try:
             head, data = protocol.read(link, most)
-        except (protocol.Broken, ConnectionError):
+        except (protocol.ProtocolError, ConnectionError):
             return
         try:
             answer, made = _done(head, data)

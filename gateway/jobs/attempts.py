@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from gateway.jobs.context import CallLink, Journal, Stopped
+from gateway.jobs.context import JobAttemptContext, JobContext, JobStopped
 from gateway.ledger.records import AttemptRow
-from gateway.ledger.store import Claimed, LedgerDown
+from gateway.ledger.store import LedgerDown, UpstreamJobClaimed
 from normalization.values import Value
-from providers.base import Handle, Job, Outcome, Provider, Sent
+from providers.base import Handle, Outcome, PendingSubmit, Provider, UpstreamJob
 from providers.clock import CLOCK, Clock
 from providers.errors import Blocked, Failed, ProviderError, Rejected, Undecodable, Unfetched, Unfinished, Unknown
-from providers.memory import Lease, Room
+from providers.memory import MemoryBudget, MemoryLease
 
 # What a job that was cancelled is given to be seen to end; it may also have been done before.
 _SEEN_S = 15.0
@@ -35,7 +35,7 @@ Use: TypeAlias = "Callable[[Outcome], Awaitable[None]]"
 """What is made of an outcome. It raises Undecodable where the pictures are not what was asked for."""
 
 
-class Cancelled(Exception):
+class AttemptCancelled(Exception):
     """The call was cancelled. `error` is what its provider said to that; None where nothing had been sent."""
 
     def __init__(self, error: ProviderError | None) -> None:
@@ -44,7 +44,7 @@ class Cancelled(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calls:
+class AttemptRunner:
     """Makes calls at providers.
 
     An attempt is given `attempt_timeout` seconds. A job that is paid for and not here yet, as it cannot be cancelled or
@@ -56,16 +56,16 @@ class Calls:
     attempt_timeout: float
     late: float
     clock: Clock = CLOCK
-    room: Room = field(default_factory=lambda: Room(_ROOM_BYTES))
+    room: MemoryBudget = field(default_factory=lambda: MemoryBudget(_ROOM_BYTES))
     """What the answers of all calls together may take in memory."""
 
     async def make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal, use: Use
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: JobContext, use: Use
     ) -> None:
         """Submit, wait for the end, and use what came. Pictures that are found to be broken are fetched once more.
 
         Cancelling it cancels the job upstream, unless the journal is leaving: then it stays for another process.
-        Raises ProviderError, Cancelled, LedgerDown and Superseded.
+        Raises ProviderError, AttemptCancelled, LedgerDown and Superseded.
         """
         try:
             with self.room.lease() as lease:
@@ -75,20 +75,22 @@ class Calls:
             if isinstance(error, Rejected):
                 error.point_at(payload)
             raise
-        except Cancelled as stopped:
+        except AttemptCancelled as stopped:
             if stopped.error is not None:
                 stopped.error.hide(_texts(dict(payload)))
             raise
 
     async def _make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: Journal, use: Use
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: JobContext, use: Use
     ) -> None:
         provider = self.providers[attempt.provider]
         now = self.clock.now()
         ending = min(_ENDING_S, _ENDING_SHARE * max(0.0, deadline - now)) if provider.cancels else 0.0
         limit = min(deadline - ending, now + self.attempt_timeout)
-        job = Job(id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=journal.owner)
-        link = CallLink(journal, attempt)
+        job = UpstreamJob(
+            id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=journal.owner
+        )
+        link = JobAttemptContext(journal, attempt)
         handle, cancelled = await self._submit(provider, job, link, journal)
         link.handle = handle
         if cancelled:
@@ -96,7 +98,7 @@ class Calls:
         limits = (limit, deadline, deadline + self.late)
         return await self._wait(provider, handle, limits, link, journal, use)
 
-    async def take_up(self, attempt: AttemptRow, left: float, journal: Journal, use: Use) -> None:
+    async def take_up(self, attempt: AttemptRow, left: float, journal: JobContext, use: Use) -> None:
         """Go on with a call that another process began, or that this one lost sight of, and use what came.
 
         `left` is in how many seconds its job's deadline is, negative where that has passed. Raises as `make` does, and
@@ -112,7 +114,7 @@ class Calls:
                 message = f"{attempt.provider}: the job was lost with the process that had it"
                 raise Failed(message, unbilled=True)
             handle = await self._noted(provider, attempt, handle, journal)
-        link = CallLink(journal, attempt)
+        link = JobAttemptContext(journal, attempt)
         link.handle = handle
         link.made = attempt.succeeded
         now = self.clock.now()
@@ -121,7 +123,9 @@ class Calls:
         with self.room.lease() as lease:
             await self._wait(provider, handle, limits, link, journal, _releasing(use, lease))
 
-    async def _submit(self, provider: Provider, job: Job, link: CallLink, journal: Journal) -> tuple[Handle, bool]:
+    async def _submit(
+        self, provider: Provider, job: UpstreamJob, link: JobAttemptContext, journal: JobContext
+    ) -> tuple[Handle, bool]:
         """Submit; the handle, and whether the call was cancelled meanwhile."""
         submitting = asyncio.ensure_future(provider.submit(job, link))
         cancelled = False
@@ -135,16 +139,16 @@ class Calls:
                     submitting.cancel()
         try:
             handle = submitting.result()
-        except (asyncio.CancelledError, Stopped):
+        except (asyncio.CancelledError, JobStopped):
             if link.left and submitting.cancelled():
                 # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
                 raise asyncio.CancelledError from None
-            raise Cancelled(None) from None
+            raise AttemptCancelled(None) from None
         except Unknown as lost:
             handle = await self._found(provider, link, journal, lost)
         return await self._noted(provider, link.attempt, handle, journal), cancelled
 
-    async def _found(self, provider: Provider, link: CallLink, journal: Journal, lost: Unknown) -> Handle:
+    async def _found(self, provider: Provider, link: JobAttemptContext, journal: JobContext, lost: Unknown) -> Handle:
         """The job of a submit whose answer was lost, where the provider calls and tells of it. Raises `lost`."""
         if link.webhook is None or not link.left:
             raise lost
@@ -156,7 +160,7 @@ class Calls:
             raise lost
         return handle
 
-    async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, journal: Journal) -> Handle:
+    async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, journal: JobContext) -> Handle:
         """Write down whose a provider's job is, and return it. One that is another call's is not this one's: of equal
         calls whose answers were lost each has to find one of its own. Raises Unknown where there is none."""
         claimed: set[str] = set()
@@ -166,7 +170,7 @@ class Calls:
             except LedgerDown:
                 # It is written as soon as that can be: the job is bought, and is waited for in any case.
                 return handle
-            except Claimed:
+            except UpstreamJobClaimed:
                 found = None
                 if handle.id not in claimed:
                     claimed.add(handle.id)
@@ -178,7 +182,7 @@ class Calls:
             else:
                 return handle
 
-    async def _sent(self, attempt: AttemptRow, journal: Journal) -> Sent:
+    async def _sent(self, attempt: AttemptRow, journal: JobContext) -> PendingSubmit:
         """What an adapter needs to find an attempt's job, and to tell it from those of others."""
         return replace(attempt.as_sent(), others=await journal.others(attempt))
 
@@ -187,8 +191,8 @@ class Calls:
         provider: Provider,
         handle: Handle,
         limits: Sequence[float],
-        link: CallLink,
-        journal: Journal,
+        link: JobAttemptContext,
+        journal: JobContext,
         use: Use,
     ) -> None:
         """Wait to the first limit; for a job that may not be bought elsewhere, to the next one, and so on.
@@ -206,7 +210,7 @@ class Calls:
             return await self._interrupted(provider, handle, link, journal, use)
 
     async def _interrupted(
-        self, provider: Provider, handle: Handle, link: CallLink, journal: Journal, use: Use
+        self, provider: Provider, handle: Handle, link: JobAttemptContext, journal: JobContext, use: Use
     ) -> None:
         """Leave a job for another process, or cancel it and see what it came to: it may have been done before."""
         if journal.leaving and not handle.held:
@@ -215,9 +219,11 @@ class Calls:
             await provider.cancel(handle)
             await use(await provider.wait(handle, self.clock.now() + _SEEN_S, link))
         except ProviderError as error:
-            raise Cancelled(error) from None
+            raise AttemptCancelled(error) from None
 
-    async def _insist(self, provider: Provider, handle: Handle, limit: float, link: CallLink, use: Use) -> None:
+    async def _insist(
+        self, provider: Provider, handle: Handle, limit: float, link: JobAttemptContext, use: Use
+    ) -> None:
         """Wait for a job, fetch its pictures and use them. Raises Unfinished at `limit`.
 
         Once the provider has said that the job has succeeded, whatever it says afterwards is no end of it.
@@ -254,7 +260,7 @@ class Calls:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _releasing(use: Use, lease: Lease) -> Use:
+def _releasing(use: Use, lease: MemoryLease) -> Use:
     """What lets go of what was read once it has been used."""
 
     async def used(outcome: Outcome) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
-from gateway.ledger.records import AttemptRow, Order, Picture
+from gateway.ledger.records import AttemptRow, JobSpec, StoredImage
 from gateway.ledger.store import Ledger, LedgerDown
-from providers.base import Handle, Link
+from providers.base import AttemptContext, Handle
 from providers.clock import CLOCK, Clock
 from providers.http.send_hook import before_departure
 
@@ -22,16 +22,16 @@ _REMEMBERED = 16_384
 
 
 @dataclass(slots=True, eq=False)
-class _Bell:
+class _Signal:
     event: asyncio.Event = field(default_factory=asyncio.Event)
     name: str | None = None
 
 
-class Bells:
+class WebhookSignals:
     """One bell for each attempt of this process."""
 
     def __init__(self) -> None:
-        self._bells: OrderedDict[str, _Bell] = OrderedDict()
+        self._bells: OrderedDict[str, _Signal] = OrderedDict()
 
     def ring(self, attempt: str, name: str | None, *, ended: bool = True) -> None:
         """Wake whoever waits for this attempt. `name` is the provider's id of its job.
@@ -67,14 +67,14 @@ class Bells:
         """Its job has ended."""
         self._bells.pop(attempt, None)
 
-    def _of(self, attempt: str) -> _Bell:
-        bell = self._bells.setdefault(attempt, _Bell())
+    def _of(self, attempt: str) -> _Signal:
+        bell = self._bells.setdefault(attempt, _Signal())
         while len(self._bells) > _REMEMBERED and next(iter(self._bells.values())) is not bell:
             self._bells.popitem(last=False)
         return bell
 
 
-class Journal:
+class JobContext:
     """The book of one job. This one keeps nothing: the ledger's does (`gateway/jobs/manager.py`).
 
     `leaving` is true once the process is about to end: work that another one can go on with is left as it is.
@@ -103,7 +103,7 @@ class Journal:
     def ended(self, attempt: AttemptRow) -> None:
         """An attempt has ended, in one way or another."""
 
-    def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
+    def unkept(self, attempt: AttemptRow, pictures: Sequence[StoredImage]) -> None:
         """An attempt gave these pictures, and not all of them are stored: until they are it has not ended."""
 
     def succeeded(self, attempt: str, handle: Handle) -> None:
@@ -132,14 +132,14 @@ class Journal:
         return None
 
 
-class Stopped(Exception):
+class JobStopped(Exception):
     """The job was cancelled before its request left."""
 
 
-class CallLink(Link):
+class JobAttemptContext(AttemptContext):
     """Connects one upstream call with the book of its job."""
 
-    def __init__(self, journal: Journal, attempt: AttemptRow) -> None:
+    def __init__(self, journal: JobContext, attempt: AttemptRow) -> None:
         self.webhook = journal.webhook(attempt)
         self.attempt = attempt
         self.left = False
@@ -166,7 +166,7 @@ class CallLink(Link):
 
     def _stop_here(self) -> None:
         if self.stopped:
-            raise Stopped
+            raise JobStopped
 
     @override
     def succeeded(self) -> None:
@@ -197,14 +197,14 @@ Address = Callable[[str, str], "str | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unkept:
+class NotRecorded:
     """An attempt that is over but for the storing of its pictures."""
 
     attempt: AttemptRow
-    pictures: tuple[Picture, ...]
+    pictures: tuple[StoredImage, ...]
 
 
-class Book(Journal):
+class JobRecorder(JobContext):
     """Writes a job's attempts into the ledger: what is about to be bought at once, what has ended with the next write.
 
     `moved` is called whenever there is something new to tell of the job.
@@ -213,9 +213,9 @@ class Book(Journal):
     def __init__(
         self,
         ledger: Ledger,
-        order: Order,
+        order: JobSpec,
         *,
-        bells: Bells,
+        bells: WebhookSignals,
         address: Address,
         moved: Callable[[], None],
         overdue: Callable[[], None],
@@ -231,7 +231,7 @@ class Book(Journal):
         """Those of them whose provider says that they have succeeded."""
         self.pending: list[AttemptRow] = []
         """Attempts that have ended, and of whose end nothing is written yet."""
-        self.waiting: list[Unkept] = []
+        self.waiting: list[NotRecorded] = []
         """Attempts whose pictures the store has not taken yet. In the ledger they go on."""
         self.came: set[str] = set()
         """The ids of attempts of which there is a copy of what the provider gave."""
@@ -289,8 +289,8 @@ class Book(Journal):
         self.came.add(attempt)
 
     @override
-    def unkept(self, attempt: AttemptRow, pictures: Sequence[Picture]) -> None:
-        self.waiting.append(Unkept(attempt=attempt, pictures=tuple(pictures)))
+    def unkept(self, attempt: AttemptRow, pictures: Sequence[StoredImage]) -> None:
+        self.waiting.append(NotRecorded(attempt=attempt, pictures=tuple(pictures)))
 
     @override
     def succeeded(self, attempt: str, handle: Handle) -> None:

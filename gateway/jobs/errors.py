@@ -11,18 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.auth.keys import AtCapacity, Exceeded, OverBudget
-from gateway.jobs.context import Journal
-from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Interrupted, JobRow, Json, Picture
+from gateway.auth.keys import BudgetExceeded, ConcurrencyExceeded, QuotaExceeded
+from gateway.jobs.context import JobContext
+from gateway.ledger.records import AllFailed, Attempt, AttemptRow, JobInterrupted, JobRow, Json, StoredImage
 from gateway.ledger.store import LedgerDown
 from providers.errors import Unknown
 
 
-class Leaving(Exception):
+class ShuttingDown(Exception):
     """This process takes no more work."""
 
 
-class StillGoing(Exception):
+class JobPending(Exception):
     """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
 
     def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
@@ -30,7 +30,7 @@ class StillGoing(Exception):
         self.attempts = tuple(attempts)
 
 
-class ResultGone(Exception):
+class ResultExpired(Exception):
     """The job is done, and its pictures have been deleted since; or never `kept`, for the store was away: then whoever
     made the job was given them."""
 
@@ -44,7 +44,7 @@ class NotCancellable(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class JobRef:
     """A job that a call has: its own, or one that it `joined` because it repeats the call that began it."""
 
     id: str
@@ -54,7 +54,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class DisconnectPolicy:
     """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`.
 
     A repeated call makes a provider look again for what is unknown, where that was done `search_again_s` seconds ago
@@ -65,16 +65,16 @@ class Rules:
     search_again_s: float = 60.0
 
 
-NOTHING_BOUGHT = (LedgerDown, Interrupted, Exceeded)
+NOTHING_BOUGHT = (LedgerDown, JobInterrupted, QuotaExceeded)
 """What a job ends with that never had a provider."""
 
 
-def error_to_json(error: LedgerDown | Interrupted | Exceeded) -> Json:
+def error_to_json(error: LedgerDown | JobInterrupted | QuotaExceeded) -> Json:
     """One of these as JSON, for the ledger."""
-    if isinstance(error, Exceeded):
-        kind = "at_capacity" if isinstance(error, AtCapacity) else "over_budget"
+    if isinstance(error, QuotaExceeded):
+        kind = "at_capacity" if isinstance(error, ConcurrencyExceeded) else "over_budget"
         return {"kind": kind, "billed": False, "message": str(error)}
-    return {"kind": "interrupted" if isinstance(error, Interrupted) else "unrecorded", "billed": False}
+    return {"kind": "interrupted" if isinstance(error, JobInterrupted) else "unrecorded", "billed": False}
 
 
 def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
@@ -86,19 +86,19 @@ def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
         case "unrecorded":
             return LedgerDown("the ledger was down")
         case "over_budget":
-            return OverBudget(error["message"])
+            return BudgetExceeded(error["message"])
         case "at_capacity":
-            return AtCapacity(error["message"])
+            return ConcurrencyExceeded(error["message"])
         case _:
-            return Interrupted()
+            return JobInterrupted()
 
 
 MOST_KILLS = 5
 """How many processes may end while they work on a job."""
 
 
-async def give_up(attempts: Sequence[AttemptRow], journal: Journal) -> Finished:
-    """End a job that has ended so many processes. Raises AllFailed, and Interrupted where nothing was bought."""
+async def give_up(attempts: Sequence[AttemptRow], journal: JobContext) -> JobResult:
+    """End a job that has ended so many processes. Raises AllFailed, and JobInterrupted where nothing was bought."""
     message = f"{MOST_KILLS} processes ended while they worked on this job: it was given up"
     told = []
     for attempt in attempts:
@@ -108,12 +108,12 @@ async def give_up(attempts: Sequence[AttemptRow], journal: Journal) -> Finished:
             journal.ended(attempt)
         told.append(attempt.told())
     if not told:
-        raise Interrupted
+        raise JobInterrupted
     raise AllFailed([Unknown(message)], told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedBy:
     """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
 
     provider: str
@@ -122,11 +122,11 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class JobResult:
     """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
 
-    pictures: tuple[Picture, ...] = field(repr=False)
-    served: Served
+    pictures: tuple[StoredImage, ...] = field(repr=False)
+    served: ServedBy
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...]
     wanted: int

@@ -11,20 +11,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from gateway.auth.keys import Exceeded
-from gateway.imaging.pool import Imaging
-from gateway.jobs.attempts import Calls, Cancelled, Use, without_frames
-from gateway.jobs.context import Journal
-from gateway.jobs.errors import Finished, Served
-from gateway.jobs.postprocess import Made, make
+from gateway.auth.keys import QuotaExceeded
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.attempts import AttemptCancelled, AttemptRunner, Use, without_frames
+from gateway.jobs.context import JobContext
+from gateway.jobs.errors import JobResult, ServedBy
+from gateway.jobs.postprocess import ProcessedImage, make
 from gateway.jobs.received import Received
-from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Interrupted, Json, Making, Picture
-from gateway.ledger.records import Cancelled as JobCancelled
-from gateway.ledger.store import LedgerDown, Superseded
+from gateway.ledger.records import (
+    AllFailed,
+    Attempt,
+    AttemptRow,
+    JobCancelled,
+    JobInterrupted,
+    Json,
+    OutputSpec,
+    StoredImage,
+)
+from gateway.ledger.store import LeaseLost, LedgerDown
 from gateway.routing.breaker import Breakers
-from gateway.routing.pricing import MICROS, Learning
+from gateway.routing.pricing import MICROS, RunStatsStore
 from gateway.routing.selection import Candidate
-from gateway.storage import Damaged, StoreFailed
+from gateway.storage import FileDamaged, StorageError
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.parameters.schema import Route
@@ -47,7 +55,7 @@ class _Progress:
     been bought already. `halt` is why no more may be begun at all.
     """
 
-    pictures: dict[int, tuple[Picture, ...]] = field(default_factory=dict)
+    pictures: dict[int, tuple[StoredImage, ...]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     unknown: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
@@ -66,18 +74,18 @@ class _Ended(Exception):
 class Executor:
     """Takes candidates in their order and gets the pictures from the first that gives them.
 
-    `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what
-    the ledger has of it, None where it is gone, and raises StoreFailed while that is not known. `received` keeps what a
-    provider gave until what becomes of it is stored. `max_duplicate` is up
-    to how many micro-dollars a picture may be bought again after an unknown outcome; None: never.
+    `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what the
+    ledger has of it, None where it is gone, and raises StorageError while that is not known. `received` keeps what a
+    provider gave until what becomes of it is stored. `max_duplicate` is up to how many micro-dollars a picture may be
+    bought again after an unknown outcome; None: never.
     """
 
-    calls: Calls
-    imaging: Imaging
+    calls: AttemptRunner
+    imaging: ImagePool
     breakers: Breakers
-    learning: Learning
+    learning: RunStatsStore
     keep: Callable[[Image], Awaitable[str | None]]
-    load: Callable[[Json], Awaitable[Picture | None]]
+    load: Callable[[Json], Awaitable[StoredImage | None]]
     received: Received = field(default_factory=lambda: Received(()))
     max_duplicate: int | None = None
 
@@ -86,12 +94,12 @@ class Executor:
         """The clock of everything that waits for a job, here and at the providers."""
         return self.calls.clock
 
-    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: Journal) -> Finished:
+    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: JobContext) -> JobResult:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
 
-        `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, Cancelled where it was
-        cancelled before, LedgerDown where nothing could be written down and so nothing was bought, Exceeded where the
-        caller's key may not have it.
+        `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, AttemptCancelled where it
+        was cancelled before, LedgerDown where nothing could be written down and so nothing was bought, QuotaExceeded
+        where the caller's key may not have it.
         """
         progress = _Progress()
         if len(candidates[0].plan.calls) > 1:
@@ -111,7 +119,7 @@ class Executor:
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
-    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, journal: Journal) -> Finished:
+    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, journal: JobContext) -> JobResult:
         """Go on with a job of which these attempts are known, in their order; nothing new is bought.
 
         `left` is in how many seconds the job's deadline is. Raises as `run` does.
@@ -123,7 +131,7 @@ class Executor:
         going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
         await _all(going, progress)
         if not progress.attempts:
-            raise Interrupted
+            raise JobInterrupted
         return _finished(progress, wanted)
 
     async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
@@ -138,14 +146,14 @@ class Executor:
         else:
             progress.causes.append(Undecodable("the picture was made, and its file is gone or damaged"))
 
-    async def _loaded(self, kept: Json) -> Picture | None:
+    async def _loaded(self, kept: Json) -> StoredImage | None:
         """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
         while True:
             try:
                 return await self.load(kept)
-            except StoreFailed:
+            except StorageError:
                 await self.clock.sleep(_STORE_S)
-            except Damaged:
+            except FileDamaged:
                 return None
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
@@ -161,7 +169,7 @@ class Executor:
         number: int,
         deadline: float,
         progress: _Progress,
-        journal: Journal,
+        journal: JobContext,
     ) -> None:
         """One call, from its submit to the finished picture; what came of it is written into `progress`."""
         route, plan = candidate.route, candidate.plan
@@ -191,11 +199,11 @@ class Executor:
             expected=candidate.cost.seconds,
         )
 
-    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: Journal) -> None:
+    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: JobContext) -> None:
         with contextlib.suppress(ProviderError, _Ended):
             await self._settled(partial(self._again, attempt, left, journal), attempt, progress, journal)
 
-    async def _again(self, attempt: AttemptRow, left: float, journal: Journal, use: Use) -> None:
+    async def _again(self, attempt: AttemptRow, left: float, journal: JobContext, use: Use) -> None:
         """Use what an attempt gave before, where that was kept; else its provider is asked."""
         kept = await self.received.found(attempt.id, self.clock)
         if kept is None:
@@ -205,7 +213,7 @@ class Executor:
         await use(kept)
 
     async def _settled(
-        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: Journal
+        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: JobContext
     ) -> Outcome:
         """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
         not in what is returned.
@@ -213,7 +221,7 @@ class Executor:
         Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
         """
         outcome: Outcome | None = None
-        made = Made()
+        made = ProcessedImage()
         error: ProviderError | None = None
         cancelled = False
 
@@ -227,9 +235,9 @@ class Executor:
             await work(use)
         except ProviderError as exc:
             error = exc
-        except Cancelled as exc:
+        except AttemptCancelled as exc:
             error, cancelled, progress.cancelled = exc.error, True, True
-        except (LedgerDown, Superseded, Exceeded) as exc:
+        except (LedgerDown, LeaseLost, QuotaExceeded) as exc:
             # Nothing left: there is no attempt to speak of, and nothing more may be begun.
             progress.halt = exc
             raise _Ended from exc
@@ -299,19 +307,19 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]], progress: _Progress) -
         this.uncancel()
 
 
-def _finished(progress: _Progress, wanted: int) -> Finished:
+def _finished(progress: _Progress, wanted: int) -> JobResult:
     if not progress.served:
         if progress.cancelled:
             raise JobCancelled(progress.attempts)
         # What became of the other calls tells more than that one could not begin: something may have been bought.
-        if isinstance(progress.halt, Superseded) or (progress.halt is not None and not progress.causes):
+        if isinstance(progress.halt, LeaseLost) or (progress.halt is not None and not progress.causes):
             raise progress.halt
         raise AllFailed(progress.causes, progress.attempts)
     last = progress.served[-1]
     told = [note for attempt in progress.served for note in (*attempt.making.notes, *attempt.notes)]
-    return Finished(
+    return JobResult(
         pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
-        served=Served(provider=last.provider, model=last.model or last.route, degraded=last.making.degraded),
+        served=ServedBy(provider=last.provider, model=last.model or last.route, degraded=last.making.degraded),
         attempts=tuple(progress.attempts),
         notes=tuple(dict.fromkeys(told)),
         wanted=wanted,
@@ -328,7 +336,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
         route=route.name,
         model=route.model,
         upstream=upstream(route),
-        making=Making(
+        making=OutputSpec(
             output=plan.output,
             finish=plan.finish,
             pictures_per_call=plan.pictures_per_call,
@@ -344,7 +352,7 @@ def _attempt(job: str, candidate: Candidate, number: int) -> AttemptRow:
 
 
 def _ended(
-    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: Made, *, cancelled: bool
+    attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: ProcessedImage, *, cancelled: bool
 ) -> AttemptRow:
     actual = outcome.cost if outcome is not None else error.cost if error is not None else 0 if cancelled else None
     # What may have been billed counts as billed until the provider says otherwise.

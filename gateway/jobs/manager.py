@@ -10,35 +10,35 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.auth.keys import AtCapacity, Exceeded
+from gateway.auth.keys import ConcurrencyExceeded, QuotaExceeded
 from gateway.jobs import running
-from gateway.jobs.context import Address, Bells, Book
+from gateway.jobs.context import Address, JobRecorder, WebhookSignals
 from gateway.jobs.errors import (
     MOST_KILLS,
     NOTHING_BOUGHT,
-    Finished,
-    Leaving,
+    DisconnectPolicy,
+    JobPending,
+    JobRef,
+    JobResult,
     NotCancellable,
-    Placed,
-    Rules,
-    StillGoing,
+    ShuttingDown,
     error_to_json,
     give_up,
 )
 from gateway.jobs.executor import Executor
-from gateway.jobs.running import Job, Load
+from gateway.jobs.running import LoadImage, RunningJob
 from gateway.jobs.storing import stored
-from gateway.ledger.records import GOING, AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order
+from gateway.ledger.records import GOING, AllFailed, Attempt, AttemptRow, JobCancelled, JobRow, JobSpec, Json
 from gateway.ledger.statements import messages
-from gateway.ledger.store import End, Ledger, LedgerDown, Superseded
+from gateway.ledger.store import JobEnd, LeaseLost, Ledger, LedgerDown
 from gateway.routing.selection import Candidate
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from providers.base import Heard, Provider
+from providers.base import Provider, WebhookEvent
 from providers.clock import Clock
 
 
-class Jobs:
+class JobManager:
     """The jobs of this process, and the way to those of the others."""
 
     def __init__(
@@ -46,12 +46,12 @@ class Jobs:
         executor: Executor,
         ledger: Ledger,
         *,
-        rules: Rules,
-        bells: Bells | None = None,
+        rules: DisconnectPolicy,
+        bells: WebhookSignals | None = None,
         address: Address = lambda provider, attempt: None,
     ) -> None:
         self.ledger = ledger
-        self.bells = bells or Bells()
+        self.bells = bells or WebhookSignals()
         self.leaving = asyncio.Event()
         """Set once no more work is taken."""
         self.let_go = asyncio.Event()
@@ -59,7 +59,7 @@ class Jobs:
         self._executor = executor
         self._rules = rules
         self._address = address
-        self._live: dict[str, Job] = {}
+        self._live: dict[str, RunningJob] = {}
         self._forgetting: set[asyncio.Future[None]] = set()
 
     @property
@@ -71,14 +71,14 @@ class Jobs:
     def providers(self) -> Mapping[str, Provider]:
         return self._executor.calls.providers
 
-    async def place(self, order: Order, candidates: Sequence[Candidate], *, retry: int = 0) -> Placed:
+    async def place(self, order: JobSpec, candidates: Sequence[Candidate], *, retry: int = 0) -> JobRef:
         """Begin a job, or join the one that this call repeats.
 
-        `retry` is the number of the SDK's own repetition, 0 for a first call. Raises Leaving, LedgerDown and KeyReused:
-        then nothing was begun.
+        `retry` is the number of the SDK's own repetition, 0 for a first call. Raises ShuttingDown, LedgerDown and
+        IdempotencyKeyReused: then nothing was begun.
         """
         if self.leaving.is_set():
-            raise Leaving
+            raise ShuttingDown
         found: JobRow | None = None
         if order.idempotency_key is None and retry > 0:
             found = await self._match(order, retry)
@@ -90,9 +90,9 @@ class Jobs:
         deadline = self.clock.now() + max(0.0, running.left_of(order))
         job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
         job.callers += order.mode != "background"
-        return Placed(id=order.id, created=order.created_at, joined=False, model=order.model)
+        return JobRef(id=order.id, created=order.created_at, joined=False, model=order.model)
 
-    async def repeated(self, order: Order, retry: int) -> Placed | None:
+    async def repeated(self, order: JobSpec, retry: int) -> JobRef | None:
         """The job that a call repeats; None where it repeats none. Begins nothing, and raises what `place` raises."""
         found: JobRow | None = None
         if order.idempotency_key is not None:
@@ -101,15 +101,15 @@ class Jobs:
             found = await self._match(order, retry)
         return None if found is None else await self._join(order, found)
 
-    async def _join(self, order: Order, found: JobRow) -> Placed:
+    async def _join(self, order: JobSpec, found: JobRow) -> JobRef:
         metrics.JOINED.labels("retry" if order.idempotency_key is None else "key").inc()
         if found.wants_more and time.time() - (found.ended_at or 0) >= self._rules.search_again_s:
             await self.reconcile(found.order.id)
         if (live := self._live.get(found.order.id)) is not None:
             live.callers += order.mode != "background"
-        return Placed(id=found.order.id, created=found.order.created_at, joined=True, model=found.order.model)
+        return JobRef(id=found.order.id, created=found.order.created_at, joined=True, model=found.order.model)
 
-    async def _match(self, order: Order, retry: int) -> JobRow | None:
+    async def _match(self, order: JobSpec, retry: int) -> JobRow | None:
         """The job that a repeated call joins; None once all callers of jobs like it are known to be alive."""
         began = self.clock.now()
         beats = await self.ledger.processes.beats()
@@ -126,9 +126,9 @@ class Jobs:
                 return None
             await self.clock.sleep(running.FIRST_LOOK_S)
 
-    def _begin(self, order: Order, work: Callable[[Book], Coroutine[Any, Any, Finished]]) -> Job:
-        job = Job(order=order)
-        job.book = Book(
+    def _begin(self, order: JobSpec, work: Callable[[JobRecorder], Coroutine[Any, Any, JobResult]]) -> RunningJob:
+        job = RunningJob(order=order)
+        job.book = JobRecorder(
             self.ledger,
             order,
             bells=self.bells,
@@ -143,7 +143,7 @@ class Jobs:
         job.task.add_done_callback(lambda task: self._ended(job, task))
         return job
 
-    async def _run(self, job: Job, work: Coroutine[Any, Any, Finished]) -> Finished:
+    async def _run(self, job: RunningJob, work: Coroutine[Any, Any, JobResult]) -> JobResult:
         """Do a job's work and write down how it ended, before anybody is told."""
         try:
             finished = await self._stored(job, await work)
@@ -153,13 +153,13 @@ class Jobs:
             if better is None:
                 raise
             return await self.load(better)
-        except Cancelled as cancelled:
+        except JobCancelled as cancelled:
             cost = sum(attempt.cost for attempt in cancelled.attempts)
             await self._write_end(job, "cancelled", cost, error={"kind": "cancelled", "billed": cost > 0})
             raise
         except NOTHING_BOUGHT as error:
-            if isinstance(error, Exceeded):
-                metrics.REFUSED.labels("concurrency" if isinstance(error, AtCapacity) else "budget").inc()
+            if isinstance(error, QuotaExceeded):
+                metrics.REFUSED.labels("concurrency" if isinstance(error, ConcurrencyExceeded) else "budget").inc()
             await self._write_end(job, "failed", 0, error=error_to_json(error))
             raise
         except asyncio.CancelledError:
@@ -171,7 +171,7 @@ class Jobs:
         await self._write_end(job, "completed", finished.cost, result=running.result_json(finished))
         return finished
 
-    async def _stored(self, job: Job, finished: Finished) -> Finished:
+    async def _stored(self, job: RunningJob, finished: JobResult) -> JobResult:
         """A result whose pictures are in the store, or in a caller's hands: before that its job has not ended."""
         if not job.book.waiting:
             return finished
@@ -184,11 +184,11 @@ class Jobs:
         return await stored(finished, job.book, self._executor.keep, self.clock, handed)
 
     async def _write_end(
-        self, job: Job, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
+        self, job: RunningJob, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
     ) -> JobRow | None:
         """Write down how a job ended; the job where it ended better, with what another process had made for it."""
         tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
-        end = End(state=state, cost=cost, result=result, error=error, deliveries=tell)
+        end = JobEnd(state=state, cost=cost, result=result, error=error, deliveries=tell)
         try:
             better = await self.ledger.ended(job.order, job.book.pending, end)
             job.book.written = True
@@ -196,13 +196,13 @@ class Jobs:
         except LedgerDown:
             # It is written as soon as it can be; what was paid for is handed out meanwhile.
             event("job.end_not_written", logging.ERROR, job=job.order.id)
-        except Superseded:
+        except LeaseLost:
             event("job.superseded", logging.WARNING, job=job.order.id)
         except Exception:  # noqa: BLE001 - a fault of ours; the keeper sees that the job has no end
             event("job.end_crashed", logging.ERROR, job=job.order.id, exc_info=True)
         return None
 
-    def _moved(self, job: Job) -> None:
+    def _moved(self, job: RunningJob) -> None:
         job.move()
         if self.clock.now() - job.written_at >= running.PROGRESS_S and job.book.share:
             job.written_at = self.clock.now()
@@ -210,7 +210,7 @@ class Jobs:
             tell = messages(job.order, "progress", state="in_progress", progress=share)
             self.ledger.progressed(job.order.id, share, tell)
 
-    def _ended(self, job: Job, task: asyncio.Task[Finished]) -> None:
+    def _ended(self, job: RunningJob, task: asyncio.Task[JobResult]) -> None:
         self._live.pop(job.order.id, None)
         metrics.JOBS.dec()
         job.move()
@@ -244,7 +244,7 @@ class Jobs:
         else:
             job.task.add_done_callback(lambda task: call())
 
-    def going(self) -> list[Job]:
+    def going(self) -> list[RunningJob]:
         """The jobs that go on in this process."""
         return list(self._live.values())
 
@@ -253,15 +253,15 @@ class Jobs:
         if (job := self._live.get(id)) is not None and self._may_cancel(job.book.going.values()):
             job.cancel()
 
-    def live(self, job: str) -> Job | None:
+    def live(self, job: str) -> RunningJob | None:
         """A job of this process, while it goes on."""
         return self._live.get(job)
 
-    async def wait(self, id: str, until: float) -> Finished:  # noqa: A002 - a job's id
+    async def wait(self, id: str, until: float) -> JobResult:  # noqa: A002 - a job's id
         """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
 
         `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
-        LedgerDown, Exceeded), StillGoing at `until`, ResultGone, StoreFailed, and Damaged.
+        LedgerDown, Exceeded), JobPending at `until`, ResultExpired, StorageError, and Damaged.
         """
         pause = running.FIRST_LOOK_S
         while True:
@@ -270,8 +270,8 @@ class Jobs:
                 if not job.task.done() and job.result is not None:
                     return job.result
                 if not job.task.done():
-                    raise StillGoing(await self._so_far(id))
-                if not job.task.cancelled() and not isinstance(job.task.exception(), Superseded):
+                    raise JobPending(await self._so_far(id))
+                if not job.task.cancelled() and not isinstance(job.task.exception(), LeaseLost):
                     return job.task.result()
             # While it cannot be read nothing is known of it, least of all that nothing was bought.
             row: JobRow | None = None
@@ -280,7 +280,7 @@ class Jobs:
             if row is not None and row.ended:
                 return await self.load(row)
             if self.clock.now() >= until:
-                raise StillGoing(await self._so_far(id))
+                raise JobPending(await self._so_far(id))
             await self.clock.sleep(min(pause, max(0.0, until - self.clock.now())))
             pause = min(running.LAST_LOOK_S, 2 * pause)
 
@@ -308,15 +308,15 @@ class Jobs:
             await self.clock.sleep(min(pause, left))
             pause = min(running.LAST_LOOK_S, 2 * pause)
 
-    async def load(self, row: JobRow, load: Load | None = None) -> Finished:
+    async def load(self, row: JobRow, load: LoadImage | None = None) -> JobResult:
         """The result of a job that has ended; `load` reads its pictures in a way of its own.
 
-        Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+        Raises what it ended with, ResultExpired, StorageError, and Damaged.
         """
         attempts = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         return await running.loaded(row, attempts, load or self._executor.load)
 
-    def leave(self, placed: Placed, *, delivered: bool) -> None:
+    def leave(self, placed: JobRef, *, delivered: bool) -> None:
         """The caller who has this job is gone: with the whole answer, or before it."""
         job = self._live.get(placed.id)
         if job is not None:
@@ -359,7 +359,7 @@ class Jobs:
         if row is not None and row.wants_more and await self.ledger.reopen(id):
             self.take_up(row, await self.ledger.attempts(id))
 
-    async def heard(self, attempt: str, heard: Heard) -> bool:
+    async def heard(self, attempt: str, heard: WebhookEvent) -> bool:
         """Take in what a provider's webhook said of an attempt; false where there is none. Raises LedgerDown.
 
         Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
-from gateway.imaging.pool import BadImage, Imaging
-from gateway.imaging.processes import BeyondUs
-from gateway.jobs.context import Journal
+from gateway.imaging.pool import BadImage, ImagePool
+from gateway.imaging.processes import LimitExceeded
+from gateway.jobs.context import JobContext
 from gateway.jobs.received import Received
-from gateway.ledger.records import AttemptRow, Making, Picture
+from gateway.ledger.records import AttemptRow, OutputSpec, StoredImage
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.images import transform
@@ -36,16 +36,16 @@ _BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ProcessedImage:
     """The finished pictures of one call. Those without a file are not stored yet."""
 
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[StoredImage, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 async def make(
-    outcome: Outcome, attempt: AttemptRow, journal: Journal, imaging: Imaging, received: Received, keep: Keep
-) -> Made:
+    outcome: Outcome, attempt: AttemptRow, journal: JobContext, imaging: ImagePool, received: Received, keep: Keep
+) -> ProcessedImage:
     """Finish a call's pictures and keep them. Raises Undecodable.
 
     What the provider gave is kept first, unless it can be asked again and nothing has to be done to it.
@@ -67,13 +67,13 @@ async def make(
         # Whoever takes the job up has to ask the provider once more.
         await received.forget([attempt.id])
         raise
-    made = tuple([Picture(image=image, file=await keep(image), seed=making.seed) for image in done])
+    made = tuple([StoredImage(image=image, file=await keep(image), seed=making.seed) for image in done])
     if not (once or all(picture.file for picture in made)):
         await receive(away=True)
-    return Made(made, notes)
+    return ProcessedImage(made, notes)
 
 
-async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: str = "") -> list[Image]:
+async def recognise(imaging: ImagePool, outcome: Outcome, making: OutputSpec, owner: str = "") -> list[Image]:
     """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
     if len(outcome.pictures) < making.pictures_per_call:
         raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
@@ -89,7 +89,7 @@ async def recognise(imaging: Imaging, outcome: Outcome, making: Making, owner: s
     return found
 
 
-def is_finished(came: list[Image], making: Making) -> bool:
+def is_finished(came: list[Image], making: OutputSpec) -> bool:
     """Whether nothing has to be done to any of these pictures."""
     return all(
         not (fitted := fit(image, making)).notes and transform.is_finished(image.data, image.header, fitted.steps)
@@ -98,7 +98,7 @@ def is_finished(came: list[Image], making: Making) -> bool:
 
 
 async def finish(
-    imaging: Imaging, came: list[Image], making: Making, notes: tuple[str, ...] = (), owner: str = ""
+    imaging: ImagePool, came: list[Image], making: OutputSpec, notes: tuple[str, ...] = (), owner: str = ""
 ) -> tuple[list[Image], tuple[str, ...]]:
     """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what is no whole picture.
 
@@ -117,11 +117,11 @@ async def finish(
 
 
 async def _finished(
-    imaging: Imaging, came: Image, making: Making, planned: bool, owner: str
+    imaging: ImagePool, came: Image, making: OutputSpec, planned: bool, owner: str
 ) -> tuple[Image, tuple[str, ...]]:
     try:
         return await imaging.finish(came.data, came.header, making.finish, planned=planned, owner=owner)
-    except BeyondUs as error:
+    except LimitExceeded as error:
         reason = error.message
     except BadImage as error:
         if error.code in _BROKEN:
@@ -134,7 +134,7 @@ async def _finished(
     return came, (_as_it_came(came, making, reason),)
 
 
-def _as_it_came(came: Image, making: Making, reason: str) -> str:
+def _as_it_came(came: Image, making: OutputSpec, reason: str) -> str:
     formats = [step.format for step in making.finish if isinstance(step, Transcode)]
     sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
     wanted = [*formats[-1:], *sizes[-1:]]
@@ -160,14 +160,14 @@ def refuse_a_pixel(image: Image, expected: Size | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedImage:
     """How a result is finished that has a size of its own, and what is to be said of that."""
 
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
 
 
-def fit(image: Image, making: Making) -> Fitted:
+def fit(image: Image, making: OutputSpec) -> FittedImage:
     """The finishing steps for a result as it came.
 
     One whose size is within a model's usual rounding is finished as was planned. Another one of the planned shape is
@@ -176,21 +176,21 @@ def fit(image: Image, making: Making) -> Fitted:
     """
     expected, steps = making.output, making.finish
     if expected is None or _rounded(image, expected):
-        return Fitted(steps)
+        return FittedImage(steps)
     here = f"The provider made {image.width}x{image.height} pixels where {expected} were expected"
     if _alike(Size(width=image.width, height=image.height), expected):
         if any(isinstance(step, Resize) for step in steps):
-            return Fitted(steps, (f"{here}: they were resampled.",))
+            return FittedImage(steps, (f"{here}: they were resampled.",))
         first = 1 if _joins(steps[:1]) else 0
         resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
-        return Fitted(resized, (f"{here}: they were resampled to that.",))
+        return FittedImage(resized, (f"{here}: they were resampled to that.",))
     left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
     lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
     sizes = [step for step in left if isinstance(step, Resize)]
     # What the plan has said of the planned shape is not true of this one.
     told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
     kept = "" if sizes else ": it was not stretched"
-    return Fitted(left, (f"{here}, which is another shape{kept}.{lost}", *told))
+    return FittedImage(left, (f"{here}, which is another shape{kept}.{lost}", *told))
 
 
 def _unstretched(step: Step, expected: Size) -> Step:

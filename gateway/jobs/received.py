@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from gateway import storage
-from gateway.storage import Damaged, StoreFailed
+from gateway.storage import FileDamaged, StorageError
 from gateway.telemetry.logs import event
 from providers.base import Outcome
 from providers.clock import Clock
@@ -64,7 +64,7 @@ class Received:
     async def get(self, attempt: str) -> Outcome | None:
         """The result that was kept; None where there is none, or not the whole of it.
 
-        Raises StoreFailed while that cannot be told.
+        Raises StorageError while that cannot be told.
         """
         failed: Exception | None = None
         for store in self._stores:
@@ -75,10 +75,10 @@ class Received:
                 continue
             except (BaseError, OSError) as error:
                 failed = error
-            except Damaged:
+            except FileDamaged:
                 event("received.damaged", logging.ERROR, attempt=attempt)
         if failed is not None:
-            raise StoreFailed(type(failed).__name__) from failed
+            raise StorageError(type(failed).__name__) from failed
         return None
 
     async def found(self, attempt: str, clock: Clock) -> Outcome | None:
@@ -87,7 +87,7 @@ class Received:
         while True:
             try:
                 return await self.get(attempt)
-            except StoreFailed:
+            except StorageError:
                 await clock.sleep(_AGAIN_S)
 
     async def forget(self, attempts: Iterable[str]) -> None:
@@ -138,12 +138,12 @@ def pack(outcome: Outcome) -> bytes:
 
 
 def unpack(data: bytes) -> Outcome:
-    """The result that was packed. Raises Damaged."""
+    """The result that was packed. Raises FileDamaged."""
     if len(data) < _FRONT.size:
-        raise Damaged("cut")
+        raise FileDamaged("cut")
     length, digest = _FRONT.unpack_from(data)
     if hashlib.sha256(memoryview(data)[_FRONT.size :]).digest() != digest:
-        raise Damaged("changed")
+        raise FileDamaged("changed")
     at = _FRONT.size + length
     head = json.loads(data[_FRONT.size : at])
     pictures = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from gateway.jobs.manager import Jobs
+from gateway.jobs.manager import JobManager
 from gateway.ledger.store import LedgerDown
 from gateway.telemetry.logs import event
 
@@ -14,10 +14,10 @@ _HEAR_S = 1.0
 _ORPHANS = 500
 
 
-class Keeper:
+class RecoveryLoop:
     """Keeps a process's jobs, and takes over those of others. `lease_s` is how long it is believed to be alive."""
 
-    def __init__(self, jobs: Jobs, *, lease_s: float) -> None:
+    def __init__(self, jobs: JobManager, *, lease_s: float) -> None:
         self._jobs = jobs
         self._lease_s = lease_s
         self._strays: set[str] = set()

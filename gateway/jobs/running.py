@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.jobs.context import Book
-from gateway.jobs.errors import Finished, ResultGone, Served, error_of
-from gateway.ledger.records import AllFailed, Attempt, AttemptRow, Cancelled, JobRow, Json, Order, Picture
+from gateway.jobs.context import JobRecorder
+from gateway.jobs.errors import JobResult, ResultExpired, ServedBy, error_of
+from gateway.ledger.records import AllFailed, Attempt, AttemptRow, JobCancelled, JobRow, JobSpec, Json, StoredImage
 from gateway.telemetry import metrics
 from providers.errors import Unknown
 
@@ -24,16 +24,16 @@ ALIVE_S = 1.0
 FIRST_LOOK_S, LAST_LOOK_S = 0.1, 1.0
 
 
-Load = Callable[[Json], Awaitable["Picture | None"]]
+LoadImage = Callable[[Json], Awaitable["StoredImage | None"]]
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class RunningJob:
     """Work under way in this process."""
 
-    order: Order
-    book: Book = field(init=False)
-    task: asyncio.Task[Finished] = field(init=False)
+    order: JobSpec
+    book: JobRecorder = field(init=False)
+    task: asyncio.Task[JobResult] = field(init=False)
     callers: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, whenever there is something new to tell."""
@@ -43,7 +43,7 @@ class Job:
     """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
     handed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a caller has the whole answer."""
-    result: Finished | None = field(default=None, repr=False)
+    result: JobResult | None = field(default=None, repr=False)
     written_at: float = 0.0
     cancelled: bool = False
 
@@ -59,7 +59,7 @@ class Job:
             self.task.cancel()
 
 
-def left_of(order: Order) -> float:
+def left_of(order: JobSpec) -> float:
     """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
     return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
 
@@ -73,7 +73,7 @@ def unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
     return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
 
 
-def result_json(finished: Finished) -> Json:
+def result_json(finished: JobResult) -> Json:
     served = finished.served
     return {
         "pictures": [picture.to_json() for picture in finished.pictures],
@@ -82,7 +82,7 @@ def result_json(finished: Finished) -> Json:
     }
 
 
-async def first_of(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], seconds: float) -> None:
+async def first_of(task: asyncio.Task[JobResult], news: Iterable[asyncio.Event], seconds: float) -> None:
     """Wait for a job's end, or for one of these events; so many seconds at most."""
     events = [asyncio.ensure_future(one.wait()) for one in news]
     try:
@@ -93,7 +93,7 @@ async def first_of(task: asyncio.Task[Finished], news: Iterable[asyncio.Event], 
             one.cancel()
 
 
-def count_resumed(task: asyncio.Task[Finished]) -> None:
+def count_resumed(task: asyncio.Task[JobResult]) -> None:
     if task.cancelled():
         return
     error = task.exception()
@@ -101,22 +101,22 @@ def count_resumed(task: asyncio.Task[Finished]) -> None:
     metrics.RESUMED.labels("completed" if error is None else "unknown" if lost else "failed").inc()
 
 
-async def loaded(row: JobRow, attempts: tuple[Attempt, ...], load: Load) -> Finished:
+async def loaded(row: JobRow, attempts: tuple[Attempt, ...], load: LoadImage) -> JobResult:
     """The result of a job that has ended; `load` reads its images.
 
-    Raises what it ended with, ResultGone, StoreFailed, and Damaged.
+    Raises what it ended with, ResultExpired, StorageError, and Damaged.
     """
     if row.state == "cancelled":
-        raise Cancelled(attempts)
+        raise JobCancelled(attempts)
     if row.state == "failed":
         raise error_of(row, attempts)
     result = row.result or {}
     pictures = [await load(kept) for kept in result.get("pictures", ())]
     if not pictures or None in pictures:
-        raise ResultGone(kept=all(one["file"] for one in result.get("pictures", ())))
-    return Finished(
+        raise ResultExpired(kept=all(one["file"] for one in result.get("pictures", ())))
+    return JobResult(
         pictures=tuple(picture for picture in pictures if picture is not None),
-        served=Served(**result["served"]),
+        served=ServedBy(**result["served"]),
         attempts=attempts,
         notes=tuple(result["notes"]),
         wanted=row.order.wanted,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gateway.imaging.pool import BadImage, Imaging
+from gateway.imaging.pool import BadImage, ImagePool
 from gateway.routing.selection import Candidate, Choice, Excluded
-from normalization.images.prepare import Ready
+from normalization.images.prepare import PreparedImage
 from normalization.parameters.transparency import pictures
 from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, Step, Value
 
 
-async def ready(choice: Choice, request: ImageRequest, imaging: Imaging, owner: str) -> Choice:
+async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner: str) -> Choice:
     """The candidates with the pictures that are sent to them. One whose provider cannot be sent them is excluded.
 
     Raises Busy.
@@ -20,7 +20,7 @@ async def ready(choice: Choice, request: ImageRequest, imaging: Imaging, owner: 
     if all(candidate.plan.sending is None for candidate in choice.candidates):
         return choice
     # Routes that want the same are given the same.
-    made: dict[Sending, Mapping[int, Ready]] = {}
+    made: dict[Sending, Mapping[int, PreparedImage]] = {}
     kept: list[Candidate] = []
     excluded: list[Excluded] = [*choice.excluded]
     for candidate in choice.candidates:
@@ -39,7 +39,7 @@ async def ready(choice: Choice, request: ImageRequest, imaging: Imaging, owner: 
     return Choice(candidates=kept, excluded=excluded)
 
 
-def _with(plan: Plan, made: Mapping[int, Ready], first: Image) -> Plan:
+def _with(plan: Plan, made: Mapping[int, PreparedImage], first: Image) -> Plan:
     """A plan with other pictures in its payloads, and with the alpha channel that its results are given back."""
     own = made[id(first)]
     finish: list[Step] = []
@@ -55,7 +55,7 @@ def _with(plan: Plan, made: Mapping[int, Ready], first: Image) -> Plan:
     return replace(plan, calls=calls, finish=tuple(finish), notes=tuple(dict.fromkeys(notes)))
 
 
-def _replaced(value: Value, made: Mapping[int, Ready]) -> Value:
+def _replaced(value: Value, made: Mapping[int, PreparedImage]) -> Value:
     if isinstance(value, Image):
         return made[id(value)].image if id(value) in made else value
     if isinstance(value, list):

@@ -7,10 +7,10 @@ import math
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from gateway.jobs.context import Book
-from gateway.jobs.errors import Finished
+from gateway.jobs.context import JobRecorder
+from gateway.jobs.errors import JobResult
 from gateway.jobs.postprocess import Keep
-from gateway.ledger.records import Picture
+from gateway.ledger.records import StoredImage
 from providers.clock import Clock
 
 # Between two tries.
@@ -20,7 +20,7 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _HANDED_S = 15.0
 
 
-async def stored(finished: Finished, book: Book, keep: Keep, clock: Clock, handed: asyncio.Event) -> Finished:
+async def stored(finished: JobResult, book: JobRecorder, keep: Keep, clock: Clock, handed: asyncio.Event) -> JobResult:
     """The same result once all of its pictures are stored, or a while after `handed` says that a caller has them.
 
     Until then the attempts that made them have not ended in the ledger: a process that dies leaves them to another one.
@@ -45,18 +45,18 @@ async def stored(finished: Finished, book: Book, keep: Keep, clock: Clock, hande
     return finished
 
 
-def _named(finished: Finished, book: Book, old: Picture, name: str) -> Finished:
+def _named(finished: JobResult, book: JobRecorder, old: StoredImage, name: str) -> JobResult:
     """The result with the name of one more file."""
     new = replace(old, file=name)
 
-    def renewed(pictures: tuple[Picture, ...]) -> tuple[Picture, ...]:
+    def renewed(pictures: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
         return tuple(new if picture is old else picture for picture in pictures)
 
     book.waiting = [replace(one, pictures=renewed(one.pictures)) for one in book.waiting]
     return replace(finished, pictures=renewed(finished.pictures))
 
 
-async def _pause(seconds: float, book: Book, clock: Clock, handed: asyncio.Event) -> None:
+async def _pause(seconds: float, book: JobRecorder, clock: Clock, handed: asyncio.Event) -> None:
     """Wait for a while, or until a caller has the pictures, where none has them yet."""
     if handed.is_set():
         return await _slept(seconds, book, clock)
@@ -73,14 +73,14 @@ async def _pause(seconds: float, book: Book, clock: Clock, handed: asyncio.Event
     return None
 
 
-async def _slept(seconds: float, book: Book, clock: Clock) -> None:
+async def _slept(seconds: float, book: JobRecorder, clock: Clock) -> None:
     async def slept() -> None:
         await clock.sleep(seconds)
 
     await _unless_left(slept(), book)
 
 
-async def _unless_left(work: Awaitable[str | None], book: Book) -> str | None:
+async def _unless_left(work: Awaitable[str | None], book: JobRecorder) -> str | None:
     """Do a piece of work to its end, whoever cancels it, but for the end of the process."""
     task = asyncio.ensure_future(work)
     while not task.done():

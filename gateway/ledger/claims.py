@@ -12,8 +12,8 @@ from sqlalchemy import Connection, and_, func, or_, select, update
 
 from gateway.database.schema import JOBS
 from gateway.database.writer import LedgerDown
-from gateway.ledger.leases import Processes
-from gateway.ledger.records import JobRow, Json, Order
+from gateway.ledger.leases import Leases
+from gateway.ledger.records import JobRow, JobSpec, Json
 from gateway.ledger.statements import (
     JOB_IS_THERE,
     NEW_JOB,
@@ -28,16 +28,16 @@ from gateway.process import ahead
 _TURNS = 50
 
 
-class KeyReused(Exception):
+class IdempotencyKeyReused(Exception):
     """The idempotency key was used for another request."""
 
 
-class Superseded(Exception):
+class LeaseLost(Exception):
     """Another process works on the job: this one had not been heard of for too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matches:
+class JobMatches:
     """What a repeated call without a key found: the job that it joined, or the processes whose callers wait for jobs
     like it, and have to be seen alive before another one is bought."""
 
@@ -49,7 +49,7 @@ class Claims:
     """Claims of the jobs of one process. Times in seconds by `clock`, the wall's."""
 
     def __init__(
-        self, processes: Processes, *, key_ttl_s: float, join_window_s: float, clock: Callable[[], float]
+        self, processes: Leases, *, key_ttl_s: float, join_window_s: float, clock: Callable[[], float]
     ) -> None:
         self.processes = processes
         self.process = processes.id
@@ -57,8 +57,8 @@ class Claims:
         self._join_window_s = join_window_s
         self._clock = clock
 
-    def accept(self, connection: Connection, order: Order) -> JobRow | None:
-        """Insert a job, or find the one it repeats; None where it is new. Raises KeyReused, LedgerDown."""
+    def accept(self, connection: Connection, order: JobSpec) -> JobRow | None:
+        """Insert a job, or find the one it repeats; None where it is new. Raises IdempotencyKeyReused, LedgerDown."""
         if order.idempotency_key is None and (other := self._overtaken(connection, order)) is not None:
             return other
         # A background job's caller is gone as soon as it is accepted.
@@ -75,7 +75,7 @@ class Claims:
             connection.execute(update(JOBS).where(JOBS.c.id == found.order.id).values(caller=caller))
         return found
 
-    def _insert_or_find(self, connection: Connection, order: Order, values: Json) -> JobRow | None:
+    def _insert_or_find(self, connection: Connection, order: JobSpec, values: Json) -> JobRow | None:
         """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
         same = JOBS.c.id == order.id
         if order.idempotency_key is not None:
@@ -90,17 +90,17 @@ class Claims:
                 return None if row.id == order.id else job_of(row)
         raise LedgerDown("too many calls with one idempotency key")
 
-    def may_run_again(self, found: JobRow, order: Order) -> bool:
-        """Whether a key's job does not stand in the way of another one. Raises KeyReused."""
+    def may_run_again(self, found: JobRow, order: JobSpec) -> bool:
+        """Whether a key's job does not stand in the way of another one. Raises IdempotencyKeyReused."""
         old = found.order.created_at < self._clock() - ahead() - self._key_ttl_s
         if not old and found.order.fingerprint != order.fingerprint:
-            raise KeyReused
+            raise IdempotencyKeyReused
         return old or found.spent_nothing
 
-    def _new(self, order: Order, caller: str | None, state: str = "queued") -> Json:
+    def _new(self, order: JobSpec, caller: str | None, state: str = "queued") -> Json:
         return job_values(order, state=state, owner=self.process, caller=caller)
 
-    def match(self, connection: Connection, order: Order, retry: int) -> Matches:
+    def match(self, connection: Connection, order: JobSpec, retry: int) -> JobMatches:
         """Join a job of which this call is an SDK's repetition number `retry`: one that no living client waits for."""
         alike = (
             select(JOBS)
@@ -126,10 +126,10 @@ class Claims:
             caller = None if order.mode == "background" else self.process
             mine = update(JOBS).where(JOBS.c.id == row.id).values(caller=caller, joins=JOBS.c.joins + 1)
             connection.execute(mine)
-            return Matches(joined=found)
-        return Matches(waiting=frozenset(waiting))
+            return JobMatches(joined=found)
+        return JobMatches(waiting=frozenset(waiting))
 
-    def _overtaken(self, connection: Connection, order: Order) -> JobRow | None:
+    def _overtaken(self, connection: Connection, order: JobSpec) -> JobRow | None:
         """The job of the same call, where that was repeated and another process was quicker with it.
 
         The caller may have given up on a request that had come, and was not written down yet: it holds for this one as
@@ -160,8 +160,8 @@ class Claims:
         found = job_of(row) if row else None
         return None if found is None or found.spent_nothing else found
 
-    def own(self, connection: Connection, order: Order, *, new: bool = False) -> None:
-        """Make sure that the job is there, this process's and going on. Raises Superseded.
+    def own(self, connection: Connection, order: JobSpec, *, new: bool = False) -> None:
+        """Make sure that the job is there, this process's and going on. Raises LeaseLost.
 
         With `new` it is inserted without a look whether it is there, if it can be.
         """
@@ -172,5 +172,5 @@ class Claims:
         if connection.execute(SET_OWN_JOB, {"this": order.id, "by": self.process, "state": "in_progress"}).rowcount:
             return
         if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
-            raise Superseded
+            raise LeaseLost
         connection.execute(NEW_JOB, values)

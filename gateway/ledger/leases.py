@@ -34,7 +34,7 @@ _WAIT_S = 5.0
 _LOOK_S = 0.005
 
 
-class Locks:
+class LockFiles:
     """The lock of one process, `name`, beside those of the others. It blocks: call it from a thread."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -131,7 +131,7 @@ def _locked(path: Path, *, create: bool) -> int:
 _FORGET_S = 86_400.0
 
 
-class Processes:
+class Leases:
     """This process among the others. `folder` is where the locks are; None where processes may be on other machines.
 
     `clock` counts seconds, never jumps, and goes on while the machine sleeps.
@@ -143,7 +143,7 @@ class Processes:
         self.id = f"proc_{secrets.token_hex(8)}"
         self._database = database
         self._lease_s = lease_s
-        self._locks = Locks(folder, self.id) if folder is not None else None
+        self._locks = LockFiles(folder, self.id) if folder is not None else None
         self._clock = clock
         self._beaten: float | None = None
         self._heard = False

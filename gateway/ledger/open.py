@@ -14,10 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.database.engine import is_embedded, open_engine
 from gateway.database.migrate import NewerSchema, migrate
 from gateway.database.writer import Database, LedgerDown
-from gateway.ledger.leases import Processes
+from gateway.ledger.leases import Leases
 from gateway.ledger.store import Ledger
 from gateway.settings import GatewaySettings
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 from gateway.settings.types import revealed
 
 
@@ -28,7 +28,9 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
         migrate(writer)
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
-        raise ConfigError([Mistake("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]) from error
+        raise ConfigError(
+            [ConfigProblem("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]
+        ) from error
     except (SQLAlchemyError, NewerSchema, OSError) as error:
         # Only the kind: the message may have the address with its password.
         found = (
@@ -36,7 +38,7 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
         )
         where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
         expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
-        raise ConfigError([Mistake("the ledger", where, found, expected)]) from error
+        raise ConfigError([ConfigProblem("the ledger", where, found, expected)]) from error
     return writer
 
 
@@ -47,7 +49,7 @@ async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Le
     reader = open_engine(revealed(settings.ledger_url), data, writes=False)
     database = Database(writer, reader)
     locks = data / "processes" if is_embedded(writer) else None
-    processes = Processes(database, lease_s=settings.lease_s, folder=locks)
+    processes = Leases(database, lease_s=settings.lease_s, folder=locks)
     try:
         await asyncio.to_thread(processes.lock)
         await processes.beat()

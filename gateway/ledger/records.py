@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from gateway.auth.keys import Allowance
+from gateway.auth.keys import Quota
 from normalization.images.serialize import header_from, known, step_from, step_to
 from normalization.values import Image, JoinAlpha, Size, Step, fields_of
-from providers.base import Handle, Sent, Upstream
+from providers.base import Handle, PendingSubmit, Upstream
 from providers.errors import Crowded, ProviderError, Unfetched, Unfinished, Unknown
 
 State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -30,7 +30,7 @@ ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class JobSpec:
     """A job as it was asked for. Times are in seconds since the epoch, `estimate` is in micro-dollars.
 
     `key` is the id of the caller's API key, `allowance` what the ledger holds it to. `params` are the parameters
@@ -56,13 +56,13 @@ class Order:
     request_id: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
-    allowance: Allowance | None = None
+    allowance: Quota | None = None
     reserve: int = 0
     """What it may cost, in micro-dollars; 0 where that is the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
+class OutputSpec:
     """What has to become of the pictures of one call: enough to finish them in another process."""
 
     output: Size | None = None
@@ -75,7 +75,7 @@ class Making:
     left_out: tuple[str, ...] = ()
     """Names of steps that only a newer version knows, which planned them."""
 
-    def done(self) -> Making:
+    def done(self) -> OutputSpec:
         """What is kept of it once the pictures are finished: no alpha channel of the caller's picture."""
         bare = tuple(replace(step, alpha=None) if isinstance(step, JoinAlpha) else step for step in self.finish)
         return replace(self, finish=bare)
@@ -92,7 +92,7 @@ class Making:
         }
 
     @classmethod
-    def from_json(cls, kept: Json) -> Making:
+    def from_json(cls, kept: Json) -> OutputSpec:
         """Read back what `to_json` gave, here or in another version."""
         steps = [_step(step) for step in kept["finish"]]
         return cls(
@@ -118,7 +118,7 @@ def _step(kept: Json) -> Step | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class StoredImage:
     """A finished picture, and the name of the file it is kept in; None where it could not be kept.
 
     `seed` is what was sent for it, as a caller would give it; None where its route has none.
@@ -134,9 +134,9 @@ class Picture:
         return {**beside, **fields_of(self.image.header)}
 
 
-def picture_of(kept: Json, data: bytes) -> Picture:
+def picture_of(kept: Json, data: bytes) -> StoredImage:
     """A picture that was kept, with its bytes."""
-    return Picture(image=Image(data=data, header=header_from(kept)), file=kept["file"], seed=kept.get("seed"))
+    return StoredImage(image=Image(data=data, header=header_from(kept)), file=kept["file"], seed=kept.get("seed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class AttemptRow:
     route: str
     model: str
     upstream: Upstream
-    making: Making
+    making: OutputSpec
     state: Literal["submitting", "submitted", "unknown", "ended"]
     estimate: int
     sent_at: float
@@ -207,16 +207,18 @@ class AttemptRow:
         taken = self.handle is not None
         return kind(self.message or "", cost=self.cost if taken else None, unbilled=not taken and not self.cost)
 
-    def as_sent(self) -> Sent:
+    def as_sent(self) -> PendingSubmit:
         """What an adapter needs to find it."""
-        return Sent(id=self.id, upstream=self.upstream, at=self.sent_at, data=self.sent or {}, heard=self.heard)
+        return PendingSubmit(
+            id=self.id, upstream=self.upstream, at=self.sent_at, data=self.sent or {}, heard=self.heard
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
     """A job as the ledger has it."""
 
-    order: Order
+    order: JobSpec
     state: State
     cost: int
     owner: str | None = None
@@ -280,7 +282,7 @@ class AllFailed(Exception):
         return cls([_cause(cause) for cause in kept["causes"]], attempts)
 
 
-class Cancelled(Exception):
+class JobCancelled(Exception):
     """The job was cancelled. `attempts` tell what was billed all the same."""
 
     def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
@@ -288,7 +290,7 @@ class Cancelled(Exception):
         self.attempts = tuple(attempts)
 
 
-class Interrupted(Exception):
+class JobInterrupted(Exception):
     """The server ended before any provider had taken the job: nothing was bought."""
 
 

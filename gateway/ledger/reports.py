@@ -26,7 +26,7 @@ _DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class CostTotals:
     """What went to one provider, or for one model, key or day (UTC). Money is in micro-dollars.
 
     `estimated` is what of the cost no provider has confirmed, `lost` what was spent on attempts that gave no picture.
@@ -40,7 +40,7 @@ class Spent:
     lost: int
 
 
-def spent(connection: Connection, by: By, since: float | None) -> list[Spent]:
+def spent(connection: Connection, by: By, since: float | None) -> list[CostTotals]:
     """The sums over the attempts since a time (seconds since the epoch), days in order, others the dearest first."""
     group = _group(connection, by)
     cost: Any = func.sum(ATTEMPTS.c.cost)
@@ -60,8 +60,14 @@ def spent(connection: Connection, by: By, since: float | None) -> list[Spent]:
     if since is not None:
         sums = sums.where(ATTEMPTS.c.sent_at >= since)
     return [
-        Spent(name=_name(by, row[0]), jobs=int(row[1]), attempts=int(row[2]), cost=int(row[3]), estimated=int(row[4]),
-              lost=int(row[5]))
+        CostTotals(
+            name=_name(by, row[0]),
+            jobs=int(row[1]),
+            attempts=int(row[2]),
+            cost=int(row[3]),
+            estimated=int(row[4]),
+            lost=int(row[5]),
+        )
         for row in connection.execute(sums)
     ]  # fmt: skip
 
@@ -85,12 +91,12 @@ def _name(by: By, value: object) -> str:
 
 
 __all__ = [
-    "Filter",
+    "JobFilter",
+    "JobPage",
+    "JobReport",
     "NoSuchCursor",
-    "Page",
     "Reports",
     "Summary",
-    "Told",
     "blank_some",
     "forget_some",
     "in_force",
@@ -109,7 +115,7 @@ class NoSuchCursor(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class JobFilter:
     """Which jobs. Times are in seconds since the epoch; `before` itself is not among them.
 
     `scope` is the one key whose jobs may be seen at all, `key` the one that is asked for.
@@ -145,7 +151,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class JobReport:
     """A job with its attempts."""
 
     job: JobRow
@@ -153,10 +159,10 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class JobPage:
     """Part of a list, the newest first."""
 
-    entries: Sequence[Told]
+    entries: Sequence[JobReport]
     more: bool
 
 
@@ -189,15 +195,15 @@ class Reports:
         self._key_ttl_s = key_ttl_s
         self._join_window_s = join_window_s
 
-    async def page(self, wanted: Filter, *, after: str | None, limit: int) -> Page:
+    async def page(self, wanted: JobFilter, *, after: str | None, limit: int) -> JobPage:
         """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
         return await self._database.read(lambda connection: read_page(connection, wanted, after, limit))
 
-    async def one(self, job: str) -> Told | None:
+    async def one(self, job: str) -> JobReport | None:
         """One job by its id."""
         return await self._database.read(lambda connection: read_one(connection, job))
 
-    async def summary(self, wanted: Filter) -> Summary:
+    async def summary(self, wanted: JobFilter) -> Summary:
         """Sums over the jobs of a filter."""
         return await self._database.read(lambda connection: _summary(connection, wanted))
 
@@ -226,7 +232,7 @@ class Reports:
             await self._database.write(partial(change, jobs=found))
 
 
-def read_page(connection: Connection, wanted: Filter, after: str | None, limit: int) -> Page:
+def read_page(connection: Connection, wanted: JobFilter, after: str | None, limit: int) -> JobPage:
     """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
     conditions = wanted.conditions()
     if after is not None:
@@ -238,10 +244,10 @@ def read_page(connection: Connection, wanted: Filter, after: str | None, limit: 
         conditions.append(or_(JOBS.c.created_at < mark, and_(JOBS.c.created_at == mark, JOBS.c.id < after)))
     newest = select(JOBS).where(*conditions).order_by(JOBS.c.created_at.desc(), JOBS.c.id.desc()).limit(limit + 1)
     rows = [job_of(row) for row in connection.execute(newest)]
-    return Page(entries=_with_attempts(connection, rows[:limit]), more=len(rows) > limit)
+    return JobPage(entries=_with_attempts(connection, rows[:limit]), more=len(rows) > limit)
 
 
-def read_one(connection: Connection, job: str) -> Told | None:
+def read_one(connection: Connection, job: str) -> JobReport | None:
     """One job by its id."""
     row = connection.execute(select(JOBS).where(JOBS.c.id == job)).first()
     return _with_attempts(connection, [job_of(row)])[0] if row else None
@@ -303,15 +309,15 @@ def _blank(connection: Connection, jobs: Sequence[str]) -> None:
     connection.execute(delete(DELIVERIES).where(*told))
 
 
-def _with_attempts(connection: Connection, jobs: Sequence[JobRow]) -> list[Told]:
+def _with_attempts(connection: Connection, jobs: Sequence[JobRow]) -> list[JobReport]:
     wanted = select(ATTEMPTS).where(ATTEMPTS.c.job.in_([job.order.id for job in jobs]))
     found: dict[str, list[AttemptRow]] = {job.order.id: [] for job in jobs}
     for row in connection.execute(wanted.order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)):
         found[row.job].append(attempt_of(row))
-    return [Told(job=job, attempts=tuple(found[job.order.id])) for job in jobs]
+    return [JobReport(job=job, attempts=tuple(found[job.order.id])) for job in jobs]
 
 
-def _summary(connection: Connection, wanted: Filter) -> Summary:
+def _summary(connection: Connection, wanted: JobFilter) -> Summary:
     conditions = wanted.conditions()
     sums: Any = select(func.count(), func.coalesce(func.sum(JOBS.c.cost), 0)).where(*conditions)
     count, cost = connection.execute(sums).one()

@@ -15,11 +15,20 @@ from sqlalchemy import Connection, Insert, Row, Table, bindparam, func, insert, 
 
 from gateway.database.engine import insert_new
 from gateway.database.schema import ATTEMPTS, JOBS
-from gateway.ledger.records import AttemptRow, JobRow, Json, Making, Order, handle_of, handle_to_json, upstream_to_json
+from gateway.ledger.records import (
+    AttemptRow,
+    JobRow,
+    JobSpec,
+    Json,
+    OutputSpec,
+    handle_of,
+    handle_to_json,
+    upstream_to_json,
+)
 from providers.base import Upstream
 
 
-def job_values(order: Order, *, state: str, owner: str | None, caller: str | None) -> Json:
+def job_values(order: JobSpec, *, state: str, owner: str | None, caller: str | None) -> Json:
     """A new job's row."""
     return {
         "id": order.id,
@@ -50,7 +59,7 @@ def job_values(order: Order, *, state: str, owner: str | None, caller: str | Non
 def job_of(row: Row[Any]) -> JobRow:
     """A job from its row."""
     return JobRow(
-        order=Order(
+        order=JobSpec(
             id=row.id,
             key=row.key,
             idempotency_key=row.idempotency_key,
@@ -120,7 +129,7 @@ def attempt_of(row: Row[Any]) -> AttemptRow:
         route=row.route,
         model=row.model,
         upstream=Upstream(model=row.upstream["model"], options=row.upstream["options"]),
-        making=Making.from_json(row.making),
+        making=OutputSpec.from_json(row.making),
         state=row.state,
         outcome=row.outcome,
         sent=row.sent,
@@ -141,7 +150,7 @@ def attempt_of(row: Row[Any]) -> AttemptRow:
 EVENTS = ("progress", "completed", "failed")
 
 
-def messages(order: Order, event: str, *, state: str, progress: float | None = None) -> list[Json]:
+def messages(order: JobSpec, event: str, *, state: str, progress: float | None = None) -> list[Json]:
     """The rows to write for an event of a job: one where its caller asked to be told of it, else none.
 
     The body is thin, for webhooks are read by logs and proxies: the job itself says the rest.

@@ -22,10 +22,10 @@ from sqlalchemy.exc import IntegrityError
 from gateway.auth.budgets import charge, settle
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
-from gateway.ledger.claims import Claims, KeyReused, Matches, Superseded
+from gateway.ledger.claims import Claims, IdempotencyKeyReused, JobMatches, LeaseLost
 from gateway.ledger.late import gather, keep, save, taken
-from gateway.ledger.leases import Processes
-from gateway.ledger.records import AttemptRow, JobRow, Json, Order, handle_to_json, succeeded
+from gateway.ledger.leases import Leases
+from gateway.ledger.records import AttemptRow, JobRow, JobSpec, Json, handle_to_json, succeeded
 from gateway.ledger.statements import (
     ATTEMPT,
     END_OWN_JOB,
@@ -40,7 +40,7 @@ from gateway.ledger.statements import (
 )
 from providers.base import Handle
 
-__all__ = ["Claimed", "KeyReused", "Ledger", "LedgerDown", "Matches", "Superseded"]
+__all__ = ["IdempotencyKeyReused", "JobMatches", "LeaseLost", "Ledger", "LedgerDown", "UpstreamJobClaimed"]
 
 T = TypeVar("T")
 OPEN = ("queued", "in_progress")
@@ -49,12 +49,12 @@ OPEN = ("queued", "in_progress")
 _AROUND_S = 25 * 3600.0
 
 
-class Claimed(Exception):
+class UpstreamJobClaimed(Exception):
     """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class JobEnd:
     """How a job ended. `deliveries` are rows of webhooks to send."""
 
     state: str
@@ -70,7 +70,7 @@ class Ledger:
     def __init__(
         self,
         database: Database,
-        processes: Processes,
+        processes: Leases,
         *,
         key_ttl_s: float,
         join_window_s: float,
@@ -89,14 +89,14 @@ class Ledger:
         """Whether the last write and the last heartbeat went well, and nothing is owed."""
         return self.database.up and self.processes.heard
 
-    async def accept(self, order: Order) -> JobRow | None:
+    async def accept(self, order: JobSpec) -> JobRow | None:
         """Write a job down, or find the one that has its idempotency key already; None where it is new.
 
-        Raises KeyReused where that one is another request, LedgerDown.
+        Raises IdempotencyKeyReused where that one is another request, LedgerDown.
         """
         return await self.database.write(lambda connection: self._claims.accept(connection, order))
 
-    async def lookup(self, order: Order) -> JobRow | None:
+    async def lookup(self, order: JobSpec) -> JobRow | None:
         """The job that has an order's idempotency key; None where it would be a new one. Raises as `accept` does."""
 
         def find(connection: Connection) -> JobRow | None:
@@ -107,7 +107,7 @@ class Ledger:
 
         return await self.database.read(find)
 
-    async def match(self, order: Order, retry: int) -> Matches:
+    async def match(self, order: JobSpec, retry: int) -> JobMatches:
         """Join a job of which this call is an SDK's repetition number `retry`: one that no living caller waits on.
 
         Raises LedgerDown.
@@ -115,12 +115,12 @@ class Ledger:
         return await self.database.write(lambda connection: self._claims.match(connection, order, retry))
 
     async def sending(
-        self, order: Order, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
+        self, order: JobSpec, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
     ) -> None:
         """Write down that a request is about to leave that may buy something, before it does.
 
         `ended` are attempts before it whose end is not written yet; `first` says that nothing of the job seems to be
-        written so far. Raises Superseded, LedgerDown, and Exceeded where the key may not have it made: then nothing is
+        written so far. Raises LeaseLost, LedgerDown, and Exceeded where the key may not have it made: then nothing is
         written, and nothing may be sent.
         """
 
@@ -140,10 +140,10 @@ class Ledger:
 
         await self.database.write(write)
 
-    async def assure(self, order: Order) -> None:
+    async def assure(self, order: JobSpec) -> None:
         """Make sure that a job is this process's, and stays so for long enough that what is sent now has arrived.
 
-        A process that was paused since it wrote down what it sends has perhaps lost the job. Raises Superseded,
+        A process that was paused since it wrote down what it sends has perhaps lost the job. Raises LeaseLost,
         LedgerDown.
         """
         while not self.processes.sure:
@@ -158,7 +158,7 @@ class Ledger:
         try:
             await self._surely(taken(self.process, attempt, handle, at))
         except IntegrityError as error:
-            raise Claimed from error
+            raise UpstreamJobClaimed from error
 
     def held(self, attempt: str, handle: Handle, at: float) -> None:
         """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
@@ -169,13 +169,13 @@ class Ledger:
         values = {"this": attempt, "handle": handle_to_json(succeeded(handle))}
         self.database.later(lambda connection: connection.execute(SET_ATTEMPT, values))
 
-    def attempts_ended(self, order: Order, attempts: Sequence[AttemptRow]) -> None:
+    def attempts_ended(self, order: JobSpec, attempts: Sequence[AttemptRow]) -> None:
         """Write down how attempts ended, while the job goes on; nobody waits for it."""
 
         def write(connection: Connection) -> None:
             try:
                 self._claims.own(connection, order)
-            except Superseded:
+            except LeaseLost:
                 if not keep(connection, order.id, attempts, self._clock()):
                     raise
                 return
@@ -184,7 +184,7 @@ class Ledger:
 
         self.database.later(write)
 
-    async def ended(self, order: Order, attempts: Sequence[AttemptRow], end: End) -> JobRow | None:
+    async def ended(self, order: JobSpec, attempts: Sequence[AttemptRow], end: JobEnd) -> JobRow | None:
         """Write down how a job ended, before anybody is told; the job where it ended better than that, for another
         process had a picture for it, else None.
 
@@ -211,7 +211,7 @@ class Ledger:
                 # It ended before anything was written of it, or is another process's by now.
                 try:
                     self._claims.own(connection, order)
-                except Superseded:
+                except LeaseLost:
                     if not keep(connection, order.id, attempts, at):
                         raise
                     return None

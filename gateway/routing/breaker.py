@@ -22,7 +22,7 @@ _WINDOW_LEAST = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class BreakerSettings:
     """When a route is ejected, and for how long. Times are in seconds.
 
     `unreached` consecutive requests that never left, or `failures` consecutive answered errors, or more than half of at
@@ -39,7 +39,7 @@ class Policy:
 
 
 @dataclass(slots=True)
-class _Route:
+class _RouteState:
     unreached: int = 0
     failures: int = 0
     recent: deque[tuple[float, bool]] = field(default_factory=deque)
@@ -52,16 +52,16 @@ class _Route:
 class Breakers:
     """The standing of every route and provider. `clock` is monotonic, in seconds."""
 
-    def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(self, policy: BreakerSettings, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
-        self._routes: dict[tuple[str, str], _Route] = {}
+        self._routes: dict[tuple[str, str], _RouteState] = {}
         self._parked: dict[str, float] = {}
 
     def standing(self, model: str, route: str, provider: str) -> tuple[Standing, float]:
         """How a route stands, and in how many seconds that ends (0 where it is well)."""
         now = self._clock()
-        found = self._routes.get((model, route), _Route())
+        found = self._routes.get((model, route), _RouteState())
         if (until := self._parked.get(provider, 0)) > now:
             return "parked", until - now
         if found.cooling_until > now:
@@ -73,7 +73,7 @@ class Breakers:
     @contextmanager
     def attempt(self, model: str, route: str, provider: str) -> Iterator[None]:
         """Around one attempt: what it raises is heard, and while it probes an ejected route no other one does."""
-        found = self._routes.setdefault((model, route), _Route())
+        found = self._routes.setdefault((model, route), _RouteState())
         probe = found.ejections > 0 and not found.probing
         found.probing = found.probing or probe
         try:
@@ -87,12 +87,12 @@ class Breakers:
             if probe:
                 found.probing = False
 
-    def _succeeded(self, route: _Route) -> None:
+    def _succeeded(self, route: _RouteState) -> None:
         route.unreached = route.failures = route.ejections = 0
         route.ejected_until = 0
         self._remember(route, good=True)
 
-    def _failed(self, route: _Route, provider: str, error: ProviderError) -> None:
+    def _failed(self, route: _RouteState, provider: str, error: ProviderError) -> None:
         now, policy = self._clock(), self._policy
         if error.health == "parks":
             self._parked[provider] = now + policy.park_s
@@ -112,14 +112,14 @@ class Breakers:
                 length = min(policy.ejection_s * route.ejections, policy.max_ejection_s)
                 route.ejected_until = now + length
 
-    def _is_ill(self, route: _Route) -> bool:
+    def _is_ill(self, route: _RouteState) -> bool:
         # A probe that fails ejects at once: the route is known to have been ill.
         if route.ejections or route.unreached >= self._policy.unreached or route.failures >= self._policy.failures:
             return True
         bad = sum(not good for _, good in route.recent)
         return len(route.recent) >= _WINDOW_LEAST and bad * 2 > len(route.recent)
 
-    def _remember(self, route: _Route, *, good: bool) -> None:
+    def _remember(self, route: _RouteState, *, good: bool) -> None:
         now = self._clock()
         route.recent.append((now, good))
         while route.recent[0][0] < now - _WINDOW_S:

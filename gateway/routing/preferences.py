@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
-from normalization.parameters.coerce import Invalid, is_absent, loose
+from normalization.parameters.coerce import InvalidValue, is_absent, parse_scalar
 from normalization.parameters.nesting import excerpt, parse_json
 from normalization.parameters.schema import Preference, Strategy
 from normalization.values import Value
@@ -15,7 +15,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class RoutingPreferences:
     """`order` are the first choices, `only` and `ignore` limit the rest; all name providers or routes.
 
     `max_cost` is in US dollars for the whole request. Without `allow_fallbacks` only the first candidate is tried.
@@ -29,7 +29,7 @@ class Wish:
     allow_fallbacks: bool = True
 
     @classmethod
-    def of(cls, preference: Preference) -> Wish:
+    def of(cls, preference: Preference) -> RoutingPreferences:
         """What is wished of a model where the caller wishes nothing."""
         return cls(
             order=preference.order,
@@ -38,21 +38,21 @@ class Wish:
             allow_fallbacks=preference.allow_fallbacks,
         )
 
-    def through(self, provider: str) -> Wish:
+    def through(self, provider: str) -> RoutingPreferences:
         """The same wish, bound to one provider: what the model name `provider/model` means."""
         return replace(self, only=(provider,))
 
 
-_NOTHING = Wish()
+_NOTHING = RoutingPreferences()
 
 
-def read_wish(value: Value, known: Collection[str], usual: Wish = _NOTHING) -> Wish:
+def read_wish(value: Value, known: Collection[str], usual: RoutingPreferences = _NOTHING) -> RoutingPreferences:
     """Read a `routing` object, given as such or as JSON text. `known` are the names of providers and routes.
 
     `usual` counts for every key that is not there; but its `order` does not where the caller says how to sort, for that
-    would come first. Raises Invalid for a key, a name or a value that is none.
+    would come first. Raises InvalidValue for a key, a name or a value that is none.
     """
-    found = loose(value)
+    found = parse_scalar(value)
     if is_absent(found):
         return usual
     if not isinstance(found, dict):
@@ -77,14 +77,14 @@ def read_wish(value: Value, known: Collection[str], usual: Wish = _NOTHING) -> W
     return replace(usual, **fields)  # type: ignore[arg-type]
 
 
-def read_header(text: str | None, known: Collection[str], usual: Wish = _NOTHING) -> Wish:
-    """Read the header `X-Darkroom-Routing`, which is JSON, likewise. Raises Invalid."""
+def read_header(text: str | None, known: Collection[str], usual: RoutingPreferences = _NOTHING) -> RoutingPreferences:
+    """Read the header `X-Darkroom-Routing`, which is JSON, likewise. Raises InvalidValue."""
     if not text:
         return usual
     try:
         return read_wish(parse_json(text), known, usual)
     except ValueError as error:
-        if isinstance(error, Invalid):
+        if isinstance(error, InvalidValue):
             raise
         raise _invalid("the header X-Darkroom-Routing is not JSON") from None
 
@@ -120,8 +120,8 @@ def _switch(raw: Value) -> bool:
     raise _invalid("'allow_fallbacks' expects true or false")
 
 
-def _invalid(reason: str) -> Invalid:
-    return Invalid("routing", f"Invalid 'routing': {reason}.", "invalid_value")
+def _invalid(reason: str) -> InvalidValue:
+    return InvalidValue("routing", f"Invalid 'routing': {reason}.", "invalid_value")
 
 
-__all__ = ["STRATEGIES", "Strategy", "Wish", "read_header", "read_wish"]
+__all__ = ["STRATEGIES", "RoutingPreferences", "Strategy", "read_header", "read_wish"]

@@ -16,22 +16,22 @@ _LEAST, MOST_PACE = 0.25, 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class RunStats:
     """`latency` is seconds from submit to picture, None before the first; `pace` is observed over expected run time."""
 
     latency: float | None = None
     pace: float = 1.0
 
 
-class Learning:
+class RunStatsStore:
     """Running averages per model and route, in memory."""
 
     def __init__(self) -> None:
-        self._lessons: dict[tuple[str, str], Lesson] = {}
+        self._lessons: dict[tuple[str, str], RunStats] = {}
 
-    def lesson(self, model: str, route: str) -> Lesson:
+    def lesson(self, model: str, route: str) -> RunStats:
         """What is known of a route."""
-        return self._lessons.get((model, route), Lesson())
+        return self._lessons.get((model, route), RunStats())
 
     def learn(self, model: str, route: str, *, latency: float, observed: float | None, expected: float) -> None:
         """Take in one finished call. `observed` is the provider's own run time, where it tells one, in seconds."""
@@ -41,7 +41,7 @@ class Learning:
         if observed is not None and expected > 0:
             ratio = min(max(observed / expected, _LEAST), MOST_PACE)
             pace += _WEIGHT * (ratio - pace)
-        self._lessons[model, route] = Lesson(mean, pace)
+        self._lessons[model, route] = RunStats(mean, pace)
 
 
 MICROS = 1_000_000

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.routing.breaker import Standing
-from gateway.routing.preferences import Strategy, Wish
-from gateway.routing.pricing import Estimate, Lesson, estimate
+from gateway.routing.preferences import RoutingPreferences, Strategy
+from gateway.routing.pricing import Estimate, RunStats, estimate
 from normalization.parameters.plan import Ineligible, plan
 from normalization.parameters.schema import Model, Route
 from normalization.values import Announced, ImageRequest, Plan, Size
@@ -16,7 +16,7 @@ from providers.base import Readiness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class RouteHealth:
     """How a route is at the moment. `left` is in how many seconds its standing ends, `announced` what its worker takes,
     where it has one.
     """
@@ -26,7 +26,7 @@ class Condition:
     announced: Announced | None = None
     standing: Standing = "well"
     left: float = 0
-    lesson: Lesson = field(default_factory=Lesson)
+    lesson: RunStats = field(default_factory=RunStats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Candidate:
     route: Route
     plan: Plan
     cost: Estimate
-    condition: Condition
+    condition: RouteHealth
 
     @property
     def healthy(self) -> bool:
@@ -75,9 +75,9 @@ class Choice:
 def choose(
     model: Model,
     request: ImageRequest,
-    conditions: Mapping[str, Condition],
+    conditions: Mapping[str, RouteHealth],
     *,
-    wish: Wish = Wish(),  # noqa: B008 - frozen
+    wish: RoutingPreferences = RoutingPreferences(),  # noqa: B008 - frozen
     strategy: Strategy = "cheapest",
     draw: random.Random | None = None,
     tell: bool = True,
@@ -104,7 +104,12 @@ def choose(
 
 
 def _consider(
-    model: Model, route: Route, request: ImageRequest, conditions: Mapping[str, Condition], wish: Wish, tell: bool
+    model: Model,
+    route: Route,
+    request: ImageRequest,
+    conditions: Mapping[str, RouteHealth],
+    wish: RoutingPreferences,
+    tell: bool,
 ) -> Candidate | Excluded:
     condition = conditions[route.name]
     names = {route.name, route.provider}
@@ -134,11 +139,13 @@ def _consider(
     return Candidate(model=model.id, route=route, plan=planned, cost=cost, condition=condition)
 
 
-def _has_real_route(model: Model, conditions: Mapping[str, Condition]) -> bool:
+def _has_real_route(model: Model, conditions: Mapping[str, RouteHealth]) -> bool:
     return any(not r.degraded and conditions[r.name].readiness is not Readiness.OFF for r in model.routes.values())
 
 
-def _order(candidates: Sequence[Candidate], wish: Wish, strategy: Strategy, draw: random.Random) -> list[Candidate]:
+def _order(
+    candidates: Sequence[Candidate], wish: RoutingPreferences, strategy: Strategy, draw: random.Random
+) -> list[Candidate]:
     """Sort by strategy; then, more important, by what is wished first and by health; a degraded route comes last."""
     if strategy == "cheapest":
         ranked = sorted(candidates, key=lambda c: (c.cost.micros, c.condition.lesson.latency or 0))
@@ -151,7 +158,7 @@ def _order(candidates: Sequence[Candidate], wish: Wish, strategy: Strategy, draw
     return sorted(ranked, key=lambda c: (c.route.degraded is not None, not c.healthy, _place(c, wish)))
 
 
-def _place(candidate: Candidate, wish: Wish) -> int:
+def _place(candidate: Candidate, wish: RoutingPreferences) -> int:
     places = (n for n, name in enumerate(wish.order) if name in (candidate.route.name, candidate.route.provider))
     return next(places, len(wish.order))
 

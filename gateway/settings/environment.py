@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.settings.errors import ConfigError, Mistake, Override
+from gateway.settings.errors import ConfigError, ConfigProblem, Override
 
 PREFIX = "DARKROOM_"
 
@@ -78,12 +78,12 @@ def read_secret(path: Path, where: str, key: str, expected: str) -> str:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
-            raise ConfigError([Mistake(where, key, f"more than {_MOST_BYTES} bytes in {path}", expected)])
+            raise ConfigError([ConfigProblem(where, key, f"more than {_MOST_BYTES} bytes in {path}", expected)])
         return data.decode()
     except OSError as error:
-        raise ConfigError([Mistake(where, key, f"{path}: {error.strerror}", "a file that can be read")]) from None
+        raise ConfigError([ConfigProblem(where, key, f"{path}: {error.strerror}", "a file that can be read")]) from None
     except UnicodeDecodeError:
-        raise ConfigError([Mistake(where, key, f"{path}: not text", expected)]) from None
+        raise ConfigError([ConfigProblem(where, key, f"{path}: not text", expected)]) from None
 
 
 def fill(table: dict[str, Any], names: Iterable[str], where: Mapping[str, str]) -> list[str]:
@@ -99,10 +99,10 @@ def fill(table: dict[str, Any], names: Iterable[str], where: Mapping[str, str]) 
             continue
         if table.get(name):
             found = f"a file, and {name} is set as well"
-            raise ConfigError([Mistake(where[key], f"gateway.{key}", found, "one of the two")])
+            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", found, "one of the two")])
         text = read_secret(Path(path), where[key], f"gateway.{key}", f"the {name} alone").strip()
         if not text:
-            raise ConfigError([Mistake(where[key], f"gateway.{key}", f"nothing in {path}", f"the {name}")])
+            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", f"nothing in {path}", f"the {name}")])
         table[name] = text
         filled.append(name)
     return filled

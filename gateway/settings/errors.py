@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from normalization.parameters.rules import Problem, Wrong
+from normalization.parameters.rules import ModelProblem, RuleProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ConfigProblem:
     """One thing to mend. `key` is dotted, empty when the whole file is meant; `expected` is empty when `found` is a
     whole sentence that says it."""
 
@@ -38,7 +38,7 @@ class Mistake:
 class ConfigError(Exception):
     """The config cannot be used. The message has one line for each mistake."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = tuple(mistakes)
 
@@ -49,17 +49,17 @@ def explain(
     where: str,
     changed: Mapping[tuple[str, ...], Override],
     prefix: tuple[str, ...],
-) -> list[Mistake]:
+) -> list[ConfigProblem]:
     """Turn pydantic's findings into mistakes; a value that came from the environment is blamed on its variable."""
-    found: dict[tuple[str, ...], Mistake] = {}
+    found: dict[tuple[str, ...], ConfigProblem] = {}
     for item in error.errors(include_url=False):
         path = tuple(str(part) for part in item["loc"] if not _is_tag(part))
         cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, Wrong):
+        if isinstance(cause, RuleProblem):
             for mistake in told(cause.problems, where, changed, prefix, path):
                 found[mistake.where, mistake.key, mistake.found] = mistake
             continue
-        mistake = Mistake(
+        mistake = ConfigProblem(
             blamed(where, changed, prefix + path),
             ".".join(path),
             _HIDDEN if _is_secret(schema, path) else _found(item),
@@ -70,15 +70,15 @@ def explain(
 
 
 def told(
-    problems: Iterable[Problem],
+    problems: Iterable[ModelProblem],
     where: str,
     changed: Mapping[tuple[str, ...], Override],
     prefix: tuple[str, ...],
     path: tuple[str, ...],
-) -> list[Mistake]:
+) -> list[ConfigProblem]:
     """Turn problems of what stands at `path` into mistakes."""
     return [
-        Mistake(blamed(where, changed, prefix + place), ".".join(place), problem.found, problem.expected)
+        ConfigProblem(blamed(where, changed, prefix + place), ".".join(place), problem.found, problem.expected)
         for problem in problems
         for place in ((*path, *problem.place),)
     ]

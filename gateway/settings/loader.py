@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
 from gateway.settings.environment import fill, overlay
-from gateway.settings.errors import ConfigError, Mistake, Override, explain, told
+from gateway.settings.errors import ConfigError, ConfigProblem, Override, explain, told
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
-from normalization.parameters.rules import Converted, Frozen, Param, ParamType, Problem, Rule
+from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, ParamType, Rule
 from normalization.parameters.schema import Model, unpaired
 
 __all__ = ["Config", "ConfigError", "load"]
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=BaseModel)
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
-class Standard(Frozen):
+class StandardParameters(Frozen):
     """The whole of `standard.toml`."""
 
     denied: frozenset[str] = frozenset()
@@ -59,8 +59,8 @@ class Config:
 def load(folder: Path, environ: Mapping[str, str]) -> Config:
     """Read a config folder with the overrides of the environment. Raises ConfigError with every mistake found."""
     if not folder.is_dir():
-        raise ConfigError([Mistake(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
-    mistakes: list[Mistake] = []
+        raise ConfigError([ConfigProblem(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
+    mistakes: list[ConfigProblem] = []
     documents = {
         "gateway": _read(folder / "gateway.toml", mistakes),
         "providers": _read(folder / "providers.toml", mistakes),
@@ -78,7 +78,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         ProvidersFile, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes
     )
     path = folder / "standard.toml"
-    standard = _validate(Standard, documents["standard"], path, changed, ("standard",), mistakes)
+    standard = _validate(StandardParameters, documents["standard"], path, changed, ("standard",), mistakes)
     shared = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
     mistakes += told(shared, str(path), changed, ("standard",), ())
     # A mistake in standard.toml is reported once, for that file, not for every route that uses its rules.
@@ -93,7 +93,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
             if model is not None:
                 models[name] = model
     if not documents["models"]:
-        mistakes.append(Mistake(str(folder / "models"), "", "no model", "one TOML file for each model"))
+        mistakes.append(ConfigProblem(str(folder / "models"), "", "no model", "one TOML file for each model"))
     if gateway is not None:
         mistakes += _references(gateway, documents["models"], folder / "gateway.toml")
         mistakes += _forgetful(gateway.gateway, folder / "gateway.toml", changed)
@@ -128,29 +128,31 @@ def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str
 
 def _strays(
     changed: Mapping[tuple[str, ...], Override], sections: tuple[str, ...], models: tuple[str, ...]
-) -> list[Mistake]:
+) -> list[ConfigProblem]:
     """Variables that name a section or a model which does not exist."""
     found = []
     for place, override in changed.items():
         where = f"environment variable {override.variable}"
         if place[0] not in sections:
-            found.append(Mistake(where, "", f"the section {place[0]}", f"one of {', '.join((*sections, 'aliases'))}"))
+            found.append(
+                ConfigProblem(where, "", f"the section {place[0]}", f"one of {', '.join((*sections, 'aliases'))}")
+            )
         if place[0] == "models" and place[1] not in models:
-            found.append(Mistake(where, "", f"the model {place[1]}", f"one of {', '.join(models)}"))
+            found.append(ConfigProblem(where, "", f"the model {place[1]}", f"one of {', '.join(models)}"))
     return found
 
 
-def _read(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
+def _read(path: Path, mistakes: list[ConfigProblem]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        mistakes.append(Mistake(str(path), "", "no such file", "this file; it may be empty"))
+        mistakes.append(ConfigProblem(str(path), "", "no such file", "this file; it may be empty"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        mistakes.append(Mistake(str(path), "", str(error), "a TOML document in UTF-8"))
+        mistakes.append(ConfigProblem(str(path), "", str(error), "a TOML document in UTF-8"))
     return {}
 
 
-def _compose(name: str, document: Mapping[str, Any], standard: Standard) -> dict[str, Any]:
+def _compose(name: str, document: Mapping[str, Any], standard: StandardParameters) -> dict[str, Any]:
     """A model's document with the standard parameters and rules filled in where it has none of its own."""
     params = {**{key: param.model_dump() for key, param in standard.params.items()}, **_table(document, "params")}
     routes = {}
@@ -175,7 +177,7 @@ def _validate(
     path: Path,
     changed: Mapping[tuple[str, ...], Override],
     prefix: tuple[str, ...],
-    mistakes: list[Mistake],
+    mistakes: list[ConfigProblem],
 ) -> T | None:
     try:
         return schema.model_validate(document)
@@ -184,7 +186,7 @@ def _validate(
         return None
 
 
-def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str]) -> Iterator[Problem]:
+def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str]) -> Iterator[ModelProblem]:
     """What a model's file says wrong about its routes: read from the document, so that it is told whatever else is.
 
     `whole` is the document with the standard's rules; `told_of` are those of them that are wrong by themselves.
@@ -194,7 +196,7 @@ def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_
         if not isinstance(route, Mapping):
             continue
         if isinstance(provider := route.get("provider"), str) and provider not in known:
-            yield Problem(("routes", key, "provider"), provider, f"one of {', '.join(known)}")
+            yield ModelProblem(("routes", key, "provider"), provider, f"one of {', '.join(known)}")
         own = _table(_table(document, "routes").get(key), "rules")
         for problem in _rule_problems(route, {**_kinds(whole), **_kinds(route)}):
             if problem.place[1] in own or problem.place[1] not in told_of:
@@ -202,7 +204,7 @@ def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_
         yield from unpaired(whole["params"], key, _table(route, "params"), _table(route, "rules"))
 
 
-def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator[Problem]:
+def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator[ModelProblem]:
     """What is wrong with the rules of a document, beyond what their schema says: names of code, and what that needs."""
     for name, text in _table(document, "rules").items():
         for problem in _named(text):
@@ -211,17 +213,17 @@ def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator
             rule = _RULE.validate_python(text)
         except ValidationError:
             continue
-        if isinstance(rule, Converted) and rule.using in CONVERTERS:
+        if isinstance(rule, ConvertedRule) and rule.using in CONVERTERS:
             for problem in CONVERTERS[rule.using].problems(rule, kinds.get(name)):
                 yield replace(problem, place=("rules", name, *problem.place))
 
 
-def _named(rule: object) -> Iterator[Problem]:
+def _named(rule: object) -> Iterator[ModelProblem]:
     for kind, key, known in (("converted", "using", CONVERTERS), ("emulated", "by", EMULATIONS)):
         if isinstance(rule, Mapping) and rule.get("rule") == kind:
             name = rule.get(key)
             if isinstance(name, str) and name not in known:
-                yield Problem((key,), name, f"one of {', '.join(known)}")
+                yield ModelProblem((key,), name, f"one of {', '.join(known)}")
 
 
 def _kinds(document: object) -> dict[str, ParamType]:
@@ -233,20 +235,22 @@ def _kinds(document: object) -> dict[str, ParamType]:
     }
 
 
-def _references(file: GatewayFile, models: Collection[str], path: Path) -> list[Mistake]:
+def _references(file: GatewayFile, models: Collection[str], path: Path) -> list[ConfigProblem]:
     found = []
     known = f"a model: {', '.join(models)}"
     if file.gateway.default_model not in models:
-        found.append(Mistake(str(path), "gateway.default_model", file.gateway.default_model, known))
+        found.append(ConfigProblem(str(path), "gateway.default_model", file.gateway.default_model, known))
     for name, alias in file.aliases.items():
         if alias.model not in models:
-            found.append(Mistake(str(path), f"aliases.{name}.model", alias.model, known))
+            found.append(ConfigProblem(str(path), f"aliases.{name}.model", alias.model, known))
         if name in models:
-            found.append(Mistake(str(path), f"aliases.{name}", name, "a name that is not a model's own"))
+            found.append(ConfigProblem(str(path), f"aliases.{name}", name, "a name that is not a model's own"))
     return found
 
 
-def _forgetful(settings: GatewaySettings, path: Path, changed: Mapping[tuple[str, ...], Override]) -> list[Mistake]:
+def _forgetful(
+    settings: GatewaySettings, path: Path, changed: Mapping[tuple[str, ...], Override]
+) -> list[ConfigProblem]:
     """A ledger that forgets a job while a repeated call may still be given it: the call would buy once more."""
     if (found := settings.forgetful()) is None:
         return []
@@ -254,4 +258,4 @@ def _forgetful(settings: GatewaySettings, path: Path, changed: Mapping[tuple[str
     override = changed.get(("gateway", "gateway", "ledger_ttl_s"))
     where = str(path) if override is None else f"environment variable {override.variable}"
     expected = f"{least:g} at least, which is {name}: a call that is repeated until then must find its job"
-    return [Mistake(where, "gateway.ledger_ttl_s", f"{settings.ledger_ttl_s:g}", expected)]
+    return [ConfigProblem(where, "gateway.ledger_ttl_s", f"{settings.ledger_ttl_s:g}", expected)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.settings import ProvidersFile
 from gateway.settings.environment import read_secret
-from gateway.settings.errors import ConfigError, Mistake
+from gateway.settings.errors import ConfigError, ConfigProblem
 
 _WANTED = "a key, or one a line"
 
@@ -49,4 +49,4 @@ def check_keys(providers: ProvidersFile, environ: Mapping[str, str]) -> None:
 
 
 def _mistake(where: str, place: str, found: str, expected: str) -> ConfigError:
-    return ConfigError([Mistake(where, place, found, expected)])
+    return ConfigError([ConfigProblem(where, place, found, expected)])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.routing.breaker import Policy
+from gateway.routing.breaker import BreakerSettings
 from gateway.routing.preferences import Strategy
 from gateway.settings.types import (
     BUCKETS,
@@ -144,9 +144,9 @@ class GatewaySettings(Frozen):
         needed = max((self.idempotency_ttl_s, "idempotency_ttl_s"), (self.join_window_s, "join_window_s"))
         return (needed[1], needed[0]) if self.ledger_ttl_s < needed[0] else None
 
-    def breaker(self) -> Policy:
+    def breaker(self) -> BreakerSettings:
         """The breakers' policy."""
-        return Policy(
+        return BreakerSettings(
             unreached=self.breaker_unreached,
             failures=self.breaker_failures,
             ejection_s=self.breaker_ejection_s,

@@ -26,7 +26,7 @@ _JITTER = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RetryDecision:
     """`state` is the message's from now on, `wait_s` how long until its next try, `outcome` what metrics count."""
 
     state: State
@@ -34,20 +34,20 @@ class Verdict:
     wait_s: float = 0.0
 
 
-def judge(*, event: str, tries: int, status: int | None, chance: float) -> Verdict:
+def judge(*, event: str, tries: int, status: int | None, chance: float) -> RetryDecision:
     """What follows from try number `tries` of a message: its answer's status, None where there was no answer.
 
     `chance` is a random number from 0 to 1.
     """
     if status is not None and 200 <= status < 300:
-        return Verdict(state="delivered", outcome="delivered")
+        return RetryDecision(state="delivered", outcome="delivered")
     if status == _GONE:
-        return Verdict(state="given_up", outcome="given_up")
+        return RetryDecision(state="given_up", outcome="given_up")
     outcome: Outcome = "unreachable" if status is None else "refused"
     # By the next try, the share of a job that is done would be another one.
     if event == "progress" or tries > len(WAITS_S):
-        return Verdict(state="failed", outcome=outcome)
-    return Verdict(state="pending", outcome=outcome, wait_s=WAITS_S[tries - 1] * (1 + _JITTER * (2 * chance - 1)))
+        return RetryDecision(state="failed", outcome=outcome)
+    return RetryDecision(state="pending", outcome=outcome, wait_s=WAITS_S[tries - 1] * (1 + _JITTER * (2 * chance - 1)))
 
 
 HELD_S = 30.0
@@ -57,7 +57,7 @@ _RECEIVER = re.compile(r"[^/?#]*//[^/?#]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class WebhookMessage:
     """A message that this process has taken, for its try number `tries`. `key` is the id of the API key it is for."""
 
     id: str
@@ -88,7 +88,7 @@ def take(
     busy: Mapping[tuple[str, str], int],
     turns: Turns | None = None,
     spare: int = 0,
-) -> list[Delivery]:
+) -> list[WebhookMessage]:
     """Take at most `most` messages that are due, and `spare` more of keys that have none under way.
 
     Keys take turns, and no key has more than `at_once` under way to one receiver. `busy` says how many it has by key
@@ -97,8 +97,8 @@ def take(
     now = database_time(connection)
     turns = turns or Turns()
     under_way = Counter(busy)
-    taken: list[Delivery] = []
-    lines: dict[str, deque[Delivery]] = {}
+    taken: list[WebhookMessage] = []
+    lines: dict[str, deque[WebhookMessage]] = {}
     waiting = dict.fromkeys(connection.execute(_KEYS).scalars(), 1)
     while waiting:
         key = next(turns.order(waiting))
@@ -119,8 +119,8 @@ def take(
     return taken
 
 
-def _delivery(row: Row[Any]) -> Delivery:
-    return Delivery(
+def _delivery(row: Row[Any]) -> WebhookMessage:
+    return WebhookMessage(
         id=row.id, job=row.job, key=row.key, url=row.url, event=row.event, body=row.body, tries=row.tries + 1
     )
 
@@ -156,7 +156,7 @@ def _due(now: float, key: str, full: Collection[str], most: int) -> Select[Any]:
     )
 
 
-def settle(connection: Connection, delivery: Delivery, verdict: Verdict, answer: str) -> None:
+def settle(connection: Connection, delivery: WebhookMessage, verdict: RetryDecision, answer: str) -> None:
     """Write down what came of a try, unless somebody has taken the message since."""
     values: dict[str, object] = {"state": verdict.state, "answer": answer}
     if verdict.state == "pending":

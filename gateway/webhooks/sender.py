@@ -15,10 +15,10 @@ import httpx
 from gateway.database.writer import Database, LedgerDown
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from gateway.webhooks.outbox import Delivery, judge, settle, take
-from gateway.webhooks.signing import Secrets
+from gateway.webhooks.outbox import WebhookMessage, judge, settle, take
+from gateway.webhooks.signing import SigningKeys
 from providers.fairness import Turns
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 AT_ONCE = 16
 """So many messages are under way at any moment, of keys in turn; of one key to one receiver a few, so that a slow one
@@ -35,7 +35,7 @@ _ANSWER_BYTES = 4096
 _ANSWER_S = 1.0
 
 
-class Postman:
+class WebhookSender:
     """Delivers messages until it is cancelled. `posted` is set whenever this process has written new ones.
 
     `client` is one of `strangers_client`, with the same guard. What another process has written, or is due again, is
@@ -47,8 +47,8 @@ class Postman:
         self,
         database: Database,
         client: httpx.AsyncClient,
-        guard: Guard,
-        secrets: Secrets,
+        guard: UrlPolicy,
+        secrets: SigningKeys,
         *,
         posted: asyncio.Event,
         look_s: float = 2.0,
@@ -63,7 +63,7 @@ class Postman:
         self._look_s = look_s
         self._leave_s = leave_s
         self._chance = chance
-        self._under_way: dict[asyncio.Task[None], Delivery] = {}
+        self._under_way: dict[asyncio.Task[None], WebhookMessage] = {}
         self._turns = Turns()
 
     async def run(self) -> None:
@@ -82,7 +82,7 @@ class Postman:
         finally:
             await self._leave()
 
-    async def _taken(self) -> Sequence[Delivery]:
+    async def _taken(self) -> Sequence[WebhookMessage]:
         most = AT_ONCE - len(self._under_way)
         if most + _SPARE <= 0:
             return ()
@@ -107,7 +107,7 @@ class Postman:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _try(self, delivery: Delivery) -> None:
+    async def _try(self, delivery: WebhookMessage) -> None:
         status, answer = None, "lost with its process"
         # What is sent once only was perhaps sent by a process that is gone.
         if delivery.event != "progress" or delivery.tries == 1:
@@ -121,12 +121,12 @@ class Postman:
             )  # fmt: skip
         self._database.later(lambda connection: settle(connection, delivery, verdict, answer))
 
-    async def _sent(self, delivery: Delivery) -> tuple[int | None, str]:
+    async def _sent(self, delivery: WebhookMessage) -> tuple[int | None, str]:
         """Send a message once; the answer's status, None where there was none, and a word for it."""
         try:
             async with asyncio.timeout(_TRY_S):
                 status = await self._post(delivery)
-        except Forbidden:
+        except UrlForbidden:
             return None, "not a public address"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
             return None, type(error).__name__
@@ -135,7 +135,7 @@ class Postman:
             return None, type(error).__name__
         return status, f"HTTP {status}"
 
-    async def _post(self, delivery: Delivery) -> int:
+    async def _post(self, delivery: WebhookMessage) -> int:
         body = delivery.body.encode()
         signed = self._secrets.headers(delivery.key, delivery.id, body, time.time())
         headers = {"content-type": "application/json", **signed}

@@ -21,7 +21,7 @@ _MAC_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Secrets:
+class SigningKeys:
     """Derives secrets from the server's own, `master`."""
 
     master: bytes = field(repr=False)
@@ -57,13 +57,13 @@ class Secrets:
         return hmac.new(self.master, f"hook:{provider}:{attempt}".encode(), "sha256").hexdigest()[:_MAC_DIGITS]
 
 
-async def open_secrets(database: Database, configured: str | None) -> Secrets:
+async def open_secrets(database: Database, configured: str | None) -> SigningKeys:
     """The secrets of the operator's `whsec_…`, else of the one in the ledger, drawn by whoever starts first.
 
     Raises LedgerDown.
     """
     kept = configured if configured is not None else await database.write(_drawn)
-    return Secrets(base64.b64decode(kept.removeprefix(_PREFIX)))
+    return SigningKeys(base64.b64decode(kept.removeprefix(_PREFIX)))
 
 
 def _drawn(connection: Connection) -> str:

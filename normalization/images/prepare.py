@@ -20,7 +20,7 @@ _BLACK_LEVEL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class PreparedImage:
     """A picture as it is sent. `alpha` is the channel that was taken off, as a grey PNG; `black` says that the colours
     are black all over; `notes` are sentences on what was done to it.
     """
@@ -31,7 +31,7 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
-def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> Ready:
+def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> PreparedImage:
     """A picture that was prepared, as a route is to be sent it; the very same object where that is right already.
 
     Raises BadImage where it cannot be decoded or has more than `most` pixels, and with the code `image_too_large` where
@@ -39,7 +39,7 @@ def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> Ready:
     """
     transparent = image.header.alpha and (sending.split or sending.flatten is not None)
     if not transparent and _fits(image, sending):
-        return Ready(image=image)
+        return PreparedImage(image=image)
     picture = decoded(scan(image.data), most)
     alpha, black = None, False
     if transparent and picture.mode == "RGBA":
@@ -50,7 +50,7 @@ def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> Ready:
         else:
             picture = flatten(picture, sending.flatten or WHITE)
     made, notes = _encoded(picture, sending)
-    return Ready(image=made, alpha=alpha, black=black, notes=notes)
+    return PreparedImage(image=made, alpha=alpha, black=black, notes=notes)
 
 
 def bled(picture: Pillow.Image) -> Pillow.Image:

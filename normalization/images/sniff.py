@@ -64,7 +64,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class InputLimits:
     """The largest picture that is taken: `max_pixels` in pixels (width times height), `max_side` in pixels."""
 
     max_pixels: int
@@ -109,7 +109,7 @@ def is_quick(data: bytes) -> bool:
     return len(data) <= _QUICK_PNG_BYTES and data.startswith(png.SIGNATURE) and png.has_few_chunks(data)
 
 
-def check(header: Header, limits: Limits) -> None:
+def check(header: Header, limits: InputLimits) -> None:
     """Raise BadImage for a picture that is larger than the limits or moves."""
     width, height = header.width, header.height
     if max(width, height) > limits.max_side:
@@ -181,4 +181,4 @@ def _describe(data: bytes) -> str:
     return "no picture of a format that we know"
 
 
-__all__ = ["BadImage", "Limits", "Scan", "check", "instead", "scan", "sniff"]
+__all__ = ["BadImage", "InputLimits", "Scan", "check", "instead", "scan", "sniff"]

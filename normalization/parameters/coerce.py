@@ -31,7 +31,7 @@ _PLAIN_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.(?:[0-9]*[1-9]|0)")
 _PLAIN_DIGITS = 15
 
 
-class Invalid(ValueError):
+class InvalidValue(ValueError):
     """A value that its parameter does not take. The message is a sentence in OpenAI's wording, `code` its code."""
 
     def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
@@ -51,14 +51,14 @@ def coerce(name: str, value: Value, param: Param, *, typed: bool = False) -> Val
 
     Text is read as the type asks: `4` and `4.0` as an integer, `true/1/yes/on` and `false/0/no/off` in any case as a
     boolean, a choice in any case, JSON as an object or array, one text as an array of one. `typed` says that the value
-    comes from JSON, so that text inside objects and arrays is meant as text. Raises `Invalid`. Pictures do not come
-    this way: a value for one is `Invalid`.
+    comes from JSON, so that text inside objects and arrays is meant as text. Raises `InvalidValue`. Pictures do not
+    come this way: a value for one is `InvalidValue`.
     """
     if param.type == "enum":
         return _choice(name, value, param)
     found = _read(value, param.type, typed=typed)
     if found is None:
-        raise Invalid(
+        raise InvalidValue(
             name,
             f"Invalid type for '{name}': expected {_ARTICLED[param.type]}, but got {_shown(value)} instead.",
             "invalid_type",
@@ -74,16 +74,16 @@ def coerce(name: str, value: Value, param: Param, *, typed: bool = False) -> Val
     return found
 
 
-def loose(value: Value) -> Value:
+def parse_scalar(value: Value) -> Value:
     """An undeclared field's text as the JSON it must have been before a form lost its type.
 
     Only what is unambiguous: integers and decimals as encoders write them, up to 15 digits (`007`, `1e5`, `+4`, `1.50`
     stay text), `true`, `false`, valid JSON objects and arrays. Lists and objects are gone through.
     """
     if isinstance(value, list):
-        return [loose(item) for item in value]
+        return [parse_scalar(item) for item in value]
     if isinstance(value, dict):
-        return {name: loose(item) for name, item in value.items()}
+        return {name: parse_scalar(item) for name, item in value.items()}
     return _loose_text(value) if isinstance(value, str) else value
 
 
@@ -153,7 +153,7 @@ def _object(value: Value, *, typed: bool) -> Value:
     if isinstance(value, str):
         value = _json(value)
     elif not typed:
-        value = loose(value)
+        value = parse_scalar(value)
     return value if isinstance(value, dict) else None
 
 
@@ -163,10 +163,10 @@ def _array(value: Value, *, typed: bool) -> Value:
         if isinstance(parsed, list):
             return parsed
         # The Vercel SDK writes an array of one as its item alone; an array that fails to parse is no such item.
-        return None if typed or value.lstrip().startswith("[") else [loose(value)]
+        return None if typed or value.lstrip().startswith("[") else [parse_scalar(value)]
     if not isinstance(value, list):
         return None
-    return value if typed else loose(value)
+    return value if typed else parse_scalar(value)
 
 
 def _json(text: str) -> Value:
@@ -195,7 +195,7 @@ def _choice(name: str, value: Value, param: Param) -> Scalar:
             return choice
     supported = [f"'{_text(choice)}'" for choice in choices]
     listed = " and ".join(filter(None, [", ".join(supported[:-1]), supported[-1]]))
-    raise Invalid(name, f"Invalid value: {_shown(value)}. Supported values are: {listed}.")
+    raise InvalidValue(name, f"Invalid value: {_shown(value)}. Supported values are: {listed}.")
 
 
 def _check_range(name: str, value: int | float, param: Param) -> None:
@@ -207,7 +207,7 @@ def _check_range(name: str, value: int | float, param: Param) -> None:
     else:
         return
     shown = f"Expected a value {wanted}, but got {_text(value)} instead."
-    raise Invalid(name, f"Invalid '{name}': {kind} {wrong} value. {shown}", code)
+    raise InvalidValue(name, f"Invalid '{name}': {kind} {wrong} value. {shown}", code)
 
 
 def _check_length(name: str, value: str, param: Param) -> None:
@@ -218,7 +218,7 @@ def _check_length(name: str, value: str, param: Param) -> None:
     else:
         return
     shown = f"Expected a string with {wanted}, but got a string with length {len(value)} instead."
-    raise Invalid(name, f"Invalid '{name}': string {wrong}. {shown}", code)
+    raise InvalidValue(name, f"Invalid '{name}': string {wrong}. {shown}", code)
 
 
 def _text(value: Value) -> str:

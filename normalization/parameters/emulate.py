@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.sizing import Geometry, resizing
 from normalization.values import OPAQUE, Format, Step, Transcode, Value
 
@@ -21,7 +21,7 @@ _LOSSY = ("jpeg", "webp", "avif")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class EmulationRequest:
     """What an emulation may look at. `given` are the names that the caller set himself."""
 
     values: Mapping[str, Value]
@@ -39,22 +39,22 @@ class Effect:
     notes: tuple[str, ...] = ()
 
 
-Emulation = Callable[[Asked, tuple[str, ...]], Effect]
+Emulation = Callable[[EmulationRequest, tuple[str, ...]], Effect]
 
 
-def fan_out(asked: Asked, names: tuple[str, ...]) -> Effect:
+def fan_out(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """`n` calls at once, each with a seed of its own."""
     return Effect(copies=int(cast("int", asked.values.get(names[0]) or 1)))
 
 
-def resize(asked: Asked, names: tuple[str, ...]) -> Effect:
+def resize(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """The asked `size`, by `size_mode`: crop (keep the aspect ratio, cover, cut evenly), fit, pad or stretch."""
     if asked.geometry is None:
         return Effect()
     return Effect(steps=resizing(asked.geometry, _colour(asked.values.get("background"))))
 
 
-def transcode(asked: Asked, names: tuple[str, ...]) -> Effect:
+def transcode(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """`output_format`, `output_compression` and `background`; bytes that are right already stay as they are."""
     wanted = cast("Format", asked.values.get("output_format") or "png")
     quality = asked.values.get("output_compression")
@@ -64,7 +64,7 @@ def transcode(asked: Asked, names: tuple[str, ...]) -> Effect:
         notes = (f"output_compression was ignored: {wanted} has no quality setting.",)
         quality = None
     if background == "transparent" and wanted in OPAQUE:
-        raise Invalid(
+        raise InvalidValue(
             "background",
             f"Transparent backgrounds do not exist in {wanted}: ask for output_format png, webp, avif or gif.",
             "invalid_value",
@@ -78,22 +78,22 @@ def transcode(asked: Asked, names: tuple[str, ...]) -> Effect:
     return Effect(steps=(step,), notes=notes)
 
 
-def deliver(asked: Asked, names: tuple[str, ...]) -> Effect:
+def deliver(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """By address, as base64 or both, in one answer or as a stream: the reply does it, from the same pictures."""
     return Effect()
 
 
-def notify(asked: Asked, names: tuple[str, ...]) -> Effect:
+def notify(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """The gateway itself calls the caller's address when the job moves on; no provider hears of it."""
     return Effect()
 
 
-def choose(asked: Asked, names: tuple[str, ...]) -> Effect:
+def choose(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """Says which route may serve: the gateway goes by it before any route sees the request."""
     return Effect()
 
 
-def ignore(asked: Asked, names: tuple[str, ...]) -> Effect:
+def ignore(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     """Accepted so that the call works, without effect here; the caller is told."""
     return Effect(
         notes=tuple(
@@ -120,7 +120,7 @@ def _colour(background: Value) -> str | None:
         return None
     if isinstance(background, str) and _COLOUR.fullmatch(background):
         return background.lower()
-    raise Invalid(
+    raise InvalidValue(
         "background",
         f"Invalid value: '{str(background)[:40]}'. Supported values are: 'auto', 'transparent', 'opaque' "
         "and a colour to flatten onto, such as '#ffffff'.",

@@ -9,15 +9,15 @@ from typing import cast
 from normalization.images.encode import keeping_density
 from normalization.images.fitting import told
 from normalization.parameters.addresses import address_of, is_address, texts_in
-from normalization.parameters.coerce import Invalid
-from normalization.parameters.convert import CONVERTERS, STEPPED, NoSuchValue, Wire
-from normalization.parameters.emulate import EMULATIONS, ORDER, Asked, Effect
+from normalization.parameters.coerce import InvalidValue
+from normalization.parameters.convert import CONVERTERS, STEPPED, Converted, NoSuchValue
+from normalization.parameters.emulate import EMULATIONS, ORDER, Effect, EmulationRequest
 from normalization.parameters.nesting import excerpt
 from normalization.parameters.reshaping import Shaped, conflict, differs, shaped
-from normalization.parameters.rules import Converted, Emulated, Param, Rule
+from normalization.parameters.rules import ConvertedRule, EmulatedRule, Param, Rule
 from normalization.parameters.schema import Model, Route, target_of
 from normalization.parameters.sizing import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
-from normalization.parameters.transparency import Handled, KeepsNoTransparency, handled, pictures
+from normalization.parameters.transparency import TransparencyPlan, TransparencyUnsupported, handled, pictures
 from normalization.parameters.undeclared import ignored, meant_too, overridden, undeclared, warnings_of
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
@@ -32,16 +32,16 @@ class Ineligible(Exception):
 
 
 def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
-    """Refuse what no route of the model may be sent. Raises Invalid."""
+    """Refuse what no route of the model may be sent. Raises InvalidValue."""
     if len(request.images) > model.max_images:
-        raise Invalid(
+        raise InvalidValue(
             "image",
             f"{model.id} takes {_count(model.max_images)}, but got {len(request.images)}.",
             "too_many_images",
         )
     for name in (*request.extra, *(n for options in request.provider_options.values() for n in options)):
         if name in denied:
-            raise Invalid(
+            raise InvalidValue(
                 name,
                 f"'{name}' is refused on every route: it makes a provider fetch or call an address of the caller's.",
                 "parameter_refused",
@@ -49,7 +49,7 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
     for route in model.routes.values():
         clash = conflict(route.geometry, request.params)
         if clash is not None and parse_size(request.params.get("size")) is not None:
-            raise Invalid(
+            raise InvalidValue(
                 clash,
                 f"'{clash}' and 'size' exclude each other: '{clash}' changes the shape of the result in a way that "
                 f"{route.provider} alone knows. Send one of the two.",
@@ -58,7 +58,7 @@ def check(model: Model, request: ImageRequest, denied: frozenset[str]) -> None:
         options = request.provider_options.get(route.provider, {})
         for name in (*request.extra, *undeclared(model, route, options)):
             if name in route.writes:
-                raise Invalid(
+                raise InvalidValue(
                     name,
                     f"'{name}' is the field that {route.provider} is sent for '{route.writes[name]}': "
                     f"send '{route.writes[name]}' instead.",
@@ -73,7 +73,7 @@ def plan(
 
     `announced` is what a worker of the operator's own says that it takes, None for a provider that reads its inputs
     itself. Undeclared fields that pass on are told of where `tell` is set. Raises Ineligible where the route cannot,
-    Invalid where no route could.
+    InvalidValue where no route could.
     """
     request = overridden(model, route, request)
     unknown: list[str] = []
@@ -92,7 +92,7 @@ def plan(
     notes += shape.notes
     notes += [*_elsewhere(model, route, request), *unknown]
     notes += warnings_of(model, route, request) if tell else []
-    asked = Asked(values=values, given=given, defaults=defaults, geometry=shape)
+    asked = EmulationRequest(values=values, given=given, defaults=defaults, geometry=shape)
     effect = _emulate(route, asked)
     payloads, means, seeds = _payloads(route, request, values, declared, effect.copies)
     likely = _output(model, shape, means)
@@ -105,7 +105,7 @@ def plan(
     notes += [*kept, *_twins(route, effect)]
     return Plan(
         calls=payloads,
-        pictures_per_call=1 if isinstance(route.rules.get("n"), Emulated) else cast("int", values.get("n", 1)),
+        pictures_per_call=1 if isinstance(route.rules.get("n"), EmulatedRule) else cast("int", values.get("n", 1)),
         output=output,
         likely=likely,
         delivered=_delivered(output, finish),
@@ -117,14 +117,14 @@ def plan(
     )
 
 
-def _alpha(model: Model, route: Route, request: ImageRequest, effect: Effect) -> Handled:
+def _alpha(model: Model, route: Route, request: ImageRequest, effect: Effect) -> TransparencyPlan:
     try:
         return handled(model, route, request, effect.steps)
-    except KeepsNoTransparency:
+    except TransparencyUnsupported:
         raise Ineligible("background", "drops the transparency of pictures") from None
 
 
-def _sending(route: Route, request: ImageRequest, alpha: Handled) -> Sending | None:
+def _sending(route: Route, request: ImageRequest, alpha: TransparencyPlan) -> Sending | None:
     """What is done to the request's pictures first; None where they go as they are."""
     takes = route.input
     for image in pictures(request):
@@ -226,7 +226,7 @@ def _as_announced(
             continue
         if name in ("image", model.scaled_by) or isinstance(request.params.get(name), Image):
             raise Ineligible(name, f"has a worker that announces no input for {name}")
-        rules[name] = Emulated(rule="emulated", by="ignore")
+        rules[name] = EmulatedRule(rule="emulated", by="ignore")
     fixed = {name: value for name, value in route.fixed.items() if announced.takes(name)}
     kept = {name: value for name, value in options.items() if name not in strange}
     extra = {name: value for name, value in request.extra.items() if name not in strange}
@@ -247,10 +247,10 @@ def _refuse_addresses(route: Route, request: ImageRequest) -> None:
             raise Ineligible(name, reason)
 
 
-def _emulate(route: Route, asked: Asked) -> Effect:
+def _emulate(route: Route, asked: EmulationRequest) -> Effect:
     by_name: dict[str, list[str]] = {}
     for name, rule in route.rules.items():
-        if isinstance(rule, Emulated):
+        if isinstance(rule, EmulatedRule):
             _admit(name, rule, asked.values.get(name))
             by_name.setdefault(rule.by, []).append(name)
     effects = [EMULATIONS[by](asked, tuple(by_name[by])) for by in ORDER if by in by_name]
@@ -294,10 +294,10 @@ def _payloads(
     return tuple(calls), means, seeds
 
 
-def _wire(name: str, rule: Rule, value: Value) -> Wire:
-    if not isinstance(rule, Converted):
+def _wire(name: str, rule: Rule, value: Value) -> Converted:
+    if not isinstance(rule, ConvertedRule):
         _admit(name, rule, value)
-        return Wire(value, value)
+        return Converted(value, value)
     if rule.using not in STEPPED:
         _admit(name, rule, value)
     try:
@@ -340,7 +340,7 @@ def _losses(route: Route, values: Mapping[str, Value], means: Mapping[str, Value
 
 
 def _twins(route: Route, effect: Effect) -> list[str]:
-    if effect.copies > 1 and "seed" in route.rules and isinstance(route.rules["seed"], Emulated):
+    if effect.copies > 1 and "seed" in route.rules and isinstance(route.rules["seed"], EmulatedRule):
         return [f"The {effect.copies} pictures are equal: this route does the same every time."]
     return []
 

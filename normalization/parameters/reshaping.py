@@ -13,7 +13,7 @@ from normalization.parameters.rules import Frozen, Param
 from normalization.values import Size, Value
 
 
-class First(Frozen):
+class FirstReshaping(Frozen):
     """The provider brings the longer side of the input to a length before anything else.
 
     `when` names the parameter that asks for it, `longer_side` the one with the length in pixels, `default` is the
@@ -32,7 +32,7 @@ class Reshaping(Frozen):
     After one of `unknown` nobody but the provider knows the size.
     """
 
-    first: First | None = None
+    first: FirstReshaping | None = None
     unknown: tuple[str, ...] = ()
 
     @property
@@ -99,7 +99,7 @@ def problems(reshaping: Reshaping, sent: Collection[str], declared: Mapping[str,
             yield f"names {name}, which is of type {declared[name].type}: it has to be of type {kind}"
 
 
-def _first(first: First, picture: Size, asked: Value) -> Size:
+def _first(first: FirstReshaping, picture: Size, asked: Value) -> Size:
     side = asked if isinstance(asked, int) and not isinstance(asked, bool) else first.default
     longer = max(picture.width, picture.height)
     if longer == side or (longer < side and not first.enlarges):

@@ -13,7 +13,7 @@ Scalar: TypeAlias = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ModelProblem:
     """Something wrong with a piece of config: at which keys of it, what is there, and what would do.
 
     `expected` is empty where `found` is a whole sentence that says it.
@@ -24,10 +24,10 @@ class Problem:
     expected: str = ""
 
 
-class Wrong(ValueError):
+class RuleProblem(ValueError):
     """Everything that is wrong with a piece of config, told at once."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[ModelProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(problem.found for problem in self.problems))
 
@@ -113,20 +113,20 @@ class _Rule(Bounds):
     default: JsonValue = None
 
 
-class Passthrough(_Rule):
+class PassthroughRule(_Rule):
     """Sent as is, under the same name."""
 
     rule: Literal["passthrough"]
 
 
-class Renamed(_Rule):
+class RenamedRule(_Rule):
     """The same value under the provider's field name; a dot in `to` nests."""
 
     rule: Literal["renamed"]
     to: str
 
 
-class Converted(_Rule):
+class ConvertedRule(_Rule):
     """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it.
 
     `table` gives the provider's word for a value, for the converters that look one up. Which keys a converter needs and
@@ -139,11 +139,11 @@ class Converted(_Rule):
     table: Mapping[str, JsonValue] = Field(default_factory=dict)
 
 
-class Emulated(_Rule):
+class EmulatedRule(_Rule):
     """The provider has no such thing: the gateway does it, by the named emulation."""
 
     rule: Literal["emulated"]
     by: str
 
 
-Rule = Annotated[Passthrough | Renamed | Converted | Emulated, Field(discriminator="rule")]
+Rule = Annotated[PassthroughRule | RenamedRule | ConvertedRule | EmulatedRule, Field(discriminator="rule")]

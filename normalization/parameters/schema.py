@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from normalization.parameters.reshaping import Reshaping, problems
-from normalization.parameters.rules import Converted, Frozen, Param, Problem, Renamed, Rule, Wrong
+from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, RenamedRule, Rule, RuleProblem
 from normalization.values import Value
 
 Strategy = Literal["cheapest", "fastest", "balanced", "order"]
@@ -162,7 +162,7 @@ class Model(Frozen):
     @model_validator(mode="after")
     def _whole(self) -> Model:
         if wrong := list(_problems(self)):
-            raise Wrong(wrong)
+            raise RuleProblem(wrong)
         return self
 
     def param(self, name: str) -> Param | None:
@@ -178,14 +178,16 @@ class Model(Frozen):
 
 def target_of(name: str, rule: Rule) -> str | None:
     """The payload field that a rule writes, dotted where it nests; None for an emulated parameter."""
-    if isinstance(rule, Renamed):
+    if isinstance(rule, RenamedRule):
         return rule.to
-    if isinstance(rule, Converted):
+    if isinstance(rule, ConvertedRule):
         return rule.to or name
     return name if rule.rule == "passthrough" else None
 
 
-def unpaired(params: Collection[str], route: str, own: Collection[str], rules: Collection[str]) -> Iterator[Problem]:
+def unpaired(
+    params: Collection[str], route: str, own: Collection[str], rules: Collection[str]
+) -> Iterator[ModelProblem]:
     """Parameters without a rule on a route, and rules without a parameter. `own` are those that the route declares."""
     if missing := sorted(set(params) - set(own) - set(rules)):
         yield _no_rule(
@@ -198,31 +200,31 @@ def unpaired(params: Collection[str], route: str, own: Collection[str], rules: C
         yield _no_rule(route, missing, f", or take it out of [routes.{route}.params]")
     if unknown := sorted(set(rules) - set(params) - set(own)):
         names = ", ".join(unknown)
-        yield Problem(
+        yield ModelProblem(
             (),
             f"routes.{route}.rules has a rule for {names}, which no parameter declares: declare it in [params], or in "
             f"[routes.{route}.params] if this route alone has it, or take the rule away",
         )
 
 
-def _no_rule(route: str, names: list[str], otherwise: str) -> Problem:
+def _no_rule(route: str, names: list[str], otherwise: str) -> ModelProblem:
     one = f'{names[0]} = {{ rule = "passthrough" }}'
-    return Problem(
+    return ModelProblem(
         (),
         f"routes.{route}.rules has no rule for the parameter {', '.join(names)}: write one there, such as {one}, or "
         f'{{ rule = "emulated", by = "ignore" }} where the provider has no such thing{otherwise}',
     )
 
 
-def _problems(model: Model) -> Iterator[Problem]:
+def _problems(model: Model) -> Iterator[ModelProblem]:
     if not model.routes:
-        yield Problem((), "a model needs at least one route")
+        yield ModelProblem((), "a model needs at least one route")
     if model.scaled_by is not None and model.scaled_by not in model.params:
-        yield Problem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
+        yield ModelProblem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
     names = {*model.routes, *(route.provider for route in model.routes.values())}
     if strange := [name for name in model.routing.order if name not in names]:
         known = f"routes or providers of it: {', '.join(sorted(names))}"
-        yield Problem(("routing", "order"), ", ".join(strange), known)
+        yield ModelProblem(("routing", "order"), ", ".join(strange), known)
     for route in model.routes.values():
         yield from unpaired(model.params, route.name, route.params, route.rules)
         yield from _declared_otherwise(model, route)
@@ -230,23 +232,23 @@ def _problems(model: Model) -> Iterator[Problem]:
         yield from _priced_by_nothing(model, route)
         sent = [name for name, rule in route.rules.items() if target_of(name, rule) is not None]
         for wrong in problems(route.geometry, sent, {**model.params, **route.params}):
-            yield Problem((), f"routes.{route.name}.geometry {wrong}")
+            yield ModelProblem((), f"routes.{route.name}.geometry {wrong}")
 
 
-def _priced_by_nothing(model: Model, route: Route) -> Iterator[Problem]:
+def _priced_by_nothing(model: Model, route: Route) -> Iterator[ModelProblem]:
     """What a price depends on, and a request does not say."""
     declared = {**model.params, **route.params}
     for name, share in route.price.work.items():
         where = f"routes.{route.name}.price.work"
         rule, param = route.rules.get(name), declared.get(name)
         if rule is None or param is None or target_of(name, rule) is None:
-            yield Problem((), f"{where} names {name}, which is no parameter that this route is sent")
+            yield ModelProblem((), f"{where} names {name}, which is no parameter that this route is sent")
         elif isinstance(share, Mapping):
             words = {_word(choice) for choice in param.choices or ((True, False) if param.type == "boolean" else ())}
             if strange := sorted(set(share) - words):
-                yield Problem((), f"{where}.{name} has a factor for {', '.join(strange)}, which is no value of it")
+                yield ModelProblem((), f"{where}.{name} has a factor for {', '.join(strange)}, which is no value of it")
         elif param.type not in ("integer", "number"):
-            yield Problem(
+            yield ModelProblem(
                 (), f"{where}.{name} is a number, and {name} is none: write a table with a factor for a value"
             )
 
@@ -256,25 +258,27 @@ def _word(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _declared_otherwise(model: Model, route: Route) -> Iterator[Problem]:
+def _declared_otherwise(model: Model, route: Route) -> Iterator[ModelProblem]:
     if twice := sorted(set(model.params) & set(route.params)):
-        yield Problem((), f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already")
+        yield ModelProblem(
+            (), f"routes.{route.name}.params declares {', '.join(twice)}, which the model declares already"
+        )
     for name, param in route.params.items():
         other = model.param(name)
         if other is not None and other.type != param.type:
-            yield Problem(
+            yield ModelProblem(
                 (), f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
             )
 
 
-def _written_twice(route: Route) -> Iterator[Problem]:
+def _written_twice(route: Route) -> Iterator[ModelProblem]:
     seen: dict[str, str] = dict.fromkeys(route.fixed, "fixed")
     for name, rule in route.rules.items():
         target = target_of(name, rule)
         if target is None:
             continue
         if target in seen:
-            yield Problem(
+            yield ModelProblem(
                 (), f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
             )
         seen[target] = name

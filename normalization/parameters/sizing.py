@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from normalization.images.fitting import fitted
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.nesting import excerpt
 from normalization.parameters.reshaping import Shaped
 from normalization.parameters.schema import Model
@@ -20,7 +20,7 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _PLACES = 10_000
 
 
-class OutOfReach(Invalid):
+class OutOfReach(InvalidValue):
     """No factor in the model's range enlarges the picture to the size."""
 
 
@@ -43,12 +43,12 @@ class Geometry:
 
 
 def parse_size(value: Value) -> Size | None:
-    """Read `WxH` in pixels; None for `auto` and absent. Raises Invalid for anything else."""
+    """Read `WxH` in pixels; None for `auto` and absent. Raises InvalidValue for anything else."""
     if value is None or value == "auto":
         return None
     match = _SIZE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
     if match is None:
-        raise Invalid(
+        raise InvalidValue(
             "size",
             f"Invalid value: '{excerpt(str(value))}'. "
             "'size' is 'auto' or width x height in pixels, such as '1024x1024'.",
@@ -63,8 +63,8 @@ def geometry(
     """Work out the sizes of a request.
 
     A model that enlarges runs at the factor the caller gave; without one, at the factor that reaches `size`; without
-    either, at its default. `shape` is what other parameters do to the size. Raises Invalid: OutOfReach for a size that
-    no factor in the model's range reaches.
+    either, at its default. `shape` is what other parameters do to the size. Raises InvalidValue: OutOfReach for a size
+    that no factor in the model's range reaches.
     """
     shape = shape or Shaped(source=picture)
     source, size = shape.source, parse_size(values.get("size"))

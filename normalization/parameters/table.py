@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from normalization.parameters.rules import Converted, Emulated, Param, Rule
+from normalization.parameters.rules import ConvertedRule, EmulatedRule, Param, Rule
 from normalization.parameters.schema import Model, Route, target_of
 
 
@@ -36,9 +36,9 @@ class Cell:
     def describe(self) -> str:
         """The rule in words, such as `renamed to scale, 1 to 16`."""
         words: str = self.kind
-        if isinstance(self.rule, Emulated):
+        if isinstance(self.rule, EmulatedRule):
             words += f" by {self.rule.by}"
-        if isinstance(self.rule, Converted):
+        if isinstance(self.rule, ConvertedRule):
             words += f" by {self.rule.using}"
         if self.target is not None and self.target != self.name:
             words += f" to {self.target}"

@@ -13,12 +13,12 @@ from normalization.parameters.schema import Model, Route
 from normalization.values import OPAQUE, WHITE, Image, ImageRequest, JoinAlpha, Step, Transcode
 
 
-class KeepsNoTransparency(Exception):
+class TransparencyUnsupported(Exception):
     """A transparent picture was asked for, and this route has no way to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handled:
+class TransparencyPlan:
     """How a route's pictures are sent, and what their results are given back. `split` and `flatten` as in `Sending`."""
 
     flatten: str | None = None
@@ -27,27 +27,27 @@ class Handled:
     notes: tuple[str, ...] = ()
 
 
-def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[Step]) -> Handled:
+def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[Step]) -> TransparencyPlan:
     """What is to be done about the transparency of a request's pictures.
 
-    `steps` are how the result is finished. Raises KeepsNoTransparency.
+    `steps` are how the result is finished. Raises TransparencyUnsupported.
     """
     if route.alpha == "keep" or not any(image.header.alpha for image in pictures(request)):
-        return Handled()
+        return TransparencyPlan()
     transcode = next((step for step in steps if isinstance(step, Transcode)), None)
     colour = (transcode.background if transcode else None) or WHITE
     if transcode is not None and transcode.opaque:
-        return Handled(flatten=colour)
+        return TransparencyPlan(flatten=colour)
     if transcode is not None and transcode.format in OPAQUE:
         note = f"Transparent areas were flattened onto {colour}: {transcode.format} has no transparency."
-        return Handled(flatten=colour, notes=(note,))
+        return TransparencyPlan(flatten=colour, notes=(note,))
     if model.scaled_by is not None and request.images[0].header.alpha:
         note = f"{route.provider} drops transparency: the picture's alpha channel was enlarged by resampling."
-        return Handled(split=True, steps=(JoinAlpha(),), notes=(note,))
+        return TransparencyPlan(split=True, steps=(JoinAlpha(),), notes=(note,))
     if request.params.get("background") == "transparent":
-        raise KeepsNoTransparency
+        raise TransparencyUnsupported
     note = f"Transparent areas were flattened onto {WHITE} before the picture was sent: {route.provider} drops them."
-    return Handled(flatten=WHITE, notes=(note,))
+    return TransparencyPlan(flatten=WHITE, notes=(note,))
 
 
 def pictures(request: ImageRequest) -> Sequence[Image]:

@@ -11,16 +11,16 @@ from functools import lru_cache
 from itertools import islice
 from typing import Literal, cast
 
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.names import fields_in, folded, near
 from normalization.parameters.nesting import excerpt
-from normalization.parameters.rules import Emulated
+from normalization.parameters.rules import EmulatedRule
 from normalization.parameters.schema import Model, Route
 from normalization.values import ImageRequest, Value
 
 
 def check_multipliers(model: Model, request: ImageRequest, multipliers: Mapping[str, str]) -> None:
-    """Refuse a known name of how much work a call is, at any depth of what nobody declared. Raises Invalid.
+    """Refuse a known name of how much work a call is, at any depth of what nobody declared. Raises InvalidValue.
 
     `multipliers` gives for each name the parameter to send instead. What a model or one of its routes declares may be
     sent: its price is what the config says.
@@ -42,7 +42,7 @@ def _refuse(name: str, known: Mapping[str, str], model: Model) -> None:
     if instead is None:
         return
     hint = f"Send '{instead}' instead." if instead in model.params else f"{model.id} has no parameter for that."
-    raise Invalid(
+    raise InvalidValue(
         name,
         f"'{excerpt(name)}' is refused: it would make a call dearer than its estimate. {hint}",
         "parameter_refused",
@@ -65,13 +65,13 @@ def overridden(model: Model, route: Route, request: ImageRequest) -> ImageReques
 
 
 def undeclared(model: Model, route: Route, options: Mapping[str, Value]) -> list[str]:
-    """The names of the options that set no parameter of a route. Raises Invalid for what is no provider's alone."""
+    """Names of the options that set no parameter of a route. Raises InvalidValue for what is no provider's alone."""
     for name in options:
         if not _is_parameter(model, route, name):
             continue
         rule = route.rules[name]
-        if name == "image" or (isinstance(rule, Emulated) and rule.by != "ignore"):
-            raise Invalid(
+        if name == "image" or (isinstance(rule, EmulatedRule) and rule.by != "ignore"):
+            raise InvalidValue(
                 name,
                 f"'{name}' is for all providers alike: send it beside 'provider_options', not in it.",
                 "parameter_conflict",
@@ -129,7 +129,7 @@ def refuse(model: Model, request: ImageRequest) -> None:
     """Raise Invalid for the first undeclared field beside `provider_options`."""
     for name in request.extra:
         shown = excerpt(name)
-        raise Invalid(
+        raise InvalidValue(
             name,
             f"Unknown parameter: '{shown}'. {model.id} has none of that name.{meant(model, name)} A provider's own "
             f"field goes into 'provider_options', such as provider_options[{_provider(model)}][{shown}].",

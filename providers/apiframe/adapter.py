@@ -13,15 +13,25 @@ from functools import partial
 import httpx
 
 from normalization.values import Image, Value
-from providers.apiframe.api import Api
+from providers.apiframe.api import ApiframeApi
 from providers.apiframe.responses import JOB_ID, NAME, at, check, cost_of, found_in, heard
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock, jitter
 from providers.errors import Expired, ProviderError, Rejected, Undecodable, Unfinished, Unknown
 from providers.http.bodies import Body, json_body
-from providers.http.ssrf import Guard
-from providers.kit.polling import Forward, Pace, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
+from providers.http.ssrf import UrlPolicy
+from providers.kit.polling import MonotonicProgress, Pace, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, from_strangers
 
 # How often a submit whose answer was lost is repeated, under its key.
 _REPEATS = 3
@@ -58,7 +68,7 @@ class Apiframe:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: Guard,
+        guard: UrlPolicy,
         pace: Pace,
         base_url: str = "https://api.apiframe.ai",
         submit_timeout_s: float = 30.0,
@@ -70,7 +80,7 @@ class Apiframe:
         max_result_bytes: int = 400 * 1024 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
-        self._api = Api(
+        self._api = ApiframeApi(
             http,
             key=key,
             base_url=base_url.rstrip("/"),
@@ -81,7 +91,7 @@ class Apiframe:
             clock=clock,
         )
         fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._collector = Collector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
+        self._collector = ResultCollector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
         self._key = key
         self._pace = pace
         self._clock = clock
@@ -104,7 +114,7 @@ class Apiframe:
     async def aclose(self) -> None:
         """Nothing runs beside requests."""
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload the pictures and post the job, again under the same key where the answer was lost.
 
         Raises Unknown where it stayed lost, Unreached where a picture could not be uploaded.
@@ -118,18 +128,18 @@ class Apiframe:
             "body": body.whole().decode(),
             "pace": pace_key(NAME, job.upstream.model, job.payload),
         }
-        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        sent = PendingSubmit(id=job.id, upstream=job.upstream, at=time.time(), data=data)
         await link.sending(data)
         return _handle(sent, await self._posted(sent, body, job.deadline))
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the job's end and fetch its pictures.
 
         Raises Unfinished at the deadline, Unfetched where the job has succeeded by then; `wait` may be called again,
         for a day at least. Raises Unknown for a job that Apiframe does not know any more: it may have been billed.
         """
         missing: list[float] = []
-        look = partial(self._api.look, handle.id, missing, Forward(link.progress))
+        look = partial(self._api.look, handle.id, missing, MonotonicProgress(link.progress))
         age = max(0.0, time.time() - float(handle.data.get("submitted", 0)))
         first = 0.0 if age > _LATE_S else None
         key = handle.data.get("pace", NAME)
@@ -149,12 +159,12 @@ class Apiframe:
         link.succeeded()
 
         async def again() -> list[Named]:
-            return list(found_in(at(await self._api.look(handle.id, [], Forward(link.progress)), "result")))
+            return list(found_in(at(await self._api.look(handle.id, [], MonotonicProgress(link.progress)), "result")))
 
         cost = cost_of(answer, handle.data.get("usd_per_credit", ""))
         return Outcome(pictures=await self._collector.collect(named, deadline, again, cost=cost), cost=cost)
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Name the job that a webhook told of, else repeat the submit under its key, which gives the first job again.
 
         Where Apiframe had not taken the first one, it takes this one: the job is then bought, once, and later than it
@@ -171,14 +181,14 @@ class Apiframe:
         lost = Unknown(f"{NAME}: the answer to the submit was lost")
         return _handle(sent, await self._posted(sent, Body((body.encode(),)), deadline, lost))
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook, signed with what follows from our key. Its signature holds no time: it may be a repeat."""
         return await heard(headers, body, self._key) if self._key else None
 
     async def cancel(self, handle: Handle) -> None:
         """Do nothing: Apiframe cannot cancel. The job goes on, is billed if it succeeds, and can be waited for."""
 
-    def _reporting(self, link: Link) -> dict[str, Value]:
+    def _reporting(self, link: AttemptContext) -> dict[str, Value]:
         """Return what of a submit asks for webhooks: only at HTTPS, but of an Apiframe that is simulated."""
         if not link.webhook or not link.webhook.startswith(("https:", self._scheme)):
             return {}
@@ -194,7 +204,7 @@ class Apiframe:
             return {key: await self._uploaded(item) for key, item in value.items()}
         return value
 
-    async def _posted(self, sent: Sent, body: Body, deadline: float, lost: Unknown | None = None) -> str:
+    async def _posted(self, sent: PendingSubmit, body: Body, deadline: float, lost: Unknown | None = None) -> str:
         """Post a job until it is known whether it was taken, and return its id; `lost` is that an answer was lost.
 
         After a lost answer only success settles the matter: a refusal may come from what stands before the place where
@@ -217,7 +227,7 @@ class Apiframe:
         raise lost
 
 
-def _handle(sent: Sent, name: str) -> Handle:
+def _handle(sent: PendingSubmit, name: str) -> Handle:
     usd = sent.upstream.options.get("usd_per_credit")
     data = {
         "pace": sent.data.get("pace", NAME),

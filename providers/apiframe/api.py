@@ -13,8 +13,8 @@ from providers.apiframe.responses import ENDED, JOB_ID, NAME, Answer, at, decode
 from providers.clock import Clock
 from providers.errors import Rejected, Undecodable, Unknown, Unreached
 from providers.http.bodies import Body, Json, read_body
-from providers.http.errors import Unanswered, host_in, polling, refusal, retry_after, submitting
-from providers.kit.polling import Again, Forward
+from providers.http.errors import NoAnswer, host_in, polling, refusal, retry_after, submitting
+from providers.kit.polling import MonotonicProgress, PollAgain
 
 _CONNECT_S = 5.0
 _ANSWER_BYTES = 1024 * 1024
@@ -24,7 +24,7 @@ _UPLOADS = 2
 _MISSING = 3
 
 
-class Api:
+class ApiframeApi:
     """Requests to `base_url`, and to nothing else, with the key.
 
     `submit_timeout_s` bounds a submit and an upload, `poll_timeout_s` a look. Pictures above `max_upload_bytes` are
@@ -90,10 +90,10 @@ class Api:
             raise Unknown(f"{NAME}: the answer to the submit has no job id")
         return found
 
-    async def look(self, job: str, missing: list[float], forward: Forward) -> Answer | None:
+    async def look(self, job: str, missing: list[float], forward: MonotonicProgress) -> Answer | None:
         """Ask once for a job, tell how much of it is done, and return it, None while it goes on.
 
-        `missing` are the times at which it was not there. Raises Unanswered and Again to be asked again, and Unknown
+        `missing` are the times at which it was not there. Raises NoAnswer and PollAgain to be asked again, and Unknown
         when the job is lost.
         """
         url = f"{self._base_url}/v2/jobs/{quote(job, safe='')}"
@@ -103,16 +103,16 @@ class Api:
                     async with self._http.stream("GET", url, headers=self._headers) as response:
                         answer = await decoded(await read_body(response, _ANSWER_BYTES))
         except (TimeoutError, Undecodable) as exc:
-            raise Unanswered(f"{NAME}: no whole answer") from exc
+            raise NoAnswer(f"{NAME}: no whole answer") from exc
         if response.status_code == 404:
             missing.append(self._clock.now())
             if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
                 raise Unknown(f"{NAME}: the job is not known there any more")
-            raise Again
+            raise PollAgain
         missing.clear()
         # 401 and 403 too: the work was taken, and what our key has come to does not change that.
         if not response.is_success or not isinstance(answer, dict):
-            raise Again(retry_after(response, time.time()))
+            raise PollAgain(retry_after(response, time.time()))
         forward(share_of(answer))
         return answer if state_of(answer) in ENDED else None
 

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import httpx
 
-from providers.base import Heard
-from providers.errors import MOST_MICROS, Blocked, Failed, ProviderError, Throttled, Undecodable, Unknown
+from providers.base import WebhookEvent
+from providers.errors import MAX_COST_MICROS, Blocked, Failed, ProviderError, Throttled, Undecodable, Unknown
 from providers.http.bodies import Json, excerpt, leaves, read_json
 from providers.http.errors import refusal
 from providers.kit.webhooks import is_hex_hmac
@@ -71,7 +71,7 @@ def share_of(answer: Json) -> float | None:
     return told / 100
 
 
-async def heard(headers: Mapping[str, str], body: bytes, key: str) -> Heard | None:
+async def heard(headers: Mapping[str, str], body: bytes, key: str) -> WebhookEvent | None:
     """Return what a webhook says; None where it is not signed with our API key, or names no job.
 
     The secret is the SHA-256 of the key: its bytes for the official client, its hex digits for an application that
@@ -84,7 +84,7 @@ async def heard(headers: Mapping[str, str], body: bytes, key: str) -> Heard | No
     name = at(answer, "jobId")
     if not isinstance(name, str) or not JOB_ID.fullmatch(name):
         return None
-    return Heard(id=name, progress=share_of(answer), ended=not state_of(answer) or state_of(answer) in ENDED)
+    return WebhookEvent(id=name, progress=share_of(answer), ended=not state_of(answer) or state_of(answer) in ENDED)
 
 
 def cost_of(answer: Json, usd_per_credit: str) -> int | None:
@@ -94,7 +94,7 @@ def cost_of(answer: Json, usd_per_credit: str) -> int | None:
         return None
     with contextlib.suppress(InvalidOperation, ValueError, OverflowError):
         micros = Decimal(str(spent)) * Decimal(usd_per_credit) * 1_000_000
-        return round(micros) if 0 <= micros < MOST_MICROS else None
+        return round(micros) if 0 <= micros < MAX_COST_MICROS else None
     return None
 
 

@@ -12,28 +12,38 @@ from urllib.parse import quote
 import httpx
 
 from normalization.values import Value
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfetched, Unfinished, Unknown, Unusable
-from providers.fal.api import Api, Storage, loose_json, submit_headers
-from providers.fal.held import Held
-from providers.fal.queue import Queue, Result, Stopped
+from providers.fal.api import FalApi, Storage, loose_json, submit_headers
+from providers.fal.held import HeldRuns
+from providers.fal.queue import Queue, QueueResult, Stopped
 from providers.fal.recovery import History, marks
 from providers.fal.responses import NAME, addresses, at, cost, failure, pictures
-from providers.fal.webhooks import Signatures
+from providers.fal.webhooks import FalSignatures
 from providers.http.bodies import Body, encoded_size, json_body
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace, pace_key
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Ask, Collector, Named, beyond, from_strangers
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Ask, Named, ResultCollector, beyond, from_strangers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
+class FalResults:
     """Fetches what a result names."""
 
-    collector: Collector
+    collector: ResultCollector
 
-    async def outcome(self, result: Result, usd: str, deadline: float, again: Ask | None = None) -> Outcome:
+    async def outcome(self, result: QueueResult, usd: str, deadline: float, again: Ask | None = None) -> Outcome:
         """Return a result's pictures, with the bill at `usd` dollars a unit. `again` asks what the result names now.
 
         `deadline` is a reading of the clock. Raises Unfetched, and Undecodable, with the bill.
@@ -85,7 +95,7 @@ class Fal:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: Guard,
+        guard: UrlPolicy,
         pace: Pace,
         queue_url: str = "https://queue.fal.run",
         run_url: str = "https://fal.run",
@@ -113,17 +123,17 @@ class Fal:
         self._data_uri_bytes = data_uri_bytes
         # A result with its pictures inside, as base64.
         self._answer_bytes = max_result_bytes * 4 // 3 + 1_000_000
-        self._api = Api(http, (key or "").strip() or None, clock)
-        self._held = Held(clock)
+        self._api = FalApi(http, (key or "").strip() or None, clock)
+        self._held = HeldRuns(clock)
         rest_url = rest_url.rstrip("/")
         self._storage = Storage(
             api=self._api, downloads=downloads, guard=guard, rest_url=rest_url, timeout_s=fetch_timeout_s
         )
         jwks_url = f"{rest_url}/.well-known/jwks.json"
-        self._signatures = Signatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
+        self._signatures = FalSignatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
         fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._results = Results(
-            collector=Collector(
+        self._results = FalResults(
+            collector=ResultCollector(
                 NAME, fetch, most=max_result_bytes, together=True, try_s=download_timeout_s, clock=clock
             )
         )
@@ -161,7 +171,7 @@ class Fal:
     async def aclose(self) -> None:
         await self._held.aclose()
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Hand a job over; in "run" mode begin the request, and what comes of it, `wait` tells.
 
         A submit whose answer is lost is looked for as `find` does. Raises Rejected, Blocked, Throttled, Unusable and
@@ -188,7 +198,7 @@ class Fal:
         if self._mode == "run":
             self._held.start(job.id, self._run(f"{self._run_url}/{model}", body, headers, usd, job.deadline))
             return Handle(provider=NAME, id=job.id, data=data, held=True)
-        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        sent = PendingSubmit(id=job.id, upstream=job.upstream, at=time.time(), data=data)
         until = self._clock.now() + self._submit_timeout_s
         try:
             request, where = await self._queue.submit(model, body, headers, until=until, webhook=link.webhook)
@@ -196,7 +206,7 @@ class Fal:
             return await self._recognised(replace(sent, others=await link.others()), exc)
         return self._handle(sent, request, where)
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the result; a job that is not done by `deadline` is cancelled and seen to end.
 
         Raises Unknown for a job that vanished, and for one that was not seen to end. One that was done before the
@@ -230,7 +240,7 @@ class Fal:
                 raise Expired(exc.told, said=exc.said, cost=0 if became == "removed" else None) from exc
         return await self._ended(handle, beyond(deadline, self._clock), link)
 
-    async def find(self, sent: Sent) -> Handle:
+    async def find(self, sent: PendingSubmit) -> Handle:
         """Find a job by the request id that its webhook told, or else in fal's list of our requests.
 
         There it is the one request of that endpoint and time that has all of the job's input. Raises Unknown where
@@ -245,10 +255,10 @@ class Fal:
             raise Unknown(f"{NAME}: the job that was heard of is not there")
         return self._handle(sent, sent.heard, {})
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Take a webhook that fal signed. It says that a request ended, and the queue is asked how."""
         request = await self._signatures.request(headers, body)
-        return None if request is None else Heard(id=request)
+        return None if request is None else WebhookEvent(id=request)
 
     async def cancel(self, handle: Handle) -> None:
         """Ask for the job's end and see it. Raises Unknown where it was not seen."""
@@ -262,7 +272,7 @@ class Fal:
         _remember(self._stopped, handle.id, became)
         return became
 
-    async def _recognised(self, sent: Sent, lost: Unknown) -> Handle:
+    async def _recognised(self, sent: PendingSubmit, lost: Unknown) -> Handle:
         """Return the handle of the request that must be the job's; raise what was `lost` where there is none."""
         others = frozenset(request for request, owner in self._owners.items() if owner != sent.id)
         request = await self._history.find(sent, others | sent.others)
@@ -270,13 +280,13 @@ class Fal:
             raise lost
         return self._handle(sent, request, {})
 
-    def _handle(self, sent: Sent, request: str, where: Mapping[str, str]) -> Handle:
+    def _handle(self, sent: PendingSubmit, request: str, where: Mapping[str, str]) -> Handle:
         _remember(self._owners, request, sent.id)
         where = where or addresses(self._queue_url, sent.data.get("model", ""), request, {})
         kept = {name: value for name, value in sent.data.items() if name != "input"}
         return Handle(provider=NAME, id=request, data={**where, **kept, "submitted": f"{sent.at:.3f}"})
 
-    async def _ended(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+    async def _ended(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         """Return what a job gave that was too far to be cancelled: it is paid for, and all there is to do is to fetch
         its result. Raises Unfetched at the deadline."""
         try:
@@ -289,7 +299,7 @@ class Fal:
             message = f"{NAME}: the job has ended, and its result is not fetched yet: {exc.told}"
             raise Unfetched(message, said=exc.said) from exc
 
-    async def _made(self, handle: Handle, deadline: float, link: Link, *, ended: bool = False) -> Outcome:
+    async def _made(self, handle: Handle, deadline: float, link: AttemptContext, *, ended: bool = False) -> Outcome:
         result = await self._queue.result(handle, deadline, link=link, ended=ended)
         link.succeeded()
 
@@ -299,7 +309,7 @@ class Fal:
 
         return await self._results.outcome(result, handle.data.get("usd_per_unit", ""), deadline, again)
 
-    async def _of_held(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+    async def _of_held(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         result = await self._held.wait(handle.id, deadline)
         link.succeeded()
         # Whoever finds the pictures broken may come back for them, where they lie at an address.
@@ -312,16 +322,16 @@ class Fal:
         finally:
             self._held.let_go(handle.id, keep=keeps)
 
-    async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> Result:
+    async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> QueueResult:
         response, raw = await self._api.post(url, body, headers, until=deadline, cap=self._answer_bytes)
         answer = await loose_json(raw)
         if not response.is_success or (at(answer, "detail") is not None and not pictures(answer)):
             raise failure(response, answer, now=time.time(), ended=False, usd=usd)
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")
-        return Result(answer=answer, headers=response.headers, run_s=None)
+        return QueueResult(answer=answer, headers=response.headers, run_s=None)
 
-    async def _placed(self, job: Job) -> dict[str, Value]:
+    async def _placed(self, job: UpstreamJob) -> dict[str, Value]:
         try:
             async with self._clock.timeout_at(job.deadline):
                 return await self._storage.placed(job.payload)

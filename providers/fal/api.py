@@ -16,15 +16,15 @@ from providers.clock import CLOCK, Clock
 from providers.errors import Failed, Undecodable, Unknown, Unreached
 from providers.fal.responses import NAME, at, failure
 from providers.http.bodies import Body, Json, json_body, read_body, read_json
-from providers.http.errors import Unanswered, host_in, polling, submitting
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.errors import NoAnswer, host_in, polling, submitting
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 # fal-client refuses to send a time to start of a second or less.
 _LEAST_START_S = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class FalApi:
     """What a request needs: the client, the key (None: not configured), and the clock that deadlines are read from."""
 
     http: httpx.AsyncClient
@@ -68,7 +68,7 @@ class Api:
     ) -> tuple[httpx.Response, Json]:
         """Send what may be sent again, and return the answer with its JSON; None where it is none.
 
-        Without `signed` our key is not sent along. Raises Unanswered where there is no whole answer in `timeout_s`
+        Without `signed` our key is not sent along. Raises NoAnswer where there is no whole answer in `timeout_s`
         seconds, and Undecodable above `cap` bytes.
         """
         try:
@@ -79,7 +79,7 @@ class Api:
                     async with self.http.stream(method, url, headers=headers) as response:
                         body = await read_body(response, cap)
         except TimeoutError as exc:
-            raise Unanswered(f"{NAME}: no answer in {timeout_s:g} seconds") from exc
+            raise NoAnswer(f"{NAME}: no answer in {timeout_s:g} seconds") from exc
         return response, await loose_json(body)
 
 
@@ -116,9 +116,9 @@ class Storage:
     and the client for `downloads` see to it. An upload costs nothing, so it is tried twice. `timeout_s` is for one try.
     """
 
-    api: Api
+    api: FalApi
     downloads: httpx.AsyncClient
-    guard: Guard
+    guard: UrlPolicy
     rest_url: str
     timeout_s: float
 
@@ -170,7 +170,7 @@ class Storage:
                         "PUT", there, content=_chunks(image.data), headers=headers
                     ) as seen:
                         status = seen.status_code
-        except Forbidden as exc:
+        except UrlForbidden as exc:
             raise Unreached(f"{NAME}: the storage's address may not be used: {exc}") from exc
         except TimeoutError as exc:
             raise Unknown(f"{NAME}: no answer from {host_in(there)} in time") from exc

@@ -12,28 +12,28 @@ from collections.abc import Coroutine
 
 from providers.clock import CLOCK, Clock
 from providers.errors import Unknown
-from providers.fal.queue import Result
+from providers.fal.queue import QueueResult
 from providers.fal.responses import NAME
 
 # How long the result of a job that nobody waits for is kept.
 _KEEP_S = 600.0
 
 
-class Held:
+class HeldRuns:
     """The jobs of this process that are held open, by our own ids."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
-        self._tasks: dict[str, asyncio.Task[Result]] = {}
+        self._tasks: dict[str, asyncio.Task[QueueResult]] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
-    def start(self, job: str, work: Coroutine[None, None, Result]) -> None:
+    def start(self, job: str, work: Coroutine[None, None, QueueResult]) -> None:
         """Begin the work of a job."""
         task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._keep(job, task))
         self._tasks[job] = task
 
-    async def wait(self, job: str, deadline: float) -> Result:
+    async def wait(self, job: str, deadline: float) -> QueueResult:
         """Wait for a job's answer, which stays until `let_go`. At `deadline` the job is given up.
 
         Raises Unknown for that, and where its answer is lost.
@@ -87,7 +87,7 @@ class Held:
         self._tasks.clear()
         self._expiries.clear()
 
-    def _keep(self, job: str, task: asyncio.Task[Result]) -> None:
+    def _keep(self, job: str, task: asyncio.Task[QueueResult]) -> None:
         """Keep an ended job for a while, for a `wait` that comes late."""
         if not task.cancelled():
             # Nobody may ever ask; asyncio calls that an error nobody saw.
@@ -100,7 +100,7 @@ class Held:
         if (expiry := self._expiries.pop(job, None)) is not None:
             expiry.cancel()
 
-    def _forget(self, job: str, task: asyncio.Task[Result]) -> None:
+    def _forget(self, job: str, task: asyncio.Task[QueueResult]) -> None:
         if self._tasks.get(job) is task:
             del self._tasks[job]
             # Its timer would keep the pictures in memory until it runs out.

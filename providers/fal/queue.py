@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import httpx
 
-from providers.base import ALONE, Handle, Link
+from providers.base import NO_CONTEXT, AttemptContext, Handle
 from providers.clock import CLOCK, Clock
 from providers.errors import Blocked, Expired, ProviderError, Rejected, Throttled, Undecodable, Unknown, Unusable
-from providers.fal.api import Api, loose_json
+from providers.fal.api import FalApi, loose_json
 from providers.fal.responses import (
     NAME,
     addresses,
@@ -33,8 +33,8 @@ from providers.fal.responses import (
     torn_request_id,
 )
 from providers.http.bodies import Body, Json
-from providers.http.errors import Unanswered, retry_after
-from providers.kit.polling import Again, Forward, Pace, poll, share
+from providers.http.errors import NoAnswer, retry_after
+from providers.kit.polling import MonotonicProgress, Pace, PollAgain, parse_progress, poll
 
 # An answer with its JSON, None where it is none. Asking raises Unanswered.
 Asking: TypeAlias = "Callable[[], Awaitable[tuple[httpx.Response, Json]]]"
@@ -54,7 +54,7 @@ _AMBIGUOUS = frozenset({"internal_error"})
 
 
 @dataclass(slots=True, kw_only=True)
-class Doubt:
+class Confirmation:
     """Something that is believed when it was heard three times, over `after_s` seconds at least."""
 
     after_s: float
@@ -71,7 +71,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class QueueResult:
     """What a job gave. `run_s` is fal's own measure of its run time in seconds."""
 
     answer: Json = field(repr=False)
@@ -80,7 +80,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class QueueEnd:
     """The status that a job ended with: `answer` is all of it, `failed` whether it tells of an error."""
 
     answer: Json
@@ -88,7 +88,7 @@ class End:
 
 
 @dataclass(slots=True, kw_only=True)
-class Watch:
+class JobPoller:
     """Asks `status` and `response` about one job; `trouble` is what was wrong with the last answer.
 
     `status` is told whether to ask for `logs` as well, from which `tell` hears how much is done; after the first
@@ -104,18 +104,18 @@ class Watch:
     clock: Clock = CLOCK
     usd: str = ""
     logs: bool = False
-    tell: Forward | None = None
+    tell: MonotonicProgress | None = None
     trouble: str = ""
-    _missed: Doubt = field(init=False)
-    _unsigned: Doubt = field(init=False)
+    _missed: Confirmation = field(init=False)
+    _unsigned: Confirmation = field(init=False)
     _empty: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._missed = Doubt(after_s=self.lost_after_s, clock=self.clock)
-        self._unsigned = Doubt(after_s=self.lost_after_s, clock=self.clock)
+        self._missed = Confirmation(after_s=self.lost_after_s, clock=self.clock)
+        self._unsigned = Confirmation(after_s=self.lost_after_s, clock=self.clock)
 
-    async def look(self) -> End | None:
-        """Ask once whether the job has ended; None while it has not. Raises Unanswered, Again and Unknown."""
+    async def look(self) -> QueueEnd | None:
+        """Ask once whether the job has ended; None while it has not. Raises NoAnswer, PollAgain and Unknown."""
         with_logs, self.logs = self.logs, False
         response, answer = await self.status(with_logs)
         # 200 and 202 say less than the word does: IN_PROGRESS may fall back to IN_QUEUE, and there may be new words.
@@ -124,17 +124,17 @@ class Watch:
         word = at(answer, "status")
         if not isinstance(word, str):
             self.trouble = "no status"
-            raise Unanswered(f"{NAME}: the status has no status")
+            raise NoAnswer(f"{NAME}: the status has no status")
         self.trouble = ""
         self.logs = with_logs
         self._missed.clear()
         if self.tell and with_logs:
-            self.tell(share(_text(at(answer, "logs"))))
+            self.tell(parse_progress(_text(at(answer, "logs"))))
         if word not in ENDED:
             return None
-        return End(answer=answer, failed=bool(at(answer, "error") or at(answer, "error_type")))
+        return QueueEnd(answer=answer, failed=bool(at(answer, "error") or at(answer, "error_type")))
 
-    async def fetch(self, end: End) -> Result:
+    async def fetch(self, end: QueueEnd) -> QueueResult:
         """Ask once for the result of a job that has ended; raises what the job failed with, Unanswered and Again."""
         response, answer = await self.response()
         if response.is_success:
@@ -146,21 +146,21 @@ class Watch:
             raise error
         raise self._again(response, answer)
 
-    def _made(self, response: httpx.Response, answer: Json, end: End) -> Result:
+    def _made(self, response: httpx.Response, answer: Json, end: QueueEnd) -> QueueResult:
         if answer is None:
-            raise Unanswered(f"{NAME}: the result is not JSON")
+            raise NoAnswer(f"{NAME}: the result is not JSON")
         if pictures(answer):
             run_s = seconds(at(end.answer, "metrics", "inference_time"))
-            return Result(answer=answer, headers=response.headers, run_s=run_s)
+            return QueueResult(answer=answer, headers=response.headers, run_s=run_s)
         if error_types(answer) or reason(answer):
             raise failure(response, answer, now=time.time(), ended=True, usd=self.usd)
         self._empty += 1
         if self._empty < _EMPTY:
-            raise Again
+            raise PollAgain
         bill = cost(response.headers, self.usd)
         raise Undecodable(f"{NAME}: the job succeeded without a picture", cost=bill)
 
-    def _final(self, response: httpx.Response, answer: Json, end: End, error: ProviderError) -> bool:
+    def _final(self, response: httpx.Response, answer: Json, end: QueueEnd, error: ProviderError) -> bool:
         """Say whether an error is the job's own end, rather than trouble with asking for it: that job is paid for."""
         if response.status_code == 400 and "in progress" in reason(answer):
             return False
@@ -180,10 +180,10 @@ class Watch:
         self.trouble = f"HTTP {response.status_code}"
         if response.status_code not in GONE:
             error = failure(response, answer, now=time.time(), ended=True)
-            return Again(error.retry_after)
+            return PollAgain(error.retry_after)
         if self._missed.settled():
             return Unknown(f"{NAME}: the job vanished", code=str(response.status_code))
-        return Again(self.lost_after_s / _TIMES)
+        return PollAgain(self.lost_after_s / _TIMES)
 
 
 def _text(logs: Json) -> str:
@@ -207,7 +207,7 @@ class Queue:
     answered in pieces, `cancel_timeout_s` how long a cancelled one is watched. Answers are read up to `result_bytes`.
     """
 
-    api: Api
+    api: FalApi
     url: str
     pace: Pace
     ask_timeout_s: float
@@ -238,7 +238,9 @@ class Queue:
                 raise Unknown(f"{NAME}: the answer to the submit names no job")
         return job, addresses(self.url, model, job, given)
 
-    async def result(self, handle: Handle, deadline: float, *, link: Link = ALONE, ended: bool = False) -> Result:
+    async def result(
+        self, handle: Handle, deadline: float, *, link: AttemptContext = NO_CONTEXT, ended: bool = False
+    ) -> QueueResult:
         """Wait for a job to end and return its result. Raises Expired at `deadline`, and leaves the job as it is.
 
         `link` hears how much is done, and wakes the wait. `ended` says that it has been seen to end before: then its
@@ -246,22 +248,22 @@ class Queue:
         """
         clock = self.api.clock
         where = self._where(handle)
-        watch = Watch(
+        watch = JobPoller(
             status=lambda logs: self._status(where, logs=logs),
             response=lambda: self._response(where),
             lost_after_s=self.lost_after_s,
             clock=clock,
             usd=handle.data.get("usd_per_unit", ""),
             # Nobody else would read them.
-            logs=link is not ALONE,
-            tell=Forward(link.progress),
+            logs=link is not NO_CONTEXT,
+            tell=MonotonicProgress(link.progress),
         )
         key = handle.data.get("pace", NAME)
         age = _age(handle)
         # A job that this process did not submit just now may have ended already.
         first = 0.0 if age else None
         try:
-            end = End(answer=None, failed=False)
+            end = QueueEnd(answer=None, failed=False)
             if not ended:
                 end = await poll(
                     watch.look, pace=self.pace, key=key, deadline=deadline, first=first, age=age, sleep=link.sleep
@@ -282,7 +284,7 @@ class Queue:
         clock = self.api.clock
         where = self._where(handle)
         until = clock.now() + self.cancel_timeout_s
-        missed = Doubt(after_s=self.lost_after_s, clock=clock)
+        missed = Confirmation(after_s=self.lost_after_s, clock=clock)
         word: Stopped | Literal["asked"]
         try:
             word = await poll(lambda: self._stop(where, missed), pace=Pace(clock), key=NAME, deadline=until, first=0.0)
@@ -304,9 +306,9 @@ class Queue:
         try:
             return await self.api.ask(method, url, timeout_s=self.ask_timeout_s, cap=_STATUS_BYTES)
         except Undecodable as exc:
-            raise Unanswered(exc.message) from exc
+            raise NoAnswer(exc.message) from exc
 
-    async def _stop(self, where: Mapping[str, str], missed: Doubt) -> Stopped | Literal["asked"]:
+    async def _stop(self, where: Mapping[str, str], missed: Confirmation) -> Stopped | Literal["asked"]:
         response, answer = await self._brief("PUT", where["cancel_url"])
         word = at(answer, "status")
         if word == "ALREADY_COMPLETED":
@@ -314,7 +316,7 @@ class Queue:
         if response.status_code in GONE and missed.settled():
             return "vanished"
         if not response.is_success or at(answer, "success") is False:
-            raise Again(retry_after(response, time.time()))
+            raise PollAgain(retry_after(response, time.time()))
         # A job that was still in the queue is out of it; one at work is told to stop, and may not listen.
         if word == "OK":
             return "removed"
@@ -328,7 +330,7 @@ class Queue:
             return "gone"
         if response.is_success:
             return None
-        raise Again(retry_after(response, time.time()))
+        raise PollAgain(retry_after(response, time.time()))
 
     async def exists(self, model: str, job: str) -> bool:
         """Say whether fal knows of a job of this model; false as well where it does not answer in `reconcile_s`."""
@@ -339,7 +341,7 @@ class Queue:
         async def ask() -> bool:
             response, answer = await self._status(where)
             if response.status_code not in GONE and not isinstance(at(answer, "status"), str):
-                raise Again(retry_after(response, time.time()))
+                raise PollAgain(retry_after(response, time.time()))
             return response.is_success
 
         clock = self.api.clock

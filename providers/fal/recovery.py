@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from normalization.values import Image
-from providers.base import Sent
+from providers.base import PendingSubmit
 from providers.errors import Expired, Undecodable, Unknown
-from providers.fal.api import Api
+from providers.fal.api import FalApi
 from providers.fal.responses import NAME, at, is_request_id
 from providers.http.bodies import Json
-from providers.http.errors import Unanswered, retry_after
-from providers.kit.polling import Again, Pace, poll
+from providers.http.errors import NoAnswer, retry_after
+from providers.kit.polling import Pace, PollAgain, poll
 
 # What the clocks of fal and ours may differ by.
 _SKEW_S = 30.0
@@ -73,14 +73,14 @@ class History:
     `ask_timeout_s`, all in seconds, and the input of a request be `payload_bytes` long.
     """
 
-    api: Api
+    api: FalApi
     url: str
     patience_s: float
     ask_timeout_s: float
     payload_bytes: int
     reconcile_s: float
 
-    async def find(self, sent: Sent, others: frozenset[str]) -> str | None:
+    async def find(self, sent: PendingSubmit, others: frozenset[str]) -> str | None:
         """Return the id of the one request that a submit must have become; None where that cannot be told.
 
         `sent.data` has the `model` and the `input`'s marks, `others` are requests of other jobs.
@@ -92,7 +92,7 @@ class History:
         # Without a mark everything would match.
         if not isinstance(wanted, dict) or not wanted:
             return None
-        search = Search(history=self, model=sent.data.get("model", ""), sent=sent.at, wanted=wanted, others=others)
+        search = FalRecovery(history=self, model=sent.data.get("model", ""), sent=sent.at, wanted=wanted, others=others)
         clock = self.api.clock
         until = clock.now() + self.reconcile_s
         try:
@@ -102,7 +102,7 @@ class History:
 
 
 @dataclass(slots=True, kw_only=True)
-class Search:
+class FalRecovery:
     """A search for the request to `model` that began at `sent` (wall clock, in seconds) with the `wanted` input.
 
     `others` are requests that it is not.
@@ -179,9 +179,9 @@ class Search:
         if 400 <= response.status_code < 500 and response.status_code not in _BUSY:
             raise Unknown(f"{NAME}: our requests cannot be listed (HTTP {response.status_code})")
         if not response.is_success:
-            raise Again(retry_after(response, time.time()))
+            raise PollAgain(retry_after(response, time.time()))
         if not isinstance(at(answer, "items"), list):
-            raise Unanswered(f"{NAME}: the list of requests is none")
+            raise NoAnswer(f"{NAME}: the list of requests is none")
         return answer
 
 

@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeGuard
 import httpx
 
 from providers.errors import (
-    MOST_MICROS,
+    MAX_COST_MICROS,
     Blocked,
     Expired,
     Failed,
@@ -239,6 +239,6 @@ def cost(headers: httpx.Headers, usd_per_unit: str) -> int | None:
     try:
         units = Decimal(headers.get("x-fal-billable-units", ""))
         micros = units * Decimal(usd_per_unit) * 1_000_000 if units else units
-        return int(micros.to_integral_value()) if 0 <= micros < MOST_MICROS else None
+        return int(micros.to_integral_value()) if 0 <= micros < MAX_COST_MICROS else None
     except (InvalidOperation, OverflowError, ValueError):
         return None

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from providers.clock import CLOCK, Clock
 from providers.errors import ProviderError
-from providers.fal.api import Api
+from providers.fal.api import FalApi
 from providers.fal.responses import at, is_request_id
 from providers.http.bodies import Json
-from providers.http.errors import Unanswered
+from providers.http.errors import NoAnswer
 
 _PREFIX = "x-fal-webhook-"
 _LATE_S = 300
@@ -36,13 +36,13 @@ _JWKS_BYTES = 100_000
 _MOST_KEYS = 16
 
 
-class Signatures:
+class FalSignatures:
     """The keys at `url`, fetched when the first webhook comes and kept for less than a day.
 
     They are fetched again, once a minute at most, when none of them made a signature.
     """
 
-    def __init__(self, api: Api, url: str, *, timeout_s: float, clock: Clock = CLOCK) -> None:
+    def __init__(self, api: FalApi, url: str, *, timeout_s: float, clock: Clock = CLOCK) -> None:
         self._api = api
         self._url = url
         self._timeout_s = timeout_s
@@ -80,7 +80,7 @@ class Signatures:
             response, answer = await self._api.ask(
                 "GET", self._url, timeout_s=self._timeout_s, cap=_JWKS_BYTES, signed=False
             )
-        except (Unanswered, ProviderError):
+        except (NoAnswer, ProviderError):
             return ()
         return public_keys(answer) if response.is_success else ()
 

@@ -40,7 +40,7 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
 
-class Inflated(httpx.AsyncByteStream):
+class DecompressedStream(httpx.AsyncByteStream):
     """A body in one of ENCODINGS, as what it was before. Raises TooLarge where it grows out of all proportion, and
     httpx.DecodingError where it is not in that encoding."""
 
@@ -208,7 +208,7 @@ class Transport(AiohttpTransport):
             del response.headers["content-encoding"]
         if encodings and encodings[0].lower() in ENCODINGS:
             response.headers.pop("content-length", None)
-            response.stream = Inflated(response.stream, encodings[0].lower())
+            response.stream = DecompressedStream(response.stream, encodings[0].lower())
         return response
 
 

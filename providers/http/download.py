@@ -17,8 +17,8 @@ from providers.clock import CLOCK, Clock, jitter
 from providers.errors import Expired, Undecodable, Unfinished
 from providers.http.bodies import TooLarge, read_capped
 from providers.http.client import READ_BYTES, USER_AGENT, Client, Transport, tls_context
-from providers.http.errors import Unanswered, host_in, polling, retry_after
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.errors import NoAnswer, host_in, polling, retry_after
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 _HOPS = 3
 # A result that breaks off, or comes empty, is fetched again so often before there is a longer pause.
@@ -34,7 +34,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({408, 425, 429})
 
 
-class Gone(Exception):
+class UrlExpired(Exception):
     """The address does not give the result (any status from 400 to 499); the job itself may name a fresh one.
 
     `status` is the answer's.
@@ -45,7 +45,7 @@ class Gone(Exception):
         self.status = status
 
 
-class Later(Unanswered):
+class RetryLater(NoAnswer):
     """A status for which another attempt may get the picture. `retry_after` is the wait asked for, in seconds."""
 
     def __init__(self, status: int, wait_s: float | None) -> None:
@@ -54,11 +54,11 @@ class Later(Unanswered):
         self.retry_after = wait_s
 
 
-class Empty(Unanswered):
+class EmptyBody(NoAnswer):
     """A good answer without a byte in it."""
 
 
-class Astray(Exception):
+class UnexpectedRedirect(Exception):
     """Redirects that lead to no picture. The message says how they go on, without an address."""
 
 
@@ -70,13 +70,13 @@ class Fetched:
     media_type: str
 
 
-def downloads_client(guard: Guard, *, max_connections: int = 200) -> httpx.AsyncClient:
+def downloads_client(guard: UrlPolicy, *, max_connections: int = 200) -> httpx.AsyncClient:
     """Return the client for results. The caller closes it."""
-    return strangers_client(guard, accept="image/*,*/*;q=0.5", max_connections=max_connections)
+    return untrusted_client(guard, accept="image/*,*/*;q=0.5", max_connections=max_connections)
 
 
-def strangers_client(
-    guard: Guard, *, accept: str, max_connections: int, keepalive_s: float = 15.0
+def untrusted_client(
+    guard: UrlPolicy, *, accept: str, max_connections: int, keepalive_s: float = 15.0
 ) -> httpx.AsyncClient:
     """Return a client for a stranger's addresses: apart from the one for APIs, so that no key can ever be on it.
 
@@ -107,7 +107,7 @@ async def download(
     client: httpx.AsyncClient,
     url: str,
     *,
-    guard: Guard,
+    guard: UrlPolicy,
     cap: int,
     deadline: float,
     fresh: bool = False,
@@ -120,7 +120,7 @@ async def download(
     `fresh` says that the result was finished just now: then a 404 is asked again for two seconds. What comes more
     slowly than `least_bytes_per_s` has not come; 0 is no floor.
 
-    Raises Undecodable for an address that may not be fetched and for an answer that is no result, Gone where the
+    Raises Undecodable for an address that may not be fetched and for an answer that is no result, UrlExpired where the
     result is not there (any more), Expired at the deadline, and Unfinished where it did not come in several tries: it
     is paid for, so that it has to be asked for again later.
     """
@@ -129,9 +129,9 @@ async def download(
     try:
         async with clock.timeout_at(deadline) as limit:
             return await _persist(client, url, guard, cap, fresh, least_bytes_per_s, clock)
-    except Forbidden as exc:
+    except UrlForbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
-    except Astray as exc:
+    except UnexpectedRedirect as exc:
         raise Undecodable(f"the result {exc}") from exc
     except TooLarge as exc:
         raise Undecodable(f"the answer {exc}") from exc
@@ -142,7 +142,7 @@ async def download(
 
 
 async def _persist(
-    client: httpx.AsyncClient, url: str, guard: Guard, cap: int, fresh: bool, least_bytes_per_s: int, clock: Clock
+    client: httpx.AsyncClient, url: str, guard: UrlPolicy, cap: int, fresh: bool, least_bytes_per_s: int, clock: Clock
 ) -> bytes:
     """Fetch until it is there and whole, or has failed too often."""
     waits = iter(_FRESH_WAITS_S if fresh else ())
@@ -150,11 +150,11 @@ async def _persist(
     while True:
         try:
             return await fetch(client, url, guard=guard, cap=cap, took=Floor(least_bytes_per_s))
-        except Gone as exc:
+        except UrlExpired as exc:
             if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
             await clock.sleep(wait)
-        except Unanswered as exc:
+        except NoAnswer as exc:
             if failures >= _REFETCHES:
                 raise Unfinished(f"the result could not be fetched so far: {exc}") from exc
             await clock.sleep(jitter(failures + 1))
@@ -164,7 +164,7 @@ async def _persist(
 class Floor:
     """The floor under a sender's speed, in bytes a second over some seconds. Called with the bytes that have come.
 
-    Raises Unanswered for a sender that is slower. One that sends nothing at all is the client's timeout's concern.
+    Raises NoAnswer for a sender that is slower. One that sends nothing at all is the client's timeout's concern.
     """
 
     def __init__(self, least_bytes_per_s: int) -> None:
@@ -179,12 +179,12 @@ class Floor:
         if passed < _WINDOW_S:
             return
         if self._came < self._least * passed:
-            raise Unanswered(f"the result came at less than {self._least} bytes a second")
+            raise NoAnswer(f"the result came at less than {self._least} bytes a second")
         self._came, self._began = 0, self._now()
 
 
 async def fetch(
-    client: httpx.AsyncClient, url: str, *, guard: Guard, cap: int, took: Callable[[int], object] | None = None
+    client: httpx.AsyncClient, url: str, *, guard: UrlPolicy, cap: int, took: Callable[[int], object] | None = None
 ) -> bytes:
     """Do the work of `get`, and return the bytes alone."""
     return (await get(client, url, guard=guard, cap=cap, took=took)).data
@@ -194,15 +194,16 @@ async def get(
     client: httpx.AsyncClient,
     url: str,
     *,
-    guard: Guard,
+    guard: UrlPolicy,
     cap: int,
     took: Callable[[int], object] | None = None,
     at: Callable[[str], object] | None = None,
 ) -> Fetched:
-    """Fetch once, redirects included: at most `cap` bytes. `client` is one of `strangers_client`, with this guard.
+    """Fetch once, redirects included: at most `cap` bytes. `client` is one of `untrusted_client`, with this guard.
 
-    `took` hears of each piece that arrives, in bytes, before it is kept, `at` of each host before it is asked.
-    Raises Forbidden, TooLarge, Gone, Astray, and Unanswered for what another attempt may mend: of it Later and Empty.
+    `took` hears of each piece that arrives, in bytes, before it is kept, `at` of each host before it is asked. Raises
+    UrlForbidden, TooLarge, UrlExpired, UnexpectedRedirect, and NoAnswer for what another attempt may mend: of it Later
+    and Empty.
     """
     here = guard.check(url)
     for _ in range(_HOPS + 1):
@@ -214,30 +215,30 @@ async def get(
                     if body := await read_capped(response, cap, took):
                         media_type = response.headers.get("content-type", "").partition(";")[0]
                         return Fetched(body, media_type.strip().lower())
-                    raise Empty("the result was empty")
+                    raise EmptyBody("the result was empty")
         if response.status_code not in _REDIRECTS:
             raise _unfit(response)
         here = _next_hop(here, response, guard)
-    raise Astray(f"is behind more than {_HOPS} redirects, the next of them to {host_in(here)}")
+    raise UnexpectedRedirect(f"is behind more than {_HOPS} redirects, the next of them to {host_in(here)}")
 
 
 def _unfit(response: httpx.Response) -> Exception:
     status = response.status_code
     if 400 <= status < 500 and status not in _LATER:
-        return Gone(status)
-    return Later(status, retry_after(response, time.time()))
+        return UrlExpired(status)
+    return RetryLater(status, retry_after(response, time.time()))
 
 
-def _next_hop(here: httpx.URL, response: httpx.Response, guard: Guard) -> httpx.URL:
+def _next_hop(here: httpx.URL, response: httpx.Response, guard: UrlPolicy) -> httpx.URL:
     try:
         target = here.join(response.headers.get("location", ""))
     except (httpx.InvalidURL, ValueError) as exc:
-        raise Forbidden("a redirect that cannot be read") from exc
+        raise UrlForbidden("a redirect that cannot be read") from exc
     there = guard.check(str(target))
     if here.scheme == "https" and there.scheme != "https":
-        raise Forbidden("a redirect from https to http")
+        raise UrlForbidden("a redirect from https to http")
     if there == here:
-        raise Astray("redirects to itself")
+        raise UnexpectedRedirect("redirects to itself")
     return there
 
 

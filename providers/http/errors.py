@@ -111,7 +111,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         waiting += [getattr(found, "os_error", None), getattr(found, "certificate_error", None), found.__cause__]
 
 
-class Unanswered(Exception):
+class NoAnswer(Exception):
     """A request that changes nothing got no answer: ask again. For the loops inside of adapters, never raised by them.
 
     `left` is false where the request surely never left.
@@ -187,7 +187,7 @@ def polling(provider: str, *, private: bool = False) -> Iterator[None]:
         left = _error_for(exc) is not Unreached
         host = None if private else host_of(exc)
         what = f"no answer from {host}" if host else "no answer"
-        raise Unanswered(f"{provider}: {what}: {why(exc)}", left=left) from exc
+        raise NoAnswer(f"{provider}: {what}: {why(exc)}", left=left) from exc
 
 
 STATUSES: Mapping[int, type[ProviderError]] = {

@@ -25,7 +25,7 @@ _THREADS = 64
 _FLAGS = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-class Lookup(AbstractResolver):
+class NameResolver(AbstractResolver):
     """Asks the system, as aiohttp's own resolver does, but not on the threads that the whole process shares."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ _PORTS = {"http": 80, "https": 443}
 _LONGEST = 8192
 
 
-class Forbidden(Exception):
+class UrlForbidden(Exception):
     """The address may not be fetched. The message names the host, never the path or the query."""
 
 
@@ -102,7 +102,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class UrlPolicy:
     """The rules for addresses of strangers. `allow` are origins as `host:port` that are exempt from all of them.
 
     `http` lets that scheme too, `ports` are those of both. Where `hosts` has any, only these are fetched, and in no
@@ -125,46 +125,47 @@ class Guard:
     def check(self, address: str) -> httpx.URL:
         """Return the address, parsed, where its text allows to fetch it. What its name resolves to is checked later.
 
-        Raises Forbidden for another scheme, port or host than these rules let (an exempt origin has either scheme and
-        its own port), for a name and password in it, and for an IP address that is not public, in whatever spelling.
+        Raises UrlForbidden for another scheme, port or host than these rules let (an exempt origin has either scheme
+        and its own port), for a name and password in it, and for an IP address that is not public, in whatever
+        spelling.
         """
         if len(address) > _LONGEST:
-            raise Forbidden(f"the address is longer than {_LONGEST} characters")
+            raise UrlForbidden(f"the address is longer than {_LONGEST} characters")
         try:
             url = httpx.URL(address)
             # httpx reads it only now, and raises for what is not IDNA.
             host = url.raw_host.decode("ascii")
         except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as exc:
-            raise Forbidden("the address cannot be read") from exc
+            raise UrlForbidden("the address cannot be read") from exc
         if url.scheme not in _PORTS:
-            raise Forbidden(f"the scheme {url.scheme[:16]!r} is not fetched")
+            raise UrlForbidden(f"the scheme {url.scheme[:16]!r} is not fetched")
         if url.userinfo:
-            raise Forbidden("an address with a user name is not fetched")
+            raise UrlForbidden("an address with a user name is not fetched")
         port = _PORTS[url.scheme] if url.port is None else url.port
         if self.exempt(host, port):
             return url
         if (url.scheme != "https" and not self.http) or port not in self.ports:
             ports = ", ".join(map(str, sorted(self.ports)))
             wanted = f"{'http or https' if self.http else 'https'} on port {ports}"
-            raise Forbidden(f"{url.scheme}://{_shown(host)}:{port} is not {wanted}")
+            raise UrlForbidden(f"{url.scheme}://{_shown(host)}:{port} is not {wanted}")
         self.check_host(host)
         if _among(self.denied, host) or (self.hosts and not _among(self.hosts, host)):
-            raise Forbidden(f"{_shown(host)} is not among the hosts that this server may call")
+            raise UrlForbidden(f"{_shown(host)} is not among the hosts that this server may call")
         return url
 
     def check_host(self, host: str) -> None:
-        """Check a host as it stands in an address. Raises Forbidden for an IP address that is not public."""
+        """Check a host as it stands in an address. Raises UrlForbidden for an IP address that is not public."""
         bare = host.strip("[]")
         if ":" in bare or _NUMERIC.fullmatch(bare.rstrip(".").rpartition(".")[2]):
             # Octal, hexadecimal and short spellings are not read by ip_address, and nobody honest uses them.
             if not public(bare):
-                raise Forbidden(f"{_shown(host)} is not a public address")
+                raise UrlForbidden(f"{_shown(host)} is not a public address")
         elif len(bare) > 253 or not _NAME.fullmatch(bare):
-            raise Forbidden("the host is not a name")
+            raise UrlForbidden("the host is not a name")
 
     def resolver(self) -> AbstractResolver:
         """Return a resolver for aiohttp's connector that gives public addresses only. The connector closes it."""
-        return _Resolver(self, Lookup())
+        return _Resolver(self, NameResolver())
 
 
 def _among(patterns: frozenset[str], host: str) -> bool:
@@ -182,7 +183,7 @@ def _shown(host: str) -> str:
 
 
 class _Resolver(AbstractResolver):
-    def __init__(self, guard: Guard, inner: AbstractResolver) -> None:
+    def __init__(self, guard: UrlPolicy, inner: AbstractResolver) -> None:
         self._guard = guard
         self._inner = inner
 
@@ -190,7 +191,7 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises Forbidden when one address of several is not public: a mixed answer is an attack or a mistake."""
+        """Raises UrlForbidden when one address of several is not public: a mixed answer is an attack or a mistake."""
         if self._guard.exempt(host, port):
             return await self._inner.resolve(host, port, family)
         self._guard.check_host(host)
@@ -201,7 +202,7 @@ class _Resolver(AbstractResolver):
                 raise
             found = []
         if (self._guard.discreet and not found) or not all(public(result["host"]) for result in found):
-            raise Forbidden(f"{_shown(host)} does not lead to a public address")
+            raise UrlForbidden(f"{_shown(host)} does not lead to a public address")
         return found
 
     @override

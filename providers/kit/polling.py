@@ -18,7 +18,7 @@ from typing import TypeVar
 from normalization.values import Image, Value
 from providers.clock import CLOCK, Clock, jitter
 from providers.errors import Expired
-from providers.http.errors import Unanswered
+from providers.http.errors import NoAnswer
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ _NARROWEST = 0.04
 _STEP = 0.05
 
 
-class Again(Exception):
+class PollAgain(Exception):
     """The provider asks to be asked later, after `retry_after` seconds where it says so."""
 
     def __init__(self, retry_after: float | None = None) -> None:
@@ -150,8 +150,8 @@ async def poll(
         looked = pace.clock.now() - began
         try:
             value = await _bounded(ask, deadline, pace.clock)
-        except (Unanswered, Again) as exc:
-            retry_after = jitter(failures) + ((exc.retry_after or 0.0) if isinstance(exc, Again) else 0.0)
+        except (NoAnswer, PollAgain) as exc:
+            retry_after = jitter(failures) + ((exc.retry_after or 0.0) if isinstance(exc, PollAgain) else 0.0)
             failures += 1
             continue
         if value is not None:
@@ -193,7 +193,7 @@ _WORD = re.compile(r"\bprogress\b\W{0,4}(\d{1,3}(?:\.\d{1,3})?)\s?%", re.IGNOREC
 _TAIL = 4000
 
 
-def share(logs: object) -> float | None:
+def parse_progress(logs: object) -> float | None:
     """Return what the last progress bar in a text shows, from 0 to 1; None where there is none."""
     if not isinstance(logs, str):
         return None
@@ -202,7 +202,7 @@ def share(logs: object) -> float | None:
     return float(max(found, key=lambda match: match.start())[1]) / 100 if found else None
 
 
-class Forward:
+class MonotonicProgress:
     """Tells how much is done, and never less than it has told before: a model may draw one bar after another."""
 
     def __init__(self, tell: Callable[[float], None]) -> None:

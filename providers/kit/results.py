@@ -21,16 +21,16 @@ import httpx
 
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, ProviderError, Undecodable, Unfetched
-from providers.http.download import Gone, download
-from providers.http.errors import Unanswered
-from providers.http.ssrf import Guard
-from providers.kit.polling import Again
+from providers.http.download import UrlExpired, download
+from providers.http.errors import NoAnswer
+from providers.http.ssrf import UrlPolicy
+from providers.kit.polling import PollAgain
 
 # What a result names: an address, or the bytes themselves.
 Named: TypeAlias = "str | bytes"
-# Fetches an address, at most so many bytes, until a deadline. Raises Gone, Unanswered, Expired, and Undecodable.
+# Fetches an address, at most so many bytes, until a deadline. Raises UrlExpired, NoAnswer, Expired, and Undecodable.
 Fetch: TypeAlias = "Callable[[str, int, float], Awaitable[bytes]]"
-# Asks the provider what the job's result names now. Raises Unanswered, Again, and ProviderError.
+# Asks the provider what the job's result names now. Raises NoAnswer, PollAgain, and ProviderError.
 Ask: TypeAlias = "Callable[[], Awaitable[Sequence[Named]]]"
 
 TRY_S = 60.0
@@ -42,7 +42,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 
 
 def from_strangers(
-    client: httpx.AsyncClient, guard: Guard, *, least_bytes_per_s: int = LEAST_BYTES_PER_S, clock: Clock = CLOCK
+    client: httpx.AsyncClient, guard: UrlPolicy, *, least_bytes_per_s: int = LEAST_BYTES_PER_S, clock: Clock = CLOCK
 ) -> Fetch:
     """Return what fetches from any public address. `client` is one of `downloads_client`, with this guard."""
 
@@ -61,7 +61,7 @@ def from_strangers(
     return fetch
 
 
-class Collector:
+class ResultCollector:
     """Fetches the pictures of one provider's jobs with `fetch`, each within `try_s` seconds a try.
 
     A picture has `most` bytes at most; with `together` that is the limit of all pictures of a job.
@@ -109,7 +109,7 @@ class Collector:
                 if spoilt:
                     raise
                 spoilt, pause, trouble = True, 0.0, error.message
-            except (Gone, Unanswered, Expired, TimeoutError) as error:
+            except (UrlExpired, NoAnswer, Expired, TimeoutError) as error:
                 trouble = str(error) or "it took too long"
             if self._clock.now() + pause >= deadline:
                 raise Unfetched(f"{self._name}: the job has succeeded, and its picture is not fetched yet: {trouble}")
@@ -146,7 +146,7 @@ class Collector:
         try:
             async with self._clock.timeout_at(deadline):
                 return await again()
-        except (ProviderError, Unanswered, Again, TimeoutError):
+        except (ProviderError, NoAnswer, PollAgain, TimeoutError):
             # It has said that the job succeeded; that it does not say so now changes nothing.
             return ()
 

@@ -16,40 +16,50 @@ from urllib.parse import quote
 import httpx
 
 from normalization.values import Announced, Value
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Failed, ProviderError, Rejected, Unfinished, Unknown, Unreached
 from providers.http.bodies import encoded_size, json_body, read_body, read_json
-from providers.http.errors import Unanswered, polling, refusal, submitting
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, beyond
-from providers.local.pool import Pool, Turn
-from providers.local.responses import Made, again, fetch, heard, made
-from providers.local.workers import NAME, Worker, WorkerState, announced, engines, fitted, readiness, states
+from providers.http.errors import NoAnswer, polling, refusal, submitting
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, ResultCollector, beyond
+from providers.local.pool import QueueTurn, WorkerPool
+from providers.local.responses import PredictionResult, again, fetch, heard, made
+from providers.local.workers import NAME, LocalWorker, WorkerState, announced, engines, fitted, readiness, states
 
 # Old servers repeat the whole input in each webhook: for larger pictures nobody asks for any.
 _WEBHOOK_INPUT_BYTES = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class HeldRun:
     """A job, wherever it is."""
 
-    job: Job
-    turn: Turn
+    job: UpstreamJob
+    turn: QueueTurn
     id: str
     """Its id at the worker; another one when it is run again."""
-    worker: Worker | None
+    worker: LocalWorker | None
     """Whose slot it holds; None while it waits to be let in again."""
     webhook: str | None = None
     stopping: bool = False
     expiry: asyncio.TimerHandle | None = None
-    task: asyncio.Task[Made] = field(init=False)
+    task: asyncio.Task[PredictionResult] = field(init=False)
 
     @property
     def handle(self) -> Handle:
         return Handle(provider=NAME, id=self.job.id, data={"worker": self.worker.url if self.worker else ""}, held=True)
 
-    def webhook_at(self, worker: Worker) -> dict[str, Value]:
+    def webhook_at(self, worker: LocalWorker) -> dict[str, Value]:
         """Return what a request to a worker says of the webhook: nothing, where that worker takes none."""
         if not self.webhook or not worker.webhooks or encoded_size(self.job.payload) > _WEBHOOK_INPUT_BYTES:
             return {}
@@ -66,7 +76,7 @@ class _NoPlace(Exception):
     """The worker had no free place after all."""
 
 
-class Cog:
+class LocalProvider:
     """The adapter for Cog workers: one queue before all of them.
 
     `workers` are base URLs. `max_queue` bounds the jobs that wait; their owners take turns, and a job waits to its
@@ -110,10 +120,12 @@ class Cog:
         self._max_input_bytes = max_input_bytes - 64 * 1024
         self._max_output_bytes = max_output_bytes
         self._least_bytes_per_s = min_download_bytes_per_s
-        self._collector = Collector(NAME, self._fetch, most=max_output_bytes, try_s=download_timeout_s, clock=clock)
+        self._collector = ResultCollector(
+            NAME, self._fetch, most=max_output_bytes, try_s=download_timeout_s, clock=clock
+        )
         self._clock = clock
-        self._runs: dict[str, Run] = {}
-        self._pool = Pool(
+        self._runs: dict[str, HeldRun] = {}
+        self._pool = WorkerPool(
             http,
             workers,
             max_queue=max_queue,
@@ -156,7 +168,7 @@ class Cog:
         for run in list(self._runs.values()):
             self._forget(run)
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Wait for a free worker and begin to send it the job; what the worker says to it, `wait` tells.
 
         `link.sending` is told which worker it is; where it raises, the place there is given back.
@@ -175,13 +187,13 @@ class Cog:
             except BaseException:
                 self._pool.release(worker, turn.owner)
                 raise
-            run = Run(job=job, turn=turn, id=job.id, worker=worker, webhook=link.webhook)
+            run = HeldRun(job=job, turn=turn, id=job.id, worker=worker, webhook=link.webhook)
             run.task = asyncio.create_task(self._work(run))
             run.task.add_done_callback(lambda _: self._keep(run))
             self._runs[job.id] = run
         return run.handle
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the answer; at `deadline` the job is ended and Expired raised. No error costs anything.
 
         Raises Failed for a job of another process or an earlier life: its answer went to the connection that is gone.
@@ -193,7 +205,7 @@ class Cog:
             exc.cost, exc.billed = 0, False
             raise
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Return a job of this process. One of an earlier process is stopped, and None returned.
 
         A worker may have taken that one, but its result went to a connection that is gone, and nothing was billed for
@@ -204,11 +216,11 @@ class Cog:
         await self._stop_everywhere(sent.id)
         return None
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read what a worker tells of a prediction. Cog signs nothing: that the address is secret is all there is."""
         return await heard(body)
 
-    async def _answer(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+    async def _answer(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         run = self._runs.get(handle.id)
         if run is None:
             await self.cancel(handle)
@@ -224,7 +236,7 @@ class Cog:
                 raise Expired(f"{NAME}: the job was cancelled" if done else f"{NAME}: the deadline passed")
         return await self._collected(run, run.task.result(), deadline if done else beyond(deadline, self._clock), link)
 
-    async def _collected(self, run: Run, made: Made, deadline: float, link: Link) -> Outcome:
+    async def _collected(self, run: HeldRun, made: PredictionResult, deadline: float, link: AttemptContext) -> Outcome:
         link.succeeded()
         # Whoever finds the pictures broken may come back for them, where they lie at an address.
         keep = not any(isinstance(item, bytes) for item in made.named)
@@ -251,7 +263,7 @@ class Cog:
         else:
             await self._stop_everywhere(handle.id)
 
-    async def _work(self, run: Run) -> Made:
+    async def _work(self, run: HeldRun) -> PredictionResult:
         """Bring a job that holds a slot to its end, at one worker or another."""
         twice = False
         while True:
@@ -278,7 +290,7 @@ class Cog:
                 self._pool.release(worker, run.turn.owner, ran_s=ran)
             run.worker = await self._pool.enter(run.turn, again=True)
 
-    async def _predict(self, worker: Worker, run: Run) -> Made:
+    async def _predict(self, worker: LocalWorker, run: HeldRun) -> PredictionResult:
         """Run the job at a worker. Raises _NoPlace where it was not taken, and ProviderError."""
         payload, notes = fitted(run.job.payload, worker)
         body = json_body({"input": payload, **run.webhook_at(worker)})
@@ -299,7 +311,7 @@ class Cog:
         came = made(worker.url, await read_json(answer))
         return replace(came, notes=(*notes, *came.notes))
 
-    async def _end(self, run: Run) -> None:
+    async def _end(self, run: HeldRun) -> None:
         """Ask the worker to end the job and see it end, by force if need be: new workers stop when we hang up."""
         run.stopping = True
         if run.worker and not run.task.done() and await self._tell_to_stop(run.worker.url, run.id):
@@ -314,13 +326,13 @@ class Cog:
 
     async def _tell_to_stop(self, url: str, job_id: str) -> bool:
         """Post the cancel, and say whether the worker knew the job. No answer is no obstacle: the job ends anyway."""
-        with contextlib.suppress(Unanswered), polling(NAME, private=True):
+        with contextlib.suppress(NoAnswer), polling(NAME, private=True):
             where = f"{url}/predictions/{quote(job_id, safe='')}/cancel"
             response = await self._http.post(where, timeout=self._cancel_timeout_s)
             return response.is_success
         return False
 
-    def _keep(self, run: Run) -> None:
+    def _keep(self, run: HeldRun) -> None:
         """Keep an ended job for a while, for a `wait` that comes late."""
         if not run.task.cancelled():
             # Nobody may ever ask; asyncio calls that an error nobody saw.
@@ -329,11 +341,11 @@ class Cog:
             self._stay(run)
             run.expiry = asyncio.get_running_loop().call_later(_KEEP_S, self._forget, run)
 
-    def _stay(self, run: Run) -> None:
+    def _stay(self, run: HeldRun) -> None:
         if run.expiry:
             run.expiry.cancel()
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: HeldRun) -> None:
         self._stay(run)
         if self._runs.get(run.job.id) is run:
             del self._runs[run.job.id]

@@ -15,8 +15,8 @@ import httpx
 from providers.base import Upstream
 from providers.clock import Clock
 from providers.errors import Crowded, ProviderError, Unreached
-from providers.fairness import FairQueue, Room, Shares
-from providers.local.workers import NAME, Worker, look, missed
+from providers.fairness import FairQueue, SharedCapacity, Shares
+from providers.local.workers import NAME, LocalWorker, look, missed
 
 # How long a worker is left alone after it had no place. Short at first: Cog frees a slot a moment after its answer.
 # Doubled each time: each try sends the pictures again, and somebody else's job may be long.
@@ -29,16 +29,16 @@ _LEARN = 0.2
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class QueueTurn:
     """A job's turn. `owner` is the API key that the job is for."""
 
     upstream: Upstream
     deadline: float
     owner: str
-    place: asyncio.Future[Worker] = field(init=False)
+    place: asyncio.Future[LocalWorker] = field(init=False)
 
 
-class Pool:
+class WorkerPool:
     """The workers and who waits for them.
 
     `max_queue` bounds the jobs that wait, and is shared out among their owners as `room_for` says. A worker is looked
@@ -57,14 +57,14 @@ class Pool:
         start_deadline_s: float,
         clock: Clock,
     ) -> None:
-        self.workers = tuple(Worker(url.rstrip("/")) for url in dict.fromkeys(urls))
+        self.workers = tuple(LocalWorker(url.rstrip("/")) for url in dict.fromkeys(urls))
         self._http = http
         self._shares = Shares(max_queue, clock.now)
         self._health_interval_s = health_interval_s
         self._health_timeout_s = health_timeout_s
         self._start_deadline_s = start_deadline_s
         self._clock = clock
-        self._waiting = FairQueue[Turn]()
+        self._waiting = FairQueue[QueueTurn]()
         self._run_s = _RUN_S
         self._watchers: list[asyncio.Task[None]] = []
         self._alarms: dict[str, asyncio.Task[None]] = {}
@@ -94,10 +94,10 @@ class Pool:
         await asyncio.gather(*self._watchers, *self._alarms.values(), return_exceptions=True)
         self._watchers = []
 
-    def turn(self, upstream: Upstream, deadline: float, owner: str = "") -> Turn:
-        return Turn(upstream, deadline, owner)
+    def turn(self, upstream: Upstream, deadline: float, owner: str = "") -> QueueTurn:
+        return QueueTurn(upstream, deadline, owner)
 
-    async def enter(self, turn: Turn, *, again: bool = False) -> Worker:
+    async def enter(self, turn: QueueTurn, *, again: bool = False) -> LocalWorker:
         """Wait for a free slot at a worker that serves `turn`, and take it; `release` gives it back.
 
         `again` is for a job that was already let in: it is the next, and the queue's bound is not for it. Raises
@@ -119,22 +119,26 @@ class Pool:
             self._leave(turn)
             raise
 
-    def _check_room(self, turn: Turn) -> None:
+    def _check_room(self, turn: QueueTurn) -> None:
         others = {**self._waiting.waiting}
         others[turn.owner] -= 1
         room = self._shares.ask(1, turn.owner, others)
-        if room is Room.FREE:
+        if room is SharedCapacity.FREE:
             return
-        full = "is full" if room is Room.FULL else "has this key's share of jobs, and keeps the rest for other keys"
+        full = (
+            "is full"
+            if room is SharedCapacity.FULL
+            else "has this key's share of jobs, and keeps the rest for other keys"
+        )
         raise Crowded(f"{NAME}: the queue {full}", retry_after=self.estimate(turn))
 
-    def _leave(self, turn: Turn) -> None:
+    def _leave(self, turn: QueueTurn) -> None:
         # The place may have been given in the very moment of leaving.
         left = self._waiting.remove(turn.owner, turn)
         if not left and turn.place.done() and not turn.place.cancelled() and turn.place.exception() is None:
             self.release(turn.place.result(), turn.owner)
 
-    def release(self, worker: Worker, owner: str = "", *, ran_s: float | None = None) -> None:
+    def release(self, worker: LocalWorker, owner: str = "", *, ran_s: float | None = None) -> None:
         """Give a slot back that a job of this owner had. `ran_s` is how long it ran, where it ran to its end."""
         worker.running -= 1
         self._waiting.give_back(owner)
@@ -143,7 +147,7 @@ class Pool:
             worker.refusals = 0
         self._dispatch()
 
-    def refused(self, worker: Worker) -> None:
+    def refused(self, worker: LocalWorker) -> None:
         """Note that a worker had no place after all (somebody else uses it too): leave it alone for a moment."""
         pause = min(_MOST_PAUSE_S, _PAUSE_S * 2**worker.refusals)
         worker.refusals = min(worker.refusals + 1, 16)
@@ -157,11 +161,11 @@ class Pool:
         await self._clock.sleep(seconds)
         self._dispatch()
 
-    def lost(self, worker: Worker) -> None:
+    def lost(self, worker: LocalWorker) -> None:
         """Note that a worker takes no connections: it is out until it is seen again."""
         missed(worker, certain=True)
 
-    def estimate(self, turn: Turn) -> float:
+    def estimate(self, turn: QueueTurn) -> float:
         """Return in how many seconds a place may be free, for a caller who is sent away."""
         slots = sum(worker.slots for worker in self.workers if worker.may_serve(turn.upstream))
         return float(math.ceil(self._run_s * (self._waiting.ahead_of(turn.owner) + 1) / max(1, slots)))
@@ -182,7 +186,7 @@ class Pool:
                 turn.place.set_exception(problem)
                 self._waiting.remove(owner, turn)
 
-    def _free_for(self, upstream: Upstream) -> Worker | None:
+    def _free_for(self, upstream: Upstream) -> LocalWorker | None:
         now = self._clock.now()
         free = (worker for worker in self.workers if worker.free(now) and worker.serves(upstream))
         # The emptiest, and among equals the one that has rested longest.
@@ -195,7 +199,7 @@ class Pool:
             return Unreached(f"{NAME}: no worker is up that could serve this")
         return None
 
-    async def _watch(self, worker: Worker) -> None:
+    async def _watch(self, worker: LocalWorker) -> None:
         began = self._clock.now()
         ready = False
         while True:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from providers.base import Heard
+from providers.base import WebhookEvent
 from providers.errors import Failed, Undecodable
 from providers.http.bodies import Json, TooLarge, excerpt, read_capped, read_json
-from providers.http.download import Floor, Gone
-from providers.http.errors import Unanswered, polling
-from providers.kit.polling import share
+from providers.http.download import Floor, UrlExpired
+from providers.http.errors import NoAnswer, polling
+from providers.kit.polling import parse_progress
 from providers.kit.results import Named
 from providers.local.workers import NAME, dig
 
@@ -27,7 +27,7 @@ _LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class PredictionResult:
     """What a worker made: pictures, or their addresses at the worker itself, and what it says of them."""
 
     named: Sequence[Named] = field(repr=False)
@@ -36,7 +36,7 @@ class Made:
     notes: tuple[str, ...]
 
 
-def made(base_url: str, answer: Json) -> Made:
+def made(base_url: str, answer: Json) -> PredictionResult:
     """Return what the worker at `base_url` made.
 
     Raises Failed where the job did not succeed, whatever the status code was, and Undecodable where no picture came.
@@ -54,7 +54,7 @@ def made(base_url: str, answer: Json) -> Made:
     named = [_named(base_url, item) for item in (output if isinstance(output, list) else [output])]
     if not named or not all(named):
         raise Undecodable(f"{NAME}: the job succeeded without a picture")
-    return Made(
+    return PredictionResult(
         named=named,
         seconds=seconds(dig(answer, "metrics", "predict_time")),
         executed=_executed(answer),
@@ -73,14 +73,14 @@ async def fetch(http: httpx.AsyncClient, address: str, *, cap: int, least_bytes_
                 data = await read_capped(response, cap, Floor(least_bytes_per_s))
     except TooLarge as exc:
         raise Undecodable(f"{NAME}: the output {exc}") from exc
-    except Unanswered as exc:
+    except NoAnswer as exc:
         if exc.left:
             raise
         raise Failed(f"{NAME}: the worker is gone, and what it made with it") from exc
     if response.status_code != 200:
-        raise Gone(response.status_code)
+        raise UrlExpired(response.status_code)
     if not data:
-        raise Unanswered("the output was empty")
+        raise NoAnswer("the output was empty")
     return data
 
 
@@ -89,7 +89,7 @@ def again(job: str) -> str:
     return f"{job}{_AGAIN}"
 
 
-async def heard(body: bytes) -> Heard | None:
+async def heard(body: bytes) -> WebhookEvent | None:
     """Return what a webhook says: whose it is, and by its log how much is done. None where it is no prediction."""
     if len(body) > _WEBHOOK_BYTES:
         return None
@@ -100,7 +100,7 @@ async def heard(body: bytes) -> Heard | None:
     job = dig(told, "id")
     if not isinstance(job, str) or not 0 < len(job) <= _LONGEST_ID or not isinstance(dig(told, "status"), str):
         return None
-    return Heard(id=job.removesuffix(_AGAIN), progress=share(dig(told, "logs")))
+    return WebhookEvent(id=job.removesuffix(_AGAIN), progress=parse_progress(dig(told, "logs")))
 
 
 def seconds(value: Json) -> float | None:

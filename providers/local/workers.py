@@ -12,7 +12,7 @@ from normalization.values import Announced, Image, Value
 from providers.base import Readiness, Upstream
 from providers.errors import ProviderError, Rejected
 from providers.http.bodies import Json, excerpt, read_body, read_json
-from providers.http.errors import Unanswered, polling
+from providers.http.errors import NoAnswer, polling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class WorkerState:
     running: int
 
 
-def states(workers: Sequence[Worker]) -> tuple[WorkerState, ...]:
+def states(workers: Sequence[LocalWorker]) -> tuple[WorkerState, ...]:
     """Return how each worker is."""
     return tuple(
         WorkerState(url=w.url, status=w.state, live=w.live, engine=w.engine, slots=w.slots, running=w.running)
@@ -35,12 +35,12 @@ def states(workers: Sequence[Worker]) -> tuple[WorkerState, ...]:
     )
 
 
-def engines(workers: Sequence[Worker]) -> tuple[str, ...]:
+def engines(workers: Sequence[LocalWorker]) -> tuple[str, ...]:
     """Return the engines that live workers announce."""
     return tuple(sorted({worker.engine for worker in workers if worker.live and worker.engine}))
 
 
-def readiness(workers: Sequence[Worker], upstream: Upstream) -> tuple[Readiness, str]:
+def readiness(workers: Sequence[LocalWorker], upstream: Upstream) -> tuple[Readiness, str]:
     """Say whether one of the workers can serve a model now, with a sentence why not."""
     live = [worker for worker in workers if worker.live]
     if not workers:
@@ -64,7 +64,7 @@ def _wanted(upstream: Upstream) -> str:
     return excerpt(" with the inputs ".join(filter(None, (upstream.model or "any model", names))))
 
 
-def announced(workers: Sequence[Worker], upstream: Upstream) -> Announced:
+def announced(workers: Sequence[LocalWorker], upstream: Upstream) -> Announced:
     """Return the inputs that all workers which serve a model now announce: any of them may get the job.
 
     They are not known while no such worker is up, nor where one was built without a schema.
@@ -73,7 +73,7 @@ def announced(workers: Sequence[Worker], upstream: Upstream) -> Announced:
     return Announced(frozenset.intersection(*sets) if sets and all(sets) else None)
 
 
-def fitted(payload: Mapping[str, Value], worker: Worker) -> tuple[dict[str, Value], tuple[str, ...]]:
+def fitted(payload: Mapping[str, Value], worker: LocalWorker) -> tuple[dict[str, Value], tuple[str, ...]]:
     """Return the payload as far as a worker takes it, with a note on what was left out.
 
     A request is planned for what was announced then; a worker that came up later may take less. Raises Rejected for a
@@ -100,7 +100,7 @@ _MOST_SLOTS = 1000
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class LocalWorker:
     """One worker at `url` (without a slash at the end). Times are in seconds of the event loop's clock."""
 
     url: str
@@ -151,12 +151,12 @@ class Worker:
 
 
 async def look(
-    http: httpx.AsyncClient, worker: Worker, *, now: float, timeout_s: float, start_deadline_s: float
+    http: httpx.AsyncClient, worker: LocalWorker, *, now: float, timeout_s: float, start_deadline_s: float
 ) -> None:
     """Ask a worker how it is, and what it is where that is not known. It is asked for `timeout_s` at most, twice."""
     try:
         _, said = await _get(http, f"{worker.url}/health-check", timeout_s)
-    except Unanswered as exc:
+    except NoAnswer as exc:
         missed(worker, certain=not exc.left)
         return
     except ProviderError:
@@ -166,14 +166,14 @@ async def look(
     if worker.status in LIVE and not worker.known:
         try:
             status, document = await _get(http, f"{worker.url}/openapi.json", timeout_s)
-        except (Unanswered, ProviderError):
+        except (NoAnswer, ProviderError):
             # Not live before it has said what it is; the next look asks again.
             return
         # A container that was built without a schema answers 503: it is a worker without a name.
         _learn(worker, document if status == 200 else None)
 
 
-def missed(worker: Worker, *, certain: bool) -> None:
+def missed(worker: LocalWorker, *, certain: bool) -> None:
     """Note that a worker gave no answer; it is out when that is `certain` (connection refused) or happened often."""
     worker.misses += 1
     if certain or worker.misses >= _MISSES or not worker.heard:
@@ -190,11 +190,11 @@ async def _get(http: httpx.AsyncClient, url: str, timeout_s: float) -> tuple[int
                 async with http.stream("GET", url) as response:
                     body = await read_body(response, _ANSWER_BYTES)
     except TimeoutError as exc:
-        raise Unanswered(f"{NAME}: no answer in {timeout_s} seconds") from exc
+        raise NoAnswer(f"{NAME}: no answer in {timeout_s} seconds") from exc
     return response.status_code, await read_json(body)
 
 
-def _heard(worker: Worker, said: Json, now: float, start_deadline_s: float) -> None:
+def _heard(worker: LocalWorker, said: Json, now: float, start_deadline_s: float) -> None:
     # The status code says nothing: one generation answers 200 always, another 503 while it is not ready.
     status = dig(said, "status")
     if not isinstance(status, str) or status not in _STATUSES:
@@ -215,7 +215,7 @@ def _heard(worker: Worker, said: Json, now: float, start_deadline_s: float) -> N
     worker.slots = most if isinstance(most, int) and 1 <= most <= _MOST_SLOTS else 1
 
 
-def _learn(worker: Worker, document: Json) -> None:
+def _learn(worker: LocalWorker, document: Json) -> None:
     title = dig(document, "info", "title")
     properties = dig(document, "components", "schemas", "Input", "properties")
     worker.engine = excerpt(title) if isinstance(title, str) else ""

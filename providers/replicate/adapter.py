@@ -14,21 +14,31 @@ from dataclasses import replace
 import httpx
 
 from normalization.values import Image, Value
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock, jitter
 from providers.errors import Expired, Failed, Undecodable, Unknown
 from providers.http.bodies import Body, Json, encoded_size, json_body
-from providers.http.errors import Unanswered
-from providers.http.ssrf import Guard
-from providers.kit.polling import Again, Pace, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, beyond, from_strangers
-from providers.replicate.api import Api, Look, Missing
-from providers.replicate.recovery import Search, written
+from providers.http.errors import NoAnswer
+from providers.http.ssrf import UrlPolicy
+from providers.kit.polling import Pace, PollAgain, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, beyond, from_strangers
+from providers.replicate.api import Look, PredictionMissing, ReplicateApi
+from providers.replicate.recovery import ReplicateRecovery, written
 from providers.replicate.responses import ENDED, NAME, cost_of, failure, job_id, pictures, predict_time
-from providers.replicate.webhooks import Hook
+from providers.replicate.webhooks import ReplicateWebhook
 
 
-class Results:
+class ReplicateResults:
     """Fetches results: from the API itself with its key, from elsewhere by `downloads` through the `guard`.
 
     A picture has `cap` bytes at most, and `timeout_s` seconds a try.
@@ -36,10 +46,10 @@ class Results:
 
     def __init__(
         self,
-        api: Api,
+        api: ReplicateApi,
         downloads: httpx.AsyncClient,
         *,
-        guard: Guard,
+        guard: UrlPolicy,
         cap: int,
         timeout_s: float,
         least_bytes_per_s: int = LEAST_BYTES_PER_S,
@@ -51,9 +61,11 @@ class Results:
         async def fetch(address: str, most: int, deadline: float) -> bytes:
             return await (api.result if api.has(address) else elsewhere)(address, most, deadline)
 
-        self._collector = Collector(NAME, fetch, most=cap, try_s=timeout_s, clock=clock)
+        self._collector = ResultCollector(NAME, fetch, most=cap, try_s=timeout_s, clock=clock)
 
-    async def of(self, handle: Handle, prediction: dict[str, Json], deadline: float, link: Link = ALONE) -> Outcome:
+    async def of(
+        self, handle: Handle, prediction: dict[str, Json], deadline: float, link: AttemptContext = NO_CONTEXT
+    ) -> Outcome:
         """Return what an ended prediction gave; raises what it failed with, Undecodable, and Unfetched.
 
         `deadline` is a reading of the clock.
@@ -84,7 +96,7 @@ class Results:
     async def _again(self, handle: Handle) -> dict[str, Json] | None:
         try:
             prediction = await self._api.prediction(handle.id)
-        except (Unanswered, Again, Missing):
+        except (NoAnswer, PollAgain, PredictionMissing):
             return None
         return prediction if prediction.get("status") in ENDED else None
 
@@ -129,7 +141,7 @@ class Replicate:
         *,
         key: str | None,
         base_url: str = "https://api.replicate.com",
-        guard: Guard,
+        guard: UrlPolicy,
         pace: Pace,
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
@@ -146,10 +158,10 @@ class Replicate:
         self._clock = clock
         # An answer may have the results in it, as base64.
         answer_bytes = 2 * max_result_bytes + 1024 * 1024
-        self._api = Api(
+        self._api = ReplicateApi(
             http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes, clock=clock
         )
-        self._results = Results(
+        self._results = ReplicateResults(
             self._api,
             downloads,
             guard=guard,
@@ -158,7 +170,7 @@ class Replicate:
             least_bytes_per_s=min_download_bytes_per_s,
             clock=clock,
         )
-        self._hook = Hook(self._api.secret, clock)
+        self._hook = ReplicateWebhook(self._api.secret, clock)
         self._configured = bool(key)
         self._pace = pace
         self._submit_timeout_s = submit_timeout_s
@@ -193,7 +205,7 @@ class Replicate:
     async def aclose(self) -> None:
         """Nothing was begun."""
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload what is large and create a prediction; where the answer is lost, look for it in Replicate's list.
 
         Raises Unknown where it is not found there, as a list may lag, and Unreached where the upload failed.
@@ -208,7 +220,7 @@ class Replicate:
             "token": self._token,
             "webhook": self._webhook(link) or "",
         }
-        sent = Sent(id=job.id, upstream=job.upstream, at=time.time(), data=data)
+        sent = PendingSubmit(id=job.id, upstream=job.upstream, at=time.time(), data=data)
         await link.sending(data)
         try:
             prediction = await self._create(job, path, body)
@@ -216,7 +228,7 @@ class Replicate:
             prediction = await self._sought(job, replace(sent, others=await link.others()), exc)
         return self._handle(sent, prediction)
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the end and fetch the pictures. A job that is not done by `deadline` is cancelled and seen to end.
 
         A job that was done before the cancel came is a result, and fetched beyond the deadline if need be. Raises
@@ -244,7 +256,7 @@ class Replicate:
             deadline = beyond(deadline, self._clock)
         return await self._results.of(handle, prediction, deadline, link)
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Ask for the prediction that a webhook told of, else look for it in Replicate's list.
 
         A list may lag. So None takes a list that was read back to the submit, more than a minute after the submit can
@@ -263,7 +275,7 @@ class Replicate:
             raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
         return None
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook. The secret that it is signed with is fetched when it is needed, and kept."""
         return await self._hook.heard(headers, body) if self._configured else None
 
@@ -271,7 +283,7 @@ class Replicate:
         """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
         await self._end(handle)
 
-    async def _uploaded(self, value: Value, job: Job) -> Value:
+    async def _uploaded(self, value: Value, job: UpstreamJob) -> Value:
         """Return an input with addresses in the place of pictures that are too large for a data URI."""
         if isinstance(value, Image) and len(value.data) > self._data_uri_bytes:
             return await self._api.upload(job.id, value, job.deadline)
@@ -281,12 +293,12 @@ class Replicate:
             return {name: await self._uploaded(item, job) for name, item in value.items()}
         return value
 
-    def _webhook(self, link: Link) -> str | None:
+    def _webhook(self, link: AttemptContext) -> str | None:
         """Return the address to report to. Replicate takes HTTPS alone, a simulated one takes what it is itself."""
         secure = link.webhook and (link.webhook.startswith("https:") or self._api.is_plain)
         return link.webhook if secure else None
 
-    async def _create(self, job: Job, path: str, body: Body) -> dict[str, Json]:
+    async def _create(self, job: UpstreamJob, path: str, body: Body) -> dict[str, Json]:
         left = self._left(job)
         least, most = _CANCEL_AFTER_S
         # An orphan ends by itself, whatever becomes of us.
@@ -299,7 +311,7 @@ class Replicate:
             raise Unknown(f"{NAME}: the answer to the submit has no id")
         return prediction
 
-    async def _sought(self, job: Job, sent: Sent, lost: Unknown) -> dict[str, Json]:
+    async def _sought(self, job: UpstreamJob, sent: PendingSubmit, lost: Unknown) -> dict[str, Json]:
         """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
         search = self._search(sent, lambda name: name in self._ours or name in sent.others)
         until = min(job.deadline, self._clock.now() + self._reconcile_s)
@@ -311,11 +323,11 @@ class Replicate:
             raise Failed(lost.told, said=lost.said, code=lost.code) from lost
         raise lost
 
-    def _search(self, sent: Sent, taken: Callable[[str], bool]) -> Search:
+    def _search(self, sent: PendingSubmit, taken: Callable[[str], bool]) -> ReplicateRecovery:
         late_s = self._submit_timeout_s + self._wait_s + _LAG_S
-        return Search(self._api, sent, late_s=late_s, taken=taken, clock=self._clock)
+        return ReplicateRecovery(self._api, sent, late_s=late_s, taken=taken, clock=self._clock)
 
-    def _handle(self, sent: Sent, prediction: Mapping[str, Json]) -> Handle:
+    def _handle(self, sent: PendingSubmit, prediction: Mapping[str, Json]) -> Handle:
         name = job_id(prediction)
         self._ours[name] = sent.id
         while len(self._ours) > _REMEMBERED:
@@ -337,7 +349,7 @@ class Replicate:
             while self._clock.now() < until:
                 async with self._clock.timeout_at(until):
                     for ask in (self._api.cancel, self._api.prediction):
-                        with contextlib.suppress(Unanswered, Again, Missing):
+                        with contextlib.suppress(NoAnswer, PollAgain, PredictionMissing):
                             prediction = await ask(handle.id)
                             if prediction.get("status") in ENDED:
                                 return prediction
@@ -345,7 +357,7 @@ class Replicate:
                 tried += 1
         raise Unknown(f"{NAME}: the job could not be seen to end")
 
-    def _left(self, job: Job) -> float:
+    def _left(self, job: UpstreamJob) -> float:
         """Return the seconds until a job's deadline. Raises Expired where it has passed: the job was not submitted."""
         left = job.deadline - self._clock.now()
         if left <= 0:

@@ -18,9 +18,9 @@ from providers.clock import CLOCK, Clock, jitter
 from providers.errors import Expired, ProviderError, Undecodable, Unfinished, Unknown, Unreached
 from providers.http.bodies import Body, Json, read_body, read_json
 from providers.http.client import beneath
-from providers.http.download import Gone
-from providers.http.errors import Unanswered, host_in, polling, submitting
-from providers.kit.polling import Again, Forward, share
+from providers.http.download import UrlExpired
+from providers.http.errors import NoAnswer, host_in, polling, submitting
+from providers.kit.polling import MonotonicProgress, PollAgain, parse_progress
 from providers.replicate.responses import ENDED, NAME, refusal
 
 _CONNECT_S = 5.0
@@ -30,12 +30,12 @@ _MISSES = 3
 _REFETCHES = 3
 
 
-class Missing(Exception):
+class PredictionMissing(Exception):
     """There is no such prediction (any more)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class PredictionPage:
     """A page of the list, the newest predictions first.
 
     `following` is the query of the next page, "" after the last one; `clock` what Replicate's clock showed, in seconds
@@ -47,7 +47,7 @@ class Page:
     clock: float
 
 
-class Api:
+class ReplicateApi:
     """Requests to `base_url`, and to nothing else, with the key. Answers are read up to `answer_bytes`.
 
     `timeout_s` is for one request that changes nothing, from its beginning to the end of its answer, in seconds.
@@ -87,28 +87,28 @@ class Api:
         return await _object(answer, Unknown)
 
     async def prediction(self, job: str) -> dict[str, Json]:
-        """Return the state of a prediction. Raises Unanswered, Again, or Missing."""
+        """Return the state of a prediction. Raises NoAnswer, PollAgain, or PredictionMissing."""
         return await self._ask("GET", f"/v1/predictions/{job}", self._answer_bytes)
 
     async def cancel(self, job: str) -> dict[str, Json]:
-        """Ask to cancel a prediction, and return its state. Raises Unanswered, Again, or Missing."""
+        """Ask to cancel a prediction, and return its state. Raises NoAnswer, PollAgain, or PredictionMissing."""
         return await self._ask("POST", f"/v1/predictions/{job}/cancel", self._answer_bytes)
 
-    async def listed(self, query: str) -> Page:
-        """Return a page of predictions, the newest first. Raises Unanswered, Again, or Missing."""
+    async def listed(self, query: str) -> PredictionPage:
+        """Return a page of predictions, the newest first. Raises NoAnswer, PollAgain, or PredictionMissing."""
         response, answer = await self._answered("GET", f"/v1/predictions?{query}", _LIST_BYTES)
         entries = answer.get("results")
         if not isinstance(entries, list):
-            raise Unanswered(f"{NAME}: the list has no results")
+            raise NoAnswer(f"{NAME}: the list has no results")
         predictions = tuple(entry for entry in entries if isinstance(entry, dict))
-        return Page(entries=predictions, following=_query(answer.get("next")), clock=_clock(response))
+        return PredictionPage(entries=predictions, following=_query(answer.get("next")), clock=_clock(response))
 
     async def secret(self) -> str:
-        """Return what webhooks are signed with. Raises Unanswered, Again, or Missing."""
+        """Return what webhooks are signed with. Raises NoAnswer, PollAgain, or PredictionMissing."""
         answer = await self._ask("GET", "/v1/webhooks/default/secret", _LIST_BYTES)
         key = answer.get("key")
         if not isinstance(key, str):
-            raise Unanswered(f"{NAME}: the secret has no key")
+            raise NoAnswer(f"{NAME}: the secret has no key")
         return key
 
     async def upload(self, name: str, image: Image, deadline: float) -> str:
@@ -121,7 +121,7 @@ class Api:
             try:
                 async with self._clock.timeout_at(deadline):
                     return await self._upload(f"{name}.{image.format}", image)
-            except Unanswered as exc:
+            except NoAnswer as exc:
                 lost = str(exc).removeprefix(f"{NAME}: ")
                 await self._clock.sleep(jitter(tried))
             except TimeoutError:
@@ -135,10 +135,10 @@ class Api:
                 answer = await read_body(response, _LIST_BYTES)
         if not response.is_success:
             raise _unless_again(response, answer)
-        urls = (await _object(answer, Unanswered)).get("urls")
+        urls = (await _object(answer, NoAnswer)).get("urls")
         address = urls.get("get") if isinstance(urls, dict) else None
         if not isinstance(address, str):
-            raise Unanswered(f"{NAME}: the upload has no address")
+            raise NoAnswer(f"{NAME}: the upload has no address")
         return address
 
     @property
@@ -153,14 +153,15 @@ class Api:
     async def result(self, address: str, cap: int, deadline: float) -> bytes:
         """Fetch a result that lies at the API itself, which asks for the key.
 
-        Raises Gone where it is not there, Unfinished where it did not come in several tries, Expired at the deadline.
+        Raises UrlExpired where it is not there, Unfinished where it did not come in several tries, Expired at the
+        deadline.
         """
         assert self.has(address)
         tried = 0
         while True:
             try:
                 return await self._result(address, cap, deadline)
-            except Unanswered as exc:
+            except NoAnswer as exc:
                 if tried == _REFETCHES:
                     raise Unfinished(f"{NAME}: the result could not be fetched so far ({exc})") from exc
             await self._clock.sleep(jitter(tried))
@@ -175,9 +176,9 @@ class Api:
         except TimeoutError as exc:
             raise Expired(f"{NAME}: the deadline passed while the result was fetched") from exc
         if 400 <= response.status_code < 500:
-            raise Gone(response.status_code)
+            raise UrlExpired(response.status_code)
         if response.status_code != 200 or not data:
-            raise Unanswered(f"HTTP {response.status_code}")
+            raise NoAnswer(f"HTTP {response.status_code}")
         return data
 
     async def _ask(self, method: str, path: str, cap: int) -> dict[str, Json]:
@@ -191,15 +192,15 @@ class Api:
                     async with self._request(method, path, self._timeout_s) as response:
                         answer = await read_body(response, cap)
         except TimeoutError as exc:
-            raise Unanswered(f"{NAME}: the answer did not come within {self._timeout_s:.0f} s") from exc
+            raise NoAnswer(f"{NAME}: the answer did not come within {self._timeout_s:.0f} s") from exc
         if response.status_code in {404, 410}:
-            raise Missing
+            raise PredictionMissing
         if response.status_code == 429:
-            raise Again(refusal(response, answer, now=time.time()).retry_after)
+            raise PollAgain(refusal(response, answer, now=time.time()).retry_after)
         if not response.is_success:
             # A key that was taken away in between says nothing of the job: that goes on, and is asked for again.
-            raise Unanswered(f"{NAME}: HTTP {response.status_code}")
-        return response, await _object(answer, Unanswered)
+            raise NoAnswer(f"{NAME}: HTTP {response.status_code}")
+        return response, await _object(answer, NoAnswer)
 
     @asynccontextmanager
     async def _request(
@@ -232,29 +233,29 @@ class Look:
     """
 
     def __init__(
-        self, api: Api, job: str, vanish_s: float, tell: Callable[[float], None], clock: Clock = CLOCK
+        self, api: ReplicateApi, job: str, vanish_s: float, tell: Callable[[float], None], clock: Clock = CLOCK
     ) -> None:
         self._clock = clock
         self._api = api
         self._job = job
         self._vanish_s = vanish_s
-        self._forward = Forward(tell)
+        self._forward = MonotonicProgress(tell)
         self._missing_since: float | None = None
         self._misses = 0
 
     async def __call__(self) -> dict[str, Json] | None:
-        """Return the prediction if it has ended, else None. Raises Unanswered, Again, and Unknown."""
+        """Return the prediction if it has ended, else None. Raises NoAnswer, PollAgain, and Unknown."""
         now = self._clock.now()
         try:
             prediction = await self._api.prediction(self._job)
-        except Missing as exc:
+        except PredictionMissing as exc:
             self._missing_since = now if self._missing_since is None else self._missing_since
             self._misses += 1
             if self._misses >= _MISSES and now - self._missing_since >= self._vanish_s:
                 raise Unknown(f"{NAME}: the job has vanished") from exc
-            raise Unanswered(f"{NAME}: the job is not there") from exc
+            raise NoAnswer(f"{NAME}: the job is not there") from exc
         self._misses, self._missing_since = 0, None
-        self._forward(share(prediction.get("logs")))
+        self._forward(parse_progress(prediction.get("logs")))
         # A word that is not known is not an end.
         return prediction if prediction.get("status") in ENDED else None
 
@@ -264,7 +265,7 @@ def _query(address: Json) -> str:
     try:
         return urlsplit(address).query if isinstance(address, str) else ""
     except ValueError as exc:
-        raise Unanswered(f"{NAME}: the next page has no address") from exc
+        raise NoAnswer(f"{NAME}: the next page has no address") from exc
 
 
 def _clock(response: httpx.Response) -> float:
@@ -274,14 +275,14 @@ def _clock(response: httpx.Response) -> float:
         return math.nan
 
 
-def _unless_again(response: httpx.Response, answer: bytes) -> ProviderError | Unanswered:
+def _unless_again(response: httpx.Response, answer: bytes) -> ProviderError | NoAnswer:
     """Return what a failed upload stands for: nothing was bought, so a broken server is simply asked again."""
     if response.status_code >= 500 or response.is_redirect:
-        return Unanswered(f"{NAME}: HTTP {response.status_code}")
+        return NoAnswer(f"{NAME}: HTTP {response.status_code}")
     return refusal(response, answer, now=time.time())
 
 
-async def _object(answer: bytes, error: type[Unanswered] | type[Unknown]) -> dict[str, Json]:
+async def _object(answer: bytes, error: type[NoAnswer] | type[Unknown]) -> dict[str, Json]:
     try:
         value = await read_json(answer)
     except Undecodable as exc:

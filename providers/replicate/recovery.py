@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from normalization.values import Image, Value
-from providers.base import Sent
+from providers.base import PendingSubmit
 from providers.clock import CLOCK, Clock
 from providers.errors import Undecodable, Unknown
 from providers.http.bodies import Json
-from providers.http.errors import Unanswered
-from providers.kit.polling import Again
-from providers.replicate.api import Api, Missing, Page
+from providers.http.errors import NoAnswer
+from providers.kit.polling import PollAgain
+from providers.replicate.api import PredictionMissing, PredictionPage, ReplicateApi
 from providers.replicate.responses import NAME, job_id
 
 # So far may the clocks of Replicate and of this machine be apart.
@@ -35,7 +35,7 @@ def written(payload: Mapping[str, Value]) -> str:
     return json.dumps(_reduced(dict(payload)), separators=(",", ":"), sort_keys=True)
 
 
-def is_it(entry: Mapping[str, Json], sent: Sent, within_s: float) -> bool | None:
+def is_it(entry: Mapping[str, Json], sent: PendingSubmit, within_s: float) -> bool | None:
     """Say whether a listed prediction is the one that `sent` made; None where that cannot be told.
 
     It was made at most `within_s` seconds after `sent.at`. Our webhook at it settles the matter; else its input does,
@@ -57,7 +57,7 @@ def is_it(entry: Mapping[str, Json], sent: Sent, within_s: float) -> bool | None
     return same if whole or same is False else None
 
 
-def is_like(entry: Mapping[str, Json], sent: Sent) -> bool:
+def is_like(entry: Mapping[str, Json], sent: PendingSubmit) -> bool:
     """Say whether a listed prediction has the input or the webhook that `sent` had, whenever it was made."""
     address = entry.get("webhook")
     if address and address == sent.data.get("webhook"):
@@ -128,7 +128,7 @@ _MOST_PAGES = 20
 _WRONG_S = 24 * 3600.0
 
 
-class Search:
+class ReplicateRecovery:
     """Looks for the prediction that `sent` made.
 
     Its request had arrived, if ever, `late_s` seconds after `sent.at`, and the list shows it by then. `taken` says of
@@ -140,7 +140,13 @@ class Search:
     """
 
     def __init__(
-        self, api: Api, sent: Sent, *, late_s: float, taken: Callable[[str], bool], clock: Clock = CLOCK
+        self,
+        api: ReplicateApi,
+        sent: PendingSubmit,
+        *,
+        late_s: float,
+        taken: Callable[[str], bool],
+        clock: Clock = CLOCK,
     ) -> None:
         self._clock = clock
         self._api = api
@@ -165,9 +171,9 @@ class Search:
             try:
                 async with self._clock.timeout_at(until):
                     found = await (self._api.prediction(self._heard) if self._heard else self._listed())
-            except Again as exc:
+            except PollAgain as exc:
                 pause = max(pause, exc.retry_after or 0.0)
-            except (Unanswered, Missing, Undecodable, TimeoutError):
+            except (NoAnswer, PredictionMissing, Undecodable, TimeoutError):
                 continue
             else:
                 if found is None and not self._absent:
@@ -217,7 +223,7 @@ class Search:
         return urlencode({"created_after": _stamp(first), "created_before": _stamp(last)}, safe=":")
 
 
-def _reaches(page: Page, moment: float) -> bool:
+def _reaches(page: PredictionPage, moment: float) -> bool:
     """Whether a page has a prediction from before a moment of the wall clock: all that follow are older."""
     return any(made_at(entry) < moment for entry in page.entries)
 

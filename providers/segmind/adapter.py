@@ -19,15 +19,25 @@ import httpx
 import pybase64
 
 from normalization.values import Value
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
 from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
-from providers.http.errors import Unanswered, host_in, polling, refusal, submitting
-from providers.http.ssrf import Guard
-from providers.kit.polling import Again, Pace, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Collector, Named, from_strangers
-from providers.segmind.held import Answered, Held
+from providers.http.errors import NoAnswer, host_in, polling, refusal, submitting
+from providers.http.ssrf import UrlPolicy
+from providers.kit.polling import Pace, PollAgain, pace_key, poll
+from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, from_strangers
+from providers.segmind.held import Answered, HeldRequests
 from providers.segmind.responses import (
     NAME,
     at,
@@ -81,7 +91,7 @@ class Segmind:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: Guard,
+        guard: UrlPolicy,
         pace: Pace,
         base_url: str = "https://api.segmind.com",
         upload_url: str = "https://workflows-api.segmind.com",
@@ -96,7 +106,7 @@ class Segmind:
         clock: Clock = CLOCK,
     ) -> None:
         self._http = http
-        self._collector = Collector(
+        self._collector = ResultCollector(
             NAME,
             self._fetch,
             most=max_result_bytes,
@@ -116,7 +126,7 @@ class Segmind:
         # A picture may come as base64, which takes four bytes for three.
         self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
         self._clock = clock
-        self._held = Held(clock)
+        self._held = HeldRequests(clock)
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
@@ -131,7 +141,7 @@ class Segmind:
         """Hang up on v1 jobs that are being made: their answers have nowhere to go any more."""
         await self._held.aclose()
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload the pictures and post the job. A v1 job is only begun here: what Segmind says to it, `wait` tells.
 
         Raises Unknown where the answer was lost, Unreached where a picture could not be uploaded.
@@ -154,7 +164,7 @@ class Segmind:
         key = pace_key(NAME, job.upstream.model, job.payload)
         return Handle(provider=NAME, id=found, data={"api": "v2", "pace": key, "submitted": f"{time.time():.3f}"})
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the job's end and fetch its pictures. Segmind does not tell how much of a job is done.
 
         Raises Unfinished at the deadline, Unfetched where the job has succeeded by then; `wait` may be called again for
@@ -170,11 +180,11 @@ class Segmind:
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         """Raise Unknown: Segmind has no list of jobs, no key to repeat a submit under, and no webhooks."""
         raise Unknown(f"{NAME}: the answer to the submit was lost, and Segmind cannot be asked for the job")
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Return None: Segmind sends no webhooks."""
         return None
 
@@ -229,7 +239,7 @@ class Segmind:
     def _headers(self) -> dict[str, str]:
         return {"x-api-key": self._key or ""}
 
-    async def _polled_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+    async def _polled_outcome(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
         result = f"{self._base_url}/v2/requests/{quote(handle.id, safe='')}"
         missing: list[float] = []
@@ -259,7 +269,7 @@ class Segmind:
         found = await self._collector.collect(named, deadline, again, cost=cost)
         return Outcome(pictures=found, seconds=seconds, cost=cost)
 
-    async def _held_outcome(self, handle: Handle, deadline: float, link: Link) -> Outcome:
+    async def _held_outcome(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         answered = await self._held.answer(handle.id, deadline)
         link.succeeded()
         # Whoever finds the pictures broken may come back for them, where they lie at an address.
@@ -276,7 +286,7 @@ class Segmind:
     async def _look(self, url: str, missing: list[float]) -> _Answer | None:
         """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.
 
-        Raises Unanswered and Again to be asked again, and Unknown when the job is lost.
+        Raises NoAnswer and PollAgain to be asked again, and Unknown when the job is lost.
         """
         try:
             async with asyncio.timeout(self._poll_timeout_s):
@@ -284,7 +294,7 @@ class Segmind:
                     async with self._http.stream("GET", url, headers=self._headers) as response:
                         answer = await decoded(await read_body(response, self._max_answer_bytes))
         except (TimeoutError, Undecodable) as exc:
-            raise Unanswered(f"{NAME}: no whole answer") from exc
+            raise NoAnswer(f"{NAME}: no whole answer") from exc
         # A failed job is answered with 422, so the body counts before the status.
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
             return answer
@@ -292,11 +302,11 @@ class Segmind:
             missing.append(self._clock.now())
             if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
                 raise Unknown(f"{NAME}: the job is not known there any more")
-            raise Again
+            raise PollAgain
         missing.clear()
         # 401 and 403 too: the work was taken, and what our key has come to does not change that.
         if not response.is_success or not isinstance(answer, dict):
-            raise Again(patience(response))
+            raise PollAgain(patience(response))
         return None
 
     async def _fetch(self, item: str, cap: int, deadline: float) -> bytes:
@@ -308,7 +318,7 @@ class Segmind:
         except ValueError as exc:
             raise Undecodable(f"{NAME}: the output is neither an address nor a picture") from exc
 
-    async def _make(self, job: Job, url: str, body: Body) -> Answered:
+    async def _make(self, job: UpstreamJob, url: str, body: Body) -> Answered:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
         response, raw = await self._post(url, body, self._sync_timeout_s)
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))

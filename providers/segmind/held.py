@@ -29,7 +29,7 @@ class Answered:
     cost: int | None
 
 
-class Held:
+class HeldRequests:
     """The requests that are held open, by the id of their job."""
 
     def __init__(self, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 import httpx
 
 from normalization.values import Image, Value
-from providers.errors import MOST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
+from providers.errors import MAX_COST_MICROS, Blocked, Failed, ProviderError, Rejected, Undecodable, Unusable
 from providers.http.bodies import Json, excerpt, leaves, read_json
 from providers.http.errors import refusal, retry_after
 
@@ -115,7 +115,7 @@ def micros_of(value: object) -> int | None:
     """Return a number, or a text that is one, in millionths; None for what is none, or is no bill."""
     try:
         micros = Decimal(str(value)) * 1_000_000
-        return round(micros) if 0 <= micros < MOST_MICROS else None
+        return round(micros) if 0 <= micros < MAX_COST_MICROS else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
 

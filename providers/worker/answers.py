@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 _CHUNK_BYTES = 256 * 1024
 
 
-class Refusal(Exception):
+class WorkerError(Exception):
     """A request that is answered without a prediction: with an object as JSON, or with plain text."""
 
     def __init__(self, status: int, body: Mapping[str, object] | str) -> None:
@@ -23,12 +23,12 @@ class Refusal(Exception):
     def response(self) -> Response:
         if isinstance(self.body, str):
             return Response(self.body, self.status, media_type="text/plain")
-        return Pieces([to_json(self.body)], self.status)
+        return StreamedAnswer([to_json(self.body)], self.status)
 
 
-def unprocessable(loc: Sequence[str], message: str) -> Refusal:
+def unprocessable(loc: Sequence[str], message: str) -> WorkerError:
     """Return a 422 about one place in the body."""
-    return Refusal(422, {"detail": [{"loc": list(loc), "msg": message, "type": "value_error"}]})
+    return WorkerError(422, {"detail": [{"loc": list(loc), "msg": message, "type": "value_error"}]})
 
 
 def to_json(body: Mapping[str, object]) -> bytes:
@@ -40,7 +40,7 @@ def around(body: Mapping[str, object], key: str, text: Sequence[bytes]) -> list[
     return [to_json(body)[:-1], f',"{key}":"'.encode(), *text, b'"}']
 
 
-class Pieces(Response):
+class StreamedAnswer(Response):
     """A JSON answer of pieces that are sent one after another, in slices and without being joined."""
 
     media_type = "application/json"

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pybase64
 from starlette.requests import Request
 
-from providers.worker.answers import Refusal, unprocessable
+from providers.worker.answers import WorkerError, unprocessable
 
 # How long a client may leave a body unfinished without sending any of it.
 _STALL_S = 30.0
@@ -43,7 +43,7 @@ class DataUri:
 async def read(request: Request, most: int) -> bytes:
     """Read a JSON body of up to `most` bytes.
 
-    Raises Refusal: 413 as soon as it is larger, 415 for another content type, 408 when the client stalls. Raises
+    Raises WorkerError: 413 as soon as it is larger, 415 for another content type, 408 when the client stalls. Raises
     Starlette's ClientDisconnect when it hangs up.
     """
     declared = request.headers.get("content-length", "")
@@ -57,7 +57,7 @@ async def read(request: Request, most: int) -> bytes:
             async with asyncio.timeout(_STALL_S):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise Refusal(408, f"No more of the body came for {_STALL_S:.0f} seconds") from None
+            raise WorkerError(408, f"No more of the body came for {_STALL_S:.0f} seconds") from None
         if chunk is None:
             break
         if buffer.tell() + len(chunk) > most:
@@ -65,14 +65,14 @@ async def read(request: Request, most: int) -> bytes:
         buffer.write(chunk)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if buffer.tell() and kind != "application/json" and not (kind[:12] == "application/" and kind[-5:] == "+json"):
-        raise Refusal(415, "Expected request with `Content-Type: application/json`")
+        raise WorkerError(415, "Expected request with `Content-Type: application/json`")
     return buffer.getvalue()
 
 
 def parse(body: bytes) -> dict[str, object]:
     """Decode a JSON object; each string that is a base64 data URI becomes a DataUri. An empty body is an empty object.
 
-    Takes its time on large bodies. Raises Refusal: 400 if it is not JSON, 422 if it is not an object.
+    Takes its time on large bodies. Raises WorkerError: 400 if it is not JSON, 422 if it is not an object.
     """
     if not body:
         return {}
@@ -82,14 +82,14 @@ def parse(body: bytes) -> dict[str, object]:
         value = json.loads(rest.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         # The decoder's message has a place and no content.
-        raise Refusal(400, f"Failed to parse the request body as JSON: {error}") from None
+        raise WorkerError(400, f"Failed to parse the request body as JSON: {error}") from None
     if not isinstance(value, dict):
         raise unprocessable(["body"], "the body is not an object")
     return {key: _put_back(item, mark, found) for key, item in value.items()}
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal(413, f"The body is larger than {most} bytes")
+def _too_large(most: int) -> WorkerError:
+    return WorkerError(413, f"The body is larger than {most} bytes")
 
 
 def _no_constant(name: str) -> NoReturn:

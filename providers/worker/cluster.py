@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from providers.worker.engines import base, create
 from providers.worker.engines.pictures import lift_limit
-from providers.worker.predictions import Worker
-from providers.worker.server import Api
+from providers.worker.predictions import PredictionRunner
+from providers.worker.server import WorkerApi
 from providers.worker.settings import read
 
 # How often a job that lost its replica is run again. The next is as likely to be lost by the same picture.
@@ -102,7 +102,7 @@ class Replica:
             try:
                 tell(self._engine.run(inputs, tell, stop.is_set))
             except Exception as error:  # noqa: BLE001 - for the other side to raise
-                if isinstance(error, base.Broken):
+                if isinstance(error, base.EngineBroken):
                     self._broken = str(error)
                 tell(_portable(error))
 
@@ -137,21 +137,21 @@ class Remote(base.Engine):
     def slots(self) -> int:
         return self._slots
 
-    def load(self, limits: base.Limits) -> None:
+    def load(self, limits: base.EngineLimits) -> None:
         """Nothing: the gate starts when a replica has loaded."""
 
     def run(self, inputs: Mapping[str, base.Value], progress: base.Progress, cancelled: base.Cancelled) -> base.Output:
         for number in range(1, _TRIES + 1):
             try:
                 return self._once(inputs, progress, cancelled)
-            except (RayActorError, BackPressureError, base.Broken) as error:
+            except (RayActorError, BackPressureError, base.EngineBroken) as error:
                 base.stop_if(cancelled)
                 # The card of one replica: there are others, and this one is replaced.
-                why = str(error) if isinstance(error, base.Broken) else type(error).__name__
+                why = str(error) if isinstance(error, base.EngineBroken) else type(error).__name__
                 if number == _TRIES:
-                    raise base.Failure(f"the job was lost {number} times: {why}") from error
+                    raise base.EngineFailure(f"the job was lost {number} times: {why}") from error
                 progress(f"the replica was lost ({why}); the job is run again on another")
-                time.sleep(3 * _HEALTH_S if isinstance(error, base.Broken) else _POLL_S)
+                time.sleep(3 * _HEALTH_S if isinstance(error, base.EngineBroken) else _POLL_S)
         raise AssertionError
 
     def _once(
@@ -168,11 +168,11 @@ class Remote(base.Engine):
                     else:
                         raise item
             except (RequestCancelledError, TaskCancelledError) as error:
-                raise base.Stopped from error
+                raise base.RunCancelled from error
             except RayTaskError as error:
-                raise base.Failure(f"the replica failed: {error.cause}") from error
+                raise base.EngineFailure(f"the replica failed: {error.cause}") from error
         base.stop_if(cancelled)
-        raise base.Failure("the replica ended without a picture")
+        raise base.EngineFailure("the replica ended without a picture")
 
 
 def app(args: Mapping[str, object]) -> Any:
@@ -196,7 +196,7 @@ def app(args: Mapping[str, object]) -> Any:
         health_check_period_s=_HEALTH_S,
     )
     gate = serve.deployment(
-        serve.ingress()(Gate),
+        serve.ingress()(ReplicaGate),
         name="gate",
         # It holds the predictions, so there is one.
         num_replicas=1,
@@ -208,7 +208,7 @@ def app(args: Mapping[str, object]) -> Any:
     return gate.bind(engine.bind(chosen), chosen)
 
 
-class Gate:
+class ReplicaGate:
     """Cog's routes. Ray asks it for the app once it is made, which is when a replica has told what it runs."""
 
     def __init__(self, handle: Any, arguments: Arguments) -> None:
@@ -217,8 +217,8 @@ class Gate:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         told = await self._handle.describe.remote()
         slots = self._arguments.max_replicas
-        worker = Worker(Remote(self._handle, told, slots), slots=slots, limits=base.Limits())
-        api = Api(
+        worker = PredictionRunner(Remote(self._handle, told, slots), slots=slots, limits=base.EngineLimits())
+        api = WorkerApi(
             worker, max_body=self._arguments.max_body, allow_webhooks=self._arguments.webhooks, allow_shutdown=False
         )
         return _sending_bytes(api.app)
@@ -260,6 +260,6 @@ def _sending_bytes(app: ASGIApp) -> ASGIApp:
 
 def _portable(error: Exception) -> Exception:
     """Return an error that can be sent: one of the contract's, or a Failure with the words of any other."""
-    if isinstance(error, base.Unfit | base.Failure | base.Stopped | base.Broken):
+    if isinstance(error, base.InputRejected | base.EngineFailure | base.RunCancelled | base.EngineBroken):
         return error
-    return base.Failure(f"{type(error).__name__}: {error}")
+    return base.EngineFailure(f"{type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.worker import weights
-from providers.worker.engines.base import Unusable, first_line
+from providers.worker.engines.base import WeightsUnusable, first_line
 from providers.worker.engines.options import KINDS, options
 from providers.worker.settings import FILE, read
 from providers.worker.weights import Need
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
             for need in needs:
                 _get(need, known)
         good = [_show(need, known, verify=args.action != "list") for need in needs]
-    except Unusable as error:
+    except WeightsUnusable as error:
         print(f"darkroom: {error}", file=sys.stderr)
         return 2
     if not all(good) and args.action == "list" and any(need.source.repository for need in needs):
@@ -78,14 +78,14 @@ def _files(need: Need) -> list[Path]:
 
 
 def _get(need: Need, known: Mapping[str, Known]) -> None:
-    """Fetch what a setting names, unless it is there or a path of the user's. Raises Unusable."""
+    """Fetch what a setting names, unless it is there or a path of the user's. Raises WeightsUnusable."""
     source = need.source
     if not source.repository or (weights.problem(need) is None and _altered(need) is None):
         return
     try:
         from huggingface_hub import HfApi, hf_hub_download
     except ModuleNotFoundError:
-        raise Unusable("fetching needs what is not installed: pip install 'darkroom[torch]'") from None
+        raise WeightsUnusable("fetching needs what is not installed: pip install 'darkroom[torch]'") from None
     try:
         told = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
         there = {one.rfilename: one for one in told.siblings or []}
@@ -100,17 +100,19 @@ def _get(need: Need, known: Mapping[str, Known]) -> None:
                 # By force: the library goes by its notes of what it fetched, not by what is there.
                 again = path.exists()
                 hf_hub_download(source.repository, name, revision=told.sha, local_dir=source.root, force_download=again)
-    except Unusable:
+    except WeightsUnusable:
         raise
     except Exception as error:
         # Its own, its HTTP library's, which has changed twice, and those of the disk.
-        raise Unusable(f"{need.role}: {source.text} could not be fetched: {first_line(error)}") from error
+        raise WeightsUnusable(f"{need.role}: {source.text} could not be fetched: {first_line(error)}") from error
     files = {name: _told(there[name]) for name in names}
     for name, expected in files.items():
         if wrong := _differs(source.root / name, expected):
             # Loaded by nobody: the next fetch gets it anew.
             (source.root / name).unlink()
-            raise Unusable(f"{need.role}: {name} {wrong}: what came is not what the hub says it has; it was deleted")
+            raise WeightsUnusable(
+                f"{need.role}: {name} {wrong}: what came is not what the hub says it has; it was deleted"
+            )
     before = weights.manifest(source.root)
     record = {"source": source.repository, "commit": told.sha, "licence": licence, "files": before | files}
     part = source.root / f"{weights.MANIFEST}.part"
@@ -146,7 +148,7 @@ def _differs(path: Path, expected: Mapping[str, object]) -> str | None:
 def _room(folder: Path, needed: int) -> None:
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if (free := shutil.disk_usage(place).free) < needed:
-        raise Unusable(f"{folder} has {_human(free)} of room, and {_human(needed)} are to be fetched")
+        raise WeightsUnusable(f"{folder} has {_human(free)} of room, and {_human(needed)} are to be fetched")
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import uvicorn
 
 from providers.worker.engines import SHIPPED, create
-from providers.worker.engines.base import Limits, Unusable
-from providers.worker.predictions import Worker
-from providers.worker.server import Api
+from providers.worker.engines.base import EngineLimits, WeightsUnusable
+from providers.worker.predictions import PredictionRunner
+from providers.worker.server import WorkerApi
 from providers.worker.settings import VARIABLE, read
 
 LOGGER = logging.getLogger("worker")
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-output-pixels",
         type=_positive,
-        help=f"pixels of a picture that is made (default: the config's, or {Limits().max_output_pixels})",
+        help=f"pixels of a picture that is made (default: the config's, or {EngineLimits().max_output_pixels})",
     )
     parser.add_argument(
         "--webhooks", action="store_true", help="allow callers to name an address that is told of their prediction"
@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
         settings = read(args.config)
         name = args.engine or settings.engine
         engine = create(name, settings.options(name))
-    except Unusable as error:
+    except WeightsUnusable as error:
         LOGGER.error("%s", error)
         return 2
     try:
@@ -106,8 +106,8 @@ def main(args: argparse.Namespace) -> int:
         LOGGER.error("cannot listen on %s: %s", where, error.strerror or error)
         return 1
     slots = args.slots or settings.slots or engine.slots or _cpus()
-    worker = Worker(engine, slots=slots, limits=settings.limits(args.max_output_pixels))
-    api = Api(worker, max_body=args.max_body, allow_webhooks=args.webhooks)
+    worker = PredictionRunner(engine, slots=slots, limits=settings.limits(args.max_output_pixels))
+    api = WorkerApi(worker, max_body=args.max_body, allow_webhooks=args.webhooks)
     config = uvicorn.Config(
         api.app,
         lifespan="on",
@@ -131,7 +131,14 @@ class _Server(uvicorn.Server):
     """A server that finishes what runs before it leaves, when it is told to or when its parent is gone."""
 
     def __init__(
-        self, config: uvicorn.Config, worker: Worker, api: Api, *, grace: float, parent: int | None, began: float
+        self,
+        config: uvicorn.Config,
+        worker: PredictionRunner,
+        api: WorkerApi,
+        *,
+        grace: float,
+        parent: int | None,
+        began: float,
     ) -> None:
         super().__init__(config)
         self.drained = True

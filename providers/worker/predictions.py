@@ -14,21 +14,29 @@ from typing import Literal
 
 import pybase64
 
-from providers.worker.answers import Refusal, around, to_json
-from providers.worker.engines.base import Broken, Engine, Failure, Limits, Stopped, Unfit, Value
+from providers.worker.answers import WorkerError, around, to_json
+from providers.worker.engines.base import (
+    Engine,
+    EngineBroken,
+    EngineFailure,
+    EngineLimits,
+    InputRejected,
+    RunCancelled,
+    Value,
+)
 from providers.worker.metrics import Tally
 
 LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class End:
+class PredictionEnd:
     """How a run ended. `output` is the picture's data URI, in pieces that need no escaping in JSON."""
 
     status: Literal["succeeded", "failed", "canceled"]
     output: tuple[bytes, ...] = field(default=(), repr=False)
     error: str | None = None
-    unfit: Unfit | None = None
+    unfit: InputRejected | None = None
     seconds: float = 0.0
     pixels: int = 0
     notes: tuple[str, ...] = ()
@@ -43,7 +51,7 @@ class Prediction:
     inputs: Mapping[str, Value] = field(repr=False)
     shown: Mapping[str, object] = field(repr=False)
     logs: list[str] = field(default_factory=list)
-    end: End | None = None
+    end: PredictionEnd | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -60,7 +68,7 @@ class Prediction:
             return self.end.status
         return "processing" if self.started_at else "starting"
 
-    def conclude(self, end: End) -> None:
+    def conclude(self, end: PredictionEnd) -> None:
         """Write down how it ended, all at once and on the event loop, where others read it."""
         self.end, self.completed_at = end, datetime.now(UTC)
         # The larger part of what it holds, and its answer may yet take long to send.
@@ -109,13 +117,13 @@ class Setup:
         return {**said, "status": self.status, "logs": self.logs}
 
 
-class Worker:
+class PredictionRunner:
     """An engine and its slots. For one event loop.
 
     A place is taken before the body of a request is read, so that what is held in memory is bounded by the slots.
     """
 
-    def __init__(self, engine: Engine, *, slots: int, limits: Limits) -> None:
+    def __init__(self, engine: Engine, *, slots: int, limits: EngineLimits) -> None:
         self.engine = engine
         self.slots = slots
         self.taken = 0
@@ -149,7 +157,7 @@ class Worker:
             LOGGER.info("%s is ready", self.engine.model)
 
     def take(self) -> None:
-        """Take a slot. Raises Refusal: 503 while no work is taken, 409 when all slots are taken."""
+        """Take a slot. Raises WorkerError: 503 while no work is taken, 409 when all slots are taken."""
         if self._leaving:
             raise _failed(503, "The worker is shutting down.")
         if self.status not in {"READY", "BUSY"}:
@@ -204,7 +212,7 @@ class Worker:
             prediction.logs.append(line)
             loop.call_soon_threadsafe(prediction.changed.set)
 
-        end = End(status="failed", error="the run was broken off")
+        end = PredictionEnd(status="failed", error="the run was broken off")
         try:
             end = await loop.run_in_executor(self._pool, self._perform, prediction, progress)
         finally:
@@ -213,23 +221,23 @@ class Worker:
             del self.running[prediction.id]
             self.taken -= 1
 
-    def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> End:
+    def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> PredictionEnd:
         """Run the engine, in its thread, and say how it ended."""
         began = time.monotonic()
-        end = End(status="failed")
+        end = PredictionEnd(status="failed")
         try:
             made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
             end.seconds = time.monotonic() - began
             end.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
             end.pixels, end.notes = made.pixels, made.notes
             end.status = "succeeded"
-        except Stopped:
+        except RunCancelled:
             end.status = "canceled"
-        except Unfit as error:
+        except InputRejected as error:
             end.error, end.unfit = f"{error.field}: {error.message}", error
-        except Failure as error:
+        except EngineFailure as error:
             end.error = str(error)
-        except Broken as error:
+        except EngineBroken as error:
             self._broken = True
             end.error = str(error)
             LOGGER.exception("the engine %s is broken; no more work is taken", self.engine.name)
@@ -252,5 +260,5 @@ _WHY_NOT = {
 }
 
 
-def _failed(status: int, message: str) -> Refusal:
-    return Refusal(status, {"error": message, "status": "failed"})
+def _failed(status: int, message: str) -> WorkerError:
+    return WorkerError(status, {"error": message, "status": "failed"})

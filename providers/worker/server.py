@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from providers.worker import body, metrics, schema, webhooks
-from providers.worker.answers import Pieces, Refusal, unprocessable
-from providers.worker.predictions import Prediction, Worker
+from providers.worker.answers import StreamedAnswer, WorkerError, unprocessable
+from providers.worker.predictions import Prediction, PredictionRunner
 
 _INDEX = {
     "docs_url": "/openapi.json",
@@ -29,10 +29,12 @@ _INDEX = {
 }
 
 
-class Api:
+class WorkerApi:
     """The handlers, over one worker. `leave` begins the shutdown of the process, where callers may ask for that."""
 
-    def __init__(self, worker: Worker, *, max_body: int, allow_webhooks: bool, allow_shutdown: bool = True) -> None:
+    def __init__(
+        self, worker: PredictionRunner, *, max_body: int, allow_webhooks: bool, allow_shutdown: bool = True
+    ) -> None:
         self._worker = worker
         self._max_body = max_body
         self._allow_webhooks = allow_webhooks
@@ -54,7 +56,7 @@ class Api:
                 *([Route("/shutdown", self.shutdown, methods=["POST"])] if self._allow_shutdown else []),
             ],
             middleware=[Middleware(_NoBrowsers)],
-            exception_handlers={Refusal: _refused},
+            exception_handlers={WorkerError: _refused},
             lifespan=self._lifespan,
         )
 
@@ -97,7 +99,7 @@ class Api:
     async def create_once(self, request: Request) -> Response:
         wanted: str = request.path_params["id"]
         if running := self._worker.running.get(wanted):
-            return Pieces(running.answer(echo=True), 202)
+            return StreamedAnswer(running.answer(echo=True), 202)
         return await self._create(request, wanted)
 
     async def _create(self, request: Request, wanted: str | None) -> Response:
@@ -110,7 +112,7 @@ class Api:
             prediction = await self._check(received, name)
             if running := self._worker.running.get(name):
                 # The same id was sent twice at once, and the other was read first.
-                return Pieces(running.answer(echo=True), 202)
+                return StreamedAnswer(running.answer(echo=True), 202)
             self._worker.begin(prediction)
             begun = True
             # Its pictures need not be held until the answer.
@@ -126,7 +128,7 @@ class Api:
         if request.headers.get("prefer") == "respond-async":
             return JSONResponse({"id": name, "status": "starting"}, 202)
         await _ended(request, prediction)
-        return Pieces(prediction.answer(), 422 if prediction.end and prediction.end.unfit else 200)
+        return StreamedAnswer(prediction.answer(), 422 if prediction.end and prediction.end.unfit else 200)
 
     async def _receive(self, request: Request) -> dict[str, object]:
         raw = await body.read(request, self._max_body)
@@ -140,7 +142,7 @@ class Api:
             raise unprocessable(["body", "input", "__root__"], "the input is not an object")
         checked = await asyncio.to_thread(schema.check, self._worker.engine.inputs, given)
         if checked.wrong:
-            raise Refusal(422, {"detail": checked.wrong})
+            raise WorkerError(422, {"detail": checked.wrong})
         shown = {key: value for key, value in given.items() if not isinstance(checked.values.get(key), bytes)}
         prediction = Prediction(id=name, model=self._worker.engine.model, inputs=checked.values, shown=_plain(shown))
         if checked.ignored:
@@ -184,7 +186,7 @@ def _plain(value: object) -> dict[str, object]:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, WorkerError)
     return error.response()
 
 
@@ -196,7 +198,7 @@ class _NoBrowsers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
-            refusal = Refusal(403, "Requests from browsers are not served")
+            refusal = WorkerError(403, "Requests from browsers are not served")
             await refusal.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)

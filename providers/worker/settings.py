@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from providers.worker.engines import SHIPPED
-from providers.worker.engines.base import Limits, Unusable
+from providers.worker.engines.base import EngineLimits, WeightsUnusable
 
 VARIABLE = "DARKROOM_WORKER_CONFIG"
 """Names the file, where the command line does not."""
@@ -31,9 +31,11 @@ class Settings:
     weights: Path = Path("weights")
     engines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
-    def limits(self, max_output_pixels: int | None) -> Limits:
+    def limits(self, max_output_pixels: int | None) -> EngineLimits:
         """Return what the operator allows: what he gave by other means comes first, then the file, then the default."""
-        return Limits(max_output_pixels=max_output_pixels or self.max_output_pixels or Limits().max_output_pixels)
+        return EngineLimits(
+            max_output_pixels=max_output_pixels or self.max_output_pixels or EngineLimits().max_output_pixels
+        )
 
     def options(self, engine: str) -> Mapping[str, object]:
         """Return the settings of an engine, with the folder of the weights where it has any."""
@@ -44,34 +46,36 @@ class Settings:
 def read(path: Path | None = None) -> Settings:
     """Read the file: `path`, or the one that the environment names, or the one that ships.
 
-    A folder of weights that is not absolute lies under DARKROOM_DATA (default: `.darkroom`). Raises Unusable, with the
-    file's name, for what cannot be read and for what nobody knows.
+    A folder of weights that is not absolute lies under DARKROOM_DATA (default: `.darkroom`). Raises WeightsUnusable,
+    with the file's name, for what cannot be read and for what nobody knows.
     """
     path = path or Path(os.environ.get(VARIABLE) or FILE)
     try:
         document = tomllib.loads(path.read_text())
     except OSError as error:
-        raise Unusable(f"{path}: {error.strerror or error}") from error
+        raise WeightsUnusable(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Unusable(f"{path}: {error}") from error
+        raise WeightsUnusable(f"{path}: {error}") from error
     try:
         return _settings(document)
-    except Unusable as error:
-        raise Unusable(f"{path}: {error}") from error
+    except WeightsUnusable as error:
+        raise WeightsUnusable(f"{path}: {error}") from error
 
 
 def _settings(document: Mapping[str, object]) -> Settings:
     sections = {name: section for name, section in document.items() if isinstance(section, dict)}
     if loose := document.keys() - sections.keys():
-        raise Unusable(f"{', '.join(sorted(loose))} stands outside of every section: [worker], or [an engine's name]")
+        raise WeightsUnusable(
+            f"{', '.join(sorted(loose))} stands outside of every section: [worker], or [an engine's name]"
+        )
     own = sections.pop("worker", {})
     for name in sections:
         # Another engine's section has its own name, which is module:Class.
         if name not in SHIPPED and ":" not in name:
-            raise Unusable(f"[{name}] is no engine: there are {', '.join(SHIPPED)}, or module:Class")
+            raise WeightsUnusable(f"[{name}] is no engine: there are {', '.join(SHIPPED)}, or module:Class")
     known = {one.name for one in fields(Settings)} - {"engines"}
     if unknown := own.keys() - known:
-        raise Unusable(f"[worker] has no {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}")
+        raise WeightsUnusable(f"[worker] has no {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}")
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
     return Settings(
         engine=_text(own, "engine", "lanczos-bp"),
@@ -85,7 +89,7 @@ def _settings(document: Mapping[str, object]) -> Settings:
 def _text(section: Mapping[str, object], name: str, default: str) -> str:
     value = section.get(name, default)
     if not isinstance(value, str) or not value:
-        raise Unusable(f"[worker] {name} is no text: {value!r}")
+        raise WeightsUnusable(f"[worker] {name} is no text: {value!r}")
     return value
 
 
@@ -93,5 +97,5 @@ def _positive(section: Mapping[str, object], name: str) -> int | None:
     value = section.get(name)
     # 0 stands for the default: TOML has no word for nothing.
     if not isinstance(value, int | None) or isinstance(value, bool) or (value is not None and value < 0):
-        raise Unusable(f"[worker] {name} is no number from 0 on: {value!r}")
+        raise WeightsUnusable(f"[worker] {name} is no number from 0 on: {value!r}")
     return value or None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import WeightsUnusable
 
 MANIFEST = "darkroom-weights.json"
 """Written beside what was fetched: the commit, and each file's size and hash as the hub told them."""
@@ -62,7 +62,10 @@ class Need:
 
 
 def source(role: str, text: str, folder: Path) -> Source:
-    """Return what a setting names; `folder` is where fetched weights lie. Raises Unusable for what names nothing."""
+    """Return what a setting names; `folder` is where fetched weights lie.
+
+    Raises WeightsUnusable for what names nothing.
+    """
     if text.startswith(_PATHS):
         path = Path(text).expanduser()
         # A path of the user's is as he sees it: from where the worker is started, or in the folder of the weights.
@@ -71,7 +74,7 @@ def source(role: str, text: str, folder: Path) -> Source:
         return Source(text=text, path=path, root=path)
     found = _HUB.fullmatch(text)
     if found is None or ".." in text:
-        raise Unusable(
+        raise WeightsUnusable(
             f"{role}: {text!r} is neither owner/name@revision (and :file) on the hub nor a path, which begins with /, "
             "./, ../ or ~"
         )
@@ -92,19 +95,21 @@ def choose(names: Iterable[str], part: str) -> str | None:
 
 
 def wanted(need: Need, names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of a repository's files that are needed. Raises Unusable where one of them is not there."""
+    """Return those of a repository's files that are needed. Raises WeightsUnusable where one of them is not there."""
     # A name from outside leads nowhere else.
     there = sorted(name for name in set(names) if ".." not in PurePosixPath(name).parts)
     if not need.parts:
         if need.source.file not in there:
-            raise Unusable(f"{need.role}: {need.source.text} has no such file")
+            raise WeightsUnusable(f"{need.role}: {need.source.text} has no such file")
         return (need.source.file,)
     chosen = [name for name in there if name.partition("/")[0] in need.plain and "/" in name]
     for part in need.parts:
         config = f"{part}/config.json" if part else "config.json"
         weights = choose(there, part)
         if config not in there or weights is None:
-            raise Unusable(f"{need.role}: {need.source.text} has no weights {f'in {part}' if part else 'of its own'}")
+            raise WeightsUnusable(
+                f"{need.role}: {need.source.text} has no weights {f'in {part}' if part else 'of its own'}"
+            )
         chosen += [config, weights]
     return tuple(chosen)
 
@@ -120,7 +125,7 @@ def problem(need: Need) -> str | None:
         return f"{path} is no folder: a model in diffusers' layout is needed"
     try:
         wanted(need, files_in(path))
-    except Unusable as error:
+    except WeightsUnusable as error:
         return str(error)
     for name in need.plain:
         if not any((path / name).glob("*.json")):
@@ -137,7 +142,7 @@ def check(needs: Iterable[Need], engine: str) -> None:
                 if need.source.repository
                 else f"put them there, or set {need.role} to where they are"
             )
-            raise Unusable(f"{need.role}: {wrong}; {todo}")
+            raise WeightsUnusable(f"{need.role}: {wrong}; {todo}")
 
 
 def files_in(path: Path) -> list[str]:

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.ledger.records import AttemptRow, Making
-from gateway.ledger.store import End, Ledger
+from gateway.ledger.records import AttemptRow, OutputSpec
+from gateway.ledger.store import JobEnd, Ledger
 from providers.base import Handle, Upstream
 from tests.support.ledgers import ledger, order
 from tests.support.postgres import binaries, postgres
@@ -86,7 +86,7 @@ async def call(opened: Ledger, times: Times) -> None:
         route="made-up/one",
         model="one",
         upstream=Upstream(model="one"),
-        making=Making(),
+        making=OutputSpec(),
         state="submitting",
         estimate=30_000,
         sent_at=time.time(),
@@ -97,7 +97,7 @@ async def call(opened: Ledger, times: Times) -> None:
     sent = time.perf_counter()
     await opened.submitted(attempt.id, Handle(provider="made-up", id=asked.id), time.time())
     taken = time.perf_counter()
-    await opened.ended(asked, [ended], End(state="completed", cost=30_000, result={"files": ["one.png"]}))
+    await opened.ended(asked, [ended], JobEnd(state="completed", cost=30_000, result={"files": ["one.png"]}))
     done = time.perf_counter()
     opened.left(asked.id, delivered=True)
     for name, seconds in (

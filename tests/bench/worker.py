@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from providers.worker.engines.cards import DTYPES, Card
-from providers.worker.engines.diffusion.denoise import Plan, refine
+from providers.worker.engines.diffusion.denoise import DenoisePlan, refine
 from providers.worker.engines.diffusion.latents import Coder
 from providers.worker.engines.diffusion.models import Models
 from providers.worker.engines.diffusion.prompts import encode, parse
@@ -181,7 +181,7 @@ def _small() -> tuple[Any, Any, Any, Any]:
 
 def _engine(models: Models, pixels: torch.Tensor, shape: Size) -> Callable[[], None]:
     coder = Coder(models)
-    plan = Plan(
+    plan = DenoisePlan(
         scheduler="DDIM", steps=shape.steps, strength=1, guidance=6, resemblance=0.6, seed=1,
         tile=(shape.tile, shape.tile), overlap=8,
     )  # fmt: skip

@@ -12,11 +12,11 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers.base import Handle, Job, Outcome, Upstream
+from providers.base import Handle, Outcome, Upstream, UpstreamJob
 from providers.fal.adapter import Fal
 from providers.http import client as http
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from tests.simulators.common import size, tiny
 from tests.simulators.fal import KEY, FalAi
@@ -69,10 +69,10 @@ def soon(seconds: float = 3600) -> float:
 
 def job(
     model: str = CLARITY, seconds: float = 3600, options: Mapping[str, Value] | None = None, **payload: Value
-) -> Job:
+) -> UpstreamJob:
     """A job with a picture and a prompt, and what else it is to have."""
     upstream = Upstream(model=model, options=options if options is not None else {"usd_per_unit": 0.03})
-    return Job(
+    return UpstreamJob(
         id="dr-1",
         upstream=upstream,
         payload={"image_url": picture(), "prompt": SECRET, **payload},
@@ -94,7 +94,7 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         "run_url": sim.run_url,
         "rest_url": sim.rest_url,
         "api_url": sim.api_url,
-        "guard": Guard(sim.origins),
+        "guard": UrlPolicy(sim.origins),
         "pace": Eager(clock),
         "lost_after_s": 0.1,
         "reconcile_s": 1.0,

@@ -13,10 +13,10 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image, Value
-from providers.base import Job, Outcome, Upstream
+from providers.base import Outcome, Upstream, UpstreamJob
 from providers.http import client as http
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.replicate.adapter import Replicate
 from tests.simulators.common import tiny
@@ -65,10 +65,10 @@ def soon(seconds: float = 3600) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(seconds: float = 3600, upstream: Upstream = UPSTREAM, **payload: Value) -> Job:
+def job(seconds: float = 3600, upstream: Upstream = UPSTREAM, **payload: Value) -> UpstreamJob:
     """A job with a picture of 24 x 16, and what else it is to have."""
     given: dict[str, Value] = {"image": IMAGE, "scale_factor": 2, "seed": 77, **payload}
-    return Job(id="attempt-1", upstream=upstream, payload=given, deadline=soon(seconds))
+    return UpstreamJob(id="attempt-1", upstream=upstream, payload=given, deadline=soon(seconds))
 
 
 @asynccontextmanager
@@ -77,7 +77,7 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
 
     Its patience is short, and its waits take no time, where a test does not say otherwise.
     """
-    guard = Guard(sim.origins)
+    guard = UrlPolicy(sim.origins)
     clock = settings.get("clock") or Joint(sim)
     given: dict[str, Any] = {
         "clock": clock,
@@ -96,7 +96,7 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
         yield Replicate(api, downloads, guard=guard, **{**given, **settings})
 
 
-async def run(provider: Replicate, given: Job | None = None, seconds: float = 3600) -> Outcome:
+async def run(provider: Replicate, given: UpstreamJob | None = None, seconds: float = 3600) -> Outcome:
     """Submit a job and wait for it."""
     handle = await provider.submit(given or job())
     return await provider.wait(handle, soon(seconds))

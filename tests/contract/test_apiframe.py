@@ -13,7 +13,7 @@ import pytest
 
 from normalization.values import Header, Image, Value
 from providers.apiframe.adapter import Apiframe
-from providers.base import Handle, Job, Outcome, Readiness, Upstream
+from providers.base import Handle, Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import (
     Blocked,
     Expired,
@@ -28,7 +28,7 @@ from providers.errors import (
     Unusable,
 )
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY
@@ -49,8 +49,8 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-def job(upstream: Upstream = CLARITY, **payload: Value) -> Job:
-    return Job(id="dr-job-1", upstream=upstream, payload=payload or WANTED, deadline=later())
+def job(upstream: Upstream = CLARITY, **payload: Value) -> UpstreamJob:
+    return UpstreamJob(id="dr-job-1", upstream=upstream, payload=payload or WANTED, deadline=later())
 
 
 @pytest.fixture
@@ -63,19 +63,19 @@ def sim(apiframe_host: simulator.Apiframe) -> Iterator[simulator.Apiframe]:
 
 
 @pytest.fixture
-def guard(sim: simulator.Apiframe) -> Guard:
-    return Guard(allow=sim.origins)
+def guard(sim: simulator.Apiframe) -> UrlPolicy:
+    return UrlPolicy(allow=sim.origins)
 
 
 @pytest.fixture
-async def downloads(guard: Guard) -> AsyncIterator[httpx.AsyncClient]:
+async def downloads(guard: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
     async with downloads_client(guard) as made:
         yield made
 
 
 @pytest.fixture
 def settings(
-    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Apiframe, guard: Guard, clock: Skipping
+    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Apiframe, guard: UrlPolicy, clock: Skipping
 ) -> dict[str, Any]:
     """What the adapter is built from."""
     return {
@@ -405,7 +405,7 @@ BAD_LOOKS = [
     said(200, {"status": 7}),
     said(401, {"error": "Invalid API key"}),
     said(403, {"error": "API key is inactive"}),
-    said(404, {"error": "Job not found"}),
+    said(404, {"error": "UpstreamJob not found"}),
     said(429, {"error": "Too many requests"}),
     said(429, {"error": "Too many requests"}, **{"retry-after": "0"}),
     said(302, b"", location="https://example.com/"),
@@ -423,7 +423,7 @@ async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: si
 
 async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Apiframe) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
-    sim.faults.script("poll", *[said(404, {"error": "Job not found"})] * 2)
+    sim.faults.script("poll", *[said(404, {"error": "UpstreamJob not found"})] * 2)
     assert size((await run(Apiframe(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
 
 

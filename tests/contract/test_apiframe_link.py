@@ -16,12 +16,12 @@ from typing_extensions import override
 
 from normalization.values import Header, Image, Value
 from providers.apiframe.adapter import Apiframe
-from providers.base import Heard, Job, Sent, Upstream
+from providers.base import PendingSubmit, Upstream, UpstreamJob, WebhookEvent
 from providers.clock import CLOCK, Clock
 from providers.errors import Blocked, Failed, ProviderError, Unknown
 from providers.http import client as http
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY, signed
@@ -43,8 +43,8 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-def job() -> Job:
-    return Job(id="dr-job-1", upstream=CLARITY, payload=WANTED, deadline=later())
+def job() -> UpstreamJob:
+    return UpstreamJob(id="dr-job-1", upstream=CLARITY, payload=WANTED, deadline=later())
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def hooks() -> Iterator[Door]:
 @asynccontextmanager
 async def adapter(sim: simulator.Apiframe, **changes: Any) -> AsyncIterator[Apiframe]:
     """The adapter of one process."""
-    guard, clock = Guard(allow=sim.origins), Skipping()
+    guard, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "pace": Pace(clock), "base_url": sim.url, "clock": clock, **changes}
     async with http.client() as api, downloads_client(guard) as downloads:
         yield Apiframe(api, downloads, guard=guard, **settings)
@@ -76,7 +76,7 @@ async def provider(sim: simulator.Apiframe) -> AsyncIterator[Apiframe]:
         yield made
 
 
-async def lost(sim: simulator.Apiframe, *, taken: bool = True, webhook: str | None = None) -> Sent:
+async def lost(sim: simulator.Apiframe, *, taken: bool = True, webhook: str | None = None) -> PendingSubmit:
     """A submit of a process that died before its answer."""
     sim.faults.script("submit", Fault(kind="hang", after=taken))
     async with adapter(sim) as first:
@@ -215,7 +215,7 @@ async def test_a_failed_job_is_heard_of(provider: Apiframe, sim: simulator.Apifr
     sim.faults.script("job", Fault(kind="job", word="FAILED"))
     handle = await provider.submit(job(), Told(hooks.url))
     await until(lambda: hooks.came)
-    assert await provider.hear(*hooks.came[0]) == Heard(id=handle.id)
+    assert await provider.hear(*hooks.came[0]) == WebhookEvent(id=handle.id)
 
 
 async def test_messages_that_come_twice_and_in_disorder(sim: simulator.Apiframe, hooks: Door) -> None:
@@ -271,7 +271,7 @@ async def test_a_signed_message_that_makes_no_sense_is_none(provider: Apiframe, 
 async def test_what_is_not_signed_with_our_key_is_none(provider: Apiframe, sim: simulator.Apiframe) -> None:
     """Without a signature, with a wrong one, for another body, and where we have no key."""
     good = signed(KEY, "hex", GOOD)
-    assert await provider.hear(good, GOOD) == Heard(id=NOBODY, progress=0.45)
+    assert await provider.hear(good, GOOD) == WebhookEvent(id=NOBODY, progress=0.45)
     wrong = [{}, {"x-webhook-signature": "größer"}, {"x-webhook-signature": "sha256="}, signed("", "raw", GOOD)]
     for headers in wrong:
         assert await provider.hear(headers, GOOD) is None

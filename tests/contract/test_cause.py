@@ -12,16 +12,16 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image
-from providers.apiframe.api import Api as Apiframe
-from providers.base import Job, Upstream
+from providers.apiframe.api import ApiframeApi as Apiframe
+from providers.base import Upstream, UpstreamJob
 from providers.errors import Unknown, Unreached
-from providers.fal.api import Api as Fal
+from providers.fal.api import FalApi as Fal
 from providers.fal.api import Storage
 from providers.http.client import client
-from providers.http.errors import Unanswered, host_in, polling, submitting, why
-from providers.http.ssrf import Guard
+from providers.http.errors import NoAnswer, host_in, polling, submitting, why
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
-from providers.replicate.api import Api as Replicate
+from providers.replicate.api import ReplicateApi as Replicate
 from providers.segmind.adapter import Segmind
 from tests.simulators.common import tiny
 from tests.support.clock import Skipping
@@ -66,7 +66,7 @@ async def told(http: httpx.AsyncClient, url: str, *, private: bool = False) -> t
     timeout = httpx.Timeout(0.2, connect=2)
     with pytest.raises((Unreached, Unknown)) as submitted, submitting("fal", private=private):
         await http.post(url, content=b"{}", timeout=timeout)
-    with pytest.raises(Unanswered) as polled, polling("fal", private=private):
+    with pytest.raises(NoAnswer) as polled, polling("fal", private=private):
         await http.get(url, timeout=timeout)
     for text in (str(submitted.value), str(polled.value)):
         assert "token" not in text
@@ -152,7 +152,7 @@ def test_a_host() -> None:
 @pytest.fixture
 async def uploads(http: httpx.AsyncClient) -> list[Awaitable[object]]:
     """A picture to each provider that keeps them, at a name that leads nowhere."""
-    base, clock, guard = "http://nobody.invalid", Skipping(), Guard()
+    base, clock, guard = "http://nobody.invalid", Skipping(), UrlPolicy()
     replicate = Replicate(http, key="k", base_url=base, timeout_s=2, answer_bytes=1000, clock=clock)
     apiframe = Apiframe(
         http, key="k", base_url=base, submit_timeout_s=2, poll_timeout_s=2, lost_after_s=1, max_upload_bytes=10**6,
@@ -160,7 +160,7 @@ async def uploads(http: httpx.AsyncClient) -> list[Awaitable[object]]:
     )  # fmt: skip
     fal = Storage(api=Fal(http, "k", clock), downloads=http, guard=guard, rest_url=base, timeout_s=2)
     segmind = Segmind(http, http, key="k", guard=guard, pace=Pace(clock), base_url=base, upload_url=base, clock=clock)
-    job = Job(id="j", upstream=Upstream(model="m"), payload={"image": PICTURE}, deadline=clock.after(60))
+    job = UpstreamJob(id="j", upstream=Upstream(model="m"), payload={"image": PICTURE}, deadline=clock.after(60))
     return [
         replicate.upload("p", PICTURE, clock.after(60)),
         apiframe.upload(PICTURE),

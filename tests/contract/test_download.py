@@ -20,9 +20,9 @@ from starlette.routing import Route
 import providers.http.download as fetching
 from providers.errors import Expired, ProviderError, Undecodable, Unfinished
 from providers.http.bodies import TooLarge
-from providers.http.download import Floor, Gone, _next_hop, download, downloads_client
-from providers.http.errors import Unanswered
-from providers.http.ssrf import Forbidden, Guard
+from providers.http.download import Floor, UrlExpired, _next_hop, download, downloads_client
+from providers.http.errors import NoAnswer
+from providers.http.ssrf import UrlForbidden, UrlPolicy
 from tests.contract.test_guard import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve
 from tests.support.clock import Skipping
@@ -38,7 +38,7 @@ class Delivery:
     faults: Faults = field(default_factory=Faults)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
-    guard: Guard = field(default_factory=Guard)
+    guard: UrlPolicy = field(default_factory=UrlPolicy)
 
     async def endpoint(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
@@ -53,7 +53,7 @@ def delivery() -> Iterator[Delivery]:
     made = Delivery()
     with serve(Starlette(routes=[Route("/{path:path}", made.endpoint)])) as served:
         made.url = f"{served.url}/a.png"
-        made.guard = Guard(frozenset({served.origin}))
+        made.guard = UrlPolicy(frozenset({served.origin}))
         yield made
 
 
@@ -127,9 +127,9 @@ async def test_redirects_are_followed_three_times(client: httpx.AsyncClient, del
 
 def test_a_redirect_does_not_leave_https() -> None:
     """Not even to an origin that is allowed."""
-    guard = Guard(frozenset({"127.0.0.1:80"}))
+    guard = UrlPolicy(frozenset({"127.0.0.1:80"}))
     to = httpx.Response(302, headers={"location": "http://127.0.0.1/a"})
-    with pytest.raises(Forbidden, match="from https to http"):
+    with pytest.raises(UrlForbidden, match="from https to http"):
         _next_hop(httpx.URL("https://example.com/"), to, guard)
     assert _next_hop(httpx.URL("http://127.0.0.1/"), to, guard).path == "/a"
 
@@ -151,11 +151,11 @@ async def test_a_fresh_result_may_be_late(client: httpx.AsyncClient, delivery: D
     delivery.faults.script("download", missing, missing)
     assert await fetch(client, delivery, fresh=True) == PICTURE
     delivery.faults.script("download", missing)
-    with pytest.raises(Gone, match="404"):
+    with pytest.raises(UrlExpired, match="404"):
         await fetch(client, delivery)
     delivery.headers.clear()
     delivery.faults.always("download", missing)
-    with pytest.raises(Gone):
+    with pytest.raises(UrlExpired):
         await fetch(client, delivery, fresh=True)
     assert len(delivery.headers) == 4
 
@@ -164,7 +164,7 @@ async def test_a_fresh_result_may_be_late(client: httpx.AsyncClient, delivery: D
 async def test_a_result_that_is_gone(client: httpx.AsyncClient, delivery: Delivery, status: int) -> None:
     """The address is of no use any more, at once; another one may be."""
     delivery.faults.script("download", Fault(status=status))
-    with pytest.raises(Gone) as caught:
+    with pytest.raises(UrlExpired) as caught:
         await fetch(client, delivery, fresh=True)
     assert caught.value.status == status
     assert len(delivery.headers) == 1
@@ -201,7 +201,7 @@ async def test_another_refusal_is_one_of_the_address(
 ) -> None:
     """No status says that there is no picture, so another address may have it; no secrets of this one are told."""
     delivery.faults.script("download", Fault(status=status))
-    with pytest.raises(Gone) as caught:
+    with pytest.raises(UrlExpired) as caught:
         await fetch(client, delivery, delivery.url + "?signature=secret")
     assert caught.value.status == status
     assert "secret" not in str(caught.value)
@@ -212,7 +212,7 @@ async def test_another_refusal_is_one_of_the_address(
 async def test_a_host_that_is_not_there(scheme: str) -> None:
     """Refused connections and failed handshakes are tried again, then left for later, without the address's secrets."""
     port = dead_port()
-    guard = Guard(frozenset({f"127.0.0.1:{port}"}))
+    guard = UrlPolicy(frozenset({f"127.0.0.1:{port}"}))
     deadline = asyncio.get_running_loop().time() + 5
     url = f"{scheme}://127.0.0.1:{port}/a?signature=secret"
     async with downloads_client(guard) as client:
@@ -285,7 +285,7 @@ async def test_a_data_uri_that_is_none(client: httpx.AsyncClient, delivery: Deli
 def test_every_error_is_of_the_contract_or_gone() -> None:
     """An adapter has two things to catch: what carries a policy, and what another address may mend."""
     assert issubclass(Undecodable, ProviderError)
-    assert not issubclass(Gone, ProviderError)
+    assert not issubclass(UrlExpired, ProviderError)
 
 
 async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
@@ -298,13 +298,13 @@ async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
         serve(Response(gzip.compress(once), headers={"content-encoding": "gzip, gzip"})) as ill,
         serve(Response(once, headers={"content-encoding": "br"})) as odd,
     ):
-        guard = Guard(frozenset({well.origin, ill.origin, odd.origin}))
+        guard = UrlPolicy(frozenset({well.origin, ill.origin, odd.origin}))
         async with downloads_client(guard) as client:
             data = await fetching.fetch(client, well.url, guard=guard, cap=32 << 20, took=pieces.append)
             assert (len(data), max(pieces) < 2 << 20) == (24 << 20, True)
             assert data == plain
             pieces.clear()
-            with pytest.raises(Unanswered, match="could not be decompressed"):
+            with pytest.raises(NoAnswer, match="could not be decompressed"):
                 await fetching.fetch(client, ill.url, guard=guard, cap=32 << 20, took=pieces.append)
             assert pieces == []
             assert await fetching.fetch(client, odd.url, guard=guard, cap=32 << 20) == once
@@ -318,7 +318,7 @@ async def test_a_bomb_is_given_up_long_before_it_is_as_large_as_a_picture_may_be
     pieces: list[int] = []
     headers = {"content-encoding": "gzip" if encoding == "gzip" else "deflate"}
     with serve(Response(bomb, headers=headers)) as served:
-        guard = Guard(frozenset({served.origin}))
+        guard = UrlPolicy(frozenset({served.origin}))
         async with downloads_client(guard) as client:
             with pytest.raises(TooLarge, match="grows more than"):
                 await fetching.fetch(client, served.url, guard=guard, cap=256 << 20, took=pieces.append)
@@ -342,7 +342,7 @@ async def test_a_result_that_comes_too_slowly_has_not_come() -> None:
         floor._now = lambda: began + second  # noqa: B023
         floor(10)
     floor._now = lambda: began + 8
-    with pytest.raises(Unanswered, match="less than 1000 bytes a second"):
+    with pytest.raises(NoAnswer, match="less than 1000 bytes a second"):
         floor(10)
     fast = Floor(1000)
     fast._now = lambda: began + 8.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from providers.base import Handle, Sent
+from providers.base import Handle, PendingSubmit
 from providers.errors import Unknown
 from providers.fal.adapter import Fal
 from providers.fal.recovery import fingerprint
@@ -32,7 +32,7 @@ async def fal(sim: FalAi) -> AsyncIterator[Fal]:
         yield made
 
 
-async def crashed(sim: FalAi, *, name: str = "dr-1", taken: bool = True, **payload: Any) -> Sent:
+async def crashed(sim: FalAi, *, name: str = "dr-1", taken: bool = True, **payload: Any) -> PendingSubmit:
     """Submit in a process that dies before it hears the answer, and return what it had written down."""
     told = Told()
     wanted = replace(job(**payload), id=name)
@@ -41,7 +41,7 @@ async def crashed(sim: FalAi, *, name: str = "dr-1", taken: bool = True, **paylo
         with pytest.raises(Unknown):
             await dying.submit(wanted, told)
     stored = json.loads(json.dumps(told.notes[0]))
-    return Sent(id=name, upstream=wanted.upstream, at=time.time(), data=stored)
+    return PendingSubmit(id=name, upstream=wanted.upstream, at=time.time(), data=stored)
 
 
 async def test_a_submit_whose_answer_is_lost_is_found(fal: Fal, sim: FalAi) -> None:
@@ -277,7 +277,7 @@ async def test_a_request_held_open_cannot_be_found(sim: FalAi) -> None:
         wanted = job()
         handle = await fal.submit(wanted, told)
         await fal.wait(handle, soon())
-        sent = Sent(id=wanted.id, upstream=wanted.upstream, at=time.time(), data=told.notes[0])
+        sent = PendingSubmit(id=wanted.id, upstream=wanted.upstream, at=time.time(), data=told.notes[0])
         with pytest.raises(Unknown):
             await fal.find(sent)
         with pytest.raises(Unknown):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from providers.base import Heard
+from providers.base import WebhookEvent
 from providers.clock import Clock
 from providers.fal.adapter import Fal
-from providers.fal.api import Api
-from providers.fal.webhooks import Signatures, public_keys, signed, verified
+from providers.fal.api import FalApi
+from providers.fal.webhooks import FalSignatures, public_keys, signed, verified
 from providers.http import client as http
 from providers.http.bodies import Json
 from tests.contract.fal_setup import adapter, job, soon
@@ -86,8 +86,8 @@ async def test_what_the_simulator_delivers_is_heard(fal: Fal, sim: FalAi, box: L
     handle = await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: box.got)
     ((headers, body),) = box.got
-    assert await fal.hear(headers, body) == Heard(id=handle.id)
-    assert await fal.hear(headers, body) == Heard(id=handle.id)
+    assert await fal.hear(headers, body) == WebhookEvent(id=handle.id)
+    assert await fal.hear(headers, body) == WebhookEvent(id=handle.id)
     assert fetches(sim) == 1
     assert "authorization" not in sim.asked("GET", "jwks", host="rest")[0].headers
 
@@ -98,12 +98,12 @@ async def test_twice_and_late_is_the_same(fal: Fal, sim: FalAi, box: Letterbox) 
     sim.hooks.way = "twice"
     handle = await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: len(box.got) == 3)
-    assert [await fal.hear(*got) for got in box.got] == [Heard(id=handle.id)] * 3
+    assert [await fal.hear(*got) for got in box.got] == [WebhookEvent(id=handle.id)] * 3
     sim.hooks.way, sim.hooks.late_s = "late", 0.1
     late = await fal.submit(job(), Told(webhook=box.url))
     assert size((await fal.wait(late, soon())).pictures[0]) == (48, 32)
     await until(lambda: len(box.got) == 4)
-    assert await fal.hear(*box.got[-1]) == Heard(id=late.id)
+    assert await fal.hear(*box.got[-1]) == WebhookEvent(id=late.id)
 
 
 async def test_none_costs_nothing_but_time(fal: Fal, sim: FalAi, box: Letterbox) -> None:
@@ -145,7 +145,7 @@ async def test_a_forged_one_is_not_believed(fal: Fal, sim: FalAi, box: Letterbox
 async def test_what_was_bent_is_not_believed(fal: Fal, sim: FalAi, bent: dict[str, str]) -> None:
     """Each signed part matters, and nonsense is no reason to fall over."""
     headers = sim.hooks.headers(REQUEST, BODY)
-    assert await fal.hear(headers, BODY) == Heard(id=REQUEST)
+    assert await fal.hear(headers, BODY) == WebhookEvent(id=REQUEST)
     assert await fal.hear(headers | bent, BODY) is None
     assert await fal.hear(headers, BODY + b" ") is None
 
@@ -177,15 +177,15 @@ class Turned(Clock):
 
 
 @pytest.fixture
-async def kept(sim: FalAi) -> AsyncIterator[tuple[Signatures, Turned]]:
+async def kept(sim: FalAi) -> AsyncIterator[tuple[FalSignatures, Turned]]:
     """The keys as the adapter keeps them, by a clock that the test turns."""
     clock = Turned()
     async with http.client() as client:
         url = f"{sim.rest_url}/.well-known/jwks.json"
-        yield Signatures(Api(client, None), url, timeout_s=0.5, clock=clock), clock
+        yield FalSignatures(FalApi(client, None), url, timeout_s=0.5, clock=clock), clock
 
 
-async def test_a_new_key_is_learned(sim: FalAi, kept: tuple[Signatures, Turned]) -> None:
+async def test_a_new_key_is_learned(sim: FalAi, kept: tuple[FalSignatures, Turned]) -> None:
     """When fal signs with another key it is fetched, and asked for once a minute at most."""
     signatures, clock = kept
     assert await signatures.request(sim.hooks.headers(REQUEST, BODY), BODY) == REQUEST
@@ -201,7 +201,7 @@ async def test_a_new_key_is_learned(sim: FalAi, kept: tuple[Signatures, Turned])
     assert fetches(sim) == 2
 
 
-async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[Signatures, Turned]) -> None:
+async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[FalSignatures, Turned]) -> None:
     """A key that was taken back makes no webhooks a day later, even if it still fits."""
     signatures, clock = kept
     headers = sim.hooks.headers(REQUEST, BODY)
@@ -226,7 +226,7 @@ async def test_keys_are_not_kept_for_a_day(sim: FalAi, kept: tuple[Signatures, T
         Fault(kind="endless"),
     ],
 )
-async def test_keys_that_cannot_be_had(sim: FalAi, kept: tuple[Signatures, Turned], fault: Fault) -> None:
+async def test_keys_that_cannot_be_had(sim: FalAi, kept: tuple[FalSignatures, Turned], fault: Fault) -> None:
     """Then nothing is believed, and a minute later it is tried again."""
     signatures, clock = kept
     sim.faults.script("list", fault)

@@ -8,7 +8,7 @@ import pytest
 
 from providers.errors import Blocked, Expired, Failed, ProviderError, Undecodable, Unfetched, Unknown
 from providers.fal.adapter import Fal
-from providers.fal.queue import Doubt
+from providers.fal.queue import Confirmation
 from tests.contract.fal_setup import SECRET, adapter, no_key_went_astray, run
 from tests.simulators.common import Fault, html, size
 from tests.simulators.fal import FalAi
@@ -182,7 +182,7 @@ async def test_trouble_with_our_account_is_not_the_jobs_end(sim: FalAi, status: 
 
 async def test_three_times_at_once_are_not_believed() -> None:
     """What is heard in one bad moment is heard once."""
-    hasty, slow = Doubt(after_s=0), Doubt(after_s=3600)
+    hasty, slow = Confirmation(after_s=0), Confirmation(after_s=3600)
     assert [hasty.settled() for _ in range(3)] == [False, False, True]
     assert [slow.settled() for _ in range(5)] == [False] * 5
     hasty.clear()

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from providers.errors import Undecodable
 from providers.http.download import download, downloads_client, fetch
-from providers.http.ssrf import Forbidden, Guard, public
+from providers.http.ssrf import UrlForbidden, UrlPolicy, public
 from tests.simulators.common import serve
 
 FORBIDDEN = [
@@ -83,14 +83,14 @@ FORBIDDEN = [
 @pytest.mark.parametrize("address", [address for address in FORBIDDEN if "localhost" not in address.lower()])
 def test_an_address_is_refused_by_its_text(address: str) -> None:
     """No other scheme or port, no names and passwords, and no private address, in whatever spelling."""
-    with pytest.raises(Forbidden):
-        Guard().check(address)
+    with pytest.raises(UrlForbidden):
+        UrlPolicy().check(address)
 
 
 def test_ordinary_addresses_pass() -> None:
     """What providers deliver from."""
     for address in ("https://replicate.delivery/pbxt/a.png", "https://v3.fal.media:443/a?b=c", "https://8.8.8.8/a"):
-        assert Guard().check(address) == address
+        assert UrlPolicy().check(address) == address
 
 
 def _words(text: str) -> list[str]:
@@ -148,7 +148,7 @@ async def test_a_name_is_judged_by_the_answer_that_is_connected_to(
     """It is looked up once, by the connector: there is no second answer to be deceived by, and all of it counts."""
     monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
     Names.asked, Names.answers = 0, [answer, ["8.8.8.8"]]
-    guard = Guard()
+    guard = UrlPolicy()
     deadline = asyncio.get_running_loop().time() + 5
     async with downloads_client(guard) as client:
         with pytest.raises(Undecodable, match=r"rebinding\.example does not lead to a public address"):
@@ -163,27 +163,27 @@ async def test_a_name_is_allowed_with_its_port_alone(monkeypatch: pytest.MonkeyP
     deadline = asyncio.get_running_loop().time() + 5
     with serve(Response(b"a picture")) as served:
         port = served.origin.partition(":")[2]
-        guard = Guard(frozenset({f"Files.internal:{port}"}))
+        guard = UrlPolicy(frozenset({f"Files.internal:{port}"}))
         async with downloads_client(guard) as client:
             good = f"http://files.INTERNAL:{port}/a"
             assert await download(client, good, guard=guard, cap=100, deadline=deadline) == b"a picture"
             with pytest.raises(Undecodable, match="public address"):
                 await download(client, "https://files.internal/a", guard=guard, cap=100, deadline=deadline)
-    assert Guard(frozenset({"[::1]:80"})).check("http://[::1]/a").path == "/a"
-    with pytest.raises(Forbidden):
-        Guard(frozenset({"[::1]:81"})).check("http://[::1]/a")
+    assert UrlPolicy(frozenset({"[::1]:80"})).check("http://[::1]/a").path == "/a"
+    with pytest.raises(UrlForbidden):
+        UrlPolicy(frozenset({"[::1]:81"})).check("http://[::1]/a")
 
 
 def test_schemes_and_ports_are_the_operators_choice() -> None:
     """http only where it is let, and only on the ports that are listed; nothing private is public for that."""
-    plain = Guard(http=True, ports=frozenset({80, 443, 8080}))
+    plain = UrlPolicy(http=True, ports=frozenset({80, 443, 8080}))
     for address in ("http://example.com/a", "https://example.com:8080/a", "http://example.com:8080/a"):
         assert plain.check(address) == address
     for address in ("http://example.com:81/a", "http://127.0.0.1/a", "http://[::1]:8080/a", "http://a@example.com/"):
-        with pytest.raises(Forbidden):
+        with pytest.raises(UrlForbidden):
             plain.check(address)
-    with pytest.raises(Forbidden, match=r"http://example\.com:80 is not https on port 443, 8443"):
-        Guard(ports=frozenset({443, 8443})).check("http://example.com/")
+    with pytest.raises(UrlForbidden, match=r"http://example\.com:80 is not https on port 443, 8443"):
+        UrlPolicy(ports=frozenset({443, 8443})).check("http://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -210,19 +210,19 @@ def test_schemes_and_ports_are_the_operators_choice() -> None:
 def test_hosts_are_the_operators_choice(address: str, fetched: bool) -> None:
     """Where there are hosts to keep to, no others are fetched; those that are denied never are."""
     hosts = {"example.org", "*.pictures.net", "xn--bcher-kva.example", "8.8.8.8", "2001:4860:4860::8888"}
-    guard = Guard(hosts=frozenset(hosts), denied=frozenset({"bad.pictures.net"}))
+    guard = UrlPolicy(hosts=frozenset(hosts), denied=frozenset({"bad.pictures.net"}))
     if fetched:
         guard.check(address)
         return
-    with pytest.raises(Forbidden, match="is not among the hosts"):
+    with pytest.raises(UrlForbidden, match="is not among the hosts"):
         guard.check(address)
 
 
 def test_what_is_denied_is_denied_in_every_spelling() -> None:
     """Also without a list to keep to, for all that is below a name, and for an address of IPv6 that is written out."""
-    guard = Guard(denied=frozenset({"*.evil.org", "2001:4860:4860::8888"}))
+    guard = UrlPolicy(denied=frozenset({"*.evil.org", "2001:4860:4860::8888"}))
     for address in ("https://a.evil.org/", "https://A.b.EVIL.org./", "https://[2001:4860:4860:0:0:0:0:8888]/"):
-        with pytest.raises(Forbidden):
+        with pytest.raises(UrlForbidden):
             guard.check(address)
     assert guard.check("https://evil.org/").host == "evil.org"
 
@@ -234,9 +234,9 @@ async def test_a_discreet_guard_does_not_tell_which_names_there_are(
     """A name of our network and one that nobody has are refused in the same words."""
     monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
     Names.asked, Names.answers = 0, [answer]
-    guard = Guard(discreet=True)
+    guard = UrlPolicy(discreet=True)
     async with downloads_client(guard) as client:
-        with pytest.raises(Forbidden, match=r"^wiki\.corp does not lead to a public address$"):
+        with pytest.raises(UrlForbidden, match=r"^wiki\.corp does not lead to a public address$"):
             await fetch(client, "https://wiki.corp/", guard=guard, cap=10)
 
 
@@ -255,14 +255,14 @@ async def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.Mo
 
     with serve(inner) as there:
         port = int(there.origin.partition(":")[2])
-        guard = Guard(http=True, ports=frozenset({port}))
+        guard = UrlPolicy(http=True, ports=frozenset({port}))
         with serve(Response(b"a picture"), at=("127.0.0.2", port)):
             async with downloads_client(guard) as client:
                 Names.asked, Names.answers = 0, [["127.0.0.2"], ["127.0.0.1"]]
                 assert await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99) == b"a picture"
                 assert Names.asked == 1
         async with downloads_client(guard) as client:
-            with pytest.raises(Forbidden, match="public address"):
+            with pytest.raises(UrlForbidden, match="public address"):
                 await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99)
     assert Names.asked == 2
     assert seen == []

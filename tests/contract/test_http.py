@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from providers.errors import Failed, ProviderError, Rejected, Throttled, Unknown, Unreached, Unusable
 from providers.http.bodies import json_body, read_body
 from providers.http.client import client
-from providers.http.errors import ERRORS, Unanswered, polling, refusal, retry_after, submitting
+from providers.http.errors import ERRORS, NoAnswer, polling, refusal, retry_after, submitting
 from tests.support.fake_cog import FakeCog, hold, until
 from tests.support.ports import dead_port
 
@@ -90,7 +90,7 @@ def test_an_exception_becomes_ours_and_tells_no_address(kind: type[Exception]) -
     Exception.__init__(exc, text)
     with pytest.raises(ERRORS[kind]) as submitted, submitting("fal"):
         raise exc
-    with pytest.raises(Unanswered) as polled, polling("fal"):
+    with pytest.raises(NoAnswer) as polled, polling("fal"):
         raise exc
     assert "example" not in str(submitted.value)
     assert "example" not in str(polled.value)
@@ -113,7 +113,7 @@ async def test_a_dead_port_was_never_reached(client: httpx.AsyncClient) -> None:
     url = f"http://127.0.0.1:{dead_port()}/"
     with pytest.raises(Unreached):
         await submit(client, url)
-    with pytest.raises(Unanswered) as polled, polling("fal"):
+    with pytest.raises(NoAnswer) as polled, polling("fal"):
         await client.get(url)
     assert not polled.value.left
 

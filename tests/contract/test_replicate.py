@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers.base import Handle, Job, Readiness, Upstream
+from providers.base import Handle, Readiness, Upstream, UpstreamJob
 from providers.errors import (
     Blocked,
     Expired,
@@ -69,7 +69,7 @@ async def test_a_job_is_one_submit_of_the_pinned_version_and_its_result_is_the_l
 
 async def test_an_official_model_is_submitted_to_its_own_path(provider: Replicate, sim: Simulator) -> None:
     """Without a version the model's path is used, the body has the input alone, and no price by time is made up."""
-    given = Job(id="a", upstream=OFFICIAL, payload={"image": IMAGE, "upscale_factor": "4x"}, deadline=soon())
+    given = UpstreamJob(id="a", upstream=OFFICIAL, payload={"image": IMAGE, "upscale_factor": "4x"}, deadline=soon())
 
     outcome = await run(provider, given)
 

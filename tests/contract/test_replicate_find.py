@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from normalization.values import Image
-from providers.accounts import Accounts, Key
-from providers.base import Handle, Job, Sent, Upstream
+from providers.accounts import AccountKey, Accounts
+from providers.base import Handle, PendingSubmit, Upstream, UpstreamJob
 from providers.errors import Expired, Unknown
 from tests.contract.replicate_setup import IMAGE, UPSTREAM, Joint, adapter, job, soon
 from tests.simulators.common import Fault, html, size, tiny
@@ -33,7 +33,9 @@ def sim(running_replicate: Simulator) -> Simulator:
     return running_replicate
 
 
-async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = None, **settings: Any) -> Sent:
+async def lost(
+    sim: Simulator, given: UpstreamJob | None = None, webhook: str | None = None, **settings: Any
+) -> PendingSubmit:
     """A submit that was taken by a process that then died."""
     sim.faults.script("submit", LOST)
     count = len(sim.jobs)
@@ -41,12 +43,12 @@ async def lost(sim: Simulator, given: Job | None = None, webhook: str | None = N
         return await crashed(first, given or job(), Told(webhook), lambda: len(sim.jobs) > count)
 
 
-async def found(sim: Simulator, sent: Sent, **settings: Any) -> Handle | None:
+async def found(sim: Simulator, sent: PendingSubmit, **settings: Any) -> Handle | None:
     async with adapter(sim, **settings) as second:
         return await second.find(sent)
 
 
-def aged(sim: Simulator, sent: Sent, seconds: float = 3600) -> Sent:
+def aged(sim: Simulator, sent: PendingSubmit, seconds: float = 3600) -> PendingSubmit:
     """The same, as if it were so long ago."""
     for prediction in sim.jobs.values():
         prediction.created_at -= timedelta(seconds=seconds)
@@ -276,7 +278,7 @@ async def test_a_lost_answer_is_looked_for_in_the_same_way_at_once(sim: Simulato
         link = Told()
         handle = await provider.submit(job(), link)
     assert handle.id == sim.books.taken[-1]
-    sent = Sent(id="attempt-1", upstream=UPSTREAM, at=time.time(), data=link.sent[0])
+    sent = PendingSubmit(id="attempt-1", upstream=UPSTREAM, at=time.time(), data=link.sent[0])
     assert stored(await found(sim, sent)).id == handle.id
 
 
@@ -300,7 +302,7 @@ async def test_a_known_job_of_another_call_is_no_doubt(sim: Simulator) -> None:
 
 async def test_a_submit_that_never_arrived_is_found_to_be_absent(sim: Simulator) -> None:
     """Behind a provider of several keys too: what each of them writes down stays as it was."""
-    key = Key("replicate", TOKEN)
+    key = AccountKey("replicate", TOKEN)
     sim.faults.script("submit", Fault(kind="cut"))
     link = Told()
     async with adapter(sim) as one:
@@ -308,6 +310,6 @@ async def test_a_submit_that_never_arrived_is_found_to_be_absent(sim: Simulator)
         with pytest.raises(Unknown):
             await accounts.submit(job(), link)
         (data,) = link.sent
-        sent = Sent(id="attempt-1", upstream=UPSTREAM, at=time.time() - 3600, data=data)
+        sent = PendingSubmit(id="attempt-1", upstream=UPSTREAM, at=time.time() - 3600, data=data)
         assert await accounts.find(sent) is None
     assert sim.books.taken == []

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from typing_extensions import override
 
-from providers.base import Heard
+from providers.base import WebhookEvent
 from providers.clock import CLOCK, Clock
 from providers.kit.polling import Pace
 from providers.replicate.adapter import Replicate
@@ -75,7 +75,7 @@ async def test_a_job_with_a_webhook_tells_of_itself(provider: Replicate, sim: Si
     heard = [await provider.hear(headers, body) for headers, body in hooks.came]
     assert {item.id for item in heard if item} == {handle.id}
     assert len([item for item in heard if item]) == len(hooks.came)
-    assert heard[-1] == Heard(id=handle.id, progress=1.0)
+    assert heard[-1] == WebhookEvent(id=handle.id, progress=1.0)
     assert sim.books.count("GET", "/v1/webhooks/default/secret") == 1
 
 
@@ -192,7 +192,7 @@ async def test_a_signed_message_that_makes_no_sense_is_none(provider: Replicate,
 async def test_a_huge_message_is_borne(provider: Replicate, sim: Simulator) -> None:
     """Signed or not."""
     body = json.dumps({"id": "p1", "logs": "x" * 5_000_000})
-    assert await provider.hear(*message(sim, body)) == Heard(id="p1", ended=False)
+    assert await provider.hear(*message(sim, body)) == WebhookEvent(id="p1", ended=False)
     assert await provider.hear(*message(sim, body, secret=new_secret())) is None
 
 
@@ -209,8 +209,8 @@ async def test_what_is_not_signed_leads_to_no_question(provider: Replicate, sim:
 
 async def test_a_message_tells_the_share_that_is_done(provider: Replicate, sim: Simulator) -> None:
     """By the last bar in its logs."""
-    assert await provider.hear(*message(sim, GOOD)) == Heard(id="p1", progress=0.45, ended=False)
-    assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == Heard(id="p1", ended=False)
+    assert await provider.hear(*message(sim, GOOD)) == WebhookEvent(id="p1", progress=0.45, ended=False)
+    assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == WebhookEvent(id="p1", ended=False)
 
 
 async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Handle, Job, Outcome, Readiness, Upstream
+from providers.base import Handle, Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import (
     Blocked,
     Expired,
@@ -30,7 +30,7 @@ from providers.errors import (
     Unusable,
 )
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
@@ -61,8 +61,8 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-def job(upstream: Upstream = CLARITY, **payload: Value) -> Job:
-    return Job(id="job-1", upstream=upstream, payload=payload or WANTED, deadline=later())
+def job(upstream: Upstream = CLARITY, **payload: Value) -> UpstreamJob:
+    return UpstreamJob(id="job-1", upstream=upstream, payload=payload or WANTED, deadline=later())
 
 
 @pytest.fixture
@@ -75,19 +75,19 @@ def sim(segmind_host: simulator.Segmind) -> Iterator[simulator.Segmind]:
 
 
 @pytest.fixture
-def guard(sim: simulator.Segmind) -> Guard:
-    return Guard(allow=sim.origins)
+def guard(sim: simulator.Segmind) -> UrlPolicy:
+    return UrlPolicy(allow=sim.origins)
 
 
 @pytest.fixture
-async def downloads(guard: Guard) -> AsyncIterator[httpx.AsyncClient]:
+async def downloads(guard: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
     async with downloads_client(guard) as made:
         yield made
 
 
 @pytest.fixture
 def settings(
-    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Segmind, guard: Guard, clock: Skipping
+    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Segmind, guard: UrlPolicy, clock: Skipping
 ) -> dict[str, Any]:
     """What the adapter is built from."""
     return {

@@ -11,11 +11,11 @@ import pytest
 from typing_extensions import override
 
 from normalization.values import Header, Image
-from providers.base import Job, Sent, Upstream
+from providers.base import PendingSubmit, Upstream, UpstreamJob
 from providers.errors import Failed, Unknown
 from providers.http import client as http
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
@@ -34,8 +34,8 @@ def later() -> float:
     return asyncio.get_running_loop().time() + 3600
 
 
-def job(upstream: Upstream = V2) -> Job:
-    return Job(id="job-1", upstream=upstream, payload={"image": PICTURE, "scale_factor": 2}, deadline=later())
+def job(upstream: Upstream = V2) -> UpstreamJob:
+    return UpstreamJob(id="job-1", upstream=upstream, payload={"image": PICTURE, "scale_factor": 2}, deadline=later())
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def sim(segmind_host: simulator.Segmind) -> Iterator[simulator.Segmind]:
 @asynccontextmanager
 async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
     """The adapter of one process."""
-    guard, clock = Guard(allow=sim.origins), Skipping()
+    guard, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url, "clock": clock}
     async with http.client() as api, downloads_client(guard) as downloads:
         made = Segmind(api, downloads, guard=guard, pace=Pace(clock), **settings)
@@ -96,7 +96,9 @@ async def test_a_lost_job_stays_unknown(sim: simulator.Segmind) -> None:
     async with adapter(sim) as second:
         for heard in (None, sim.books.taken[0]):
             with pytest.raises(Unknown):
-                await second.find(Sent(id=sent.id, upstream=sent.upstream, at=sent.at, data=sent.data, heard=heard))
+                await second.find(
+                    PendingSubmit(id=sent.id, upstream=sent.upstream, at=sent.at, data=sent.data, heard=heard)
+                )
         assert await second.hear({"webhook-id": "x"}, b'{"request_id": "x"}') is None
     assert len(sim.books.requests) == count
     assert not Segmind.cancels

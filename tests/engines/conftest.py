@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from providers.worker.engines.base import Limits, Output
+from providers.worker.engines.base import EngineLimits, Output
 
 collect_ignore_glob = (
     []
@@ -48,7 +48,7 @@ def engine(settings: Mapping[str, object]) -> Any:
     from providers.worker.engines.tile_diffusion import TileDiffusion
 
     made = TileDiffusion(settings)
-    made.load(Limits())
+    made.load(EngineLimits())
     return made
 
 

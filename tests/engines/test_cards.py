@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from providers.worker.engines.base import Broken, Failure, Stopped, Unusable
+from providers.worker.engines.base import EngineBroken, EngineFailure, RunCancelled, WeightsUnusable
 from providers.worker.engines.cards import Batch, Cards, NoRoom, available_memory, dtype_for, find
 
 Rows = Sequence[int]
@@ -43,7 +43,7 @@ def test_no_room_at_all() -> None:
 
     with pytest.raises(NoRoom, match="smaller tiles") as caught:
         list(Batch(2).run([1, 2], call, never))
-    assert isinstance(caught.value, Failure)
+    assert isinstance(caught.value, EngineFailure)
 
 
 def test_other_errors_are_no_memory() -> None:
@@ -65,7 +65,7 @@ def test_a_fault_of_the_card() -> None:
     def call(items: Rows) -> Any:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
 
-    with pytest.raises(Broken, match=r"illegal memory access was encountered$"):
+    with pytest.raises(EngineBroken, match=r"illegal memory access was encountered$"):
         list(Batch(4).run(range(4), call, never))
 
 
@@ -77,7 +77,7 @@ def test_cancelled_between_calls() -> None:
         asked.append(len(items))
         return list(items)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         list(Batch(1).run(range(10), call, lambda: len(asked) == 3))
     assert len(asked) == 3
 
@@ -98,7 +98,7 @@ def test_devices() -> None:
     assert find(["cpu", "cpu"]) == ("cpu", "cpu")
     assert find(["auto"]) in {("cpu",), ("mps",)} or find(["auto"])[0] == "cuda:0"
     for name in ("cuda:77", "gpu"):
-        with pytest.raises(Unusable, match=f"devices: '{name}' cannot be used"):
+        with pytest.raises(WeightsUnusable, match=f"devices: '{name}' cannot be used"):
             find([name])
 
 
@@ -106,7 +106,7 @@ def test_number_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half precision where card and network have it; never without being asked on cards that give black pictures."""
     assert dtype_for("cpu", "auto") is torch.float32
     assert dtype_for("cpu", "bf16") is torch.bfloat16
-    with pytest.raises(Unusable, match="does not work in fp16"):
+    with pytest.raises(WeightsUnusable, match="does not work in fp16"):
         dtype_for("cpu", "fp16", half=False)
     title = "NVIDIA H100"
     capability = (9, 0)

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from providers.worker.engines.base import Stopped
+from providers.worker.engines.base import RunCancelled
 from providers.worker.engines.cards import Card
-from providers.worker.engines.diffusion.denoise import Plan, refine
+from providers.worker.engines.diffusion.denoise import DenoisePlan, refine
 from providers.worker.engines.diffusion.models import Models, load
 from providers.worker.engines.diffusion.prompts import encode, parse
 from providers.worker.engines.options import TileDiffusionOptions
 from tests.engines import networks
 
-PLAN = Plan(scheduler="DDIM", steps=8, strength=0.5, guidance=5, resemblance=0, seed=11, tile=(64, 64), overlap=4)
+PLAN = DenoisePlan(
+    scheduler="DDIM", steps=8, strength=0.5, guidance=5, resemblance=0, seed=11, tile=(64, 64), overlap=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def pixels() -> torch.Tensor:
     return torch.randint(0, 256, (1, 3, 192, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
 
 
-def refined(models: Models, latents: torch.Tensor, pixels: torch.Tensor, plan: Plan) -> torch.Tensor:
+def refined(models: Models, latents: torch.Tensor, pixels: torch.Tensor, plan: DenoisePlan) -> torch.Tensor:
     with torch.inference_mode():
         prompts = encode(
             models.tokenizer, models.text_encoder, (parse("bad"), parse("good")), models.vectors, models.card.device
@@ -200,7 +202,7 @@ def test_cancelled_within_a_step(models: Models, latents: torch.Tensor, pixels: 
     hook = models.unet.register_forward_pre_hook(lambda module, args: calls.append(1))
     prompts = torch.zeros(2, 77, networks.WIDTH)
     plan = replace(PLAN, tile=(16, 16))
-    with pytest.raises(Stopped), torch.inference_mode():
+    with pytest.raises(RunCancelled), torch.inference_mode():
         refine(
             replace(models, card=Card("cpu", 1)), latents, pixels, prompts, plan, lambda a, b: None,
             lambda: len(calls) == 3,

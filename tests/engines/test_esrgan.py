@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from providers.worker.engines.base import Limits, Stopped, Unfit, Unusable
+from providers.worker.engines.base import EngineLimits, InputRejected, RunCancelled, WeightsUnusable
 from providers.worker.engines.esrgan import Esrgan
 from tests.engines import networks
 from tests.engines.calls import difference, encoded, perform, photo, picture
@@ -18,7 +18,7 @@ from tests.engines.calls import difference, encoded, perform, photo, picture
 def made(tiny: Path, factor: int = 4, **options: Any) -> Esrgan:
     chosen = {"model": str(tiny / f"compact-x{factor}.safetensors"), "weights": tiny, "devices": ["cpu"], "tile": 32}
     engine = Esrgan(chosen | {"overlap": 8} | options)
-    engine.load(Limits())
+    engine.load(EngineLimits())
     return engine
 
 
@@ -84,11 +84,11 @@ def test_transparency(engine: Esrgan) -> None:
 def test_what_cannot_be_done(tiny: Path) -> None:
     """Each with the input that it is about."""
     engine = made(tiny)
-    with pytest.raises(Unfit, match="does not repair faces"):
+    with pytest.raises(InputRejected, match="does not repair faces"):
         perform(engine, face_enhance=True)
     small = Esrgan({"model": str(tiny / "compact-x4.safetensors"), "weights": tiny})
-    small.load(Limits(max_output_pixels=1000))
-    with pytest.raises(Unfit, match="256 x 192 pixels are more than the 1000"):
+    small.load(EngineLimits(max_output_pixels=1000))
+    with pytest.raises(InputRejected, match="256 x 192 pixels are more than the 1000"):
         perform(small)
 
 
@@ -97,14 +97,14 @@ def test_what_the_network_makes_has_to_fit(tiny: Path, monkeypatch: pytest.Monke
     from providers.worker.engines import esrgan
 
     monkeypatch.setattr(esrgan, "available_memory", lambda: 24 * 40_000)
-    with pytest.raises(Unfit, match="makes 49152 pixels on the way to 64 x 48"):
+    with pytest.raises(InputRejected, match="makes 49152 pixels on the way to 64 x 48"):
         perform(made(tiny), scale=1.0)
 
 
 def test_cancelled_and_progress(engine: Esrgan) -> None:
     """It ends before the next tiles, and tells how many are done."""
     lines: list[str] = []
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         perform(engine, image=encoded(photo(200, 100)), lines=lines, cancelled=lambda: any("%" in one for one in lines))
     done = [line for line in lines if line.startswith("progress")]
     assert len(done) == engine._cards.all[0].batch.size
@@ -136,7 +136,7 @@ def test_no_network(tiny: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"something": torch.zeros(1)}, tmp_path / "no.safetensors")
-    with pytest.raises(Unusable, match=r"no\.safetensors is no network that spandrel knows"):
+    with pytest.raises(WeightsUnusable, match=r"no\.safetensors is no network that spandrel knows"):
         made(tiny, model=str(tmp_path / "no.safetensors"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from providers.worker.engines.base import Limits, Unusable
+from providers.worker.engines.base import EngineLimits, WeightsUnusable
 from providers.worker.engines.tile_diffusion import TileDiffusion
 from tests.engines import networks
 from tests.engines.calls import perform
@@ -27,7 +27,7 @@ def mine(tiny: Path, tmp_path: Path, settings: Mapping[str, object]) -> Mapping[
 
 def loaded(settings: Mapping[str, object]) -> TileDiffusion:
     engine = TileDiffusion(settings)
-    engine.load(Limits())
+    engine.load(EngineLimits())
     return engine
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_is_no_lora(mine: Mapping[str, object], tmp_path: Path) -> N
     from safetensors.torch import save_file
 
     save_file({"something": torch.zeros(1)}, tmp_path / "no.safetensors")
-    with pytest.raises(Unusable, match=r"loras\.detail"):
+    with pytest.raises(WeightsUnusable, match=r"loras\.detail"):
         loaded({**mine, "loras": {"detail": {"file": str(tmp_path / "no.safetensors")}}})
 
 
@@ -175,7 +175,7 @@ def test_parts_that_do_not_fit(
 ) -> None:
     """It is said before anything is loaded, and by which setting."""
     change(tmp_path / part, **values)
-    with pytest.raises(Unusable, match=said):
+    with pytest.raises(WeightsUnusable, match=said):
         TileDiffusion(mine)
 
 
@@ -184,13 +184,13 @@ def test_missing_and_torn(mine: Mapping[str, object], tmp_path: Path) -> None:
     file = tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
-    with pytest.raises(Unusable, match=f"is torn: it has {len(whole) - 10} bytes and not the {len(whole)}"):
+    with pytest.raises(WeightsUnusable, match=f"is torn: it has {len(whole) - 10} bytes and not the {len(whole)}"):
         TileDiffusion(mine)
     file.unlink()
-    with pytest.raises(Unusable, match=r"base: .* has no weights in unet"):
+    with pytest.raises(WeightsUnusable, match=r"base: .* has no weights in unet"):
         TileDiffusion(mine)
-    with pytest.raises(Unusable, match="weights fetch --engine tile-diffusion"):
+    with pytest.raises(WeightsUnusable, match="weights fetch --engine tile-diffusion"):
         TileDiffusion({**mine, "base": "someone/something@v1"})
     file.write_bytes(whole)
-    with pytest.raises(Unusable, match="put them there, or set upscaler to where they are"):
+    with pytest.raises(WeightsUnusable, match="put them there, or set upscaler to where they are"):
         TileDiffusion({**mine, "upscaler": "./no.pth"})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from providers.worker.engines.base import Failure, Limits, Stopped, Unfit
+from providers.worker.engines.base import EngineFailure, EngineLimits, InputRejected, RunCancelled
 from providers.worker.engines.diffusion.inputs import factors
 from providers.worker.engines.tile_diffusion import TileDiffusion
 from tests.engines.calls import difference, encoded, perform, photo, picture
@@ -128,7 +128,7 @@ def test_guidance(run: Run, engine: Any) -> None:
 def test_cancelled(run: Run) -> None:
     """A run that is cancelled after its first step takes no second."""
     lines: list[str] = []
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         run(lines=lines, cancelled=lambda: any("step 1 " in line for line in lines), creativity=1.0)
 
     assert "step 1 of 4" in lines[-1]
@@ -136,11 +136,11 @@ def test_cancelled(run: Run) -> None:
 
 def test_progress_only_rises(run: Run) -> None:
     """As the gateway reads it, over all passes, and never to the end before the end."""
-    from providers.kit.polling import share
+    from providers.kit.polling import parse_progress
 
     lines: list[str] = []
     run(scale_factor=4.0, creativity=1.0, lines=lines)
-    shares = [found for line in lines if (found := share(line)) is not None]
+    shares = [found for line in lines if (found := parse_progress(line)) is not None]
 
     assert len(shares) == 8
     assert shares == sorted(set(shares))
@@ -194,25 +194,25 @@ def test_mask(run: Run) -> None:
     right, left = (50, 0, 64, 48), (0, 0, 14, 48)
     assert difference(made.crop(right), source.crop(right)) < 1
     assert difference(made.crop(left), source.crop(left)) > 3
-    with pytest.raises(Unfit, match="32 x 32 pixels, and the picture 64 x 48"):
+    with pytest.raises(InputRejected, match="32 x 32 pixels, and the picture 64 x 48"):
         run(image=encoded(source), mask=encoded(Image.new("L", (32, 32))))
 
 
 def test_what_cannot_be_done(run: Run) -> None:
     """Each with the input that it is about."""
-    with pytest.raises(Unfit, match="40 is no multiple of 16") as caught:
+    with pytest.raises(InputRejected, match="40 is no multiple of 16") as caught:
         run(tiling_width=40)
     assert caught.value.field == "tiling_width"
-    with pytest.raises(Failure, match="cannot be read"):
+    with pytest.raises(EngineFailure, match="cannot be read"):
         run(image=b"no picture")
 
 
 def test_too_large(settings: Mapping[str, object]) -> None:
     """Above the operator's limit, or what memory allows, it is said before anything is run."""
     engine = TileDiffusion(settings)
-    engine.load(Limits(max_output_pixels=10_000))
+    engine.load(EngineLimits(max_output_pixels=10_000))
 
-    with pytest.raises(Unfit, match="128 x 96 pixels are more than the 10000"):
+    with pytest.raises(InputRejected, match="128 x 96 pixels are more than the 10000"):
         perform(engine)
     assert picture(perform(engine, scale_factor=1.0)).size == (64, 48)
 
@@ -220,22 +220,22 @@ def test_too_large(settings: Mapping[str, object]) -> None:
 def test_a_large_picture_that_gets_smaller(settings: Mapping[str, object]) -> None:
     """Downscaling makes a small result of it, but first it would have to be held."""
     engine = TileDiffusion(settings)
-    engine.load(Limits(max_output_pixels=20_000))
+    engine.load(EngineLimits(max_output_pixels=20_000))
     large = encoded(Image.new("1", (3000, 3000)))
 
-    with pytest.raises(Unfit, match="its 3000 x 3000 pixels are more than the 20000 that this worker holds"):
+    with pytest.raises(InputRejected, match="its 3000 x 3000 pixels are more than the 20000 that this worker holds"):
         perform(engine, image=large, downscaling=True, downscaling_resolution=64)
 
 
 def test_endless_prompts(run: Run) -> None:
     """A prompt is read to its end or refused, by its name."""
     for name in ("prompt", "negative_prompt"):
-        with pytest.raises(Unfit, match=r"has 800 tokens, and 750 are taken at most") as caught:
+        with pytest.raises(InputRejected, match=r"has 800 tokens, and 750 are taken at most") as caught:
             run(**{name: "a" * 800})
         assert caught.value.field == name
-        with pytest.raises(Unfit, match="has 40000 characters, and 32000 are taken at most"):
+        with pytest.raises(InputRejected, match="has 40000 characters, and 32000 are taken at most"):
             run(**{name: "a b " * 10_000})
-        with pytest.raises(Unfit, match="more than 200 brackets"):
+        with pytest.raises(InputRejected, match="more than 200 brackets"):
             run(**{name: "(a[" * 150})
     assert picture(run(prompt="a" * 700, creativity=0.5)).size == (128, 96)
 
@@ -246,9 +246,9 @@ def test_little_memory(settings: Mapping[str, object], monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tile_diffusion, "available_memory", lambda: 40 * 5000)
     engine = TileDiffusion(settings)
-    engine.load(Limits())
+    engine.load(EngineLimits())
 
-    with pytest.raises(Unfit, match="more than the 5000"):
+    with pytest.raises(InputRejected, match="more than the 5000"):
         perform(engine)
 
 
@@ -278,14 +278,14 @@ def test_no_numbers_are_no_picture(run: Run, engine: Any, monkeypatch: pytest.Mo
     vae = engine._loaded[engine._cards.all[0]].models.vae
     monkeypatch.setattr(vae, "decode", lambda latents, **more: (latents.new_full((1, 3, 96, 128), torch.nan),))
 
-    with pytest.raises(Failure, match='dtype = "fp32"'):
+    with pytest.raises(EngineFailure, match='dtype = "fp32"'):
         run()
 
 
 def test_two_devices(settings: Mapping[str, object]) -> None:
     """Each has its own copy, and there is a slot for each."""
     engine = TileDiffusion({**settings, "devices": ["cpu", "cpu"], "slots_per_device": 2})
-    engine.load(Limits())
+    engine.load(EngineLimits())
 
     assert engine.slots == 4
     first, second = (engine._loaded[card].models.unet for card in engine._cards.all)
@@ -296,13 +296,13 @@ def test_two_devices(settings: Mapping[str, object]) -> None:
 def test_with_an_upscaler(settings: Mapping[str, object], tiny: Path) -> None:
     """A network enlarges before, where one is named."""
     engine = TileDiffusion({**settings, "upscaler": str(tiny / "compact-x4.safetensors")})
-    engine.load(Limits())
+    engine.load(EngineLimits())
     enlarged = picture(perform(engine, creativity=0.0))
 
     assert enlarged.size == (128, 96)
     assert "compact-x4" in engine.model
     plain = TileDiffusion(settings)
-    plain.load(Limits())
+    plain.load(EngineLimits())
     assert difference(enlarged, picture(perform(plain, creativity=0.0))) > 1
 
 
@@ -314,9 +314,9 @@ def test_what_the_upscaler_makes_has_to_fit(
 
     monkeypatch.setattr(tile_diffusion, "available_memory", lambda: 40 * 20_000)
     engine = TileDiffusion({**settings, "upscaler": str(tiny / "compact-x4.safetensors")})
-    engine.load(Limits())
+    engine.load(EngineLimits())
 
-    with pytest.raises(Unfit, match="makes 49152 pixels on the way to 128 x 96, more than the 33333"):
+    with pytest.raises(InputRejected, match="makes 49152 pixels on the way to 128 x 96, more than the 33333"):
         perform(engine)
     assert picture(perform(engine, scale_factor=1.0)).size == (64, 48)
 
@@ -324,7 +324,7 @@ def test_what_the_upscaler_makes_has_to_fit(
 def test_bfloat(settings: Mapping[str, object]) -> None:
     """In half of the numbers' width it runs too."""
     engine = TileDiffusion({**settings, "dtype": "bf16"})
-    engine.load(Limits())
+    engine.load(EngineLimits())
 
     assert engine._loaded[engine._cards.all[0]].models.unet.dtype is torch.bfloat16
     assert picture(perform(engine)).size == (128, 96)

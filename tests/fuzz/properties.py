@@ -15,9 +15,9 @@ from gateway.http.errors import ApiError
 from gateway.http.form import Form, FormLimits, read_form
 from gateway.settings.loader import SHIPPED, Config, load
 from normalization.images.formats.base import BadImage
-from normalization.images.sniff import Limits, check, scan
+from normalization.images.sniff import InputLimits, check, scan
 from normalization.parameters import plan as planning
-from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.coerce import InvalidValue, coerce, is_absent, parse_scalar
 from normalization.parameters.nesting import NestingError, nest
 from normalization.parameters.plan import Ineligible
 from normalization.values import Header, Image, ImageRequest, Value
@@ -25,7 +25,7 @@ from providers.apiframe import responses as apiframe_responses
 from providers.errors import ProviderError, Undecodable
 from providers.fal import responses as fal_responses
 from providers.http.bodies import detail, parse_json
-from providers.http.ssrf import Forbidden, Guard, public
+from providers.http.ssrf import UrlForbidden, UrlPolicy, public
 from providers.replicate import responses as replicate_responses
 from providers.segmind import responses as segmind_responses
 
@@ -37,7 +37,7 @@ _TYPES = (
     "application/json; charset=utf-16",
     "application/problem+json; charset=shift_jis",
 )
-_LIMITS = Limits(max_pixels=50_000_000, max_side=16_384)
+_LIMITS = InputLimits(max_pixels=50_000_000, max_side=16_384)
 _PICTURE = Image(data=b"", header=Header(format="png", width=64, height=48))
 _STATUSES = (200, 400, 401, 403, 404, 406, 422, 429, 500, 503)
 
@@ -91,17 +91,17 @@ def table(data: bytes) -> None:
             if (param := model.param(name)) is not None:
                 params[name] = coerce(name, value, param, typed=typed)
             else:
-                extra[name] = value if typed else loose(value)
+                extra[name] = value if typed else parse_scalar(value)
         wanted = ImageRequest(
             model=model.id, images=(_PICTURE,), params=params, extra=extra, provider_options={}, seed=7
         )
         planning.check(model, wanted, config.denied)
-    except (Invalid, NestingError):
+    except (InvalidValue, NestingError):
         return
     for route in model.routes.values():
         try:
             made = planning.plan(model, route, wanted)
-        except (Invalid, Ineligible):
+        except (InvalidValue, Ineligible):
             continue
         assert made.calls
 
@@ -109,8 +109,8 @@ def table(data: bytes) -> None:
 def guard(data: bytes) -> None:
     """No address gets through that Python itself would connect to a private place."""
     try:
-        url = Guard().check(data.decode(errors="replace"))
-    except Forbidden:
+        url = UrlPolicy().check(data.decode(errors="replace"))
+    except UrlForbidden:
         return
     assert url.scheme == "https"
     try:

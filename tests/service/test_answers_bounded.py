@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.file_names import new_name
-from gateway.storage import Files
+from gateway.storage import FileStorage
 from normalization.values import Header, Image
 from tests.support.hooked import ask, caller, ended
 from tests.support.running import until
@@ -137,7 +137,7 @@ def test_a_job_without_its_picture_does_not_read_it(
     async def never(*given: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(Files, "get", never)
+    monkeypatch.setattr(FileStorage, "get", never)
     assert client.get(f"/images/jobs/{job}").json() == before
     assert before["result"]["data"][0]["url"]
 

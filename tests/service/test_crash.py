@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.api import routes
-from gateway.auth.authenticator import Doors
-from gateway.http.auth import Access, Row
+from gateway.auth.authenticator import Authenticator
+from gateway.http.auth import Permission, RouteRights
 from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until
@@ -41,8 +41,8 @@ async def crash_late(request: Request) -> Response:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A gateway with two handlers that crash."""
-    monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": Row(crash, Access.KEY)})
-    monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": Row(crash_late, Access.KEY)})
+    monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": RouteRights(crash, Permission.KEY)})
+    monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": RouteRights(crash_late, Permission.KEY)})
     with world(environ={"DARKROOM_API_KEYS": KEY, "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}) as started:
         yield started
 
@@ -88,10 +88,10 @@ def test_a_handler_crashes(broken: World, lines: Lines) -> None:
 def test_the_gate_crashes(broken: World, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any handler: the last resort is the edge itself."""
 
-    async def admit(doors: Doors, headers: object) -> None:
+    async def admit(doors: Authenticator, headers: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(Doors, "admit", admit)
+    monkeypatch.setattr(Authenticator, "admit", admit)
 
     is_told(ask(broken, "/v1/models"), lines, "/v1/models")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from gateway.auth.keys import Grant, draw
+from gateway.auth.keys import ApiKey, draw
 from gateway.database.writer import Database, LedgerDown
 from tests.support.hooked import ask, caller
 from tests.support.world import World, world
@@ -79,7 +79,7 @@ def test_without_keys_this_machine_is_the_admin() -> None:
 def test_a_probe_does_not_wait_for_the_ledger(monkeypatch: pytest.MonkeyPatch, away: str) -> None:
     """Whose it is cannot be told then: it is told whether, and a call that needs that gets its 503."""
 
-    async def read(self: Database, operation: object) -> Grant:
+    async def read(self: Database, operation: object) -> ApiKey:
         if away == "hangs":
             await asyncio.Event().wait()
         raise LedgerDown("away")

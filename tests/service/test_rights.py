@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from gateway.api import routes as table
 from gateway.api.routes import routes
-from gateway.http.auth import Access, GuardedRoute, Row
+from gateway.http.auth import GuardedRoute, Permission, RouteRights
 from tests.support.world import World, world
 
 PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of-nobody-else"
@@ -120,9 +120,9 @@ def test_no_spelling_of_a_path_opens_more(
                 assert (found.status, found.code) == (400, "invalid_url"), (method, spelling, found)
             spelt = {other: ask(method, other) for other in (path.upper(), *(one.format(path) for one in OTHERS))}
             opened = {other for other, found in spelt.items() if found.opened}
-            if route.access(method) > Access.OPTIONAL and name == "none":
+            if route.access(method) > Permission.OPTIONAL and name == "none":
                 assert {found.status for found in spelt.values()} == {401}, (method, spelt)
-            if route.access(method) is Access.METERED:
+            if route.access(method) is Permission.METERED:
                 assert not opened, (method, spelt)
             if name != "admin":
                 plain = ask(method, path)
@@ -131,7 +131,7 @@ def test_no_spelling_of_a_path_opens_more(
                     ask(method, one) for one in (*(spelling.format(path) for spelling in SLASHES), doubled(path))
                 ]
                 assert {one.opened for one in slashed} == {plain.opened}, (method, plain, slashed)
-                if route.access(method) is not Access.METERED:  # which counts, and ends, what a key may call
+                if route.access(method) is not Permission.METERED:  # which counts, and ends, what a key may call
                     assert {(one.status, one.code) for one in slashed} == {(plain.status, plain.code)}
                 if route.row(method) is not None:
                     assert plain.opened == may(name, route.access(method)), (method, plain)
@@ -143,9 +143,9 @@ def doubled(path: str) -> str:
     return path.replace("/", "//")
 
 
-def may(name: str, access: Access) -> bool:
+def may(name: str, access: Permission) -> bool:
     """Whether this kind of key opens what has this access."""
-    return access <= (Access.OPTIONAL if name == "none" else Access.METERED)
+    return access <= (Permission.OPTIONAL if name == "none" else Permission.METERED)
 
 
 def registered(there: World) -> set[str]:
@@ -195,7 +195,7 @@ def test_the_router_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def careless(request: Request) -> Response:
         return PlainTextResponse("open")
 
-    monkeypatch.setitem(table.ALONE, "/v1/careless", {"GET": Row(careless, Access.ADMIN)})
+    monkeypatch.setitem(table.ALONE, "/v1/careless", {"GET": RouteRights(careless, Permission.ADMIN)})
     with world(environ={"DARKROOM_API_KEYS": PLAIN, "DARKROOM_ADMIN_KEY": ADMIN}) as there:
         answers = {key: httpx.get(f"{there.url}/v1/careless", headers=bearer(key)) for key in ("", PLAIN, ADMIN)}
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 
-from gateway.webhooks.signing import Secrets
+from gateway.webhooks.signing import SigningKeys
 from tests.service.test_failover import LARGE, of
 from tests.simulators.common import Fault, size
 from tests.simulators.fal import FalAi
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.early
 
 SECRET = "whsec_" + "A" * 43 + "="
 HOOKED = {**PUBLIC, "DARKROOM_GATEWAY__WEBHOOK_SECRET": SECRET}
-SECRETS = Secrets(bytes(32))
+SECRETS = SigningKeys(bytes(32))
 # So that a job may be looked for to the end, and its webhook be waited for.
 PATIENT = {"DARKROOM_GATEWAY__DEADLINE_S": "60", "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "40"}
 LOST = {"hang": Fault(kind="hang", after=True), "cut": Fault(kind="cut", after=True)}

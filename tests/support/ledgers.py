@@ -14,11 +14,11 @@ from pydantic import SecretStr
 
 from gateway.database.engine import FILE, open_engine
 from gateway.database.migrate import migrate
-from gateway.jobs.errors import Rules
+from gateway.jobs.errors import DisconnectPolicy
 from gateway.jobs.executor import Executor
-from gateway.jobs.manager import Jobs
+from gateway.jobs.manager import JobManager
 from gateway.ledger.open import open_ledger
-from gateway.ledger.records import AttemptRow, Making, Order
+from gateway.ledger.records import AttemptRow, JobSpec, OutputSpec
 from gateway.ledger.store import Ledger
 from gateway.settings import GatewaySettings
 from gateway.settings.loader import SHIPPED, load
@@ -67,7 +67,7 @@ def _shipped() -> GatewaySettings:
     return load(SHIPPED, {}).gateway
 
 
-def order(**given: Any) -> Order:
+def order(**given: Any) -> JobSpec:
     """An order as the front door makes it."""
     now = time.time()
     plain: dict[str, Any] = {
@@ -84,7 +84,7 @@ def order(**given: Any) -> Order:
         "deadline_at": now + 30,
         "arrived_at": now,
     }
-    return Order(**{**plain, **given})
+    return JobSpec(**{**plain, **given})
 
 
 def attempted(job: str, sent_at: float, **given: Any) -> AttemptRow:
@@ -97,7 +97,7 @@ def attempted(job: str, sent_at: float, **given: Any) -> AttemptRow:
         "route": "fal",
         "model": "made-up",
         "upstream": Upstream(model="made-up", options={}),
-        "making": Making(),
+        "making": OutputSpec(),
         "state": "submitting",
         "estimate": 30_000,
         "sent_at": sent_at,
@@ -105,6 +105,12 @@ def attempted(job: str, sent_at: float, **given: Any) -> AttemptRow:
     return AttemptRow(**{**plain, **given})
 
 
-def jobs_of(executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish", search_again_s: float = 0.0) -> Jobs:
+def jobs_of(
+    executor: Executor, ledger: Ledger, *, on_disconnect: str = "finish", search_again_s: float = 0.0
+) -> JobManager:
     """The jobs of one process."""
-    return Jobs(executor, ledger, rules=Rules(on_disconnect={"made-up": on_disconnect}, search_again_s=search_again_s))
+    return JobManager(
+        executor,
+        ledger,
+        rules=DisconnectPolicy(on_disconnect={"made-up": on_disconnect}, search_again_s=search_again_s),
+    )

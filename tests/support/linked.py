@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Handle, Job, Link, Provider, Sent
+from providers.base import AttemptContext, Handle, PendingSubmit, Provider, UpstreamJob
 from providers.clock import CLOCK, Clock
 from providers.errors import ProviderError
 from tests.simulators.common import serve
@@ -26,7 +26,7 @@ class Refused(Exception):
     """What `sending` raises where nothing may be bought."""
 
 
-class Told(Link):
+class Told(AttemptContext):
     """A link that writes down what it is told. With `refuses` nothing may be sent."""
 
     def __init__(self, webhook: str | None = None, *, refuses: bool = False) -> None:
@@ -53,14 +53,14 @@ class Told(Link):
         await clock.sleep(seconds)
 
 
-async def crashed(provider: Provider, job: Job, link: Told, arrived: Callable[[], object]) -> Sent:
+async def crashed(provider: Provider, job: UpstreamJob, link: Told, arrived: Callable[[], object]) -> PendingSubmit:
     """Submit a job and die once it has arrived, before its answer. What is left is what was written down."""
     at = time.time()
     task = asyncio.create_task(provider.submit(job, link))
     await until(arrived)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return Sent(id=job.id, upstream=job.upstream, at=at, data=link.sent[0])
+    return PendingSubmit(id=job.id, upstream=job.upstream, at=at, data=link.sent[0])
 
 
 def stored(handle: Handle | None) -> Handle:

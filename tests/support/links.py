@@ -11,13 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from typing_extensions import override
 
-from providers.base import Link
+from providers.base import AttemptContext
 from providers.clock import CLOCK, Clock
 from providers.errors import ProviderError
 from tests.simulators.common import serve
 
 
-class Told(Link):
+class Told(AttemptContext):
     """Writes down notes, shares and naps. `before` is called when a note is given, and may raise."""
 
     def __init__(self, *, webhook: str | None = None, before: Callable[[], None] = lambda: None) -> None:

@@ -15,15 +15,15 @@ from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.database.schema import DELIVERIES, JOBS
 from gateway.database.writer import Database
-from gateway.ledger.records import Order
+from gateway.ledger.records import JobSpec
 from gateway.ledger.statements import job_values, messages
-from gateway.webhooks.sender import CONNECTIONS, Postman
-from gateway.webhooks.signing import Secrets
-from providers.http.download import strangers_client
-from providers.http.ssrf import Guard
+from gateway.webhooks.sender import CONNECTIONS, WebhookSender
+from gateway.webhooks.signing import SigningKeys
+from providers.http.download import untrusted_client
+from providers.http.ssrf import UrlPolicy
 from tests.support.ledgers import put_ledger
 
-SECRETS = Secrets(bytes(range(32)))
+SECRETS = SigningKeys(bytes(range(32)))
 # Nothing is measured with it: on a busy machine two hundred messages take their time.
 _PATIENCE_S = 60.0
 
@@ -47,10 +47,10 @@ async def working(
     database: Database, *allow: str, look_s: float = 0.5, leave_s: float = 1.0
 ) -> AsyncIterator[asyncio.Event]:
     """A postman at work; what wakes it. `allow` are origins as the operator allows them."""
-    guard = Guard(allow=frozenset(allow))
+    guard = UrlPolicy(allow=frozenset(allow))
     posted = asyncio.Event()
-    async with strangers_client(guard, accept="*/*", max_connections=CONNECTIONS, keepalive_s=4.0) as client:
-        postman = Postman(database, client, guard, SECRETS, posted=posted, look_s=look_s, leave_s=leave_s)
+    async with untrusted_client(guard, accept="*/*", max_connections=CONNECTIONS, keepalive_s=4.0) as client:
+        postman = WebhookSender(database, client, guard, SECRETS, posted=posted, look_s=look_s, leave_s=leave_s)
         task = asyncio.create_task(postman.run())
         try:
             yield posted
@@ -105,9 +105,9 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.02)
 
 
-def _order(name: str, url: str, event: str, key: str) -> Order:
+def _order(name: str, url: str, event: str, key: str) -> JobSpec:
     now = time.time()
-    return Order(
+    return JobSpec(
         id=name,
         key=key,
         fingerprint="f",

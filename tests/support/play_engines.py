@@ -5,7 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from providers.worker.engines.base import Broken, Cancelled, Engine, Field, Limits, Output, Progress, Value, stop_if
+from providers.worker.engines.base import (
+    Cancelled,
+    Engine,
+    EngineBroken,
+    EngineLimits,
+    Field,
+    Output,
+    Progress,
+    Value,
+    stop_if,
+)
 
 
 class Play(Engine):
@@ -22,7 +32,7 @@ class Play(Engine):
         "image": Field(type="picture", description="A picture, whose length is logged."),
     }
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         pass
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
@@ -41,7 +51,7 @@ class Play(Engine):
         if text == "fail":
             raise ValueError("asked to fail")
         if text == "break":
-            raise Broken("asked to break")
+            raise EngineBroken("asked to break")
         return Output(data=text.encode() * times, mime="text/plain")
 
     def step(self, cancelled: Cancelled) -> None:
@@ -58,19 +68,19 @@ class Deaf(Play):
 class SlowToLoad(Play):
     """Takes a second to load."""
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         time.sleep(1)
 
 
 class NeverLoads(Play):
     """Loads for a minute, which no test waits for."""
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         time.sleep(60)
 
 
 class Unloadable(Play):
     """Cannot be loaded."""
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         raise RuntimeError("the weights are not there")

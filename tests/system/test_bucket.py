@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
-from gateway.storage import Files, StoreFailed, open_store
+from gateway.storage import FileStorage, StorageError, open_store
 from normalization.values import Header, Image
 from tests.support.ports import dead_port
 
@@ -46,9 +46,9 @@ def lead_to(environment: pytest.MonkeyPatch, endpoint: str) -> None:
         environment.setenv(name, value)
 
 
-def files(tmp_path: Path, ttl: float = 60) -> Files:
+def files(tmp_path: Path, ttl: float = 60) -> FileStorage:
     """The store in a folder of the bucket."""
-    return Files(open_store("s3://pictures/results", tmp_path), ttl=timedelta(seconds=ttl))
+    return FileStorage(open_store("s3://pictures/results", tmp_path), ttl=timedelta(seconds=ttl))
 
 
 async def shown(url: str) -> str:
@@ -111,6 +111,6 @@ async def test_a_bucket_that_is_away_is_not_a_file_that_is_gone(tmp_path: Path) 
         lead_to(environment, f"http://127.0.0.1:{dead_port()}")
         away = files(tmp_path)
         for question in (away.put(PICTURE), away.get(GONE), away.expires(GONE), away.load({"file": GONE})):
-            with pytest.raises(StoreFailed):
+            with pytest.raises(StorageError):
                 await question
         assert await away.keep(PICTURE) is None

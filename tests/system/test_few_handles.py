@@ -17,7 +17,7 @@ from typing_extensions import override
 from uvicorn.server import ServerState
 
 from gateway import process
-from gateway.http.server import Patience, PatientProtocol
+from gateway.http.server import ConnectionLimits, LimitedHttpProtocol
 from tests.chaos.gateway import PATIENCE
 from tests.chaos.providers import clouds
 from tests.simulators.common import tiny
@@ -92,9 +92,9 @@ def _alive(root: str) -> bool:
 async def test_who_makes_room(asks: bool) -> None:
     """A connection whose request has come, and was not read yet as the process was busy, is none without a request."""
 
-    made: asyncio.Queue[PatientProtocol] = asyncio.Queue()
+    made: asyncio.Queue[LimitedHttpProtocol] = asyncio.Queue()
 
-    class Told(PatientProtocol):
+    class Told(LimitedHttpProtocol):
         @override
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -104,7 +104,7 @@ async def test_who_makes_room(asks: bool) -> None:
     config.load()
     loop = asyncio.get_running_loop()
     async with await loop.create_server(
-        lambda: Told(config, state, {}, patience=Patience(max_connections=1)), "127.0.0.1", 0
+        lambda: Told(config, state, {}, patience=ConnectionLimits(max_connections=1)), "127.0.0.1", 0
     ) as server:
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             one = await made.get()

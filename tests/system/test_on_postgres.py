@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from gateway.ledger.store import KeyReused
+from gateway.ledger.store import IdempotencyKeyReused
 from tests.support.ledgers import ledger, order
 from tests.support.postgres import Postgres, postgres
 
@@ -29,7 +29,7 @@ async def test_a_key_is_known_to_all(server: Postgres, tmp_path: Path) -> None:
             found = await process.accept(order(idempotency_key="k"))
             assert found is not None
             assert found.order.id == first.id
-        with pytest.raises(KeyReused):
+        with pytest.raises(IdempotencyKeyReused):
             await two.accept(order(idempotency_key="k", fingerprint="other"))
         assert await two.accept(order(idempotency_key="another")) is None
 

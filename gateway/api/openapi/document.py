@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from gateway.api.keys import NewKey, Rights
+from gateway.api.keys import ApiKeyCreate, ApiKeyPatch
 from gateway.api.openapi import fields, schemas
 from gateway.api.openapi.codes import CODES
 from gateway.api.openapi.operations import EDIT, OPERATIONS, Operation
@@ -166,4 +166,4 @@ def _links(targets: tuple[str, ...], suffix: str) -> dict[str, Any]:
 
 def _rights() -> dict[str, Schema]:
     """What keys are made from, as the register itself checks it."""
-    return {model.__name__: model.model_json_schema() for model in (NewKey, Rights)}
+    return {model.__name__: model.model_json_schema() for model in (ApiKeyCreate, ApiKeyPatch)}

@@ -17,7 +17,7 @@ GUARDED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Good:
+class Success:
     """An answer that is not an error. `content` is media type to schema; `headers` are names of the document's."""
 
     doc: str
@@ -37,7 +37,7 @@ class Operation:
     method: str
     path: str
     doc: str
-    good: Mapping[int, Good]
+    good: Mapping[int, Success]
     errors: tuple[int, ...] = ()
     parameters: tuple[Mapping[str, Any], ...] = ()
     body: Mapping[str, Schema] | None = None
@@ -51,9 +51,9 @@ class Operation:
         return tuple(sorted({*self.errors, *ALWAYS, *(() if self.open else GUARDED)}))
 
 
-def _json(doc: str, *names: str, headers: tuple[str, ...] = ()) -> Good:
+def _json(doc: str, *names: str, headers: tuple[str, ...] = ()) -> Success:
     schemas = [ref(name) for name in names]
-    return Good(
+    return Success(
         doc=doc,
         content={"application/json": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}},
         headers=headers,
@@ -64,7 +64,7 @@ _EVENTS: Schema = {"type": "string", "description": "Server-sent events; an erro
 _JOB = ("x-darkroom-job", "retry-after")
 _SERVED = tuple(f"x-darkroom-{name}" for name in ("job", "provider", "model", "cost", "attempts", "degraded"))
 _FOLLOWED = ("readJob", "cancelJob", "readRequest")
-_FILE = Good(
+_FILE = Success(
     doc="The picture.",
     content={media: {"type": "string", "format": "binary"} for media in MEDIA_TYPES.values()},
 )
@@ -77,7 +77,7 @@ EDIT = Operation(
     parameters=queries.EDIT,
     body={},
     good={
-        200: Good(
+        200: Success(
             doc="The pictures; or, asked for with `dry_run`, what would be tried.",
             content={
                 "application/json": {"anyOf": [ref("ImagesResponse"), ref("DryRun")]},
@@ -108,7 +108,7 @@ OPERATIONS: tuple[Operation, ...] = (
         doc="One job: now, once it has ended (`wait`), or each time that there is something new of it (events).",
         parameters=(queries.ID, queries.WAIT),
         good={
-            200: Good(
+            200: Success(
                 doc="The job.",
                 content={"application/json": ref("Job"), "text/event-stream": _EVENTS},
                 headers=_JOB,
@@ -130,7 +130,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="post",
         path="/keys",
         doc="Make a key. Takes the admin's.",
-        body={"application/json": ref("NewKey")},
+        body={"application/json": ref("ApiKeyCreate")},
         good={201: _json("The key; this answer alone has it.", "MadeKey")},
         errors=(413, 415),
         links={201: ("readKey", "changeKey", "revokeKey")},
@@ -251,7 +251,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/metrics",
         twice=False,
         doc="All metrics in Prometheus' text format. Takes the admin's key.",
-        good={200: Good(doc="The metrics.", content={CONTENT_TYPE: {"type": "string"}})},
+        good={200: Success(doc="The metrics.", content={CONTENT_TYPE: {"type": "string"}})},
     ),
     Operation(
         id="readDocument",
@@ -259,7 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/openapi.json",
         twice=False,
         doc="This document.",
-        good={200: Good(doc="The document.", content={"application/json": ANYTHING})},
+        good={200: Success(doc="The document.", content={"application/json": ANYTHING})},
     ),
     Operation(
         id="readHealth",

@@ -58,7 +58,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     extents = [extent for extent in extents if extent[2] <= end or extent[0] not in idle]
     if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
-    pitm = bmff.Reader(data, inner[b"pitm"].start, inner[b"pitm"].end)
+    pitm = bmff.BoxReader(data, inner[b"pitm"].start, inner[b"pitm"].end)
     primary = pitm.take(2 if pitm.take(4) >> 24 == 0 else 4)
     if primary not in {item for item, _, _ in extents} & items.keys() or items[primary].kind in _METADATA:
         raise corrupt(NAME, "its picture is nowhere in the file")
@@ -133,7 +133,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
     size = next((box for box in own if box.kind == b"ispe"), None)
     if size is None:
         raise corrupt(NAME, "its size is missing")
-    reader = bmff.Reader(data, size.start + 4, size.end)
+    reader = bmff.BoxReader(data, size.start + 4, size.end)
     width, height = reader.take(4), reader.take(4)
     if not (width and height):
         raise corrupt(NAME, f"its size is {width}x{height}")

@@ -37,7 +37,7 @@ Extent: TypeAlias = tuple[int, int, int]
 Reference: TypeAlias = tuple[bytes, int, int]
 
 
-class Reader:
+class BoxReader:
     """Reads numbers one after the other inside of a box. Every read past its end raises BadImage."""
 
     def __init__(self, data: bytes, start: int, end: int) -> None:
@@ -88,10 +88,10 @@ def items(data: bytes, iinf: Box) -> dict[int, Item]:
     version = data[iinf.start]
     found: dict[int, Item] = {}
     for box in children(data, iinf, 6 if version == 0 else 8):
-        version = Reader(data, box.start, box.end).take(1)
+        version = BoxReader(data, box.start, box.end).take(1)
         if box.kind != b"infe" or version < 2:
             continue
-        reader = Reader(data, box.start + 4, box.end)
+        reader = BoxReader(data, box.start + 4, box.end)
         number = reader.take(2 if version == 2 else 4)
         reader.take(2)
         place = reader.at
@@ -102,7 +102,7 @@ def items(data: bytes, iinf: Box) -> dict[int, Item]:
 
 def extents(data: bytes, iloc: Box, idat: Box | None) -> list[Extent]:
     """Every piece of every item. Raises BadImage for too many."""
-    reader = Reader(data, iloc.start, iloc.end)
+    reader = BoxReader(data, iloc.start, iloc.end)
     version = reader.take(4) >> 24
     sizes = reader.take(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -134,7 +134,7 @@ def references(data: bytes, iref: Box) -> list[Reference]:
     size = 2 if data[iref.start] == 0 else 4
     found: list[Reference] = []
     for box in children(data, iref, 4):
-        reader = Reader(data, box.start, box.end)
+        reader = BoxReader(data, box.start, box.end)
         item = reader.take(size)
         count = reader.take(2)
         if len(found) + count > MAX_PARTS:
@@ -145,7 +145,7 @@ def references(data: bytes, iref: Box) -> list[Reference]:
 
 def properties_of(data: bytes, ipma: Box, item: int) -> list[int]:
     """The one-based numbers of the properties that an item has, each once."""
-    reader = Reader(data, ipma.start, ipma.end)
+    reader = BoxReader(data, ipma.start, ipma.end)
     head = reader.take(4)
     version, wide = head >> 24, head & 1
     found: dict[int, None] = {}

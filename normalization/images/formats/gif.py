@@ -25,7 +25,7 @@ _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _MAX_SUB_BLOCKS = 1_000_000
 
 
-class _Walk:
+class _GifWalk:
     """One pass over the blocks and what it has found so far."""
 
     def __init__(self, data: bytes, lenient: bool) -> None:
@@ -136,7 +136,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     """
     if len(data) < 14:
         raise truncated(NAME)
-    walk = _Walk(data, lenient)
+    walk = _GifWalk(data, lenient)
     try:
         walk.run()
     except BadImage as error:

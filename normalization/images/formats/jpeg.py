@@ -51,7 +51,7 @@ _NO_FILL = re.compile(rb"[^\xff]")
 _WINDOW = 1 << 20
 
 
-class _Walk:
+class _JpegWalk:
     """One pass over the segments and what it has found so far."""
 
     def __init__(self, data: bytes) -> None:
@@ -214,7 +214,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     A second picture behind the first (MPO, as phones write) counts as metadata. Raises BadImage, struct.error on a
     short frame header.
     """
-    walk = _Walk(data)
+    walk = _JpegWalk(data)
     walk.run()
     if walk.frame is None or not walk.scans:
         raise corrupt(NAME, "there is no image data in it")
@@ -236,7 +236,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     return Scan(header=header, icc=profile if foreign else None, parts=tuple(walk.parts), unended=walk.unended)
 
 
-def _is_covered(walk: _Walk) -> bool:
+def _is_covered(walk: _JpegWalk) -> bool:
     """Whether the scans that were begun hold every coefficient of every component to its last bit.
 
     More scans than any program writes are no picture to be decoded several times.
@@ -264,7 +264,7 @@ def _names_gain_map(marker: int, content: memoryview) -> bool:
     return marker == 0xE2 and content[: len(_GAIN_MAP_ISO)] == _GAIN_MAP_ISO
 
 
-def _density(walk: _Walk) -> tuple[float, float] | None:
+def _density(walk: _JpegWalk) -> tuple[float, float] | None:
     """Dots per inch, from JFIF where it has a unit, else from EXIF."""
     if walk.jfif is not None and len(walk.jfif) >= _JFIF_BYTES - 2:
         unit, x, y = struct.unpack_from(">BHH", walk.jfif, 7)

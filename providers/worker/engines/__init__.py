@@ -6,7 +6,7 @@ import importlib
 import os
 from collections.abc import Mapping
 
-from providers.worker.engines.base import Engine, Unusable
+from providers.worker.engines.base import Engine, WeightsUnusable
 
 SHIPPED: Mapping[str, str] = {
     "lanczos-bp": "providers.worker.engines.lanczos_bp:LanczosBP",
@@ -22,21 +22,24 @@ EXTRAS: Mapping[str, str] = {"esrgan": "torch", "tile-diffusion": "diffusion"}
 def create(name: str, options: Mapping[str, object] | None = None) -> Engine:
     """Make the engine `name`: one of `SHIPPED`, or `module:Class` of any other. It is made with `options` if any.
 
-    Raises Unusable where there is no such engine or it cannot be made, and what its module raises while it is imported.
+    Raises WeightsUnusable where there is no such engine or it cannot be made, and what its module raises while it is
+    imported.
     """
     # Weights are fetched by their own command and by nothing else, whatever a library would like to look up.
     os.environ["HF_HUB_OFFLINE"] = "1"
     module, colon, attribute = SHIPPED.get(name, name).partition(":")
     if not colon:
-        raise Unusable(f"there is no engine {name!r}: take one of {', '.join(SHIPPED)}, or module:Class")
+        raise WeightsUnusable(f"there is no engine {name!r}: take one of {', '.join(SHIPPED)}, or module:Class")
     try:
         kind: object = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise Unusable(_missing(name, error)) from error
+        raise WeightsUnusable(_missing(name, error)) from error
     except AttributeError as error:
-        raise Unusable(f"the engine {name!r} cannot be made: {error}") from error
+        raise WeightsUnusable(f"the engine {name!r} cannot be made: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Engine)):
-        raise Unusable(f"the engine {name!r} cannot be made: it is no subclass of providers.worker.engines.base.Engine")
+        raise WeightsUnusable(
+            f"the engine {name!r} cannot be made: it is no subclass of providers.worker.engines.base.Engine"
+        )
     return kind(options)
 
 

@@ -18,15 +18,15 @@ Cancelled: TypeAlias = Callable[[], bool]
 """Says whether the run is to end. Cheap; may be asked from any thread."""
 
 
-class Stopped(Exception):
+class RunCancelled(Exception):
     """The engine saw that its run was cancelled, and ended it."""
 
 
-class Failure(Exception):
+class EngineFailure(Exception):
     """The run failed for a reason that the caller can understand, such as a picture that cannot be decoded."""
 
 
-class Unfit(Exception):
+class InputRejected(Exception):
     """The run cannot be done with the value of the input `field`, as only the engine could tell."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -34,16 +34,16 @@ class Unfit(Exception):
         self.field = field
         self.message = message
 
-    def __reduce__(self) -> tuple[type[Unfit], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[InputRejected], tuple[str, str]]:
         # Sent between processes, where the engine is on another machine.
-        return Unfit, (self.field, self.message)
+        return InputRejected, (self.field, self.message)
 
 
-class Unusable(Exception):
+class WeightsUnusable(Exception):
     """The engine cannot be started as it is configured: says what is missing or wrong, and what to do."""
 
 
-class Broken(Exception):
+class EngineBroken(Exception):
     """The engine cannot run anything any more, such as after a fault of its GPU; the worker takes no more work."""
 
 
@@ -65,7 +65,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class EngineLimits:
     """What the operator allows: the pixels of one output picture."""
 
     max_output_pixels: int = 64_000_000
@@ -108,7 +108,7 @@ class Engine(ABC):
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         if options:
-            raise Unusable(f"the engine {self.name} has no settings, so no {', '.join(sorted(options))}")
+            raise WeightsUnusable(f"the engine {self.name} has no settings, so no {', '.join(sorted(options))}")
 
     @property
     def model(self) -> str:
@@ -125,15 +125,15 @@ class Engine(ABC):
         return ()
 
     @abstractmethod
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         """Make ready to run: called once, in a thread, before any run. What it raises is shown as SETUP_FAILED."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
         """Do the work, with inputs that were checked against `inputs`. Called from as many threads as there are slots.
 
-        Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises Failure, Unfit
-        and Broken; anything else fails the prediction too, with the exception's own words.
+        Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises EngineFailure,
+        InputRejected and EngineBroken; anything else fails the prediction too, with the exception's own words.
         """
 
 
@@ -161,4 +161,4 @@ def first_line(error: BaseException) -> str:
 def stop_if(cancelled: Cancelled) -> None:
     """Raise Stopped if the run is to end."""
     if cancelled():
-        raise Stopped
+        raise RunCancelled

@@ -11,7 +11,15 @@ from typing import TypeVar
 
 import torch
 
-from providers.worker.engines.base import Broken, Cancelled, Device, Failure, Unusable, first_line, stop_if
+from providers.worker.engines.base import (
+    Cancelled,
+    Device,
+    EngineBroken,
+    EngineFailure,
+    WeightsUnusable,
+    first_line,
+    stop_if,
+)
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,7 +31,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _SHARE = 0.8
 
 
-class NoRoom(Failure):
+class NoRoom(EngineFailure):
     """The memory of the device does not suffice for a single tile."""
 
 
@@ -37,7 +45,7 @@ class Batch:
         """Call with as many of the items at a time as fit, and return each item with its row of what came back.
 
         `call` is asked again with fewer where memory ran out, so it must have no effect but its result. Raises Stopped
-        before a call, NoRoom where not even one item fits, and Broken where the device has a fault.
+        before a call, NoRoom where not even one item fits, and EngineBroken where the device has a fault.
         """
         position = 0
         while position < len(items):
@@ -123,11 +131,11 @@ def device_faults() -> Iterator[None]:
     try:
         yield
     except torch.AcceleratorError as error:
-        raise Broken(f"the card has a fault: {first_line(error)}") from error
+        raise EngineBroken(f"the card has a fault: {first_line(error)}") from error
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices that `names` stand for. Raises Unusable for one that is not there."""
+    """Return the devices that `names` stand for. Raises WeightsUnusable for one that is not there."""
     if list(names) == ["auto"]:
         if count := torch.cuda.device_count():
             return tuple(f"cuda:{number}" for number in range(count))
@@ -137,18 +145,18 @@ def find(names: Sequence[str]) -> tuple[str, ...]:
             torch.empty(1, device=torch.device(name))
         except Exception as error:
             # torch has no one kind of error for this.
-            raise Unusable(f"devices: {name!r} cannot be used: {first_line(error)}") from error
+            raise WeightsUnusable(f"devices: {name!r} cannot be used: {first_line(error)}") from error
     return tuple(names)
 
 
 def dtype_for(name: str, asked: str, *, half: bool = True, bfloat: bool = True) -> torch.dtype:
     """Return the number type for a device: the one that was asked for, or for `auto` the best for card and network.
 
-    `half` and `bfloat` say whether the network works in fp16 and in bf16. Raises Unusable where it does not.
+    `half` and `bfloat` say whether the network works in fp16 and in bf16. Raises WeightsUnusable where it does not.
     """
     if asked != "auto":
         if (asked == "fp16" and not half) or (asked == "bf16" and not bfloat):
-            raise Unusable(f"dtype: this network does not work in {asked}; take fp32, or auto")
+            raise WeightsUnusable(f"dtype: this network does not work in {asked}; take fp32, or auto")
         return DTYPES[asked]
     device = torch.device(name)
     if device.type == "cuda":

@@ -12,12 +12,12 @@ from providers.worker.engines.base import (
     Cancelled,
     Device,
     Engine,
+    EngineLimits,
     Field,
-    Limits,
+    InputRejected,
     Notes,
     Output,
     Progress,
-    Unfit,
     Value,
 )
 from providers.worker.engines.cards import Card, Cards, available_memory, find
@@ -54,7 +54,7 @@ class Esrgan(Engine):
         weights.check(self._options.needs(), self.name)
         self._cards = Cards(find(self._options.devices), self._options.tile_batch)
         self._networks: dict[Card, Network] = {}
-        self._limits = Limits()
+        self._limits = EngineLimits()
         self._memory = 0
 
     @property
@@ -68,7 +68,7 @@ class Esrgan(Engine):
     def devices(self) -> Sequence[Device]:
         return [card.describe() for card in self._cards.all]
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         Image.init()
         chosen = self._options
         for card in self._cards.all:
@@ -93,7 +93,7 @@ class Esrgan(Engine):
         assert isinstance(scale, float)
         assert isinstance(output_format, str)
         if inputs["face_enhance"]:
-            raise Unfit("face_enhance", "this worker does not repair faces")
+            raise InputRejected("face_enhance", "this worker does not repair faces")
         opened = open_picture(image, cancelled)
         width, height = upright_size(opened)
         size = (round(width * scale), round(height * scale))
@@ -111,5 +111,7 @@ class Esrgan(Engine):
     def _refuse_too_large(self, source: tuple[int, int], size: tuple[int, int], network: Network) -> None:
         most = self._limits.max_output_pixels
         if math.prod(size) > most:
-            raise Unfit("scale", f"{size[0]} x {size[1]} pixels are more than the {most} that this worker makes")
+            raise InputRejected(
+                "scale", f"{size[0]} x {size[1]} pixels are more than the {most} that this worker makes"
+            )
         network.refuse_too_large(source, size, self._memory, "scale")

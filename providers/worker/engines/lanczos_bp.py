@@ -15,12 +15,12 @@ from PIL import Image, ImageChops, ImageFilter
 from providers.worker.engines.base import (
     Cancelled,
     Engine,
+    EngineLimits,
     Field,
-    Limits,
+    InputRejected,
     Notes,
     Output,
     Progress,
-    Unfit,
     Value,
     stop_if,
 )
@@ -67,9 +67,9 @@ class LanczosBP(Engine):
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         super().__init__(options)
-        self._limits = Limits()
+        self._limits = EngineLimits()
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         self._limits = limits
         # Otherwise the first job imports the codecs.
         Image.init()
@@ -96,7 +96,7 @@ class LanczosBP(Engine):
         width, height = (round(side * scale) for side in size)
         most = self._limits.max_output_pixels
         if width * height > most:
-            raise Unfit("scale", f"{width} x {height} pixels are more than the {most} that this worker makes")
+            raise InputRejected("scale", f"{width} x {height} pixels are more than the {most} that this worker makes")
         return width, height
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from providers.worker.engines.base import Cancelled, Progress, Unfit, Unusable, stop_if
+from providers.worker.engines.base import Cancelled, InputRejected, Progress, WeightsUnusable, stop_if
 from providers.worker.engines.cards import Card, device_faults, dtype_for
 from providers.worker.engines.tensors import resized, to_picture, to_tensor, to_unit
 from providers.worker.engines.tiles import Canvas, Grid, Tile
@@ -36,9 +36,9 @@ class Network:
             # Pickles are read by spandrel's own reader, which makes tensors and nothing else.
             found = ModelLoader(device="cpu").load_from_file(source.path)
         except UnsupportedModelError as error:
-            raise Unusable(f"{source.label} is no network that spandrel knows") from error
+            raise WeightsUnusable(f"{source.label} is no network that spandrel knows") from error
         if not isinstance(found, ImageModelDescriptor) or found.input_channels != 3 or found.output_channels != 3:
-            raise Unusable(f"{source.label} does not make one colour picture of another")
+            raise WeightsUnusable(f"{source.label} does not make one colour picture of another")
         self.dtype = dtype_for(card.name, dtype, half=found.supports_half, bfloat=found.supports_bfloat16)
         self.scale = int(found.scale)
         self.label = f"{source.label} ({found.architecture.name})"
@@ -71,7 +71,7 @@ class Network:
         """
         made = max(math.prod(given) * self.scale**2 for given in self.sizes(source, target))
         if made > (most := memory // _BYTES_PER_PIXEL):
-            raise Unfit(
+            raise InputRejected(
                 name,
                 f"the network makes {made} pixels on the way to {target[0]} x {target[1]}, more than the "
                 f"{most} that the memory holds: send a smaller picture",

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import WeightsUnusable
 from providers.worker.weights import Need, Source, source
 
 Dtype = Literal["auto", "fp16", "bf16", "fp32"]
@@ -30,7 +30,7 @@ class Options(BaseModel, ABC):
 
     @abstractmethod
     def needs(self) -> tuple[Need, ...]:
-        """Return the weights that are needed. Raises Unusable for settings that name none."""
+        """Return the weights that are needed. Raises WeightsUnusable for settings that name none."""
 
 
 class EsrganOptions(Options):
@@ -82,7 +82,7 @@ class TileDiffusionOptions(Options):
     def needs(self) -> tuple[Need, ...]:
         base, controlnet = self.source("base"), self.source("controlnet")
         if base is None or controlnet is None:
-            raise Unusable("base and controlnet name the weights, and cannot be empty")
+            raise WeightsUnusable("base and controlnet name the weights, and cannot be empty")
         vae, upscaler = self.source("vae"), self.source("upscaler")
         parts = ("text_encoder", "unet") if vae else ("text_encoder", "unet", "vae")
         return (
@@ -96,14 +96,14 @@ class TileDiffusionOptions(Options):
 
 
 def options(kind: type[Kind], engine: str, given: Mapping[str, object] | None) -> Kind:
-    """Return an engine's settings. Raises Unusable with the setting's name for what they do not take."""
+    """Return an engine's settings. Raises WeightsUnusable with the setting's name for what they do not take."""
     if not given:
-        raise Unusable(f"the config has no section [{engine}], which says where its weights are")
+        raise WeightsUnusable(f"the config has no section [{engine}], which says where its weights are")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise Unusable(f"[{engine}] {said}") from None
+        raise WeightsUnusable(f"[{engine}] {said}") from None
 
 
 KINDS: Mapping[str, type[Options]] = {"esrgan": EsrganOptions, "tile-diffusion": TileDiffusionOptions}
@@ -112,5 +112,5 @@ KINDS: Mapping[str, type[Options]] = {"esrgan": EsrganOptions, "tile-diffusion":
 
 def _one_file(role: str, found: Source) -> Need:
     if found.repository and not found.file:
-        raise Unusable(f"{role}: {found.text} is a repository: name one file of it, as owner/name@revision:file")
+        raise WeightsUnusable(f"{role}: {found.text} is a repository: name one file of it, as owner/name@revision:file")
     return Need(role=role, source=found)

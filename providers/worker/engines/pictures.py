@@ -16,7 +16,15 @@ from normalization.images.formats.exif import upright
 from normalization.images.hdr import tone_mapped
 from normalization.images.sniff import BadImage, scan
 from normalization.values import Hdr
-from providers.worker.engines.base import Cancelled, Failure, Output, Progress, Stopped, Unfit, stop_if
+from providers.worker.engines.base import (
+    Cancelled,
+    EngineFailure,
+    InputRejected,
+    Output,
+    Progress,
+    RunCancelled,
+    stop_if,
+)
 
 if TYPE_CHECKING:
     # Python 3.12 has it in collections.abc.
@@ -69,7 +77,7 @@ def lift_limit() -> None:
 
 
 def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
-    """Read the header of a png, jpeg, webp, gif or avif. Raises Failure for anything else.
+    """Read the header of a png, jpeg, webp, gif or avif. Raises EngineFailure for anything else.
 
     The size is for the caller to check, before it decodes.
     """
@@ -82,9 +90,9 @@ def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
             picture.info[_HDR] = _hdr(data)
         return picture
     except Image.DecompressionBombError as error:
-        raise Failure("the picture is too large: it has more pixels than this process decodes") from error
+        raise EngineFailure("the picture is too large: it has more pixels than this process decodes") from error
     except _CORRUPT as error:
-        raise Failure("the picture cannot be read: it is not a whole png, jpeg, webp, gif or avif") from error
+        raise EngineFailure("the picture cannot be read: it is not a whole png, jpeg, webp, gif or avif") from error
 
 
 def _hdr(data: bytes) -> tuple[Hdr, int] | None:
@@ -105,7 +113,7 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
 def decode(picture: Image.Image, progress: Progress) -> Image.Image:
     """Decode to 8-bit L, LA, RGB or RGBA, upright, without metadata but the colour profile.
 
-    What the picture has beyond that is told to `progress`. Raises Failure for corrupt data.
+    What the picture has beyond that is told to `progress`. Raises EngineFailure for corrupt data.
     """
     try:
         if getattr(picture, "is_animated", False):
@@ -116,19 +124,21 @@ def decode(picture: Image.Image, progress: Progress) -> Image.Image:
         profile = picture.info.get("icc_profile")
         plain, profile = _eight_bit(picture, profile, progress)
         plain = upright(plain, orientation)
-    except Stopped:
+    except RunCancelled:
         raise
     except _CORRUPT as error:
-        raise Failure(f"the picture cannot be decoded: {error}") from error
+        raise EngineFailure(f"the picture cannot be decoded: {error}") from error
     plain.info = {"icc_profile": profile} if profile else {}
     return plain
 
 
 def encode(picture: Image.Image, output_format: str, profile: bytes | None, cancelled: Cancelled) -> Output:
-    """Encode without loss as `png` or `webp`. Raises Unfit where webp cannot hold the size."""
+    """Encode without loss as `png` or `webp`. Raises InputRejected where webp cannot hold the size."""
     if output_format == "webp" and max(picture.size) > _WEBP_MAX_SIDE:
         width, height = picture.size
-        raise Unfit("output_format", f"webp holds sides of up to {_WEBP_MAX_SIDE} pixels, not {width} x {height}")
+        raise InputRejected(
+            "output_format", f"webp holds sides of up to {_WEBP_MAX_SIDE} pixels, not {width} x {height}"
+        )
     stop_if(cancelled)
     buffer = _Watched(b"", cancelled)
     if output_format == "webp":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from providers.worker.engines.base import Failure
+from providers.worker.engines.base import EngineFailure
 
 _LANCZOS = Image.Resampling.LANCZOS
 
@@ -25,10 +25,10 @@ def to_unit(pixels: torch.Tensor, device: torch.device, dtype: torch.dtype) -> t
 def to_picture(tensor: torch.Tensor) -> Image.Image:
     """Return a tensor of numbers from 0 to 1, which is used up, as a picture; what is beyond is cut off.
 
-    Raises Failure for not-a-numbers.
+    Raises EngineFailure for not-a-numbers.
     """
     if not bool(torch.isfinite(tensor).all()):
-        raise Failure('the network gave no numbers, as some cards do in half precision: set dtype = "fp32"')
+        raise EngineFailure('the network gave no numbers, as some cards do in half precision: set dtype = "fp32"')
     pixels = tensor[0].clamp_(0, 1).mul_(255).round_().to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
     return Image.fromarray(pixels.numpy())
 

@@ -18,17 +18,17 @@ from providers.worker.engines.base import (
     Cancelled,
     Device,
     Engine,
-    Limits,
+    EngineLimits,
+    InputRejected,
     Notes,
     Output,
     Progress,
-    Unfit,
     Value,
     stop_if,
 )
 from providers.worker.engines.cards import Card, Cards, available_memory, device_faults, find
-from providers.worker.engines.diffusion.denoise import Plan, refine
-from providers.worker.engines.diffusion.inputs import INPUTS, Asked, asked, factors
+from providers.worker.engines.diffusion.denoise import DenoisePlan, refine
+from providers.worker.engines.diffusion.inputs import INPUTS, DiffusionInputs, asked, factors
 from providers.worker.engines.diffusion.latents import Coder
 from providers.worker.engines.diffusion.models import Models, fit, load
 from providers.worker.engines.diffusion.prompts import TooLong, parse
@@ -72,7 +72,7 @@ class TileDiffusion(Engine):
         fit(base, controlnet, self._options.source("vae"))
         self._cards = Cards(find(self._options.devices), self._options.tile_batch)
         self._loaded: dict[Card, _Loaded] = {}
-        self._limits = Limits()
+        self._limits = EngineLimits()
         self._memory = 0
 
     @property
@@ -90,7 +90,7 @@ class TileDiffusion(Engine):
     def devices(self) -> Sequence[Device]:
         return [card.describe() for card in self._cards.all]
 
-    def load(self, limits: Limits) -> None:
+    def load(self, limits: EngineLimits) -> None:
         Image.init()
         chosen = self._options
         upscaler = chosen.source("upscaler")
@@ -103,7 +103,7 @@ class TileDiffusion(Engine):
             self._warm_up(card)
         room = [card.free_bytes() // _CARD_BYTES // chosen.slots_per_device for card in self._cards.all]
         room.append(self._memory // _BYTES)
-        self._limits = Limits(max_output_pixels=min(limits.max_output_pixels, *room))
+        self._limits = EngineLimits(max_output_pixels=min(limits.max_output_pixels, *room))
         LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
@@ -129,15 +129,19 @@ class TileDiffusion(Engine):
     def _refuse_too_large(self, size: tuple[int, int]) -> None:
         # With downscaling a small result may come of it, but first it has to be held.
         if math.prod(size) > (most := self._limits.max_output_pixels):
-            raise Unfit("image", f"its {size[0]} x {size[1]} pixels are more than the {most} that this worker holds")
+            raise InputRejected(
+                "image", f"its {size[0]} x {size[1]} pixels are more than the {most} that this worker holds"
+            )
 
-    def _target(self, size: tuple[int, int], wish: Asked) -> tuple[int, int]:
+    def _target(self, size: tuple[int, int], wish: DiffusionInputs) -> tuple[int, int]:
         if wish.downscaling and max(size) > wish.downscaling_resolution:
             size = _longest(size, wish.downscaling_resolution)
         width, height = (round(side * wish.scale_factor) for side in size)
         most = self._limits.max_output_pixels
         if width * height > most:
-            raise Unfit("scale_factor", f"{width} x {height} pixels are more than the {most} that this worker makes")
+            raise InputRejected(
+                "scale_factor", f"{width} x {height} pixels are more than the {most} that this worker makes"
+            )
         return width, height
 
     def _enlarge(
@@ -145,7 +149,7 @@ class TileDiffusion(Engine):
         card: Card,
         picture: Image.Image,
         size: tuple[int, int],
-        wish: Asked,
+        wish: DiffusionInputs,
         progress: Progress,
         notes: Progress,
         cancelled: Cancelled,
@@ -170,7 +174,7 @@ class TileDiffusion(Engine):
             stop_if(cancelled)
             tile = (wish.tiling_height, wish.tiling_width)
             pixels = _padded(to_tensor(picture), tile, models)
-            plan = Plan(
+            plan = DenoisePlan(
                 scheduler=wish.scheduler,
                 steps=wish.num_inference_steps,
                 strength=wish.strength(number),
@@ -187,7 +191,7 @@ class TileDiffusion(Engine):
             progress(f"pass {number + 1} of {len(sizes)}: {target[0]} x {target[1]} pixels in {seconds:.1f} s")
         return picture
 
-    def _prompts(self, models: Models, wish: Asked, note: Progress) -> torch.Tensor:
+    def _prompts(self, models: Models, wish: DiffusionInputs, note: Progress) -> torch.Tensor:
         negative, positive = parse(wish.negative_prompt), parse(wish.prompt)
         if named := dict.fromkeys((*positive.loras, *negative.loras)):
             there = ", ".join(f"{name} at {lora.weight:g}" for name, lora in self._options.loras.items()) or "none"
@@ -198,7 +202,7 @@ class TileDiffusion(Engine):
             )
         except TooLong as error:
             name = "prompt" if error.prompt is positive else "negative_prompt"
-            raise Unfit(name, str(error)) from error
+            raise InputRejected(name, str(error)) from error
 
     def _warm_up(self, card: Card) -> None:
         """Run once: algorithms are chosen and memory is taken before somebody waits for it."""
@@ -262,11 +266,11 @@ def _sharpening(sharpen: float) -> ImageFilter.Kernel:
     return ImageFilter.Kernel((3, 3), [around] * 4 + [1 - 8 * around] + [around] * 4, scale=1)
 
 
-def _mask(wish: Asked, size: tuple[int, int], progress: Progress, cancelled: Cancelled) -> Image.Image | None:
+def _mask(wish: DiffusionInputs, size: tuple[int, int], progress: Progress, cancelled: Cancelled) -> Image.Image | None:
     if wish.mask is None:
         return None
     opened = open_picture(wish.mask, cancelled)
     if upright_size(opened) != size:
         found = upright_size(opened)
-        raise Unfit("mask", f"it has {found[0]} x {found[1]} pixels, and the picture {size[0]} x {size[1]}")
+        raise InputRejected("mask", f"it has {found[0]} x {found[1]} pixels, and the picture {size[0]} x {size[1]}")
     return decode(opened, progress).convert("L").filter(ImageFilter.GaussianBlur(_MASK_BLUR))

@@ -13,9 +13,9 @@ import PIL.Image
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Job, Outcome, Readiness, Upstream
+from providers.base import Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import Rejected
-from providers.local.adapter import Cog
+from providers.local.adapter import LocalProvider
 from tests.support.fake_cog import until
 from tests.support.paths import COFFEE
 from tests.support.ports import free_port
@@ -36,16 +36,16 @@ def worker() -> Iterator[str]:
 
 
 @pytest.fixture
-async def local(client: httpx.AsyncClient, worker: str) -> Cog:
-    provider = Cog(client, workers=[worker])
+async def local(client: httpx.AsyncClient, worker: str) -> LocalProvider:
+    provider = LocalProvider(client, workers=[worker])
     await provider.start()
     await until(lambda: provider.readiness(UPSTREAM)[0] is Readiness.READY, 60)
     return provider
 
 
-async def run(local: Cog, name: str, **payload: Value) -> Outcome:
+async def run(local: LocalProvider, name: str, **payload: Value) -> Outcome:
     deadline = asyncio.get_running_loop().time() + 60
-    handle = await local.submit(Job(id=name, upstream=UPSTREAM, payload=payload, deadline=deadline))
+    handle = await local.submit(UpstreamJob(id=name, upstream=UPSTREAM, payload=payload, deadline=deadline))
     return await local.wait(handle, deadline)
 
 
@@ -55,7 +55,7 @@ def coffee() -> Image:
         return Image(data=data, header=Header(format="png", width=image.width, height=image.height))
 
 
-async def test_pictures_are_enlarged_two_at_a_time(local: Cog) -> None:
+async def test_pictures_are_enlarged_two_at_a_time(local: LocalProvider) -> None:
     """The worker's slots are learnt from it, and each job gets its own picture back."""
     assert [(state.engine, state.slots) for state in local.describe()] == [("lanczos-bp", 2)]
     image = coffee()
@@ -68,7 +68,7 @@ async def test_pictures_are_enlarged_two_at_a_time(local: Cog) -> None:
     await local.aclose()
 
 
-async def test_its_refusal_names_the_input(local: Cog) -> None:
+async def test_its_refusal_names_the_input(local: LocalProvider) -> None:
     """A value that it does not take comes back as a sentence about that value."""
     with pytest.raises(Rejected, match="scale"):
         await run(local, "bad", image=coffee(), scale=99)

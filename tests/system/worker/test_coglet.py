@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Job, Outcome, Readiness, Upstream
+from providers.base import Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import Expired, Failed, Rejected
-from providers.local.adapter import Cog
+from providers.local.adapter import LocalProvider
 from tests.support.fake_cog import PNG, data_uri, until
 from tests.support.links import Told, letterbox
 from tests.support.ports import free_port
@@ -93,8 +93,8 @@ def coglet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def local(client: httpx.AsyncClient, coglet: str) -> Cog:
-    provider = Cog(client, workers=[coglet])
+async def local(client: httpx.AsyncClient, coglet: str) -> LocalProvider:
+    provider = LocalProvider(client, workers=[coglet])
     await provider.start()
     await until(lambda: provider.readiness(UPSTREAM)[0] is Readiness.READY, 60)
     return provider
@@ -104,16 +104,16 @@ def soon(seconds: float = 20) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def job(name: str, **payload: Value) -> Job:
+def job(name: str, **payload: Value) -> UpstreamJob:
     image = Image(data=PNG, header=Header(format="png", width=1, height=1))
-    return Job(id=name, upstream=UPSTREAM, payload={"image": image, **payload}, deadline=soon())
+    return UpstreamJob(id=name, upstream=UPSTREAM, payload={"image": image, **payload}, deadline=soon())
 
 
-async def run(local: Cog, wanted: Job) -> Outcome:
+async def run(local: LocalProvider, wanted: UpstreamJob) -> Outcome:
     return await local.wait(await local.submit(wanted), soon())
 
 
-async def test_it_runs_jobs_in_their_order(local: Cog) -> None:
+async def test_it_runs_jobs_in_their_order(local: LocalProvider) -> None:
     """Pictures go in and come out as they were, one after another, with the worker's own time."""
     outcomes = await asyncio.gather(*(run(local, job(f"run-{number}", seconds=0.05)) for number in range(4)))
     assert [outcome.pictures for outcome in outcomes] == [(PNG,)] * 4
@@ -122,7 +122,7 @@ async def test_it_runs_jobs_in_their_order(local: Cog) -> None:
     await local.aclose()
 
 
-async def test_its_errors_are_told_apart(local: Cog) -> None:
+async def test_its_errors_are_told_apart(local: LocalProvider) -> None:
     """A failed predictor comes as 200, a bad input as 422."""
     with pytest.raises(Failed, match="no such luck"):
         await run(local, job("fails", fail=True))
@@ -132,7 +132,7 @@ async def test_its_errors_are_told_apart(local: Cog) -> None:
     await local.aclose()
 
 
-async def test_a_deadline_frees_it_at_once(local: Cog) -> None:
+async def test_a_deadline_frees_it_at_once(local: LocalProvider) -> None:
     """A job that is given up leaves the GPU to the next one."""
     handle = await local.submit(job("long", seconds=30))
     with pytest.raises(Expired):
@@ -143,7 +143,7 @@ async def test_a_deadline_frees_it_at_once(local: Cog) -> None:
     await local.aclose()
 
 
-async def test_its_slot_is_shared_with_strangers(local: Cog, client: httpx.AsyncClient, coglet: str) -> None:
+async def test_its_slot_is_shared_with_strangers(local: LocalProvider, client: httpx.AsyncClient, coglet: str) -> None:
     """Its 409 sends our job back to the queue until the other's job is done."""
     other = asyncio.create_task(
         client.put(f"{coglet}/predictions/other", json={"input": {"image": data_uri(PNG), "seconds": 1}})
@@ -154,21 +154,21 @@ async def test_its_slot_is_shared_with_strangers(local: Cog, client: httpx.Async
     await local.aclose()
 
 
-async def test_closing_the_gateway_frees_it(local: Cog, client: httpx.AsyncClient, coglet: str) -> None:
+async def test_closing_the_gateway_frees_it(local: LocalProvider, client: httpx.AsyncClient, coglet: str) -> None:
     """A gateway that ends leaves no work behind for the next one to wait on."""
     await local.submit(job("orphan", seconds=30))
     await asyncio.sleep(0.3)
     await local.aclose()
     assert local.in_flight == 0
     began = soon(0)
-    heir = Cog(client, workers=[coglet])
+    heir = LocalProvider(client, workers=[coglet])
     await heir.start()
     assert (await run(heir, job("heir"))).pictures == (PNG,)
     assert soon(0) - began < 5
     await heir.aclose()
 
 
-async def test_its_webhooks_tell_how_far_it_is(local: Cog) -> None:
+async def test_its_webhooks_tell_how_far_it_is(local: LocalProvider) -> None:
     """Progress bars come by webhook and without a picture, the result comes by the connection."""
     with letterbox() as box:
         wanted = job("watched", seconds=1.5)

@@ -12,18 +12,18 @@ import pytest
 from PIL import Image as Pictures
 
 from normalization.values import Header, Image, Value
-from providers.base import Job, Readiness, Upstream
+from providers.base import Readiness, Upstream, UpstreamJob
 from providers.errors import Failed, ProviderError, Rejected
 from providers.http import client as http
-from providers.local.adapter import Cog
+from providers.local.adapter import LocalProvider
 from tests.support.links import Told, letterbox
 from tests.support.workers import PLAY, free, until, worker
 
 
 @asynccontextmanager
-async def adapter(url: str) -> AsyncIterator[Cog]:
+async def adapter(url: str) -> AsyncIterator[LocalProvider]:
     async with http.client() as client:
-        made = Cog(client, workers=[url], health_interval_s=0.05)
+        made = LocalProvider(client, workers=[url], health_interval_s=0.05)
         await made.start()
         try:
             await until(lambda: made.readiness(Upstream(model=""))[0] is Readiness.READY)
@@ -32,8 +32,8 @@ async def adapter(url: str) -> AsyncIterator[Cog]:
             await made.aclose()
 
 
-def job(model: str, payload: Mapping[str, Value], name: str = "job-1") -> Job:
-    return Job(
+def job(model: str, payload: Mapping[str, Value], name: str = "job-1") -> UpstreamJob:
+    return UpstreamJob(
         id=name, upstream=Upstream(model=model), payload=payload, deadline=asyncio.get_running_loop().time() + 20
     )
 

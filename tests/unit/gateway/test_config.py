@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from gateway.settings.errors import Mistake
+from gateway.settings.errors import ConfigProblem
 from gateway.settings.loader import SHIPPED, ConfigError, load
 from normalization.parameters.convert import CONVERTERS, Converter, NoSuchValue
-from normalization.parameters.rules import Converted, ParamType
+from normalization.parameters.rules import ConvertedRule, ParamType
 from normalization.values import Header, Image, Value
 
 
@@ -315,7 +315,7 @@ VALUES: tuple[Value, ...] = (
 )  # fmt: skip
 
 
-def told(folder: Path, environ: Mapping[str, str] | None = None) -> list[Mistake]:
+def told(folder: Path, environ: Mapping[str, str] | None = None) -> list[ConfigProblem]:
     """The mistakes of a config that cannot be loaded, printed for the reader of a failed test."""
     with pytest.raises(ConfigError) as caught:
         load(folder, environ or {})
@@ -355,11 +355,11 @@ def test_what_a_converter_says_that_it_needs_will_do(bare: Path, name: str) -> N
     for kind in converter.types:
         write(bare, param(kind), rule(name, *examples(converter)))
         made = load(bare, {}).models["made-up"].routes["local"].rules["thing"]
-        assert isinstance(made, Converted)
+        assert isinstance(made, ConvertedRule)
         assert any(converts(converter, value, made) for value in VALUES)
 
 
-def converts(converter: Converter, value: Value, made: Converted) -> bool:
+def converts(converter: Converter, value: Value, made: ConvertedRule) -> bool:
     try:
         return converter(value, made).value is not None
     except (NoSuchValue, ValueError):
@@ -378,7 +378,7 @@ def test_a_rule_without_what_its_converter_needs(bare: Path, name: str, key: str
         load(bare, {})
         return
 
-    found = Mistake(
+    found = ConfigProblem(
         str(bare / MADE_UP),
         f"routes.local.rules.thing.{key}",
         "nothing",

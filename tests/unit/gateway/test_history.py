@@ -16,7 +16,7 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.ledger.records import AllFailed
-from gateway.ledger.store import End, Ledger
+from gateway.ledger.store import JobEnd, Ledger
 from providers.base import Handle
 from providers.errors import Failed
 from tests.support import warm
@@ -116,7 +116,7 @@ async def _served(opened: Ledger) -> None:
         await opened.sending(asked, row, ())
     result = {"served": {"provider": "replicate"}, "pictures": [{}]}
     opened._clock = lambda: _BEFORE + 2.5
-    await opened.ended(asked, rows, End(state="completed", cost=32_345, result=result))
+    await opened.ended(asked, rows, JobEnd(state="completed", cost=32_345, result=result))
 
 
 async def _failed(opened: Ledger) -> None:
@@ -129,7 +129,7 @@ async def _failed(opened: Ledger) -> None:
     await opened.sending(asked, row, ())
     opened._clock = lambda: _NOW + 1
     error = AllFailed([Failed("out of memory")], ()).to_json()
-    await opened.ended(asked, [row], End(state="failed", cost=0, error=error))
+    await opened.ended(asked, [row], JobEnd(state="failed", cost=0, error=error))
 
 
 @pytest.mark.system
@@ -238,7 +238,7 @@ def test_purge_keeps_what_a_repeated_call_is_given(darkroom: Run, tmp_path: Path
     async def fill() -> None:
         async with ledger(tmp_path) as opened:
             await opened.accept(asked)
-            await opened.ended(asked, (), End(state="completed", cost=30_000))
+            await opened.ended(asked, (), JobEnd(state="completed", cost=30_000))
 
     asyncio.run(fill())
     purged = told(darkroom(tmp_path, "jobs", "--purge", "--before", "0s", "--json"))

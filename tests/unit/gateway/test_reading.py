@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.backpressure import Reader
+from gateway.http.backpressure import ClientReader
 from gateway.process import bounded
 
 FLOOR, PATIENCE_S = 1000.0, 10.0
@@ -12,7 +12,7 @@ FLOOR, PATIENCE_S = 1000.0, 10.0
 
 def cut_at(*taken: float, unsent: int = 50_000) -> int | None:
     """The second at which a client is cut that takes so many bytes in each one; None where it is not."""
-    reader, total = Reader(FLOOR, PATIENCE_S), 0.0
+    reader, total = ClientReader(FLOOR, PATIENCE_S), 0.0
     reader.is_late(0.0, 0, unsent)
     for second, size in enumerate(taken, 1):
         total += size
@@ -44,7 +44,7 @@ def test_the_floor(taken: list[float], cut: int | None) -> None:
 
 def test_a_client_that_waits_for_us() -> None:
     """While nothing is written for it, it is behind with nothing."""
-    reader = Reader(FLOOR, PATIENCE_S)
+    reader = ClientReader(FLOOR, PATIENCE_S)
     reader.is_late(0, 0, 100)
     assert not reader.is_late(9, 0, 100)
     assert not reader.is_late(9.5, 100, 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normalization.parameters.coerce import Invalid, coerce, is_absent, loose
+from normalization.parameters.coerce import InvalidValue, coerce, is_absent, parse_scalar
 from normalization.parameters.nesting import NestingError, nest
 from normalization.parameters.rules import Param, ParamType
 from normalization.values import Value
@@ -112,7 +112,7 @@ def test_text_inside_json_stays_text() -> None:
     """A JSON caller's own types are kept inside objects and arrays; only a form's text is read as more."""
     assert coerce("p", {"a": "4"}, OBJECT, typed=True) == {"a": "4"}
     assert coerce("p", ["4"], ARRAY, typed=True) == ["4"]
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidValue):
         coerce("p", "z", ARRAY, typed=True)
 
 
@@ -198,7 +198,7 @@ def test_text_inside_json_stays_text() -> None:
 )
 def test_refusals_say_what_openai_would_say(declared: Param, value: Value, code: str, message: str) -> None:
     """A value outside its declaration is refused under its name, with a complete sentence and OpenAI's code."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValue) as caught:
         coerce("n", value, declared)
 
     assert caught.value.param == "n"
@@ -225,7 +225,7 @@ def test_refusals_say_what_openai_would_say(declared: Param, value: Value, code:
 )
 def test_unambiguous_text_is_read_as_json(text: str, expected: Value) -> None:
     """What an encoder makes of a number, a boolean or JSON is undone."""
-    found = loose(text)
+    found = parse_scalar(text)
 
     assert found == expected
     assert type(found) is type(expected)
@@ -241,14 +241,14 @@ def test_unambiguous_text_is_read_as_json(text: str, expected: Value) -> None:
 )
 def test_ambiguous_text_stays_text(text: str) -> None:
     """A text that may have been meant as text is not touched."""
-    assert loose(text) == text
+    assert parse_scalar(text) == text
 
 
 def test_loose_goes_through_what_brackets_nested() -> None:
     """The leaves of nested fields are read like plain ones, and typed values are left alone."""
     nested = nest([("o[a]", "1"), ("o[b][]", "true"), ("o[b][]", "x"), ("n", 5)])
 
-    assert loose(nested) == {"o": {"a": 1, "b": [True, "x"]}, "n": 5}
+    assert parse_scalar(nested) == {"o": {"a": 1, "b": [True, "x"]}, "n": 5}
 
 
 def test_null_and_empty_text_are_absent() -> None:
@@ -264,10 +264,10 @@ def test_null_and_empty_text_are_absent() -> None:
 @given(JSON, st.sampled_from([INTEGER, NUMBER, BOOLEAN, STRING, OBJECT, ARRAY, ENUM, MIXED, STEPS, TAGS, SEED]))
 def test_any_value_is_inside_its_bounds_or_refused(value: Value, declared: Param) -> None:
     """No value makes coercion fail otherwise, and what comes out is of the declared type and inside its bounds."""
-    refusal: Invalid | None = None
+    refusal: InvalidValue | None = None
     try:
         found = coerce("p", value, declared)
-    except Invalid as error:
+    except InvalidValue as error:
         refusal = error
     if refusal is not None:
         assert refusal.param == "p"
@@ -283,7 +283,7 @@ def test_any_value_is_inside_its_bounds_or_refused(value: Value, declared: Param
 @given(st.text() | st.from_regex(r"[+-]?[0-9]*\.?[0-9]*([eE][0-9]+)?", fullmatch=True))
 def test_numbers_that_loose_reads_say_the_same_as_their_text(text: str) -> None:
     """Reading a number is lossless: writing it back in full gives the text."""
-    found = loose(text)
+    found = parse_scalar(text)
 
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         assert found == text or text[:1] in "tf[{" or text.lstrip()[:1] in "[{"
@@ -296,7 +296,7 @@ def test_numbers_that_loose_reads_say_the_same_as_their_text(text: str) -> None:
 def test_forms_of_any_kind_come_out_loose(pairs: list[tuple[str, str]]) -> None:
     """Nesting and then loosening any form gives JSON, or names the key that is at fault."""
     try:
-        value = loose(nest(list(pairs)))
+        value = parse_scalar(nest(list(pairs)))
     except NestingError:
         return
     assert json.loads(json.dumps(value)) == value

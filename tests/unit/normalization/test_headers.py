@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from normalization.images.formats import base
 from normalization.images.formats.exif import orientation
 from normalization.images.pixels import pixels_of
-from normalization.images.sniff import BadImage, Limits, check, is_quick, scan, sniff
+from normalization.images.sniff import BadImage, InputLimits, check, is_quick, scan, sniff
 from normalization.values import Header
 from tests.support import pictures
 from tests.support.pictures import ALL, FEATURES, chunk, encoded, feature, noise, plain, raw_png, refusal
 
 CUT = ("truncated_image", "corrupt_image")
 PLAIN = {fmt: Header(format=fmt, width=64, height=48) for fmt in ALL}  # type: ignore[arg-type]
-LIMITS = Limits(max_pixels=50_000_000, max_side=16_384)
+LIMITS = InputLimits(max_pixels=50_000_000, max_side=16_384)
 
 
 @pytest.mark.parametrize("fmt", ALL)

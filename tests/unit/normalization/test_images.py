@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from normalization.images import transform
-from normalization.images.sniff import BadImage, Limits, check, scan, sniff
+from normalization.images.sniff import BadImage, InputLimits, check, scan, sniff
 from normalization.images.transform import finish, prepare
 from normalization.values import FORMATS, Format, Resize, Size, Transcode
 from tests.support import pictures
@@ -133,7 +133,7 @@ def test_a_bomb(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     bomb = pictures.raw_png((60_000, 60_000), 1, 0, b"")
 
-    assert refusal(lambda: check(sniff(bomb), Limits(max_pixels=10**8, max_side=10**5))).code == "image_too_large"
+    assert refusal(lambda: check(sniff(bomb), InputLimits(max_pixels=10**8, max_side=10**5))).code == "image_too_large"
     assert refusal(lambda: finish(bomb, sniff(bomb), [Transcode(format="jpeg")])).code == "image_too_large"
 
 
@@ -232,7 +232,7 @@ def test_any_damage(name: str, fmt: Format, draw: st.DataObject) -> None:
         data[at : at + draw.draw(st.integers(0, 3))] = draw.draw(st.binary(max_size=3))
     try:
         header = sniff(bytes(data))
-        check(header, Limits(max_pixels=1_000_000, max_side=4_000))
+        check(header, InputLimits(max_pixels=1_000_000, max_side=4_000))
         picture, _ = finish(bytes(data), header, [Resize(size=Size(width=20, height=20)), Transcode(format=fmt)])
     except BadImage:
         return

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.undeclared import check_multipliers
 from normalization.values import ImageRequest, Value
 
@@ -30,7 +30,7 @@ def checked(model: str, **given: Any) -> None:
 )
 def test_a_multiplier(name: str, made: Any) -> None:
     """Named with what to send instead, where there is such a thing."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValue) as caught:
         checked("recraft-crisp-upscale", **made(name))
     assert (caught.value.code, caught.value.param) == ("parameter_refused", name)
     assert "dearer than its estimate" in caught.value.message

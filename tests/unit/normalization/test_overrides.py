@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.plan import Ineligible, check, plan
 from normalization.values import Header, Image, ImageRequest, Plan, Size
 
@@ -58,6 +58,6 @@ def test_undeclared_fields_go_beside_it() -> None:
 @pytest.mark.parametrize("name", ["n", "size", "stream", "response_format", "output_format", "image", "webhook_url"])
 def test_what_is_for_all_alike(name: str) -> None:
     """It is no provider's own."""
-    with pytest.raises(Invalid, match="is for all providers alike") as caught:
+    with pytest.raises(InvalidValue, match="is for all providers alike") as caught:
         planned("replicate", {"replicate": {name: "x"}})
     assert (caught.value.param, caught.value.code) == (name, "parameter_conflict")

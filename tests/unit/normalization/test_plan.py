@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.plan import Ineligible, check, plan
 from normalization.parameters.schema import Model, Route
 from normalization.values import Header, Image, ImageRequest, Plan, Resize, Size, Transcode, Value
@@ -93,7 +93,7 @@ def test_size_below_the_input_warns() -> None:
 
 def test_size_out_of_reach() -> None:
     """A size that no factor in range reaches names size and what could be reached."""
-    with pytest.raises(Invalid, match=r"at most 16 times, to 9600x6400") as caught:
+    with pytest.raises(InvalidValue, match=r"at most 16 times, to 9600x6400") as caught:
         lanczos(size="30000x400")
 
     assert caught.value.param == "size"
@@ -102,7 +102,7 @@ def test_size_out_of_reach() -> None:
 @pytest.mark.parametrize("size", ["1024", "1024*1024", "0x0", "1024x", "-1x5", "1024x1024x3", "big", 7])
 def test_size_that_is_none(size: Value) -> None:
     """Anything but auto and WIDTHxHEIGHT is refused with an example."""
-    with pytest.raises(Invalid, match="such as '1024x1024'"):
+    with pytest.raises(InvalidValue, match="such as '1024x1024'"):
         lanczos(size=size)
 
 
@@ -143,7 +143,7 @@ def test_conflicts_with_a_rule(where: str) -> None:
     fields: dict[str, Any] = {"scale": 4}
     request = ask(extra=fields) if where == "extra" else ask(provider_options={"local": fields})
 
-    with pytest.raises(Invalid, match="send 'scale_factor' instead") as caught:
+    with pytest.raises(InvalidValue, match="send 'scale_factor' instead") as caught:
         check(LANCZOS, request, CONFIG.denied)
 
     assert caught.value.code == "parameter_conflict"
@@ -153,13 +153,13 @@ def test_conflicts_with_a_rule(where: str) -> None:
 def test_denied_everywhere(name: str) -> None:
     """Names that make a provider fetch or call a stranger's address are refused on every route."""
     for request in (ask(extra={name: "x"}), ask(provider_options={"local": {name: "x"}})):
-        with pytest.raises(Invalid, match="refused on every route"):
+        with pytest.raises(InvalidValue, match="refused on every route"):
             check(LANCZOS, request, CONFIG.denied)
 
 
 def test_one_picture_only() -> None:
     """More pictures than the model takes are refused, not dropped."""
-    with pytest.raises(Invalid, match="takes one image, but got 2"):
+    with pytest.raises(InvalidValue, match="takes one image, but got 2"):
         check(LANCZOS, ask(images=(PICTURE, PICTURE)), CONFIG.denied)
 
 
@@ -205,9 +205,9 @@ def test_formats(given: dict[str, Any], step: Transcode) -> None:
 
 def test_formats_that_contradict() -> None:
     """Transparency in jpeg is refused, a colour that is none too; compression of png is ignored aloud."""
-    with pytest.raises(Invalid, match="do not exist in jpeg"):
+    with pytest.raises(InvalidValue, match="do not exist in jpeg"):
         lanczos(background="transparent", output_format="jpeg")
-    with pytest.raises(Invalid, match="such as '#ffffff'"):
+    with pytest.raises(InvalidValue, match="such as '#ffffff'"):
         lanczos(background="reddish")
     assert "output_compression was ignored: png has no quality setting." in lanczos(output_compression=50).notes
 

@@ -6,9 +6,9 @@ import pytest
 
 from gateway.routing.pricing import estimate
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.plan import Ineligible, check, plan
-from normalization.parameters.reshaping import First, Reshaping, problems, shaped
+from normalization.parameters.reshaping import FirstReshaping, Reshaping, problems, shaped
 from normalization.parameters.rules import Param
 from normalization.parameters.schema import Model
 from normalization.values import Announced, Header, Image, ImageRequest, Plan, Resize, Size, Value
@@ -17,7 +17,7 @@ CONFIG = load(SHIPPED, {})
 CLARITY, TOPAZ = CONFIG.models["clarity-upscaler"], CONFIG.models["topaz-image-upscale"]
 NAMES = CLARITY.reshaping
 ALWAYS = ("replicate", "segmind", "local")
-FIRST = Reshaping(first=First(when="shrink", longer_side="side", default=768, enlarges=True))
+FIRST = Reshaping(first=FirstReshaping(when="shrink", longer_side="side", default=768, enlarges=True))
 
 
 def ask(model: Model, width: int = 400, height: int = 300, **given: Any) -> ImageRequest:
@@ -119,7 +119,7 @@ def test_a_size_out_of_reach_of_one_route() -> None:
     assert planned("replicate", **large).calls[0]["scale_factor"] == pytest.approx(2.6042)
     with pytest.raises(Ineligible, match="does not enlarge 40x30"):
         planned("fal", **large)
-    with pytest.raises(Invalid, match="at most 16 times"):
+    with pytest.raises(InvalidValue, match="at most 16 times"):
         planned("fal", size="2000x1500", width=40, height=30)
 
 
@@ -138,7 +138,7 @@ def test_a_shape_that_nobody_knows() -> None:
     ]
     assert costs[0] == costs[1]
     assert sizes(planned("fal", TOPAZ, crop_to_fill=False)) == ("800x600", "800x600")
-    with pytest.raises(Invalid, match="'crop_to_fill' and 'size' exclude each other") as caught:
+    with pytest.raises(InvalidValue, match="'crop_to_fill' and 'size' exclude each other") as caught:
         check(TOPAZ, ask(TOPAZ, crop_to_fill=True, size="1024x1024"), frozenset())
     assert caught.value.param == "crop_to_fill"
     check(TOPAZ, ask(TOPAZ, crop_to_fill=True, size="auto"), frozenset())

@@ -6,10 +6,10 @@ from typing import Any, cast
 import pytest
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.convert import CONVERTERS, STEPPED
 from normalization.parameters.plan import Ineligible, plan
-from normalization.parameters.rules import Converted, Emulated, Param, Rule
+from normalization.parameters.rules import ConvertedRule, EmulatedRule, Param, Rule
 from normalization.parameters.schema import Model
 from normalization.parameters.sizing import parse_size
 from normalization.parameters.table import Cell, cells
@@ -112,7 +112,7 @@ def sample(cell: Cell) -> Value:
 def a_size(cell: Cell) -> str:
     """A size of another shape than the picture's, that the cell's route takes and reaches within its own bounds."""
     rule = cell.route.rules.get("size")
-    if rule is not None and rule.choices and not (isinstance(rule, Converted) and rule.using in STEPPED):
+    if rule is not None and rule.choices and not (isinstance(rule, ConvertedRule) and rule.using in STEPPED):
         return next(str(choice) for choice in rule.choices if choice != "auto")
     factor = 2.4
     if cell.model.scaled_by is not None:
@@ -138,7 +138,7 @@ def read_size(text: str) -> Size | None:
     """A size, if the text is one."""
     try:
         return parse_size(text)
-    except Invalid:
+    except InvalidValue:
         return None
 
 
@@ -149,7 +149,7 @@ def admits(cell: Cell, value: Value) -> bool:
 
 def is_stepped(cell: Cell) -> bool:
     """Whether the rule's choices are what the provider is sent, not what callers may give."""
-    return isinstance(cell.rule, Converted) and cell.rule.using in STEPPED
+    return isinstance(cell.rule, ConvertedRule) and cell.rule.using in STEPPED
 
 
 def dig(payload: Any, target: str) -> Value:
@@ -166,10 +166,10 @@ def test_cell(cell: Cell) -> None:
     planned = plan(cell.model, cell.route, ask(cell, {cell.name: value}))
     payload = planned.calls[0]
 
-    if isinstance(cell.rule, Emulated):
+    if isinstance(cell.rule, EmulatedRule):
         assert cell.name not in payload or cell.name in cell.route.fixed
         check_emulation(cell, value)
-    elif isinstance(cell.rule, Converted):
+    elif isinstance(cell.rule, ConvertedRule):
         assert dig(payload, cell.target or "") == CONVERTERS[cell.rule.using](value, cell.rule).value
     else:
         assert dig(payload, cell.target or "") == value
@@ -179,7 +179,7 @@ def test_cell(cell: Cell) -> None:
 def check_emulation(cell: Cell, value: Value) -> None:
     """The effect of an emulated parameter, seen in the plan."""
     planned = plan(cell.model, cell.route, ask(cell, {cell.name: value}))
-    by = cast("Emulated", cell.rule).by
+    by = cast("EmulatedRule", cell.rule).by
     formats = [step for step in planned.finish if isinstance(step, Transcode)]
     if by == "fan_out":
         assert len(planned.calls) == value
@@ -202,7 +202,7 @@ BOUNDED = [
     cell
     for cell in CELLS
     if (cell.rule.min is not None or cell.rule.max is not None or cell.rule.choices)
-    and not (isinstance(cell.rule, Converted) and cell.rule.using == "aspect_ratio")
+    and not (isinstance(cell.rule, ConvertedRule) and cell.rule.using == "aspect_ratio")
 ]
 
 
@@ -210,7 +210,7 @@ BOUNDED = [
 def test_bounds_choose_the_route(cell: Cell) -> None:
     """A value outside a rule's bounds makes the route ineligible and names the parameter; nothing is clamped."""
     rule = cell.rule
-    if isinstance(rule, Converted) and is_stepped(cell):
+    if isinstance(rule, ConvertedRule) and is_stepped(cell):
         outside: Value = max(float(choice) for choice in rule.choices or ()) + 1
     else:
         outside = rule.max + 1 if rule.max is not None else rule.min - 1 if rule.min is not None else another(rule)
@@ -224,7 +224,7 @@ def test_bounds_choose_the_route(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 def test_defaults_are_sent(cell: Cell) -> None:
     """A default of ours reaches the provider when the caller says nothing: theirs differ from each other."""
-    if cell.param.default is None or isinstance(cell.rule, Emulated) or cell.id == "flux-kontext-pro/fal/size":
+    if cell.param.default is None or isinstance(cell.rule, EmulatedRule) or cell.id == "flux-kontext-pro/fal/size":
         return  # fal keeps the input's shape by itself when it is told none
     payload = plan(cell.model, cell.route, ask(cell, {})).calls[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.plan import Ineligible, plan
 from normalization.parameters.undeclared import meant, refuse
 from normalization.values import Announced, Header, Image, ImageRequest, Value
@@ -106,7 +106,7 @@ def test_provider_options(options: dict[str, Any], notes: list[str]) -> None:
 
 def test_refused() -> None:
     """With the hint, and where a provider's own field belongs; what stands there is not refused."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValue) as caught:
         refuse(CLARITY, ask({"creativty": 1}))
     assert (caught.value.param, caught.value.code) == ("creativty", "unknown_parameter")
     assert "Did you mean creativity?" in caught.value.message

@@ -9,12 +9,22 @@ from dataclasses import dataclass, field, replace
 import pytest
 from typing_extensions import override
 
-from providers.accounts import Accounts, Key
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.accounts import AccountKey, Accounts
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.errors import Failed, ProviderError, Rejected, Throttled, Unknown, Unusable
 
 UP = Upstream(model="m")
-KEYS = [Key("sim", "sim-secret-one"), Key("sim", "sim-secret-two")]
+KEYS = [AccountKey("sim", "sim-secret-one"), AccountKey("sim", "sim-secret-two")]
 
 
 @dataclass
@@ -36,25 +46,25 @@ class Account:
     def announced(self, upstream: Upstream) -> None:
         return None
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         await link.sending({"pace": "x"})
         self.log.append(f"submit {self.key}")
         if self.says:
             raise self.says
         return Handle(provider="sim", id=f"of {self.key}", data=self.data)
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         self.log.append(f"wait {self.key}")
         if self.lost:
             raise self.lost
         return Outcome(pictures=(b"x",))
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         self.log.append(f"find {self.key}")
         return Handle(provider="sim", id="found")
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
-        return Heard(id=self.key) if body == self.key.encode() else None
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+        return WebhookEvent(id=self.key) if body == self.key.encode() else None
 
     async def cancel(self, handle: Handle) -> None:
         self.log.append(f"cancel {self.key}")
@@ -66,7 +76,7 @@ class Account:
         self.log.append(f"close {self.key}")
 
 
-class Told(Link):
+class Told(AttemptContext):
     def __init__(self) -> None:
         self.sent: list[Mapping[str, str]] = []
 
@@ -87,9 +97,9 @@ class Bench:
         make = self.by_key.__getitem__
         self.accounts = Accounts(KEYS, lambda key: make(key.reveal()), park_s=300, clock=lambda: self.now)
 
-    async def submit(self, link: Link = ALONE) -> Handle:
+    async def submit(self, link: AttemptContext = NO_CONTEXT) -> Handle:
         deadline = asyncio.get_running_loop().time() + 60
-        return await self.accounts.submit(Job(id="j", upstream=UP, payload={}, deadline=deadline), link)
+        return await self.accounts.submit(UpstreamJob(id="j", upstream=UP, payload={}, deadline=deadline), link)
 
 
 @pytest.mark.parametrize("error", [Unusable("no money"), Throttled("slow down", retry_after=20)])
@@ -142,7 +152,7 @@ async def test_refused_key_does_not_park_a_throttled_one() -> None:
 
 async def test_lost_submit_is_looked_for_with_its_own_key_alone() -> None:
     bench = Bench(None, None)
-    sent = Sent(id="j", upstream=UP, at=0, data={"account": KEYS[1].id})
+    sent = PendingSubmit(id="j", upstream=UP, at=0, data={"account": KEYS[1].id})
 
     handle = await bench.accounts.find(sent)
     with pytest.raises(Unknown, match="not configured any more"):
@@ -166,7 +176,7 @@ async def test_job_of_a_key_that_is_gone() -> None:
 async def test_webhook_of_either_account() -> None:
     bench = Bench(None, None)
 
-    assert await bench.accounts.hear({}, b"two") == Heard(id="two")
+    assert await bench.accounts.hear({}, b"two") == WebhookEvent(id="two")
     assert await bench.accounts.hear({}, b"evil") is None
 
 

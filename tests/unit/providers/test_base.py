@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from providers.errors import Rejected, without
+from providers.errors import Rejected, redacted
 
 KEY = "r8_0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -23,18 +23,18 @@ KEY = "r8_0123456789abcdefghijklmnopqrstuvwxyz"
 )
 def test_a_secret_is_cut_out(text: str, shown: str) -> None:
     """Wherever it stands, whole or as much of it as a message that was cut short still shows."""
-    assert without(text, KEY) == shown
+    assert redacted(text, KEY) == shown
 
 
 def test_white_space_does_not_matter() -> None:
     """Messages are one line; prompts may be several."""
-    assert without("you said: a cat on a mat, at night", "a cat\non a   mat, at night") == "you said: …"
+    assert redacted("you said: a cat on a mat, at night", "a cat\non a   mat, at night") == "you said: …"
 
 
 @pytest.mark.parametrize("word", ["", "png", "1024"])
 def test_short_texts_are_words(word: str) -> None:
     """A message without every `png` would say nothing."""
-    assert without(f"unknown format {word}", word) == f"unknown format {word}"
+    assert redacted(f"unknown format {word}", word) == f"unknown format {word}"
 
 
 def test_an_error_hides_secrets() -> None:

@@ -13,7 +13,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from providers.http.client import PAGE, USER_AGENT, VERSION
-from providers.http.errors import UNKNOWN, Unanswered, why
+from providers.http.errors import UNKNOWN, NoAnswer, why
 from tests.support.paths import ROOT
 
 KEY = ConnectionKey("inner.example", 443, True, True, None, None, None)
@@ -51,7 +51,7 @@ CAUSES = [
 @pytest.mark.parametrize(("error", "words"), CAUSES, ids=lambda given: str(type(given).__name__))
 def test_what_happened(error: Exception, words: str) -> None:
     """It is found however deep, and the host's name is not among the words, nor what the system says."""
-    outer = Unanswered("delivery: no answer (ConnectError)")
+    outer = NoAnswer("delivery: no answer (ConnectError)")
     outer.__cause__ = httpx.ConnectError("inner.example") if isinstance(error, OSError) else httpx.ReadError("inner")
     outer.__cause__.__cause__ = error
     found = why(outer)
@@ -67,7 +67,7 @@ def test_what_happened(error: Exception, words: str) -> None:
         (httpx.ConnectTimeout(""), "the connection took too long"),
         (httpx.DecodingError(""), "the answer could not be decompressed"),
         (httpx.ConnectError(""), "no connection could be made"),
-        (Unanswered("nothing is known"), UNKNOWN),
+        (NoAnswer("nothing is known"), UNKNOWN),
     ],
 )
 def test_what_has_no_cause(error: Exception, words: str) -> None:
@@ -84,7 +84,7 @@ def test_a_payload_that_a_reset_cut_off() -> None:
 
 def test_errors_that_hold_each_other() -> None:
     """A chain that leads back to its begin ends all the same."""
-    one, other = Unanswered("nothing"), httpx.ReadError("nothing")
+    one, other = NoAnswer("nothing"), httpx.ReadError("nothing")
     one.__cause__, other.__cause__ = other, one
     assert why(one) == "the connection broke off"
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from providers.http import download
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 
 DATA = bytes(range(256)) * 4000
 
@@ -26,7 +26,7 @@ async def test_in_pieces(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(download, "unquote_to_bytes", counted)
     text = "a" * shift + quote_from_bytes(DATA)
-    nobody, everything = cast("httpx.AsyncClient", None), cast("Guard", None)
+    nobody, everything = cast("httpx.AsyncClient", None), cast("UrlPolicy", None)
     found = await download.download(
         nobody, f"data:image/png,{text}", guard=everything, cap=2_000_000, deadline=time.monotonic() + 60
     )

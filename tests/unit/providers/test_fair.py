@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.fairness import FairGate, FairQueue, Room, Shares, Turns, fair_share, room_for
+from providers.fairness import FairGate, FairQueue, SharedCapacity, Shares, Turns, capacity_for, fair_share
 
 
 class Time:
@@ -163,26 +163,28 @@ def test_what_each_could_have(limit: float, wants: list[float], share: float) ->
 @pytest.mark.parametrize(
     ("room", "size", "owner", "held", "wanted"),
     [
-        pytest.param(Room.FREE, 1, "a", {"a": 99}, {}, id="one alone has everything"),
-        pytest.param(Room.FULL, 1, "a", {"a": 100}, {}, id="and no more"),
-        pytest.param(Room.FREE, 500, "a", {}, {}, id="what is larger than the room comes alone"),
-        pytest.param(Room.FREE, 1, "b", {"a": 100}, {}, id="who has nothing comes in"),
-        pytest.param(Room.FULL, 14, "b", {"a": 100}, {}, id="with an eighth and no more"),
-        pytest.param(Room.FULL, 1, "b", {"a": 100, "b": 1}, {}, id="who has something does not"),
-        pytest.param(Room.FULL, 1, "c", {"a": 100, "b": 13}, {}, id="nor where others have the eighth"),
-        pytest.param(Room.FREE, 1, "a", {"a": 89}, {"b": 10}, id="up to what another one wanted"),
-        pytest.param(Room.KEPT, 1, "a", {"a": 90}, {"b": 10}, id="which is kept for it"),
-        pytest.param(Room.FREE, 1, "b", {"a": 90}, {"b": 10}, id="and which it gets"),
-        pytest.param(Room.FREE, 1, "a", {"a": 49}, {"b": 1000}, id="a share is everybody's"),
-        pytest.param(Room.KEPT, 1, "a", {"a": 50}, {"b": 1000}, id="whatever another one wants"),
-        pytest.param(Room.FREE, 1, "a", {"a": 50, "b": 49}, {"b": 49}, id="what another one has is not kept"),
-        pytest.param(Room.KEPT, 1, "a", {"a": 60, "b": 20}, {"b": 30, "c": 10}, id="for several"),
-        pytest.param(Room.FREE, 1, "c", {"a": 60, "b": 39}, {"a": 100}, id="who has less than its share may go on"),
+        pytest.param(SharedCapacity.FREE, 1, "a", {"a": 99}, {}, id="one alone has everything"),
+        pytest.param(SharedCapacity.FULL, 1, "a", {"a": 100}, {}, id="and no more"),
+        pytest.param(SharedCapacity.FREE, 500, "a", {}, {}, id="what is larger than the room comes alone"),
+        pytest.param(SharedCapacity.FREE, 1, "b", {"a": 100}, {}, id="who has nothing comes in"),
+        pytest.param(SharedCapacity.FULL, 14, "b", {"a": 100}, {}, id="with an eighth and no more"),
+        pytest.param(SharedCapacity.FULL, 1, "b", {"a": 100, "b": 1}, {}, id="who has something does not"),
+        pytest.param(SharedCapacity.FULL, 1, "c", {"a": 100, "b": 13}, {}, id="nor where others have the eighth"),
+        pytest.param(SharedCapacity.FREE, 1, "a", {"a": 89}, {"b": 10}, id="up to what another one wanted"),
+        pytest.param(SharedCapacity.KEPT, 1, "a", {"a": 90}, {"b": 10}, id="which is kept for it"),
+        pytest.param(SharedCapacity.FREE, 1, "b", {"a": 90}, {"b": 10}, id="and which it gets"),
+        pytest.param(SharedCapacity.FREE, 1, "a", {"a": 49}, {"b": 1000}, id="a share is everybody's"),
+        pytest.param(SharedCapacity.KEPT, 1, "a", {"a": 50}, {"b": 1000}, id="whatever another one wants"),
+        pytest.param(SharedCapacity.FREE, 1, "a", {"a": 50, "b": 49}, {"b": 49}, id="what another one has is not kept"),
+        pytest.param(SharedCapacity.KEPT, 1, "a", {"a": 60, "b": 20}, {"b": 30, "c": 10}, id="for several"),
+        pytest.param(
+            SharedCapacity.FREE, 1, "c", {"a": 60, "b": 39}, {"a": 100}, id="who has less than its share may go on"
+        ),
     ],
 )
-def test_room(room: Room, size: int, owner: str, held: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+def test_room(room: SharedCapacity, size: int, owner: str, held: Mapping[str, int], wanted: Mapping[str, int]) -> None:
     """Of a room of 100: who may take how much more."""
-    assert room_for(size, owner, limit=100, held=held, wanted=wanted) is room
+    assert capacity_for(size, owner, limit=100, held=held, wanted=wanted) is room
 
 
 @given(
@@ -193,13 +195,13 @@ def test_room(room: Room, size: int, owner: str, held: Mapping[str, int], wanted
 def test_room_is_bounded_and_used(limit: int, held: dict[str, int], wanted: dict[str, int]) -> None:
     """Nothing is let in beyond an eighth more, nothing refused that nobody else wants, and nobody below its share."""
     total, others = sum(held.values()), {"b", "c", "d"}
-    found = room_for(1, "a", limit=limit, held=held, wanted=wanted)
-    if found is Room.FREE and total:
+    found = capacity_for(1, "a", limit=limit, held=held, wanted=wanted)
+    if found is SharedCapacity.FREE and total:
         assert total + 1 <= limit + (0 if held.get("a") else math.ceil(limit / 8))
     if total + 1 <= limit:
-        assert found is not Room.FULL
+        assert found is not SharedCapacity.FULL
         if held.get("a", 0) + 1 <= limit / 4 or not any(held.get(o) or wanted.get(o) for o in others):
-            assert found is Room.FREE
+            assert found is SharedCapacity.FREE
 
 
 def test_room_is_kept_for_who_was_here() -> None:
@@ -207,37 +209,37 @@ def test_room_is_kept_for_who_was_here() -> None:
     clock = Time()
     shares, held = Shares(10, clock), Counter[str]()
 
-    def comes(owner: str) -> Room:
+    def comes(owner: str) -> SharedCapacity:
         found = shares.ask(1, owner, held)
-        held[owner] += found is Room.FREE
+        held[owner] += found is SharedCapacity.FREE
         return found
 
-    assert [comes("a") for _ in range(11)] == [Room.FREE] * 10 + [Room.FULL]
-    assert comes("b") is Room.FREE  # beyond the limit, for it had nothing
+    assert [comes("a") for _ in range(11)] == [SharedCapacity.FREE] * 10 + [SharedCapacity.FULL]
+    assert comes("b") is SharedCapacity.FREE  # beyond the limit, for it had nothing
     held.subtract("ab")
-    assert [comes("a"), comes("b")] == [Room.KEPT, Room.FREE]
+    assert [comes("a"), comes("b")] == [SharedCapacity.KEPT, SharedCapacity.FREE]
     held.subtract("ab")
     clock.now += 300
     # It has not come for so long that nothing is kept for it.
-    assert [comes("a"), comes("a"), comes("a")] == [Room.FREE, Room.FREE, Room.FULL]
+    assert [comes("a"), comes("a"), comes("a")] == [SharedCapacity.FREE, SharedCapacity.FREE, SharedCapacity.FULL]
 
 
 def test_who_was_refused_gets_what_becomes_free() -> None:
     """Until it has its share, what another one gives back is kept for the calls of it that were refused."""
     shares, held = Shares(10, Time()), Counter(a=10, b=1)
-    assert [shares.ask(1, "b", held) for _ in range(3)] == [Room.FULL] * 3
+    assert [shares.ask(1, "b", held) for _ in range(3)] == [SharedCapacity.FULL] * 3
     for _ in range(3):
         held["a"] -= 1
-    assert shares.ask(1, "a", held) is Room.KEPT
-    assert shares.ask(1, "b", held) is Room.FREE
+    assert shares.ask(1, "a", held) is SharedCapacity.KEPT
+    assert shares.ask(1, "b", held) is SharedCapacity.FREE
 
 
 def test_what_was_wanted_is_forgotten() -> None:
     """After one to two windows, and not at once."""
     clock = Time()
     shares = Shares(10, clock, window_s=60)
-    assert shares.ask(4, "b", {}) is Room.FREE
-    for now, room in ((59, Room.KEPT), (119, Room.KEPT), (120, Room.FREE)):
+    assert shares.ask(4, "b", {}) is SharedCapacity.FREE
+    for now, room in ((59, SharedCapacity.KEPT), (119, SharedCapacity.KEPT), (120, SharedCapacity.FREE)):
         clock.now = now
         assert shares.ask(1, "a", {"a": 6}) is room
 

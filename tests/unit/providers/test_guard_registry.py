@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
-from providers.http.ssrf import Forbidden, Guard, public
+from providers.http.ssrf import UrlForbidden, UrlPolicy, public
 
 
 def words(text: str) -> list[str]:
@@ -56,8 +56,8 @@ def test_no_special_block_is_public(block: str) -> None:
     """From its first address to its last, as text and as it stands in an address of the web."""
     for address in samples(block):
         assert not public(address), address
-        with pytest.raises(Forbidden):
-            Guard().check(f"https://[{address}]/" if ":" in address else f"https://{address}/")
+        with pytest.raises(UrlForbidden):
+            UrlPolicy().check(f"https://[{address}]/" if ":" in address else f"https://{address}/")
 
 
 @pytest.mark.parametrize("block", IPV4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 async def test_slow_names_hold_up_nothing_else(answers: threading.Event) -> None:
     """While 40 lookups hang there is a thread for other work, for a provider's name, and for another caller's name."""
-    resolver = Guard(allow=frozenset({"localhost:80"})).resolver()
+    resolver = UrlPolicy(allow=frozenset({"localhost:80"})).resolver()
     slow = [asyncio.create_task(resolver.resolve(f"{n}.slow.example")) for n in range(40)]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):

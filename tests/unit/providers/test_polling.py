@@ -14,8 +14,8 @@ from typing_extensions import override
 from normalization.values import Header, Image
 from providers.clock import Clock, jitter
 from providers.errors import Expired, Failed
-from providers.http.errors import Unanswered
-from providers.kit.polling import Again, Pace, between, pace_key, poll
+from providers.http.errors import NoAnswer
+from providers.kit.polling import Pace, PollAgain, between, pace_key, poll
 from tests.support.clock import Skipping
 
 ROUND_TRIP_S = 0.05
@@ -169,7 +169,7 @@ def scripted(clock: Clock, *answers: object) -> tuple[Callable[[], Awaitable[str
 async def test_it_asks_until_there_is_a_value() -> None:
     """Nothing, no answer, and a plea for patience are all asked again; what it took is learned."""
     pace = Pace(clock := Skipping())
-    ask, times = scripted(clock, None, Unanswered("lost"), Again(4), Again(), None, "done")
+    ask, times = scripted(clock, None, NoAnswer("lost"), PollAgain(4), PollAgain(), None, "done")
 
     assert await poll(ask, pace=pace, key="k", deadline=clock.after(60)) == "done"
     assert len(times) == 6
@@ -210,7 +210,7 @@ async def test_another_error_passes() -> None:
     assert pace.typical("k") is None
 
 
-@pytest.mark.parametrize("answer", [None, Unanswered("lost"), Again(3600)], ids=["nothing", "lost", "patience"])
+@pytest.mark.parametrize("answer", [None, NoAnswer("lost"), PollAgain(3600)], ids=["nothing", "lost", "patience"])
 async def test_it_ends_at_the_deadline(answer: object) -> None:
     """Whatever the looks find, the deadline ends them, and not before."""
     ask, _ = scripted(clock := Skipping(), answer)

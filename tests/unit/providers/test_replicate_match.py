@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from normalization.values import Header, Image, Value
-from providers.base import Sent, Upstream
+from providers.base import PendingSubmit, Upstream
 from providers.http.bodies import Json
 from providers.replicate.recovery import is_it, written
 
@@ -54,9 +54,9 @@ def entry(**changes: Any) -> dict[str, Json]:
     return {name: value for name, value in made.items() if value != "left out"}
 
 
-def sent(upstream: Upstream = PINNED, webhook: str = "") -> Sent:
+def sent(upstream: Upstream = PINNED, webhook: str = "") -> PendingSubmit:
     data = {"input": written(PAYLOAD), "webhook": webhook}
-    return Sent(id="attempt-1", upstream=upstream, at=AT, data=json.loads(json.dumps(data)))
+    return PendingSubmit(id="attempt-1", upstream=upstream, at=AT, data=json.loads(json.dumps(data)))
 
 
 def test_what_is_written_down_holds_no_picture_and_no_text() -> None:
@@ -154,5 +154,5 @@ def test_our_own_webhook_proves_it() -> None:
 @pytest.mark.parametrize("text", ["", "{", "7", "[]", "[" * 100_000])
 def test_what_was_written_down_badly_proves_nothing(text: str) -> None:
     """Then nothing is the one, and nothing is not."""
-    lost = Sent(id="a", upstream=PINNED, at=AT, data={"input": text})
+    lost = PendingSubmit(id="a", upstream=PINNED, at=AT, data={"input": text})
     assert is_it(entry(), lost, 100) is None

@@ -18,9 +18,9 @@ import respx
 
 from normalization.values import Header, Image, Value
 from providers.apiframe.adapter import Apiframe
-from providers.base import Job, Link, Upstream
+from providers.base import AttemptContext, Upstream, UpstreamJob
 from providers.fal.adapter import Fal
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.replicate.adapter import Replicate
 from providers.segmind.adapter import Segmind
@@ -97,7 +97,7 @@ class Wire:
         return found
 
 
-class Hooked(Link):
+class Hooked(AttemptContext):
     """A link with an address that the provider may report to."""
 
     webhook = HOOK
@@ -110,8 +110,10 @@ async def wire() -> AsyncIterator[Wire]:
         yield made
 
 
-def job(model: str, *, seconds: float = 59.9, options: Mapping[str, Value] | None = None) -> Job:
-    return Job(id="dr-1", upstream=Upstream(model=model, options=options or {}), payload=WANTED, deadline=seconds)
+def job(model: str, *, seconds: float = 59.9, options: Mapping[str, Value] | None = None) -> UpstreamJob:
+    return UpstreamJob(
+        id="dr-1", upstream=Upstream(model=model, options=options or {}), payload=WANTED, deadline=seconds
+    )
 
 
 def form(request: Sent, name: str, filename: str) -> Sent:
@@ -129,7 +131,7 @@ BEARER = f"Bearer {KEY}"
 
 
 def replicate(wire: Wire, **settings: Any) -> Replicate:
-    return Replicate(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Replicate(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_replicate_runs_a_version(wire: Wire) -> None:
@@ -188,7 +190,7 @@ FAL_HEADERS = {
 
 
 def fal(wire: Wire, **settings: Any) -> Fal:
-    return Fal(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Fal(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_fal_queues_a_job(wire: Wire) -> None:
@@ -251,7 +253,7 @@ SEGMIND = "https://api.segmind.com"
 
 
 def segmind(wire: Wire, **settings: Any) -> Segmind:
-    return Segmind(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Segmind(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_segmind_gets_the_pictures_first(wire: Wire) -> None:
@@ -286,12 +288,12 @@ async def test_segmind_makes_a_picture_at_once(wire: Wire) -> None:
 APIFRAME = "https://api.apiframe.ai"
 
 
-@pytest.mark.parametrize("link", [Link(), Hooked()], ids=["alone", "hooked"])
-async def test_apiframe_gets_the_picture_first(wire: Wire, link: Link) -> None:
+@pytest.mark.parametrize("link", [AttemptContext(), Hooked()], ids=["alone", "hooked"])
+async def test_apiframe_gets_the_picture_first(wire: Wire, link: AttemptContext) -> None:
     """As a form; then the job, under our own id as the key that makes it one, with the parameters in their object."""
     wire.answer("POST", f"{APIFRAME}/v2/uploads", {"url": STORED})
     wire.answer("POST", f"{APIFRAME}/v2/images/upscale", {"jobId": UUID, "status": "QUEUED"})
-    adapter = Apiframe(wire.api, wire.downloads, key=KEY, guard=Guard(), pace=Pace(CLOCK), clock=CLOCK)
+    adapter = Apiframe(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK)
 
     handle = await adapter.submit(job("clarity-upscale", options={"params": "clarityUpscaleParams"}), link)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from providers.kit.polling import Forward, share
+from providers.kit.polling import MonotonicProgress, parse_progress
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,13 @@ from providers.kit.polling import Forward, share
 )
 def test_the_last_bar_of_a_log_counts(logs: object, done: float | None) -> None:
     """Bars and a word of progress are understood, percentages of something else are not."""
-    assert share(logs) == done
+    assert parse_progress(logs) == done
 
 
 def test_it_never_goes_back() -> None:
     """A second bar that begins anew is not told until it is further than the first one was."""
     told: list[float] = []
-    forward = Forward(told.append)
+    forward = MonotonicProgress(told.append)
     for done in (0.0, 0.5, None, 0.4, 0.5, 1.0, 0.1):
         forward(done)
     assert told == [0.5, 1.0]

@@ -20,7 +20,7 @@ from providers.worker.engines.tiles import Canvas, Grid, Tile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DenoisePlan:
     """How a picture is refined. `tile` (height, width) and `overlap` are in latent pixels.
 
     `strength` is from 0 (nothing changes) to 1; a `guidance` of 1 is none; a `resemblance` of 0 is no ControlNet. Each
@@ -47,7 +47,7 @@ def refine(
     latents: torch.Tensor,
     pixels: torch.Tensor,
     prompts: torch.Tensor,
-    plan: Plan,
+    plan: DenoisePlan,
     stepped: Callable[[int, int], None],
     cancelled: Cancelled,
 ) -> torch.Tensor:
@@ -74,7 +74,7 @@ def refine(
 class _Predictor:
     """What the networks predict for a whole picture."""
 
-    def __init__(self, models: Models, grid: Grid, prompts: torch.Tensor, plan: Plan) -> None:
+    def __init__(self, models: Models, grid: Grid, prompts: torch.Tensor, plan: DenoisePlan) -> None:
         self._models, self._grid, self._plan = models, grid, plan
         # Without guidance the negative prompt has no say, and half of the work is saved.
         self._prompts = prompts if plan.guidance != 1 else prompts[1:]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from providers.worker.engines.base import Field, Unfit, Value
+from providers.worker.engines.base import Field, InputRejected, Value
 from providers.worker.engines.diffusion.schedulers import SCHEDULERS
 from providers.worker.engines.pictures import OUTPUT_FORMATS
 
@@ -100,7 +100,7 @@ INPUTS: Mapping[str, Field] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DiffusionInputs:
     """What a caller asks for, of the types that INPUTS declares. Pictures are bytes."""
 
     image: bytes
@@ -128,19 +128,19 @@ class Asked:
         return min(1.0, self.creativity * self.multistep_factor**number)
 
 
-def asked(inputs: Mapping[str, Value]) -> Asked:
-    """Return checked inputs with their types. Raises Unfit for what only the engine can tell."""
+def asked(inputs: Mapping[str, Value]) -> DiffusionInputs:
+    """Return checked inputs with their types. Raises InputRejected for what only the engine can tell."""
     # They were checked against INPUTS.
-    found = Asked(**cast("dict[str, Any]", inputs))
+    found = DiffusionInputs(**cast("dict[str, Any]", inputs))
     for name in ("tiling_width", "tiling_height"):
         if getattr(found, name) % 16:
-            raise Unfit(name, f"{getattr(found, name)} is no multiple of 16")
+            raise InputRejected(name, f"{getattr(found, name)} is no multiple of 16")
     for name in ("prompt", "negative_prompt"):
         text = getattr(found, name)
         if len(text) > _LONGEST_PROMPT:
-            raise Unfit(name, f"it has {len(text)} characters, and {_LONGEST_PROMPT} are taken at most")
+            raise InputRejected(name, f"it has {len(text)} characters, and {_LONGEST_PROMPT} are taken at most")
         if text.count("(") + text.count("[") > _MOST_BRACKETS:
-            raise Unfit(name, f"it has more than {_MOST_BRACKETS} brackets")
+            raise InputRejected(name, f"it has more than {_MOST_BRACKETS} brackets")
     return found
 
 

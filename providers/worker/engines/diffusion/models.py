@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from providers.worker.engines.base import Unusable, first_line
+from providers.worker.engines.base import WeightsUnusable, first_line
 from providers.worker.engines.cards import Card, dtype_for
 from providers.worker.engines.options import TileDiffusionOptions
 from providers.worker.engines.vision import import_torchvision
@@ -49,7 +49,7 @@ class Models:
 
 
 def load(options: TileDiffusionOptions, card: Card) -> Models:
-    """Load onto a card. Raises Unusable where the parts do not fit together."""
+    """Load onto a card. Raises WeightsUnusable where the parts do not fit together."""
     import_torchvision()
     import transformers
     from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
@@ -105,21 +105,23 @@ def fit(base: Source, controlnet: Source, vae: Source | None) -> None:
     coder = _config((vae.path if vae else base.path / "vae") / "config.json")
     width = unet.get("cross_attention_dim")
     if unet.get("_class_name") != "UNet2DConditionModel" or unet.get("addition_embed_type"):
-        raise Unusable(f"base: {base.label} is no Stable Diffusion 1.5 (or 2) in diffusers' layout")
+        raise WeightsUnusable(f"base: {base.label} is no Stable Diffusion 1.5 (or 2) in diffusers' layout")
     if net.get("_class_name") != "ControlNetModel":
-        raise Unusable(f"controlnet: {controlnet.label} is a {net.get('_class_name')}, not a ControlNetModel")
+        raise WeightsUnusable(f"controlnet: {controlnet.label} is a {net.get('_class_name')}, not a ControlNetModel")
     if coder.get("_class_name") != "AutoencoderKL":
-        raise Unusable(f"vae: {vae.label if vae else base.label} is a {coder.get('_class_name')}, not an AutoencoderKL")
+        raise WeightsUnusable(
+            f"vae: {vae.label if vae else base.label} is a {coder.get('_class_name')}, not an AutoencoderKL"
+        )
     for role, found in (
         ("base (text_encoder)", text.get("hidden_size")),
         ("controlnet", net.get("cross_attention_dim")),
     ):
         if found != width:
-            raise Unusable(f"{role}: made for prompts of width {found}, and the base's unet for {width}")
+            raise WeightsUnusable(f"{role}: made for prompts of width {found}, and the base's unet for {width}")
     if net.get("block_out_channels") != unet.get("block_out_channels"):
-        raise Unusable(f"controlnet: {controlnet.label} was made for another kind of base than {base.label}")
+        raise WeightsUnusable(f"controlnet: {controlnet.label} was made for another kind of base than {base.label}")
     if coder.get("latent_channels") != unet.get("in_channels"):
-        raise Unusable(
+        raise WeightsUnusable(
             f"vae: makes {coder.get('latent_channels')} channels, and the base's unet takes {unet.get('in_channels')}"
         )
 
@@ -157,7 +159,7 @@ def _add(options: TileDiffusionOptions, tokenizer: Any, text_encoder: Any, unet:
             # Its own names of adapters have no dots.
             pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=f"lora_{number}")
         except (ValueError, KeyError, RuntimeError) as error:
-            raise Unusable(f"loras.{name}: {first_line(error)}") from error
+            raise WeightsUnusable(f"loras.{name}: {first_line(error)}") from error
         pipeline.fuse_lora(lora_scale=lora.weight, adapter_names=[f"lora_{number}"])
         pipeline.unload_lora_weights()
     vectors = {}
@@ -167,7 +169,7 @@ def _add(options: TileDiffusionOptions, tokenizer: Any, text_encoder: Any, unet:
         try:
             pipeline.load_textual_inversion(path.parent, weight_name=path.name, token=name, local_files_only=True)
         except (ValueError, KeyError, RuntimeError) as error:
-            raise Unusable(f"embeddings.{name}: {first_line(error)}") from error
+            raise WeightsUnusable(f"embeddings.{name}: {first_line(error)}") from error
         vectors[name] = len(tokenizer) - before
     return vectors
 
@@ -176,7 +178,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise Unusable(f"{path} cannot be read: {error}") from error
+        raise WeightsUnusable(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise Unusable(f"{path} is no object")
+        raise WeightsUnusable(f"{path} is no object")
     return found

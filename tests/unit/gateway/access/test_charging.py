@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 
 from gateway.auth import store as key_store
 from gateway.auth.budgets import charge
-from gateway.auth.keys import Allowance, AtCapacity, Budget, Grant, OverBudget
-from gateway.ledger.records import AttemptRow, Order
-from gateway.ledger.store import End, Ledger
+from gateway.auth.keys import ApiKey, Budget, BudgetExceeded, ConcurrencyExceeded, Quota
+from gateway.ledger.records import AttemptRow, JobSpec
+from gateway.ledger.store import JobEnd, Ledger
 from tests.support.ledgers import attempted, ledger, order
 
 KEY = "key_0123456789abcdef"
@@ -34,24 +34,24 @@ class Shop:
     ledgers: tuple[Ledger, Ledger]
     budget: Budget = field(default_factory=lambda: Budget(limit=10 * PRICE, every="month"))
 
-    def order(self, *, wanted: int = 1, concurrency: int | None = None, budget: bool = True, **given: Any) -> Order:
+    def order(self, *, wanted: int = 1, concurrency: int | None = None, budget: bool = True, **given: Any) -> JobSpec:
         """An order of the key."""
-        allowance = Allowance(budget=self.budget if budget else None, concurrency=concurrency)
+        allowance = Quota(budget=self.budget if budget else None, concurrency=concurrency)
         plain = {"key": KEY, "fingerprint": f"f{next(_NUMBERS)}", "wanted": wanted, "estimate": wanted * PRICE}
         return order(**{**plain, "allowance": allowance, **given})
 
     async def send(
-        self, job: Order, *, at: int = 0, price: int = PRICE, most: int = 0, ended: tuple[AttemptRow, ...] = ()
+        self, job: JobSpec, *, at: int = 0, price: int = PRICE, most: int = 0, ended: tuple[AttemptRow, ...] = ()
     ) -> AttemptRow:
         """Write down that an attempt is about to leave, which may come to `most`."""
         attempt = replace(attempted(job.id, time.time(), estimate=price), reserve=most)
         await self.ledgers[at].sending(job, attempt, ended)
         return attempt
 
-    async def end(self, job: Order, cost: int, *attempts: AttemptRow, at: int = 0) -> None:
+    async def end(self, job: JobSpec, cost: int, *attempts: AttemptRow, at: int = 0) -> None:
         """Write down that a job has ended."""
         state = "completed" if cost else "failed"
-        await self.ledgers[at].ended(job, attempts, End(state=state, cost=cost, error={"kind": "failed"}))
+        await self.ledgers[at].ended(job, attempts, JobEnd(state=state, cost=cost, error={"kind": "failed"}))
 
     async def spent(self) -> int:
         """What the key has spent in this month."""
@@ -65,7 +65,7 @@ async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     url = request.getfixturevalue("postgres_ledger") if request.param == "postgres" else None
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(ledger(tmp_path, url, lease_s=30)) for _ in range(2)]
-        grant = Grant(id=KEY, name="shop", digest=b"x")
+        grant = ApiKey(id=KEY, name="shop", digest=b"x")
         await first.database.write(lambda connection: key_store.add(connection, grant))
         yield Shop((first, second))
 
@@ -109,7 +109,7 @@ async def test_what_it_may_come_to_is_held(shop: Shop) -> None:
     first = await shop.send(job, most=3 * PRICE)
     second = await shop.send(job, most=3 * PRICE)
     assert await shop.spent() == 6 * PRICE
-    with pytest.raises(OverBudget, match=r"has \$0\.1200 left, and this needs \$0\.1500"):
+    with pytest.raises(BudgetExceeded, match=r"has \$0\.1200 left, and this needs \$0\.1500"):
         await shop.send(shop.order(reserve=5 * PRICE), at=1, most=5 * PRICE)
 
     failed = (finished(first, PRICE, "failed"), finished(second, 0, "failed"))
@@ -137,13 +137,13 @@ async def test_over_the_budget(shop: Shop) -> None:
     job = shop.order(wanted=8)
     await shop.send(job)
     with pytest.raises(
-        OverBudget, match=r"budget of \$0\.30/month has \$0\.0600 left, and this needs \$0\.0900"
+        BudgetExceeded, match=r"budget of \$0\.30/month has \$0\.0600 left, and this needs \$0\.0900"
     ) as caught:
         await shop.send(shop.order(wanted=3), at=1)
     assert str(shop.budget.period(time.time()).until) in str(caught.value)
     assert await shop.spent() == 8 * PRICE
 
-    with pytest.raises(OverBudget):
+    with pytest.raises(BudgetExceeded):
         await shop.send(job, price=11 * PRICE)
     assert await shop.spent() == 8 * PRICE
     assert len(await shop.ledgers[0].attempts(job.id)) == 1
@@ -159,7 +159,7 @@ async def test_what_costs_nothing_is_always_reached_for(shop: Shop) -> None:
     await shop.end(job, 15 * PRICE, finished(attempt, 15 * PRICE))
 
     await shop.send(shop.order(estimate=0), price=0)
-    with pytest.raises(OverBudget, match=r"has \$0\.0000 left"):
+    with pytest.raises(BudgetExceeded, match=r"has \$0\.0000 left"):
         await shop.send(shop.order())
 
 
@@ -169,7 +169,7 @@ async def test_of_many_at_once_ten(shop: Shop) -> None:
     async def attempt(number: int) -> bool:
         try:
             await shop.send(shop.order(), at=number % 2)
-        except OverBudget:
+        except BudgetExceeded:
             return False
         return True
 
@@ -206,7 +206,7 @@ async def test_what_was_spent_before_there_was_a_budget_counts(shop: Shop) -> No
 
     await shop.send(shop.order())
     assert await shop.spent() == 10 * PRICE
-    with pytest.raises(OverBudget):
+    with pytest.raises(BudgetExceeded):
         await shop.send(shop.order())
 
 
@@ -216,7 +216,7 @@ async def test_jobs_at_once(shop: Shop) -> None:
     for at, job in enumerate(jobs):
         await shop.send(job, at=at)
     await shop.send(jobs[0])
-    with pytest.raises(AtCapacity, match="2 jobs of this key go on, and it may have 2 at once"):
+    with pytest.raises(ConcurrencyExceeded, match="2 jobs of this key go on, and it may have 2 at once"):
         await shop.send(shop.order(concurrency=2, budget=False))
     await shop.end(jobs[1], 0, at=1)
     await shop.send(shop.order(concurrency=2, budget=False), at=1)
@@ -228,7 +228,7 @@ async def test_who_charges_the_same_key_waits(postgres_ledger: str, tmp_path: Pa
     url = postgres_ledger
     async with ledger(tmp_path, url, lease_s=30) as one, ledger(tmp_path, url, lease_s=30) as two:
         shop = Shop((one, two))
-        await one.database.write(lambda connection: key_store.add(connection, Grant(id=KEY, digest=b"x")))
+        await one.database.write(lambda connection: key_store.add(connection, ApiKey(id=KEY, digest=b"x")))
         await shop.send(shop.order(wanted=9))
         first = shop.order()
         await one.accept(first)
@@ -248,6 +248,6 @@ async def test_who_charges_the_same_key_waits(postgres_ledger: str, tmp_path: Pa
         assert not done
         go.set()
         await holding
-        with pytest.raises(OverBudget):
+        with pytest.raises(BudgetExceeded):
             await second
         assert await shop.spent() == 10 * PRICE

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.auth.authenticator import Doors
-from gateway.auth.keys import Grant, Keys, Policy, digest, draw, id_of
-from gateway.auth.rate_limits import Rates
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.keys import ApiKey, AuthPolicy, StaticKeys, digest, draw, id_of
+from gateway.auth.rate_limits import RateLimiter
 from gateway.database.writer import Database
 from gateway.ledger.store import Ledger
 from tests.support.ledgers import ledger
@@ -21,15 +21,15 @@ from tests.support.ledgers import ledger
 class House:
     """Two processes' doors over one register, and a clock that is set by hand."""
 
-    here: Doors
-    there: Doors
+    here: Authenticator
+    there: Authenticator
     ledger: Ledger
     now: float = 1000.0
 
     async def key(self, **given: Any) -> tuple[str, str]:
         """Make a key; its id, and itself."""
         number, key = draw()
-        await self.here.add(Grant(id=number, name="made", digest=digest(key), **given))
+        await self.here.add(ApiKey(id=number, name="made", digest=digest(key), **given))
         return number, key
 
 
@@ -44,11 +44,11 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with ledger(tmp_path) as opened:
         made: list[House] = []
         here, there = (
-            Doors(
-                Keys(None),
+            Authenticator(
+                StaticKeys(None),
                 opened.database,
-                Rates(),
-                policy=Policy.WHILE_KEYS_EXIST,
+                RateLimiter(),
+                policy=AuthPolicy.WHILE_KEYS_EXIST,
                 remember_s=2,
                 clock=lambda: made[0].now,
             )
@@ -90,10 +90,12 @@ async def test_a_key_that_is_over_is_not_no_key(house: House) -> None:
     assert await house.here.closed({})
 
 
-@pytest.mark.parametrize(("policy", "closed"), [(Policy.REQUIRED, True), (Policy.OFF, False)])
-async def test_the_policy_decides(house: House, policy: Policy, closed: bool) -> None:
+@pytest.mark.parametrize(("policy", "closed"), [(AuthPolicy.REQUIRED, True), (AuthPolicy.OFF, False)])
+async def test_the_policy_decides(house: House, policy: AuthPolicy, closed: bool) -> None:
     """Whatever keys there are: a call without one is always refused, or never; one with a good one is that key's."""
-    doors = Doors(Keys(None), house.ledger.database, Rates(), policy=policy, remember_s=2, clock=lambda: house.now)
+    doors = Authenticator(
+        StaticKeys(None), house.ledger.database, RateLimiter(), policy=policy, remember_s=2, clock=lambda: house.now
+    )
     assert await doors.closed({}) is closed
     number, key = await house.key(rpm=3)
     house.now += 10
@@ -153,7 +155,9 @@ async def test_keys_that_are_none_cost_no_memory() -> None:
             self.asked += 1
 
     register = Nobody()
-    doors = Doors(Keys(None), cast("Database", register), Rates(), policy=Policy.REQUIRED, remember_s=2)
+    doors = Authenticator(
+        StaticKeys(None), cast("Database", register), RateLimiter(), policy=AuthPolicy.REQUIRED, remember_s=2
+    )
     for _ in range(4200):
         assert await doors.admit(bearing(draw()[1])) is None
 
@@ -164,7 +168,7 @@ async def test_keys_that_are_none_cost_no_memory() -> None:
 def test_a_key_is_nowhere_in_its_repr() -> None:
     """Neither it nor what is kept of it."""
     number, key = draw()
-    grant = Grant(id=number, digest=digest(key))
+    grant = ApiKey(id=number, digest=digest(key))
 
     assert key not in repr(grant)
     assert digest(key).hex() not in repr(grant)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth.keys import Keys, UnreadableKey, WeakKey, presented
+from gateway.auth.keys import StaticKeys, UnreadableKey, WeakKey, presented
 from tests.support.keys import api_key
 
 
@@ -29,13 +29,13 @@ def test_admits(headers: dict[str, str], admitted: bool) -> None:
     """A key is taken as a bearer in any case, or as api-key; nothing else is."""
     key = presented(headers)
 
-    assert (key is not None and Keys(" first ,second,").find(key) is not None) is admitted
+    assert (key is not None and StaticKeys(" first ,second,").find(key) is not None) is admitted
 
 
 @pytest.mark.parametrize("text", [None, "", " , "])
 def test_no_keys(text: str | None) -> None:
     """Nothing, and nothing but commas, are no keys: and no keys admit nobody by key."""
-    keys = Keys(text)
+    keys = StaticKeys(text)
 
     assert not keys
     assert presented({"authorization": "Bearer "}) is None
@@ -43,7 +43,7 @@ def test_no_keys(text: str | None) -> None:
 
 def test_keys_are_not_kept() -> None:
     """The keys themselves are not in memory where a repr or a dump of the object would show them."""
-    keys = Keys("a-very-secret-key", "an-admins-key")
+    keys = StaticKeys("a-very-secret-key", "an-admins-key")
 
     assert "secret" not in repr(vars(keys))
     assert "an-admins" not in repr(vars(keys))
@@ -51,7 +51,7 @@ def test_keys_are_not_kept() -> None:
 
 def test_the_admin() -> None:
     """The admin's key opens as the admin, the others do not, and each has an id of its own that stays the same."""
-    keys = Keys("one,two", "boss")
+    keys = StaticKeys("one,two", "boss")
     one, two, boss = (keys.find(key) for key in ("one", "two", "boss"))
 
     assert one is not None
@@ -59,23 +59,23 @@ def test_the_admin() -> None:
     assert boss is not None
     assert (one.admin, two.admin, boss.admin) == (False, False, True)
     assert len({one.id, two.id, boss.id}) == 3
-    assert keys.find("one") == Keys("one").find("one")
+    assert keys.find("one") == StaticKeys("one").find("one")
 
 
 def test_keys_from_files(tmp_path: Path) -> None:
     """A secret's file holds one key a line; it must be there, not be empty, and not stand beside the variable."""
     path = tmp_path / "keys"
     path.write_text(f"{api_key('first')}\n{api_key('second')}\n")
-    keys = Keys.of({"DARKROOM_API_KEYS_FILE": str(path)})
+    keys = StaticKeys.of({"DARKROOM_API_KEYS_FILE": str(path)})
     assert keys.find(api_key("first"))
     assert keys.find(api_key("second"))
     with pytest.raises(UnreadableKey, match="both set"):
-        Keys.of({"DARKROOM_API_KEYS_FILE": str(path), "DARKROOM_API_KEYS": "third"})
+        StaticKeys.of({"DARKROOM_API_KEYS_FILE": str(path), "DARKROOM_API_KEYS": "third"})
     path.write_text("\n")
     with pytest.raises(UnreadableKey, match="is empty"):
-        Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(path)})
+        StaticKeys.of({"DARKROOM_ADMIN_KEY_FILE": str(path)})
     with pytest.raises(UnreadableKey, match="cannot be read"):
-        Keys.of({"DARKROOM_ADMIN_KEY_FILE": str(tmp_path / "none")})
+        StaticKeys.of({"DARKROOM_ADMIN_KEY_FILE": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize("name", ["DARKROOM_API_KEYS", "DARKROOM_ADMIN_KEY"])
@@ -86,13 +86,13 @@ def test_weak_keys(name: str, weak: str, tmp_path: Path) -> None:
     path.write_text(weak)
     for environ in ({name: weak}, {f"{name}_FILE": str(path)}):
         with pytest.raises(WeakKey, match=f"{name}: the key has {len(weak)} characters") as caught:
-            Keys.of(environ)
+            StaticKeys.of(environ)
         assert "openssl rand -hex 32" in str(caught.value)
         assert f" {weak} " not in str(caught.value)
-    assert Keys.of({name: "x" * 32})
+    assert StaticKeys.of({name: "x" * 32})
 
 
 def test_one_weak_key_of_several() -> None:
     """It is told which one is meant."""
     with pytest.raises(WeakKey, match="key 2 of 3 has 4 characters"):
-        Keys.of({"DARKROOM_API_KEYS": f"{api_key('a')}, weak,{api_key('b')}"})
+        StaticKeys.of({"DARKROOM_API_KEYS": f"{api_key('a')}, weak,{api_key('b')}"})

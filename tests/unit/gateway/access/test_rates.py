@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.auth.rate_limits import Rates
+from gateway.auth.rate_limits import RateLimiter
 from tests.support.redis import Redis, redis
 
 
@@ -19,7 +19,7 @@ def server() -> Iterator[Redis]:
 
 async def test_in_memory() -> None:
     """So many calls are taken as there may be; what is told of the rest is true."""
-    rates = Rates()
+    rates = RateLimiter()
     taken = [await rates.take("one", 3) for _ in range(4)]
 
     assert [rate.allowed for rate in taken] == [True, True, True, False]
@@ -31,7 +31,7 @@ async def test_in_memory() -> None:
 
 async def test_headers() -> None:
     """OpenAI's names, and durations as OpenAI writes them."""
-    headers = (await Rates().take("one", 3)).headers()
+    headers = (await RateLimiter().take("one", 3)).headers()
 
     assert headers["x-ratelimit-limit-requests"] == "3"
     assert headers["x-ratelimit-remaining-requests"] == "2"
@@ -42,7 +42,7 @@ async def test_headers() -> None:
 @pytest.mark.system
 async def test_in_redis(server: Redis) -> None:
     """Two processes count together."""
-    one, two = Rates(server.url), Rates(server.url)
+    one, two = RateLimiter(server.url), RateLimiter(server.url)
     taken = [await rates.take("shared", 3) for rates in (one, two, one, two)]
     for rates in (one, two):
         await rates.aclose()
@@ -55,7 +55,7 @@ async def test_in_redis(server: Redis) -> None:
 @pytest.mark.system
 async def test_without_its_redis(server: Redis) -> None:
     """While the Redis is away, calls are counted here: neither refused nor uncounted."""
-    rates = Rates(server.url)
+    rates = RateLimiter(server.url)
     assert (await rates.take("alone", 2)).allowed
     server.stop()
     try:
@@ -69,7 +69,7 @@ async def test_without_its_redis(server: Redis) -> None:
 
 def test_calls_at_once() -> None:
     """As many as may; one that ends makes room for the next."""
-    rates = Rates()
+    rates = RateLimiter()
 
     assert [rates.enter("one", 2) for _ in range(3)] == [True, True, False]
     assert rates.enter("another", 1)

@@ -15,12 +15,12 @@ from starlette.routing import Route
 
 from gateway.http.errors import ApiError
 from gateway.http.form import FilePart, Form
-from gateway.http.image_fields import Address
-from gateway.http.image_urls import AT_ONCE, Fetching
+from gateway.http.image_fields import ImageUrl
+from gateway.http.image_urls import AT_ONCE, ImageFetcher
 from gateway.settings import GatewaySettings
 from gateway.settings.loader import SHIPPED, load
 from providers.http.download import downloads_client
-from providers.http.ssrf import Guard
+from providers.http.ssrf import UrlPolicy
 from tests.simulators.common import Served, serve
 
 SETTINGS = load(SHIPPED, {}).gateway
@@ -50,25 +50,25 @@ class Shelf:
 
 
 @asynccontextmanager
-async def shelf(settings: GatewaySettings = SETTINGS) -> AsyncIterator[tuple[Shelf, Served, Fetching]]:
+async def shelf(settings: GatewaySettings = SETTINGS) -> AsyncIterator[tuple[Shelf, Served, ImageFetcher]]:
     """A shelf, where it is, and what fetches from there."""
     books = Shelf()
     with serve(Starlette(routes=[Route("/{what}", books.give)])) as served:
-        guard = Guard(allow=frozenset({served.origin}), discreet=True)
+        guard = UrlPolicy(allow=frozenset({served.origin}), discreet=True)
         async with downloads_client(guard) as client:
-            yield books, served, Fetching(client=client, guard=guard, settings=settings)
+            yield books, served, ImageFetcher(client=client, guard=guard, settings=settings)
 
 
 def form(served: Served, *names: str, data: bytes = b"") -> Form:
     """A form with pictures at these names of the shelf, and one that was sent."""
     files = [
-        FilePart(name="image", address=Address(url=f"{served.url}/{name}?key=secret", param=f"image[{number}]"))
+        FilePart(name="image", address=ImageUrl(url=f"{served.url}/{name}?key=secret", param=f"image[{number}]"))
         for number, name in enumerate(names)
     ]
     return Form(files=(FilePart(name="image", data=data), *files))
 
 
-async def refused(fetching: Fetching, asked: Form) -> ApiError:
+async def refused(fetching: ImageFetcher, asked: Form) -> ApiError:
     """What a form is refused with."""
     with pytest.raises(ApiError) as caught:
         await fetching.fetched(asked)
@@ -126,7 +126,7 @@ async def test_nothing_is_asked_for_when_one_may_not_be_fetched() -> None:
     """All addresses are judged by their text before the first is fetched."""
     async with shelf() as (books, served, fetching):
         good = form(served, "5")
-        bad = FilePart(name="mask", address=Address(url="https://10.0.0.1/secret", param="mask"))
+        bad = FilePart(name="mask", address=ImageUrl(url="https://10.0.0.1/secret", param="mask"))
         error = await refused(fetching, replace(good, files=(*good.files, bad)))
 
     assert (error.status, error.code, error.param) == (400, "image_url_refused", "mask")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gateway.http.errors import ApiError
 from gateway.http.form import FilePart, Form, FormLimits, read_form
-from gateway.http.image_fields import Address, read_picture
+from gateway.http.image_fields import ImageUrl, read_picture
 from tests.support.bodies import (
     BASE64,
     DATA_URL,
@@ -62,11 +62,11 @@ def test_addresses_are_kept_as_they_are(name: str) -> None:
     kind = "mask" if name == "mask" else "image"
     for form in (read(multipart(part(name, f" {url}\n".encode()))), read(json.dumps({name: url}).encode(), JSON)):
         assert form.addressed
-        assert form.files == (FilePart(name=kind, address=Address(url=url, param=name)),)
+        assert form.files == (FilePart(name=kind, address=ImageUrl(url=url, param=name)),)
     form = read(json.dumps({"images": [{"image_url": url}, {"image_url": {"url": url}}]}).encode(), JSON)
     assert [file.address for file in form.files] == [
-        Address(url=url, param="images[0].image_url"),
-        Address(url=url, param="images[1].image_url"),
+        ImageUrl(url=url, param="images[0].image_url"),
+        ImageUrl(url=url, param="images[1].image_url"),
     ]
 
 

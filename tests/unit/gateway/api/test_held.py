@@ -10,13 +10,13 @@ from typing import cast
 import pytest
 
 from gateway.api.files import known, taken
-from gateway.http.admission import Overloaded
+from gateway.http.admission import ServerOverloaded
 from gateway.http.errors import ApiError
 from gateway.http.form import FilePart, Form
-from gateway.http.image_fields import Address
+from gateway.http.image_fields import ImageUrl
 from gateway.settings.loader import SHIPPED, load
 from gateway.state import State
-from gateway.storage import Files, open_store
+from gateway.storage import FileStorage, open_store
 from normalization.values import Header, Image
 
 NAME = "a" * 32 + ".png"
@@ -37,18 +37,18 @@ OURS = ("https://images.example.org", "http://127.0.0.1:8000")
 )
 def test_which_addresses_are_ours(url: str, held: str | None, query: str) -> None:
     """Those of a file, at an origin that is ours to the letter: anything else is fetched like a stranger's."""
-    form = Form(files=(FilePart(name="image", address=Address(url=url, param="image")), FilePart(name="mask")))
+    form = Form(files=(FilePart(name="image", address=ImageUrl(url=url, param="image")), FilePart(name="mask")))
     (found, mask) = known(form, OURS).files
-    assert found.address == Address(url=url, param="image", held=held, query=query)
+    assert found.address == ImageUrl(url=url, param="image", held=held, query=query)
     assert mask == FilePart(name="mask")
 
 
 async def test_files_are_bounded_together(tmp_path: Path) -> None:
     """With what was sent, they may take as much as a request's body."""
-    files = Files(open_store(None, tmp_path), ttl=timedelta(hours=1))
+    files = FileStorage(open_store(None, tmp_path), ttl=timedelta(hours=1))
     name = await files.put(Image(data=b"x" * 50, header=Header(format="png", width=1, height=1)))
     settings = load(SHIPPED, {}).gateway
-    parts = [FilePart(name="image", address=Address(url=name, param=f"image[{at}]", held=name)) for at in range(2)]
+    parts = [FilePart(name="image", address=ImageUrl(url=name, param=f"image[{at}]", held=name)) for at in range(2)]
     form = Form(files=(FilePart(name="image", data=b"x" * 10), *parts))
 
     def state(most: int) -> State:
@@ -63,9 +63,9 @@ async def test_files_are_bounded_together(tmp_path: Path) -> None:
 
 async def test_room_is_asked_for_before_a_file_is_read(tmp_path: Path) -> None:
     """Or many calls of a few bytes would fill the memory with what they name."""
-    files = Files(open_store(None, tmp_path), ttl=timedelta(hours=1))
+    files = FileStorage(open_store(None, tmp_path), ttl=timedelta(hours=1))
     name = await files.put(Image(data=b"x" * 50, header=Header(format="png", width=1, height=1)))
-    form = Form(files=(FilePart(name="image", address=Address(url=name, param="image", held=name)),))
+    form = Form(files=(FilePart(name="image", address=ImageUrl(url=name, param="image", held=name)),))
     happened: list[object] = []
 
     class Watched:
@@ -81,8 +81,8 @@ async def test_room_is_asked_for_before_a_file_is_read(tmp_path: Path) -> None:
     assert happened == [50, "read"]
 
     def full(size: int) -> None:
-        raise Overloaded("bytes")
+        raise ServerOverloaded("bytes")
 
-    with pytest.raises(Overloaded):
+    with pytest.raises(ServerOverloaded):
         await taken(state, form, full)
     assert happened == [50, "read"]

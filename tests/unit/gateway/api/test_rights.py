@@ -19,37 +19,37 @@ from gateway.api import routes as handlers
 from gateway.api.openapi.operations import OPERATIONS
 from gateway.api.routes import PREFIXES, routes
 from gateway.app import build
-from gateway.auth.keys import Grant
-from gateway.http.auth import Access, GuardedRoute, Row
+from gateway.auth.keys import ApiKey
+from gateway.http.auth import GuardedRoute, Permission, RouteRights
 from gateway.http.errors import ApiError
 from gateway.http.host import check_path, plain_path
-from gateway.http.middleware import Edge
+from gateway.http.middleware import RequestMiddleware
 from gateway.settings.loader import SHIPPED, load
 from tests.support.paths import ROOT
 
 # The whole table, once more: a route whose rights change, or that is new, has to be thought of twice.
 STATED = {
-    ("/images/edits", "POST"): Access.METERED,
-    ("/images/jobs", "GET"): Access.KEY,
-    ("/images/jobs/{id}", "GET"): Access.KEY,
-    ("/images/jobs/{id}/cancel", "POST"): Access.KEY,
-    ("/keys", "GET"): Access.ADMIN,
-    ("/keys", "POST"): Access.ADMIN,
-    ("/keys/{id}", "GET"): Access.ADMIN,
-    ("/keys/{id}", "PATCH"): Access.ADMIN,
-    ("/keys/{id}", "DELETE"): Access.ADMIN,
-    ("/webhooks/secret", "GET"): Access.KEY,
-    ("/models", "GET"): Access.KEY,
-    ("/models/{id:path}", "GET"): Access.KEY,
-    ("/v1/requests", "GET"): Access.KEY,
-    ("/v1/requests/{id}", "GET"): Access.KEY,
-    ("/v1/requests/{id}/payload", "DELETE"): Access.KEY,
-    ("/hooks/{provider}/{attempt}/{mac}", "POST"): Access.PUBLIC,
-    ("/files/{name}", "GET"): Access.PUBLIC,
-    ("/metrics", "GET"): Access.ADMIN,
-    ("/healthz", "GET"): Access.PUBLIC,
-    ("/readyz", "GET"): Access.OPTIONAL,
-    ("/openapi.json", "GET"): Access.KEY,
+    ("/images/edits", "POST"): Permission.METERED,
+    ("/images/jobs", "GET"): Permission.KEY,
+    ("/images/jobs/{id}", "GET"): Permission.KEY,
+    ("/images/jobs/{id}/cancel", "POST"): Permission.KEY,
+    ("/keys", "GET"): Permission.ADMIN,
+    ("/keys", "POST"): Permission.ADMIN,
+    ("/keys/{id}", "GET"): Permission.ADMIN,
+    ("/keys/{id}", "PATCH"): Permission.ADMIN,
+    ("/keys/{id}", "DELETE"): Permission.ADMIN,
+    ("/webhooks/secret", "GET"): Permission.KEY,
+    ("/models", "GET"): Permission.KEY,
+    ("/models/{id:path}", "GET"): Permission.KEY,
+    ("/v1/requests", "GET"): Permission.KEY,
+    ("/v1/requests/{id}", "GET"): Permission.KEY,
+    ("/v1/requests/{id}/payload", "DELETE"): Permission.KEY,
+    ("/hooks/{provider}/{attempt}/{mac}", "POST"): Permission.PUBLIC,
+    ("/files/{name}", "GET"): Permission.PUBLIC,
+    ("/metrics", "GET"): Permission.ADMIN,
+    ("/healthz", "GET"): Permission.PUBLIC,
+    ("/readyz", "GET"): Permission.OPTIONAL,
+    ("/openapi.json", "GET"): Permission.KEY,
 }
 
 
@@ -88,14 +88,14 @@ ADMINS = [
     pytest.param(row, id=f"{method} {route.path}")
     for route in routes()
     for method, row in route.rows.items()
-    if row.access is Access.ADMIN
+    if row.access is Permission.ADMIN
 ]
 
 
 @pytest.mark.parametrize("row", ADMINS)
-async def test_what_is_the_admins_refuses_others_by_itself(row: Row) -> None:
+async def test_what_is_the_admins_refuses_others_by_itself(row: RouteRights) -> None:
     """Were it let through by mistake, it would still do nothing; and nothing at all where nobody said whose it is."""
-    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "darkroom.grant": Grant(id="key_0")}
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "darkroom.grant": ApiKey(id="key_0")}
     with pytest.raises(ApiError) as caught:
         await row.endpoint(Request(scope))
     assert (caught.value.status, caught.value.code) == (403, "admin_key_required")
@@ -111,13 +111,15 @@ async def test_the_rights_of_a_method() -> None:
     async def answer(request: Request) -> Response:
         return PlainTextResponse(request.method)
 
-    route = GuardedRoute("/x", {"GET": Row(answer, Access.KEY, any_host=True), "POST": Row(answer, Access.ADMIN)})
+    route = GuardedRoute(
+        "/x", {"GET": RouteRights(answer, Permission.KEY, any_host=True), "POST": RouteRights(answer, Permission.ADMIN)}
+    )
 
     assert [route.access(method) for method in ("GET", "HEAD", "POST", "PUT")] == [
-        Access.KEY,
-        Access.KEY,
-        Access.ADMIN,
-        Access.ADMIN,
+        Permission.KEY,
+        Permission.KEY,
+        Permission.ADMIN,
+        Permission.ADMIN,
     ]
     assert not route.any_host
 
@@ -176,7 +178,7 @@ def test_a_path_is_that_of_its_plain_one(parts: list[str]) -> None:
         seen.append(scope["path"])
 
     names = [part for part in parts if part]
-    edge = Edge(inner, load(SHIPPED, {}).gateway)
+    edge = RequestMiddleware(inner, load(SHIPPED, {}).gateway)
     for raw in ("/" + "/".join(parts), "/" + "/".join(names)):
         path = {"raw_path": raw.encode(), "path": unquote(raw)}
         scope: Scope = {"type": "http", "method": "GET", "headers": [], "scheme": "http", "client": None, **path}

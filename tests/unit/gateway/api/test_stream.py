@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.types import Message
 
 from gateway.http.errors import ApiError
-from gateway.http.streaming import Events
+from gateway.http.streaming import EventStream
 
 
 async def collect(events: AsyncIterator[Sequence[bytes]], keep_alive: float = 30) -> tuple[Message, str]:
@@ -21,9 +21,9 @@ async def collect(events: AsyncIterator[Sequence[bytes]], keep_alive: float = 30
         await asyncio.sleep(3600)
         raise AssertionError
 
-    await Events(events, keep_alive=keep_alive, headers={"x-test": "1"}, gone=lambda: False, closed=lambda whole: None)(
-        {"type": "http"}, receive, send
-    )
+    await EventStream(
+        events, keep_alive=keep_alive, headers={"x-test": "1"}, gone=lambda: False, closed=lambda whole: None
+    )({"type": "http"}, receive, send)
     assert [m.get("more_body") for m in sent[1:]] == [True] * (len(sent) - 2) + [False]
     return sent[0], b"".join(m["body"] for m in sent[1:]).decode()
 
@@ -91,7 +91,7 @@ async def test_a_client_that_leaves() -> None:
         return {"type": "http.disconnect"}
 
     told: list[bool] = []
-    stream = Events(events(), keep_alive=1, headers={}, gone=lambda: False, closed=told.append)
+    stream = EventStream(events(), keep_alive=1, headers={}, gone=lambda: False, closed=told.append)
     await stream({"type": "http"}, receive, send)
 
     assert told == [False]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from gateway.imaging import protocol
-from gateway.imaging.pool import Imaging, Limits
-from gateway.imaging.processes import Bounds, Decoders
+from gateway.imaging.pool import ImagePool, InputLimits
+from gateway.imaging.processes import DecoderProcesses, ProcessLimits
 from normalization.images import transform
 from normalization.images.sniff import sniff
 from normalization.values import Resize, Size, Step, Transcode
@@ -32,13 +32,13 @@ STEPS: tuple[Step, ...] = (Transcode(format="avif"),)
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[..., Decoders]]:
+def made() -> Iterator[Callable[..., DecoderProcesses]]:
     """Decoders with bounds of one's own, and perhaps another program; ended with the test."""
-    every: list[Decoders] = []
+    every: list[DecoderProcesses] = []
 
-    def make(program: str | None = None, **bounds: float) -> Decoders:
-        bounded = Bounds(**bounds)  # type: ignore[arg-type]
-        every.append(Decoders(bounded) if program is None else Decoders(bounded, program=program))
+    def make(program: str | None = None, **bounds: float) -> DecoderProcesses:
+        bounded = ProcessLimits(**bounds)  # type: ignore[arg-type]
+        every.append(DecoderProcesses(bounded) if program is None else DecoderProcesses(bounded, program=program))
         return every[-1]
 
     yield make
@@ -47,7 +47,7 @@ def made() -> Iterator[Callable[..., Decoders]]:
         assert not one.pids
 
 
-def meeting(decoder: Decoders, meet: Callable[[int], None], times: int) -> threading.Thread:
+def meeting(decoder: DecoderProcesses, meet: Callable[[int], None], times: int) -> threading.Thread:
     """Do something to the process that works, as often as a new one comes."""
 
     def run() -> None:
@@ -66,7 +66,7 @@ def meeting(decoder: Decoders, meet: Callable[[int], None], times: int) -> threa
 
 @pytest.mark.parametrize("source", ALL)
 @pytest.mark.parametrize("wanted", ALL)
-def test_the_same_picture(source: str, wanted: str, made: Callable[..., Decoders]) -> None:
+def test_the_same_picture(source: str, wanted: str, made: Callable[..., DecoderProcesses]) -> None:
     """What comes out is, byte for byte, what the functions themselves make."""
     data = encoded(noise(), source)
     steps: list[Step] = [Resize(size=Size(width=40, height=30)), Transcode(format=wanted)]  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_the_same_picture(source: str, wanted: str, made: Callable[..., Decoders
     assert made().finish(data, sniff(data), steps) == transform.finish(data, sniff(data), steps)
 
 
-def test_prepare(made: Callable[..., Decoders]) -> None:
+def test_prepare(made: Callable[..., DecoderProcesses]) -> None:
     """A picture that is right comes back itself, others as the functions make them, and BadImage as it is."""
     decoder, gif, good = made(), taken(plain("gif")), taken(plain("png"))
     broken = plain("png")[:33] + chunk(b"IDAT", b"junk") + chunk(b"IEND")
@@ -87,7 +87,7 @@ def test_prepare(made: Callable[..., Decoders]) -> None:
     assert len(decoder.pids) == 1
 
 
-def test_every_fact_of_a_header(made: Callable[..., Decoders]) -> None:
+def test_every_fact_of_a_header(made: Callable[..., DecoderProcesses]) -> None:
     """A density is a pair on this side and on the other."""
     dense = taken(encoded(noise(), "jpeg", dpi=(300, 150), exif=exif(6)))
 
@@ -95,7 +95,7 @@ def test_every_fact_of_a_header(made: Callable[..., Decoders]) -> None:
     assert made().prepare(dense) == transform.prepare(dense)
 
 
-def test_no_keys(made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_keys(made: Callable[..., DecoderProcesses], monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment is not handed on, and no file of the gateway's is open in there."""
     monkeypatch.setenv("FAL_KEY", MARK)
     decoder = made()
@@ -110,7 +110,7 @@ def test_no_keys(made: Callable[..., Decoders], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_crash(number: signal.Signals, made: Callable[..., Decoders]) -> None:
+def test_a_crash(number: signal.Signals, made: Callable[..., DecoderProcesses]) -> None:
     """A decoder that dies once is replaced and the picture made; one that dies under it again refuses it."""
     decoder, data = made(), encoded(LARGE, "png")
 
@@ -124,7 +124,7 @@ def test_a_crash(number: signal.Signals, made: Callable[..., Decoders]) -> None:
     assert decoder.prepare(taken(plain("gif"))).format == "png"
 
 
-def test_a_decoder_that_died_idle(made: Callable[..., Decoders]) -> None:
+def test_a_decoder_that_died_idle(made: Callable[..., DecoderProcesses]) -> None:
     """It is found out before a picture is given to it."""
     decoder = made()
     decoder.prepare(taken(plain("gif")))
@@ -133,7 +133,7 @@ def test_a_decoder_that_died_idle(made: Callable[..., Decoders]) -> None:
     assert decoder.prepare(taken(plain("gif"))).format == "png"
 
 
-def test_a_hang(made: Callable[..., Decoders]) -> None:
+def test_a_hang(made: Callable[..., DecoderProcesses]) -> None:
     """A picture that takes too long is refused, its decoder killed, and the next works."""
     decoder, data = made(timeout_s=1.0), encoded(LARGE, "png")
 
@@ -144,7 +144,7 @@ def test_a_hang(made: Callable[..., Decoders]) -> None:
     assert decoder.prepare(taken(plain("gif"))).format == "png"
 
 
-def test_more_memory_than_there_is(made: Callable[..., Decoders]) -> None:
+def test_more_memory_than_there_is(made: Callable[..., DecoderProcesses]) -> None:
     """A small file of a large picture cannot take more than the bound, and the next picture works."""
     decoder = made(memory_bytes=150 << 20)
     data = raw_png((9400, 9400), 1, 0, bytes(1175 * 9400))
@@ -153,7 +153,7 @@ def test_more_memory_than_there_is(made: Callable[..., Decoders]) -> None:
     assert decoder.prepare(taken(plain("gif"))).format == "png"
 
 
-def test_recycled(made: Callable[..., Decoders]) -> None:
+def test_recycled(made: Callable[..., DecoderProcesses]) -> None:
     """After so many pictures, or so many seconds, another process takes over."""
     decoder, seen = made(pictures=2), []
     for _ in range(5):
@@ -180,7 +180,7 @@ LIARS = {
 
 
 @pytest.mark.parametrize("said", LIARS.values(), ids=LIARS.keys())
-def test_nothing_is_believed(said: bytes, made: Callable[..., Decoders]) -> None:
+def test_nothing_is_believed(said: bytes, made: Callable[..., DecoderProcesses]) -> None:
     """Whatever a decoder in a stranger's hands says, the picture is refused and nothing else happens."""
     lies = f"import socket; link = socket.socket(fileno=0); link.recv(9); link.sendall({said!r})"
 
@@ -219,10 +219,12 @@ def running(pid: int) -> bool:
         return False
 
 
-async def test_imaging_in_processes(made: Callable[..., Decoders]) -> None:
+async def test_imaging_in_processes(made: Callable[..., DecoderProcesses]) -> None:
     """The gateway's own picture work, with decoders in the place of its functions."""
     decoder = made()
-    imaging = Imaging(max_pixels=10**8, limits=Limits(max_pixels=10**8, max_side=10**5), decoders=decoder, threads=2)
+    imaging = ImagePool(
+        max_pixels=10**8, limits=InputLimits(max_pixels=10**8, max_side=10**5), decoders=decoder, threads=2
+    )
 
     assert (await imaging.prepare(taken(plain("gif")))).format == "png"
     assert len(decoder.pids) == 1
@@ -234,5 +236,5 @@ def test_a_message_has_a_bound() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         protocol.write(theirs, {"same": False}, b"12345")
-        with pytest.raises(protocol.Broken):
+        with pytest.raises(protocol.ProtocolError):
             protocol.read(ours, 4)

@@ -8,7 +8,7 @@ import struct
 import pytest
 from PIL import Image
 
-from gateway.imaging.processes import Bounds, Decoders
+from gateway.imaging.processes import DecoderProcesses, ProcessLimits
 from normalization.values import Sending
 from tests.support.pictures import encoded, refusal, taken
 
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.system
 OWN = taken(encoded(Image.new("RGBA", (20, 15), (1, 2, 3, 90)), "png"))
 
 
-def saying(channel: bytes) -> Decoders:
+def saying(channel: bytes) -> DecoderProcesses:
     """Decoders that always give this channel."""
     head = json.dumps({"same": True, "notes": [], "alpha": True, "channel": len(channel), "black": False}).encode()
     said = struct.pack(">II", len(head), len(channel)) + head + channel
     program = f"import socket; link = socket.socket(fileno=0); link.recv(9); link.sendall({said!r}); link.recv(1 << 20)"
-    return Decoders(Bounds(), program=program)
+    return DecoderProcesses(ProcessLimits(), program=program)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.imaging.pool import Imaging, Limits
+from gateway.imaging.pool import ImagePool, InputLimits
 
 
 @pytest.fixture
-async def imaging() -> AsyncIterator[Imaging]:
+async def imaging() -> AsyncIterator[ImagePool]:
     """Real picture work."""
-    made = Imaging(max_pixels=10**7, limits=Limits(max_pixels=10**7, max_side=10**4))
+    made = ImagePool(max_pixels=10**7, limits=InputLimits(max_pixels=10**7, max_side=10**4))
     yield made
     made.close()

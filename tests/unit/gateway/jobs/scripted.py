@@ -9,16 +9,26 @@ from dataclasses import dataclass, field
 
 from PIL import Image as Pillow
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.attempts import Calls
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.attempts import AttemptRunner
 from gateway.jobs.executor import Executor
-from gateway.ledger.records import Json, Picture
-from gateway.routing.breaker import Breakers, Policy
-from gateway.routing.pricing import Estimate, Learning
-from gateway.routing.selection import Candidate, Condition
+from gateway.ledger.records import Json, StoredImage
+from gateway.routing.breaker import Breakers, BreakerSettings
+from gateway.routing.pricing import Estimate, RunStatsStore
+from gateway.routing.selection import Candidate, RouteHealth
 from gateway.settings.loader import SHIPPED, load
 from normalization.values import Image, Plan, Size, Transcode
-from providers.base import ALONE, Handle, Heard, Job, Link, Outcome, Readiness, Sent, Upstream
+from providers.base import (
+    NO_CONTEXT,
+    AttemptContext,
+    Handle,
+    Outcome,
+    PendingSubmit,
+    Readiness,
+    Upstream,
+    UpstreamJob,
+    WebhookEvent,
+)
 from providers.clock import CLOCK, Clock
 from providers.errors import ProviderError, Unfinished, Unknown
 
@@ -46,7 +56,7 @@ class Scripted:
     cost: int | None = None
     cancels: bool = True
     held: bool = False
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[UpstreamJob] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     waited: list[str] = field(default_factory=list)
     hold: asyncio.Event | None = None
@@ -55,7 +65,7 @@ class Scripted:
     lost: ProviderError | None = None
     losing: set[int] = field(default_factory=set)
     found: Handle | ProviderError | None = None
-    sought: list[Sent] = field(default_factory=list)
+    sought: list[PendingSubmit] = field(default_factory=list)
     queue_depth: int = 0
     clock: Clock = CLOCK
 
@@ -65,7 +75,7 @@ class Scripted:
     def announced(self, upstream: Upstream) -> None:
         return None
 
-    async def submit(self, job: Job, link: Link = ALONE) -> Handle:
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         if self.hold_upload is not None:
             await self.hold_upload.wait()
         await link.sending({"for": job.id})
@@ -78,7 +88,7 @@ class Scripted:
             raise Unknown("lost")
         return Handle(provider=self.name, id=job.id, held=self.held)
 
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         self.waited.append(handle.id)
         answer = self.answers.popleft()
         if self.hold is not None:
@@ -93,14 +103,14 @@ class Scripted:
             raise answer
         return Outcome(pictures=(answer,), cost=self.cost)
 
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         self.sought.append(sent)
         if isinstance(self.found, ProviderError):
             raise self.found
         return self.found
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> Heard | None:
-        return Heard(id=body.decode())
+    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+        return WebhookEvent(id=body.decode())
 
     async def cancel(self, handle: Handle) -> None:
         self.cancelled.append(handle.id)
@@ -127,7 +137,7 @@ def candidates(names: Iterable[str], *, n: int = 1, micros: int = 30_000) -> lis
             route=ROUTE.model_copy(update={"name": name, "provider": name}),
             plan=plan,
             cost=Estimate(micros=micros * n, most=micros * n),
-            condition=Condition(readiness=Readiness.READY),
+            condition=RouteHealth(readiness=Readiness.READY),
         )
         for name in names
     ]
@@ -144,13 +154,13 @@ class Shelf:
         self.files[name] = image
         return name
 
-    async def load(self, kept: Json) -> Picture | None:
+    async def load(self, kept: Json) -> StoredImage | None:
         image = self.files.get(kept["file"])
-        return Picture(image=image, file=kept["file"]) if image else None
+        return StoredImage(image=image, file=kept["file"]) if image else None
 
 
 def executing(
-    imaging: Imaging,
+    imaging: ImagePool,
     *providers: Scripted,
     shelf: Shelf | None = None,
     attempt_timeout: float = 0.1,
@@ -161,10 +171,12 @@ def executing(
     for one in providers:
         one.clock = clock
     return Executor(
-        calls=Calls(providers={p.name: p for p in providers}, attempt_timeout=attempt_timeout, late=0.3, clock=clock),
+        calls=AttemptRunner(
+            providers={p.name: p for p in providers}, attempt_timeout=attempt_timeout, late=0.3, clock=clock
+        ),
         imaging=imaging,
-        breakers=Breakers(Policy(), time.monotonic),
-        learning=Learning(),
+        breakers=Breakers(BreakerSettings(), time.monotonic),
+        learning=RunStatsStore(),
         keep=shelf.keep,
         load=shelf.load,
     )

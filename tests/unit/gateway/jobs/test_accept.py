@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger.store import End, Ledger
+from gateway.ledger.store import JobEnd, Ledger
 from tests.support.ledgers import ledger, order
 
 
@@ -22,7 +22,7 @@ async def test_concurrent_calls_on_postgres(tmp_path: Path, postgres_ledger: str
             first = order(idempotency_key=f"k{number}")
             assert await ledgers[0].accept(first) is None
             error = {"kind": "interrupted", "billed": False}
-            await ledgers[0].ended(first, (), End(state="failed", cost=0, error=error))
+            await ledgers[0].ended(first, (), JobEnd(state="failed", cost=0, error=error))
             calls = [order(idempotency_key=f"k{number}") for _ in ledgers]
             accepting = [one.accept(call) for one, call in zip(ledgers, calls, strict=True)]
             found = await asyncio.gather(*accepting, return_exceptions=True)

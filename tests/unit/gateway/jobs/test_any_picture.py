@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from gateway.imaging.pool import Imaging
+from gateway.imaging.pool import ImagePool
 from gateway.jobs import postprocess
 from gateway.jobs.sending import ready
-from gateway.ledger.records import Making
-from gateway.routing.selection import Candidate, Condition, choose
+from gateway.ledger.records import OutputSpec
+from gateway.routing.selection import Candidate, RouteHealth, choose
 from gateway.settings.loader import SHIPPED, load
 from normalization.images.encode import losses
 from normalization.values import Image, ImageRequest, Plan, Value
@@ -29,7 +29,7 @@ from tests.support.pictures import SECRET
 from tests.support.strangers import KINDS, Stranger, stranger
 
 MODELS = load(SHIPPED, {}).models
-READY = Condition(readiness=Readiness.READY)
+READY = RouteHealth(readiness=Readiness.READY)
 # Under these names a factor is sent, in a number or in a word such as 4x. None: the model has one of its own.
 FACTORS = ("scale_factor", "upscale_factor", "scale")
 OWN_FACTOR = 2.0
@@ -66,7 +66,7 @@ def provided(candidate: Candidate) -> tuple[bytes, tuple[int, int]]:
     return out.getvalue(), size
 
 
-async def read(imaging: Imaging, data: bytes) -> tuple[Image, tuple[str, ...]]:
+async def read(imaging: ImagePool, data: bytes) -> tuple[Image, tuple[str, ...]]:
     """A picture as it comes through the door, and what it lost there."""
     image = await imaging.inspect(data)
     return await imaging.prepare(image), losses(image.header)
@@ -98,7 +98,7 @@ def told(plan: Plan, came: Stranger, notes: tuple[str, ...]) -> None:
     assert ("from another colour space" in said) == came.foreign
 
 
-async def through(imaging: Imaging, model: str, came: Stranger, asked: dict[str, Any]) -> int:
+async def through(imaging: ImagePool, model: str, came: Stranger, asked: dict[str, Any]) -> int:
     """Send a picture through all routes of a model, and hold what comes against what was meant; how many served."""
     image, notes = await read(imaging, came.data)
     request = ImageRequest(
@@ -109,7 +109,7 @@ async def through(imaging: Imaging, model: str, came: Stranger, asked: dict[str,
     for candidate in choice.candidates:
         plan = candidate.plan
         data, size = provided(candidate)
-        made = Making(output=plan.output, finish=plan.finish)
+        made = OutputSpec(output=plan.output, finish=plan.finish)
         result = await imaging.recognise(data)
         [done], said = await postprocess.finish(imaging, [result], made)
         where = f"{model} by {candidate.route.name}, {asked}, {came.story}: {plan.notes} {said}"
@@ -134,7 +134,7 @@ async def through(imaging: Imaging, model: str, came: Stranger, asked: dict[str,
     return len(choice.candidates)
 
 
-async def everywhere(imaging: Imaging, kind: str, seed: int) -> None:
+async def everywhere(imaging: ImagePool, kind: str, seed: int) -> None:
     """One picture through all routes of all models, each with a wish of its own."""
     came = stranger(kind, seed)
     served = 0
@@ -146,14 +146,14 @@ async def everywhere(imaging: Imaging, kind: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-async def test_any_picture(imaging: Imaging, kind: str) -> None:
+async def test_any_picture(imaging: ImagePool, kind: str) -> None:
     """One of a kind."""
     await everywhere(imaging, kind, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
-async def test_many_pictures(imaging: Imaging, kind: str) -> None:
+async def test_many_pictures(imaging: ImagePool, kind: str) -> None:
     """A dozen of a kind."""
     for seed in range(2, 14):
         await everywhere(imaging, kind, seed)

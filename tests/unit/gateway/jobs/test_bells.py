@@ -2,14 +2,14 @@
 
 import asyncio
 
-from gateway.jobs.context import Bells
+from gateway.jobs.context import WebhookSignals
 from providers.clock import CLOCK
 from tests.support.clock import Skipping
 
 
 async def test_a_ring_ends_a_wait() -> None:
     """Whoever waits is woken by what says that the job has ended, or that names it; both are good for one wait."""
-    bells = Bells()
+    bells = WebhookSignals()
     for name, ended in (("job-1", False), ("job-1", True), (None, True)):
         waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
         await asyncio.sleep(0)
@@ -19,7 +19,7 @@ async def test_a_ring_ends_a_wait() -> None:
 
 async def test_what_tells_nothing_new_wakes_nobody() -> None:
     """A webhook of a job that goes on, and whose name is known, is no reason to look; nor is another attempt's."""
-    bells = Bells()
+    bells = WebhookSignals()
     bells.ring("a", "job-1", ended=False)
     await bells.sleep("a", 60, CLOCK)  # for the name, which had come before
     waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
@@ -32,7 +32,7 @@ async def test_what_tells_nothing_new_wakes_nobody() -> None:
 
 async def test_waits_go_by_the_clock() -> None:
     """Where nothing rings, the clock that was handed in says when a wait is over."""
-    bells, clock = Bells(), Skipping()
+    bells, clock = WebhookSignals(), Skipping()
     await bells.sleep("a", 3600, clock)
     assert await bells.heard("a", 3600, clock) is None
     assert clock.slept[0] == 3600

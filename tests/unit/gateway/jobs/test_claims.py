@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.manager import Jobs
-from gateway.jobs.recovery import Keeper
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.manager import JobManager
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AllFailed, AttemptRow
-from gateway.ledger.store import Claimed
-from providers.base import Handle, Sent
+from gateway.ledger.store import UpstreamJobClaimed
+from providers.base import Handle, PendingSubmit
 from providers.errors import Unknown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import Scripted, candidates, executing, png
@@ -26,7 +26,7 @@ class Listing(Scripted):
     listed: list[str] = field(default_factory=list)
 
     @override
-    async def find(self, sent: Sent) -> Handle | None:
+    async def find(self, sent: PendingSubmit) -> Handle | None:
         self.sought.append(sent)
         found = next((name for name in self.listed if name not in sent.others), None)
         if found is None:
@@ -34,10 +34,10 @@ class Listing(Scripted):
         return Handle(provider=self.name, id=found)
 
 
-async def taken_up(jobs: Jobs, *names: str) -> list[AttemptRow]:
+async def taken_up(jobs: JobManager, *names: str) -> list[AttemptRow]:
     """Take up what another process left, and give the attempts of these jobs when they have ended."""
     await outlast(jobs.ledger)
-    await Keeper(jobs, lease_s=1.0).take_orphans()
+    await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
     until = asyncio.get_running_loop().time() + 10
     for name in names:
         await jobs.ended(name, until)
@@ -45,7 +45,7 @@ async def taken_up(jobs: Jobs, *names: str) -> list[AttemptRow]:
 
 
 @pytest.mark.parametrize("listed", [["a", "b"], ["a"]])
-async def test_equal_calls_whose_submits_were_lost(imaging: Imaging, tmp_path: Path, listed: list[str]) -> None:
+async def test_equal_calls_whose_submits_were_lost(imaging: ImagePool, tmp_path: Path, listed: list[str]) -> None:
     """Two attempts never have one job: where only one was taken, of the other one nobody knows."""
     dying = Listing("sim", deque())
     dying.hold_submit = asyncio.Event()
@@ -70,7 +70,7 @@ async def test_equal_calls_whose_submits_were_lost(imaging: Imaging, tmp_path: P
             job.task.cancel()
 
 
-async def test_a_lost_answer_is_never_that_of_another_call(imaging: Imaging, tmp_path: Path) -> None:
+async def test_a_lost_answer_is_never_that_of_another_call(imaging: ImagePool, tmp_path: Path) -> None:
     """Also while nothing crashes: what is found for a lost submit may be somebody else's, of another process."""
     sim = Listing("sim", deque([png(), png()]), listed=["dr-of-another"])
     async with ledger(tmp_path) as opened:
@@ -96,11 +96,11 @@ async def test_a_lost_answer_is_never_that_of_another_call(imaging: Imaging, tmp
         assert (lost.state, lost.handle) == ("unknown", None)
         assert [sent.others for sent in same.sought] == [frozenset({attempt.handle.id})]
 
-        with pytest.raises(Claimed):
+        with pytest.raises(UpstreamJobClaimed):
             await opened.submitted(lost.id, attempt.handle, 1.0)
 
 
-async def test_who_looks_is_told_of_the_others(imaging: Imaging, tmp_path: Path) -> None:
+async def test_who_looks_is_told_of_the_others(imaging: ImagePool, tmp_path: Path) -> None:
     """Already the first look leaves out what is known to be another attempt's, of that provider and time."""
     dying = Listing("sim", deque([png()]))
     elsewhere = Listing("elsewhere", deque([png()]))

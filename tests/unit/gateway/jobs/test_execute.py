@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.api.problems import failed, no_route
-from gateway.imaging.pool import Imaging
-from gateway.jobs.context import Journal
-from gateway.jobs.errors import Finished
-from gateway.ledger.records import AllFailed, AttemptRow, Json, Picture
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.context import JobContext
+from gateway.jobs.errors import JobResult
+from gateway.ledger.records import AllFailed, AttemptRow, Json, StoredImage
 from gateway.ledger.store import LedgerDown
 from gateway.routing.selection import Choice, Excluded
-from gateway.storage import StoreFailed
+from gateway.storage import StorageError
 from gateway.telemetry import metrics
 from normalization.values import Image
 from providers.errors import (
@@ -50,16 +50,16 @@ ERRORS = (
 )
 
 
-async def run(imaging: Imaging, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> Finished:
+async def run(imaging: ImagePool, *providers: Scripted, n: int = 1, deadline_s: float = 30) -> JobResult:
     """Execute over these providers in their order."""
     clock = Skipping()
     executor = executing(imaging, *providers, clock=clock)
     deadline = clock.after(deadline_s)
-    return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, Journal())
+    return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, JobContext())
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -> None:
+async def test_the_class_decides(imaging: ImagePool, error: type[ProviderError]) -> None:
     """After an error the next route is tried exactly if its class says so; the attempts tell the story."""
     first, second = provider("first", *(error("no luck") for _ in range(3))), provider("second", png())
     if not error.next_route:
@@ -74,7 +74,7 @@ async def test_the_class_decides(imaging: Imaging, error: type[ProviderError]) -
     assert finished.served.provider == "second"
 
 
-async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
+async def test_only_what_is_missing_moves_on(imaging: ImagePool) -> None:
     """Of n pictures, those that failed are bought again elsewhere, with their own payload; the others are kept."""
     first = provider("first", png(), Failed("x"), png())
     second = provider("second", png())
@@ -85,7 +85,7 @@ async def test_only_what_is_missing_moves_on(imaging: Imaging) -> None:
     assert not finished.partial
 
 
-async def test_unfinished_jobs_are_waited_for(imaging: Imaging) -> None:
+async def test_unfinished_jobs_are_waited_for(imaging: ImagePool) -> None:
     """A job that nobody can cancel gets the rest of the request's time after its attempt's; nothing else is bought."""
     slow, second = provider("slow", Unfinished("goes on"), png()), provider("second", png())
     finished = await run(imaging, slow, second, deadline_s=0.3)
@@ -95,7 +95,7 @@ async def test_unfinished_jobs_are_waited_for(imaging: Imaging) -> None:
     assert not second.jobs
 
 
-async def test_each_picture_for_itself(imaging: Imaging) -> None:
+async def test_each_picture_for_itself(imaging: ImagePool) -> None:
     """A picture whose outcome is unknown is not bought again; one beside it that failed is tried elsewhere."""
     first = provider("first", Unknown("lost"), Failed("x"), png())
     second = provider("second", png())
@@ -106,7 +106,7 @@ async def test_each_picture_for_itself(imaging: Imaging) -> None:
     assert finished.partial
 
 
-async def test_the_notes_of_every_route(imaging: Imaging) -> None:
+async def test_the_notes_of_every_route(imaging: ImagePool) -> None:
     """Where two routes gave the pictures, what was lost on either is told, once."""
     first, second = provider("first", png(), Failed("x")), provider("second", png())
     routes = [
@@ -115,14 +115,14 @@ async def test_the_notes_of_every_route(imaging: Imaging) -> None:
     ]
     deadline = asyncio.get_running_loop().time() + 30
 
-    assert (await executing(imaging, first, second).run("img_1", routes, deadline, Journal())).notes == (
+    assert (await executing(imaging, first, second).run("img_1", routes, deadline, JobContext())).notes == (
         "both",
         "first",
         "second",
     )
 
 
-async def test_some_stay_missing(imaging: Imaging) -> None:
+async def test_some_stay_missing(imaging: ImagePool) -> None:
     """What was paid is delivered even when others stay missing, and the result says that it is partial."""
     finished = await run(imaging, provider("only", png(), Failed("x")), n=2)
 
@@ -130,7 +130,7 @@ async def test_some_stay_missing(imaging: Imaging) -> None:
     assert finished.partial
 
 
-async def test_cost(imaging: Imaging) -> None:
+async def test_cost(imaging: ImagePool) -> None:
     """The provider's own bill counts where there is one, else the estimate; what was not billed costs nothing."""
     bill = await run(imaging, provider("a", Unreached("x")), provider("b", png(), cost=1234))
     guess = await run(imaging, provider("a", Undecodable("x")), provider("b", png()))
@@ -148,7 +148,7 @@ async def test_cost(imaging: Imaging) -> None:
         (png(1, 1), "a single pixel"),
     ],
 )
-async def test_results_are_verified(imaging: Imaging, data: bytes, why: str) -> None:
+async def test_results_are_verified(imaging: ImagePool, data: bytes, why: str) -> None:
     """A result that is not the picture that was asked for counts as undecodable, and the next route is tried."""
     bad = provider("bad", data, data)
     finished = await run(imaging, bad, provider("good", png()))
@@ -161,7 +161,7 @@ async def test_results_are_verified(imaging: Imaging, data: bytes, why: str) -> 
 
 @pytest.mark.parametrize(("size", "delivered", "said"), [((32, 32), (8, 8), "resampled"), ((32, 8), (32, 8), "shape")])
 async def test_a_whole_picture_of_another_size(
-    imaging: Imaging, size: tuple[int, int], delivered: tuple[int, int], said: str
+    imaging: ImagePool, size: tuple[int, int], delivered: tuple[int, int], said: str
 ) -> None:
     """It is paid for, and is not bought again: it is brought to size where that does not distort it, and told of."""
     finished = await run(imaging, provider("first", png(*size)), provider("second", png()))
@@ -173,14 +173,14 @@ async def test_a_whole_picture_of_another_size(
 
 
 @pytest.mark.parametrize(("most", "bought"), [(None, 0), (29_999, 0), (30_000, 1)])
-async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int) -> None:
+async def test_unknown_outcomes(imaging: ImagePool, most: int | None, bought: int) -> None:
     """After an unknown outcome a picture is bought again only where the operator pays for that, up to his limit."""
     first, second = provider("first", Unknown("lost")), provider("second", png())
     executor = replace(executing(imaging, first, second), max_duplicate=most)
     before = metrics.DUPLICATES.labels("second")._value.get()
     deadline = asyncio.get_running_loop().time() + 30
     try:
-        finished = await executor.run("img_1", candidates(["first", "second"]), deadline, Journal())
+        finished = await executor.run("img_1", candidates(["first", "second"]), deadline, JobContext())
     except AllFailed:
         outcomes = ["unknown"]
     else:
@@ -192,7 +192,7 @@ async def test_unknown_outcomes(imaging: Imaging, most: int | None, bought: int)
     assert len(second.jobs) == bought
 
 
-class _Full(Journal):
+class _Full(JobContext):
     """A book that takes the first call and no other."""
 
     async def sending(self, attempt: AttemptRow) -> None:
@@ -200,7 +200,7 @@ class _Full(Journal):
             raise LedgerDown("full")
 
 
-async def test_what_may_be_bought_counts_before_what_could_not_begin(imaging: Imaging) -> None:
+async def test_what_may_be_bought_counts_before_what_could_not_begin(imaging: ImagePool) -> None:
     """Of two calls one is lost and one could not be written down: that is no job of which nothing was bought."""
     sim = provider("sim")
     sim.lost = Unknown("lost")
@@ -213,7 +213,7 @@ async def test_what_may_be_bought_counts_before_what_could_not_begin(imaging: Im
     assert caught.value.to_json()["billed"] is True
 
 
-async def test_a_fault_of_ours(imaging: Imaging) -> None:
+async def test_a_fault_of_ours(imaging: ImagePool) -> None:
     """A bug in an adapter buys nothing more: the outcome counts as unknown, and the trace is in the log."""
     broken, second = provider("broken"), provider("second", png())
 
@@ -283,7 +283,7 @@ def test_every_error_states_its_policy() -> None:
         assert cls.__doc__
 
 
-async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> None:
+async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: ImagePool) -> None:
     """While one picture is being kept and the other has failed, a cancel means: that one moves on no more."""
     first, second = provider("first", Failed("no luck", unbilled=True), png()), provider("second", png())
     executor = executing(imaging, first, second)
@@ -296,7 +296,7 @@ async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> N
 
     executor = replace(executor, keep=keep)
     deadline = asyncio.get_running_loop().time() + 30
-    task = asyncio.create_task(executor.run("img_1", candidates(["first", "second"], n=2), deadline, Journal()))
+    task = asyncio.create_task(executor.run("img_1", candidates(["first", "second"], n=2), deadline, JobContext()))
     await kept.wait()
     task.cancel()
     await asyncio.sleep(0)
@@ -308,19 +308,19 @@ async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: Imaging) -> N
     assert not second.jobs
 
 
-async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: Imaging) -> None:
+async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: ImagePool) -> None:
     """A job that is taken up while nobody can read its files is not told to have lost them."""
 
     class Away(Shelf):
         away = 3
 
-        async def load(self, kept: Json) -> Picture | None:
+        async def load(self, kept: Json) -> StoredImage | None:
             Away.away -= 1
             if Away.away >= 0:
-                raise StoreFailed("away")
+                raise StorageError("away")
             return await super().load(kept)
 
-    class Rows(Journal):
+    class Rows(JobContext):
         last: AttemptRow
 
         def ended(self, attempt: AttemptRow) -> None:
@@ -337,7 +337,7 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: Imaging) 
     assert len(clock.slept) == 3
 
 
-async def test_a_result_that_came_broken_is_fetched_once_more(imaging: Imaging) -> None:
+async def test_a_result_that_came_broken_is_fetched_once_more(imaging: ImagePool) -> None:
     """What was broken on its way is whole the second time, and nothing else is bought."""
     first, second = provider("first", png()[:-24], png()), provider("second", png())
     finished = await run(imaging, first, second)

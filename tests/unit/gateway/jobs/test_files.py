@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.storage import Files, StoreFailed, open_store
+from gateway.storage import FileStorage, StorageError, open_store
 from normalization.values import Header, Image
 
 PICTURE = Image(data=b"the bytes of a picture", header=Header(format="webp", width=2, height=2))
-Opened = Callable[[float], Files]
+Opened = Callable[[float], FileStorage]
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Opened:
     """Opens the store in a folder, with a time to live in seconds."""
-    return lambda ttl: Files(open_store(None, tmp_path), ttl=timedelta(seconds=ttl))
+    return lambda ttl: FileStorage(open_store(None, tmp_path), ttl=timedelta(seconds=ttl))
 
 
 def stored(folder: Path) -> list[str]:
@@ -41,7 +41,7 @@ async def test_round_trip(opened: Opened, tmp_path: Path) -> None:
 
 async def test_a_folder_elsewhere(tmp_path: Path) -> None:
     """A folder of the operator's choice is made where it is not there, and used like our own."""
-    files = Files(open_store(f"{(tmp_path / 'a folder').as_uri()}/below", tmp_path), ttl=timedelta(seconds=60))
+    files = FileStorage(open_store(f"{(tmp_path / 'a folder').as_uri()}/below", tmp_path), ttl=timedelta(seconds=60))
     name = await files.put(PICTURE)
 
     assert await files.get(name) is not None
@@ -54,7 +54,7 @@ async def test_a_store_that_fails(opened: Opened, tmp_path: Path) -> None:
     (tmp_path / "files").rmdir()
     (tmp_path / "files").write_text("no folder any more")
 
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await files.put(PICTURE)
     task = asyncio.create_task(files.sweep_for_ever())
     await asyncio.sleep(0.05)
@@ -72,9 +72,9 @@ async def test_a_store_that_is_away_is_not_a_file_that_is_gone(opened: Opened, t
     (tmp_path / "files").rmdir()
     (tmp_path / "files").write_text("no folder any more")
 
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await files.get(name)
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StorageError):
         await files.load(kept)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from gateway.auth.keys import Allowance, Budget
-from gateway.ledger.store import End
+from gateway.auth.keys import Budget, Quota
+from gateway.ledger.store import JobEnd
 from providers.base import Handle
 from tests.support.ledgers import attempted, ledger, order
 
@@ -26,7 +26,7 @@ async def test_every_look_of_a_call_goes_by_an_index(tmp_path: Path) -> None:
 
     async with ledger(tmp_path, lease_s=60.0) as opened:
         event.listen(opened.database._writer, "before_cursor_execute", explain)
-        allowance = Allowance(budget=Budget(limit=10_000_000, every="month"), concurrency=5)
+        allowance = Quota(budget=Budget(limit=10_000_000, every="month"), concurrency=5)
         first = order(key="k", idempotency_key="once", allowance=allowance)
         await opened.accept(first)
         for asked in (first, order(key="k", allowance=allowance)):
@@ -34,7 +34,7 @@ async def test_every_look_of_a_call_goes_by_an_index(tmp_path: Path) -> None:
             await opened.sending(asked, row, ())
             await opened.submitted(row.id, Handle(provider="fal", id=asked.id), time.time())
             ended = replace(row, state="ended", outcome="ok", cost=7, ended_at=time.time())
-            await opened.ended(asked, [ended], End(state="completed", cost=7, result={}))
+            await opened.ended(asked, [ended], JobEnd(state="completed", cost=7, result={}))
             opened.left(asked.id, delivered=True)
         await opened.match(order(key="k"), 1)
 

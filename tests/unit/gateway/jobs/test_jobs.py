@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.errors import Finished, Leaving, NotCancellable, ResultGone, StillGoing
-from gateway.jobs.manager import Jobs
-from gateway.jobs.recovery import Keeper
-from gateway.ledger.records import AllFailed, Cancelled, Interrupted, JobRow
-from gateway.ledger.store import KeyReused, Ledger, LedgerDown
-from providers.base import ALONE, Handle, Link, Outcome
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.errors import JobPending, JobResult, NotCancellable, ResultExpired, ShuttingDown
+from gateway.jobs.manager import JobManager
+from gateway.jobs.recovery import RecoveryLoop
+from gateway.ledger.records import AllFailed, JobCancelled, JobInterrupted, JobRow
+from gateway.ledger.store import IdempotencyKeyReused, Ledger, LedgerDown
+from providers.base import NO_CONTEXT, AttemptContext, Handle, Outcome
 from providers.clock import CLOCK, Clock
 from providers.errors import Failed, Rejected, Unfinished, Unknown
 from tests.support.clock import Skipping
@@ -28,7 +28,7 @@ from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, execut
 class World:
     """Processes over one database, with providers and a store that outlive them."""
 
-    def __init__(self, imaging: Imaging, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, imaging: ImagePool, folder: Path, stack: AsyncExitStack) -> None:
         self.imaging = imaging
         self.folder = folder
         self.stack = stack
@@ -36,13 +36,13 @@ class World:
 
     async def process(
         self, *providers: Scripted, attempt_timeout: float = 0.1, clock: Clock = CLOCK, **rules: Any
-    ) -> Jobs:
+    ) -> JobManager:
         """A process that begins."""
         opened = await self.stack.enter_async_context(ledger(self.folder))
         executor = executing(self.imaging, *providers, shelf=self.shelf, attempt_timeout=attempt_timeout, clock=clock)
         return jobs_of(executor, opened, **rules)
 
-    async def kill(self, jobs: Jobs) -> None:
+    async def kill(self, jobs: JobManager) -> None:
         """End a process as SIGKILL does, as far as others see: its locks are free, and nothing more is written."""
         jobs.ledger.processes.unlock()
         jobs.ledger.database._closed = True
@@ -50,7 +50,7 @@ class World:
 
 
 @pytest.fixture
-async def world(imaging: Imaging, tmp_path: Path) -> AsyncIterator[World]:
+async def world(imaging: ImagePool, tmp_path: Path) -> AsyncIterator[World]:
     """An empty database."""
     async with AsyncExitStack() as stack:
         yield World(imaging, tmp_path, stack)
@@ -137,7 +137,7 @@ async def test_what_is_paid_is_not_lost_with_the_database(world: World) -> None:
     assert (await row(jobs.ledger, asked.id)).state == "completed"
 
 
-async def _break(jobs: Jobs) -> Any:
+async def _break(jobs: JobManager) -> Any:
     """Let the database refuse every write. What this gives mends it."""
 
     def refuse(word: str) -> None:
@@ -176,7 +176,7 @@ async def test_a_key_belongs_to_one_request(world: World) -> None:
     placed = await jobs.place(order(idempotency_key="k"), candidates(["first"]))
     await jobs.wait(placed.id, soon())
 
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         await jobs.place(order(idempotency_key="k", fingerprint="other"), candidates(["first"]))
 
     stranger = await jobs.place(order(idempotency_key="k", key="another", fingerprint="x"), candidates(["first"]))
@@ -343,7 +343,7 @@ async def test_leaving_before_the_submit_cancels(world: World) -> None:
     await asyncio.sleep(0.02)
     jobs.leave(placed, delivered=False)
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         await jobs.wait(placed.id, soon())
     assert not slow.jobs
     job = await row(jobs.ledger, asked.id)
@@ -363,7 +363,7 @@ async def test_leaving_after_the_submit(world: World, policy: str) -> None:
     slow.hold.set()
     try:
         await jobs.wait(placed.id, soon())
-    except Cancelled as cancelled:
+    except JobCancelled as cancelled:
         outcome = cancelled.attempts[0].outcome
     else:
         outcome = "completed"
@@ -417,14 +417,14 @@ async def test_cancelling_in_another_process(world: World) -> None:
     slow = provider("slow", Failed("canceled", unbilled=True))
     slow.hold = asyncio.Event()
     here, there = await world.process(slow), await world.process(slow)
-    keeping = asyncio.create_task(Keeper(here, lease_s=1.0).keep())
+    keeping = asyncio.create_task(RecoveryLoop(here, lease_s=1.0).keep())
     placed = await here.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     await there.cancel(placed.id, soon())
     keeping.cancel()
 
     assert (await row(there.ledger, placed.id)).state == "cancelled"
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         await there.wait(placed.id, soon())
 
 
@@ -450,9 +450,9 @@ async def test_a_killed_process(world: World, at: str) -> None:
 
     after = await world.process(sim)
     await outlast(after.ledger)
-    await Keeper(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).take_orphans()
     if at == "uploading":
-        with pytest.raises(Interrupted):
+        with pytest.raises(JobInterrupted):
             await after.wait(asked.id, soon())
         assert (await row(after.ledger, asked.id)).spent_nothing
         return
@@ -475,7 +475,7 @@ async def test_what_nobody_can_tell(world: World) -> None:
     sim.found = Unknown("nobody knows")
     after = await world.process(sim)
     await outlast(after.ledger)
-    await Keeper(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).take_orphans()
 
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
@@ -496,7 +496,7 @@ async def test_a_job_that_was_not_taken(world: World) -> None:
     sim.hold_submit.set()
     after = await world.process(sim)
     await outlast(after.ledger)
-    await Keeper(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).take_orphans()
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
@@ -518,11 +518,11 @@ async def test_leaving_in_good_order(world: World) -> None:
     names = ("slow", "quick", "held")
     placed = [await jobs.place(order(fingerprint=name), candidates([name])) for name in names]
     await until(lambda: slow.waited and quick.waited and held.waited, "at work")
-    closing = asyncio.create_task(Keeper(jobs, lease_s=1.0).close(soon(0.2), soon(3)))
+    closing = asyncio.create_task(RecoveryLoop(jobs, lease_s=1.0).close(soon(0.2), soon(3)))
     await asyncio.sleep(0.02)
     quick.hold.set()
     await closing
-    with pytest.raises(Leaving):
+    with pytest.raises(ShuttingDown):
         await jobs.place(order(), candidates(["slow"]))
 
     next_ = await world.process(slow, quick, held)
@@ -530,7 +530,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     assert states == ["in_progress", "completed", "cancelled"]
     assert (slow.cancelled, quick.cancelled) == ([], [])
     assert len(held.cancelled) == 1
-    await Keeper(next_, lease_s=1.0).take_orphans()
+    await RecoveryLoop(next_, lease_s=1.0).take_orphans()
     slow.hold.set()
     assert (await next_.wait(placed[0].id, soon())).pictures
     assert len(slow.jobs) == 1
@@ -547,7 +547,7 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
     await until(lambda: first.waited, "at work")
     await jobs.ledger.database.write(lambda c: c.execute(text("UPDATE jobs SET owner = 'another'")))
     first.hold.set()
-    with pytest.raises(StillGoing):
+    with pytest.raises(JobPending):
         await jobs.wait(placed.id, clock.after(30))
 
     assert not second.jobs
@@ -561,7 +561,7 @@ async def test_late_jobs_are_kept(world: World) -> None:
     gate.set()
     whole = late.wait
 
-    async def wait(handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         if len(late.waited) == 2:  # to the deadline: this one is beyond it
             gate.clear()
         return await whole(handle, deadline, link)
@@ -569,7 +569,7 @@ async def test_late_jobs_are_kept(world: World) -> None:
     late.wait = wait  # type: ignore[method-assign]
     jobs = await world.process(late, clock=clock)
     placed = await jobs.place(order(), candidates(["late"]))
-    with pytest.raises(StillGoing) as told:
+    with pytest.raises(JobPending) as told:
         await jobs.wait(placed.id, clock.after(600))
     gate.set()
     await jobs.ended(placed.id, clock.after(600))
@@ -586,7 +586,7 @@ async def test_a_picture_that_does_not_come_is_asked_for_again(world: World) -> 
     tried: list[float] = []
     whole = sim.wait
 
-    async def wait(handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         tried.append(deadline)
         if len(tried) == 1:
             raise Unfinished("not so far")
@@ -612,7 +612,7 @@ async def test_deleted_files_are_told(world: World) -> None:
     world.shelf.files.clear()
     again = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
 
-    with pytest.raises(ResultGone):
+    with pytest.raises(ResultExpired):
         await jobs.wait(again.id, soon())
     assert len(sim.jobs) == 1
 
@@ -624,10 +624,10 @@ async def test_no_picture_is_held_in_a_circle(world: World) -> None:
     try:
         jobs = await world.process(provider("one", png()))
         finished = await jobs.wait((await jobs.place(order(), candidates(["one"]))).id, soon())
-        assert sum(type(one) is Finished for one in gc.get_objects()) == 1
+        assert sum(type(one) is JobResult for one in gc.get_objects()) == 1
         del finished
         await asyncio.sleep(0.05)
 
-        assert not any(type(one) is Finished for one in gc.get_objects())
+        assert not any(type(one) is JobResult for one in gc.get_objects())
     finally:
         gc.enable()

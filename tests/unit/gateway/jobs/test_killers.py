@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.imaging.pool import Imaging
+from gateway.imaging.pool import ImagePool
 from gateway.jobs.errors import MOST_KILLS
-from gateway.jobs.manager import Jobs
-from gateway.jobs.recovery import Keeper
+from gateway.jobs.manager import JobManager
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AllFailed
 from gateway.ledger.store import Ledger
 from tests.support.clock import Skipping
@@ -26,13 +26,13 @@ def kill(opened: Ledger) -> None:
     opened.database.later = lambda operation: None  # type: ignore[method-assign]
 
 
-async def test_it_is_given_up_after_some_tries(imaging: Imaging, tmp_path: Path) -> None:
+async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Path) -> None:
     """It is taken up as often as that, its outcome stays unknown with its estimate, and nothing is bought again."""
     sim = provider("sim", *(png() for _ in range(20)))
     sim.hold = asyncio.Event()
     clock = Skipping()
 
-    def process(opened: Ledger, over: Scripted) -> Jobs:
+    def process(opened: Ledger, over: Scripted) -> JobManager:
         return jobs_of(executing(imaging, over, attempt_timeout=600, clock=clock), opened)
 
     asked = order(idempotency_key="k")
@@ -44,7 +44,7 @@ async def test_it_is_given_up_after_some_tries(imaging: Imaging, tmp_path: Path)
         async with ledger(tmp_path) as opened:
             jobs = process(opened, sim)
             await outlast(opened)
-            await Keeper(jobs, lease_s=1.0).take_orphans()
+            await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
             if number == MOST_KILLS:
                 with pytest.raises(AllFailed, match="given up"):
                     await jobs.wait(asked.id, clock.after(600))
@@ -58,7 +58,7 @@ async def test_it_is_given_up_after_some_tries(imaging: Imaging, tmp_path: Path)
     assert len(sim.jobs) == 1
 
 
-async def test_leaving_in_good_order_counts_for_nothing(imaging: Imaging, tmp_path: Path) -> None:
+async def test_leaving_in_good_order_counts_for_nothing(imaging: ImagePool, tmp_path: Path) -> None:
     """A job that is handed on at each deployment is no killer."""
     sim = provider("sim", *(png() for _ in range(20)))
     sim.hold = asyncio.Event()
@@ -68,7 +68,7 @@ async def test_leaving_in_good_order_counts_for_nothing(imaging: Imaging, tmp_pa
         jobs = jobs_of(executing(imaging, sim, attempt_timeout=600, clock=clock), opened)
         await jobs.place(asked, candidates(["sim"]))
         await until(lambda: sim.waited)
-        await Keeper(jobs, lease_s=1.0).close(clock.now(), clock.now())
+        await RecoveryLoop(jobs, lease_s=1.0).close(clock.now(), clock.now())
     async with ledger(tmp_path) as opened:
         [row] = await opened.take_orphans(10)
 

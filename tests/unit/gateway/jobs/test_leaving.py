@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.imaging.pool import Imaging, Limits
-from gateway.jobs.recovery import Keeper
+from gateway.imaging.pool import ImagePool, InputLimits
+from gateway.jobs.recovery import RecoveryLoop
 from tests.support.clock import Skipping
 from tests.support.ledgers import jobs_of, ledger, order
 from tests.unit.gateway.jobs.scripted import candidates, executing, provider
@@ -18,7 +18,7 @@ def test_what_has_left_is_for_the_next_process(tmp_path: Path) -> None:
     sim = provider("sim")
     sim.hold_submit = asyncio.Event()
     troubles: list[Mapping[str, Any]] = []
-    imaging = Imaging(max_pixels=10**7, limits=Limits(max_pixels=10**7, max_side=10**4))
+    imaging = ImagePool(max_pixels=10**7, limits=InputLimits(max_pixels=10**7, max_side=10**4))
 
     async def process() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, told: troubles.append(told))
@@ -28,7 +28,7 @@ def test_what_has_left_is_for_the_next_process(tmp_path: Path) -> None:
             jobs = jobs_of(executor, opened)
             await jobs.place(order(), candidates(["sim"]))
             await until(lambda: sim.jobs, "the submit has left")
-            await Keeper(jobs, lease_s=1.0).close(clock.now(), clock.now())
+            await RecoveryLoop(jobs, lease_s=1.0).close(clock.now(), clock.now())
 
     asyncio.run(process())
     imaging.close()

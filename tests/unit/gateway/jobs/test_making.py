@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from obstore.store import LocalStore
 
-from gateway.imaging.pool import Imaging, Limits
-from gateway.imaging.processes import BeyondUs, Decoders
+from gateway.imaging.pool import ImagePool, InputLimits
+from gateway.imaging.processes import DecoderProcesses, LimitExceeded
 from gateway.jobs import executor
-from gateway.jobs.context import Journal
-from gateway.jobs.postprocess import Fitted, Made, fit, make
+from gateway.jobs.context import JobContext
+from gateway.jobs.postprocess import FittedImage, ProcessedImage, fit, make
 from gateway.jobs.received import Received, pack, unpack
-from gateway.ledger.records import AttemptRow, Making
+from gateway.ledger.records import AttemptRow, OutputSpec
 from normalization.images import transform
 from normalization.images.sniff import BadImage
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
@@ -33,7 +33,7 @@ GIVEN = Outcome(pictures=(PICTURE,), cost=7, seconds=1.5, executed="a/b", notes=
 Work = Callable[..., tuple[Image, tuple[str, ...]]]
 
 
-class Book(Journal):
+class Book(JobContext):
     """A journal that says whether the attempt is held, and knows what was received."""
 
     def __init__(self, *, held: bool = False) -> None:
@@ -47,13 +47,13 @@ class Book(Journal):
         self.came.append(attempt)
 
 
-class Unable(Decoders):
+class Unable(DecoderProcesses):
     """Decoders that fail so often, and then do their work here."""
 
     def __init__(self, error: Exception, times: int) -> None:
         self.error, self.times = error, times
 
-    def generous(self) -> Decoders:
+    def generous(self) -> DecoderProcesses:
         return self
 
     def finish(self, data: bytes, header: Header, steps: Sequence[Step], most: int = 0) -> Any:
@@ -66,9 +66,9 @@ class Unable(Decoders):
 
 
 @asynccontextmanager
-async def working(decoders: Decoders | None = None, **limits: int) -> AsyncIterator[Imaging]:
+async def working(decoders: DecoderProcesses | None = None, **limits: int) -> AsyncIterator[ImagePool]:
     """Picture work for callers' pictures of at most 100 pixels."""
-    made = Imaging(max_pixels=10**6, limits=Limits(max_pixels=100, max_side=12), decoders=decoders, **limits)
+    made = ImagePool(max_pixels=10**6, limits=InputLimits(max_pixels=100, max_side=12), decoders=decoders, **limits)
     yield made
     made.close()
 
@@ -76,7 +76,7 @@ async def working(decoders: Decoders | None = None, **limits: int) -> AsyncItera
 def attempt(output: Size | None, finish: tuple[Step, ...] = JPEG) -> AttemptRow:
     """An attempt whose plan is this."""
     [candidate] = candidates(["fal"])
-    return replace(executor._attempt("job", candidate, 0), making=Making(output=output, finish=finish))
+    return replace(executor._attempt("job", candidate, 0), making=OutputSpec(output=output, finish=finish))
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -94,7 +94,7 @@ async def somewhere(image: Image) -> str | None:
     return "file"
 
 
-async def made(imaging: Imaging, one: AttemptRow, given: Outcome = GIVEN) -> Made:
+async def made(imaging: ImagePool, one: AttemptRow, given: Outcome = GIVEN) -> ProcessedImage:
     """What comes of a result, with nothing kept."""
     return await make(given, one, Book(), imaging, Received(()), somewhere)
 
@@ -120,9 +120,9 @@ async def test_a_result_beyond_every_limit_is_delivered_as_it_came() -> None:
 
 
 TROUBLE = [
-    BeyondUs("corrupt_image", "It takes longer than 30 seconds to decode."),
-    BeyondUs("image_too_large", "It takes more memory to decode than there is for one picture."),
-    BeyondUs("corrupt_image", "The decoder does not survive it."),
+    LimitExceeded("corrupt_image", "It takes longer than 30 seconds to decode."),
+    LimitExceeded("image_too_large", "It takes more memory to decode than there is for one picture."),
+    LimitExceeded("corrupt_image", "The decoder does not survive it."),
     MemoryError(),
 ]
 
@@ -241,26 +241,26 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
 
 def test_an_alpha_channel_outlives_a_process_and_no_job() -> None:
     """It is kept beside an attempt until its pictures are made, and not longer; one that is too large is not."""
-    making = Making(finish=(JoinAlpha(alpha=b"\x89PNG", black=True), Transcode(format="png")))
-    large = Making(finish=(JoinAlpha(alpha=bytes(5 << 20)),))
+    making = OutputSpec(finish=(JoinAlpha(alpha=b"\x89PNG", black=True), Transcode(format="png")))
+    large = OutputSpec(finish=(JoinAlpha(alpha=bytes(5 << 20)),))
 
-    assert Making.from_json(json.loads(json.dumps(making.to_json()))) == making
+    assert OutputSpec.from_json(json.loads(json.dumps(making.to_json()))) == making
     assert making.done().finish == (JoinAlpha(alpha=None, black=True), Transcode(format="png"))
-    assert Making.from_json(large.to_json()).finish == (JoinAlpha(alpha=None),)
+    assert OutputSpec.from_json(large.to_json()).finish == (JoinAlpha(alpha=None),)
 
 
 SQUARE = Size(width=1000, height=1000)
 
 
-def fitting(width: int, height: int, *steps: Step) -> Fitted:
+def fitting(width: int, height: int, *steps: Step) -> FittedImage:
     """How a result of this size is finished where a square was expected."""
     image = Image(data=b"", header=Header(format="png", width=width, height=height))
-    return fit(image, Making(output=SQUARE, finish=steps))
+    return fit(image, OutputSpec(output=SQUARE, finish=steps))
 
 
 def test_a_models_usual_rounding_is_no_matter() -> None:
     """Models that work in blocks may be off by a block."""
-    assert fitting(1008, 992, *JPEG) == Fitted(JPEG)
+    assert fitting(1008, 992, *JPEG) == FittedImage(JPEG)
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 500), (4000, 4000), (2000, 2010)])

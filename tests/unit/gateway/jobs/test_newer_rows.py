@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from gateway.database.schema import ATTEMPTS
-from gateway.imaging.pool import Imaging
+from gateway.imaging.pool import ImagePool
 from gateway.jobs.postprocess import finish
-from gateway.ledger.records import Making, Picture, handle_of, handle_to_json, picture_of
+from gateway.ledger.records import OutputSpec, StoredImage, handle_of, handle_to_json, picture_of
 from normalization.images.sniff import sniff
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Transcode
 from providers.base import Handle
@@ -20,7 +20,7 @@ from tests.support.photo import flat
 
 DATA = flat(6, 4)
 SIZE = Size(width=6, height=4)
-MAKING = Making(
+MAKING = OutputSpec(
     output=SIZE,
     finish=(
         JoinAlpha(alpha=b"\x89PNG", black=True),
@@ -45,13 +45,13 @@ def test_a_picture() -> None:
     """What this version knows of it is read."""
     header = Header(format="png", width=6, height=4, density=(300.0, 150.0), bits=16)
     for known in (header, sniff(DATA)):
-        picture = Picture(image=Image(data=DATA, header=known), file="a.png", seed=5)
+        picture = StoredImage(image=Image(data=DATA, header=known), file="a.png", seed=5)
         assert picture_of(newer(picture.to_json()), DATA) == picture
 
 
 def test_a_call() -> None:
     """Likewise, with its sizes and its steps."""
-    assert Making.from_json(newer(MAKING.to_json())) == MAKING
+    assert OutputSpec.from_json(newer(MAKING.to_json())) == MAKING
 
 
 def test_a_handle() -> None:
@@ -59,10 +59,10 @@ def test_a_handle() -> None:
     assert handle_of({**handle_to_json(HANDLE), "vignette": 3}) == HANDLE
 
 
-async def test_a_step_that_is_not_known(imaging: Imaging) -> None:
+async def test_a_step_that_is_not_known(imaging: ImagePool) -> None:
     """The picture is paid for and is finished without it, and that is told; the steps that are known are done."""
     kept = MAKING.to_json()
-    making = Making.from_json({**kept, "finish": [SHARPEN, *kept["finish"][1:]]})
+    making = OutputSpec.from_json({**kept, "finish": [SHARPEN, *kept["finish"][1:]]})
     [done], notes = await finish(imaging, [Image(data=DATA, header=sniff(DATA))], making)
 
     assert making.finish == MAKING.finish[1:]

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from gateway.jobs.postprocess import Made, fit, make
+from gateway.jobs.postprocess import ProcessedImage, fit, make
 from gateway.jobs.received import Received
-from gateway.ledger.records import Making
+from gateway.ledger.records import OutputSpec
 from normalization.images import transform
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome
@@ -30,7 +30,7 @@ class Counting(Unable):
         return transform.finish(data, header, steps, most)
 
 
-async def of(width: int, height: int, *finish: Step) -> tuple[Made, list[int]]:
+async def of(width: int, height: int, *finish: Step) -> tuple[ProcessedImage, list[int]]:
     """What becomes of a result of this size, where another one was planned; and what was allowed for it."""
     data, decoders = encoded(Pillow.new("L", (width, height)), "png"), Counting()
     async with working(decoders, max_result_pixels=1000) as imaging:
@@ -84,7 +84,7 @@ def test_what_is_said_of_another_shape() -> None:
     wanted = Size(width=40, height=30)
 
     def notes(*finish: Step) -> tuple[str, ...]:
-        return fit(image, Making(output=PLANNED, finish=finish)).notes
+        return fit(image, OutputSpec(output=PLANNED, finish=finish)).notes
 
     assert "it was not stretched" in notes(*JPEG)[0]
     stretched = notes(Resize(size=wanted, mode="stretch"))

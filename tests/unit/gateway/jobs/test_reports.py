@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import insert
 
 from gateway.database.schema import JOBS
-from gateway.ledger.reports import Filter, Reports, Told
+from gateway.ledger.reports import JobFilter, JobReport, Reports
 from gateway.ledger.statements import job_values
-from gateway.ledger.store import End, Ledger
+from gateway.ledger.store import JobEnd, Ledger
 from tests.support.ledgers import attempted, ledger, order
 
 _DAY = 86_400.0
@@ -44,12 +44,12 @@ async def ended(ledger: Ledger, age_s: float, state: str = "completed") -> str:
     row = attempted(asked.id, at, sent={"prompt": "a cup"}, state="unknown", cost=30_000)
     await ledger.sending(asked, row, ())
     ledger._clock = lambda: at
-    await ledger.ended(asked, [row], End(state=state, cost=30_000))
+    await ledger.ended(asked, [row], JobEnd(state=state, cost=30_000))
     ledger._clock = time.time
     return asked.id
 
 
-async def told(reports: Reports, job: str) -> Told:
+async def told(reports: Reports, job: str) -> JobReport:
     """What is known of a job that is there."""
     found = await reports.one(job)
     assert found is not None
@@ -64,7 +64,7 @@ async def test_old_jobs_are_forgotten(opened: Ledger) -> None:
 
     await reports.purge(_TTL, _PARAMETERS)
 
-    page = await reports.page(Filter(), after=None, limit=100)
+    page = await reports.page(JobFilter(), after=None, limit=100)
     assert [entry.job.order.id for entry in page.entries] == [young]
     assert [await opened.attempts(job) for job in old] == [[], [], []]
     assert (await told(reports, young)).job.cost == 30_000
@@ -138,10 +138,10 @@ async def test_many_are_forgotten_bit_by_bit(opened: Ledger) -> None:
     finished = {"state": "completed", "ended_at": time.time() - 91 * _DAY}
     await opened.database.write(lambda c: c.execute(insert(JOBS), [{**row, **finished} for row in rows]))
     reports = Reports(opened.database)
-    before = await reports.summary(Filter())
+    before = await reports.summary(JobFilter())
     await reports.purge(_TTL, _PARAMETERS)
 
-    assert (before.count, (await reports.summary(Filter())).count) == (1_100, 0)
+    assert (before.count, (await reports.summary(JobFilter())).count) == (1_100, 0)
 
 
 async def test_a_key_in_force_keeps_its_job(opened: Ledger) -> None:
@@ -154,11 +154,11 @@ async def test_a_key_in_force_keeps_its_job(opened: Ledger) -> None:
         opened._clock = lambda age=age: now - age  # type: ignore[misc]
         asked = order(created_at=now - age, idempotency_key=key)
         await opened.accept(asked)
-        await opened.ended(asked, (), End(state="completed", cost=0))
+        await opened.ended(asked, (), JobEnd(state="completed", cost=0))
         jobs[name] = asked.id
     reports = Reports(opened.database, key_ttl_s=3600.0, join_window_s=900.0)
 
     await reports.purge(60.0, _PARAMETERS)
 
-    page = await reports.page(Filter(), after=None, limit=100)
+    page = await reports.page(JobFilter(), after=None, limit=100)
     assert {entry.job.order.id for entry in page.entries} == {jobs["key in force"], jobs["retry"]}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 
-from gateway.imaging.pool import Imaging
+from gateway.imaging.pool import ImagePool
 from gateway.jobs.sending import ready
-from gateway.routing.selection import Choice, Condition, choose
+from gateway.routing.selection import Choice, RouteHealth, choose
 from gateway.settings.loader import SHIPPED, load
 from normalization.images.sniff import sniff
-from normalization.parameters.rules import Renamed
+from normalization.parameters.rules import RenamedRule
 from normalization.parameters.schema import Input, Model
 from normalization.values import Image, ImageRequest, JoinAlpha
 from providers.base import Readiness
@@ -33,8 +33,8 @@ def chosen(data: bytes, model: Model = CLARITY, **params: Any) -> tuple[Choice, 
         provider_options={},
         seed=1,
     )
-    off = Condition(readiness=Readiness.OFF)
-    on = Condition(readiness=Readiness.READY)
+    off = RouteHealth(readiness=Readiness.OFF)
+    on = RouteHealth(readiness=Readiness.READY)
     conditions = {name: off if route.provider == "local" else on for name, route in model.routes.items()}
     return choose(model, request, conditions), request
 
@@ -53,7 +53,7 @@ def sent(choice: Choice, route: str) -> Image:
     return values[0]
 
 
-async def test_one_limit_is_no_matter_to_the_others(imaging: Imaging) -> None:
+async def test_one_limit_is_no_matter_to_the_others(imaging: ImagePool) -> None:
     """What is too large for one route is encoded smaller for it alone, and told there alone."""
     choice, request = chosen(PHOTO, limited(max_bytes=len(PHOTO) // 2))
     made = await ready(choice, request, imaging, "")
@@ -65,7 +65,7 @@ async def test_one_limit_is_no_matter_to_the_others(imaging: Imaging) -> None:
     assert told == {"apiframe"}
 
 
-async def test_a_picture_that_fits_in_no_way(imaging: Imaging) -> None:
+async def test_a_picture_that_fits_in_no_way(imaging: ImagePool) -> None:
     """That route is excluded, with the reason, and nothing is bought of it."""
     choice, request = chosen(PHOTO, limited(max_bytes=1000))
     made = await ready(choice, request, imaging, "")
@@ -88,7 +88,7 @@ def test_pixels_are_part_of_the_choice(limits: dict[str, int], word: str) -> Non
     assert word in why.reason
 
 
-async def test_the_alpha_channel_goes_with_the_plan(imaging: Imaging) -> None:
+async def test_the_alpha_channel_goes_with_the_plan(imaging: ImagePool) -> None:
     """What is sent is opaque, for every call alike, and each candidate's results are given the channel back."""
     picture = Pillow.new("RGBA", (24, 16), (200, 30, 40, 0))
     picture.paste((200, 30, 40, 255), (4, 4, 20, 12))
@@ -104,14 +104,14 @@ async def test_the_alpha_channel_goes_with_the_plan(imaging: Imaging) -> None:
         assert sniff(join.alpha).width == 24
 
 
-async def test_transparency_of_further_pictures(imaging: Imaging) -> None:
+async def test_transparency_of_further_pictures(imaging: ImagePool) -> None:
     """Only that of the first is given back: of the others it is told what became of it."""
     first, second = (encoded(Pillow.new("RGBA", (40, 30), (9, 99, red, 90)), "png") for red in (1, 2))
     fal = CLARITY.routes["fal"]
-    fal = fal.model_copy(update={"rules": {**fal.rules, "image": Renamed(rule="renamed", to="images")}})
+    fal = fal.model_copy(update={"rules": {**fal.rules, "image": RenamedRule(rule="renamed", to="images")}})
     model = CLARITY.model_copy(update={"max_images": 2, "routes": {"fal": fal}})
     _, request = chosen(first)
-    conditions = {name: Condition(readiness=Readiness.READY) for name in model.routes}
+    conditions = {name: RouteHealth(readiness=Readiness.READY) for name in model.routes}
     pictures = tuple(Image(data=data, header=sniff(data)) for data in (first, second))
 
     for images, said in ((pictures, True), (pictures[:1], False)):

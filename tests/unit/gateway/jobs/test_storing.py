@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from obstore.store import LocalStore
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.errors import ResultGone
-from gateway.jobs.manager import Jobs
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.errors import ResultExpired
+from gateway.jobs.manager import JobManager
 from gateway.jobs.received import Received
-from gateway.jobs.recovery import Keeper
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AttemptRow, JobRow
 from normalization.values import Image
 from providers.clock import CLOCK, Clock
@@ -45,18 +45,18 @@ class Moody(Shelf):
 class World:
     """Processes over one database and one shelf."""
 
-    def __init__(self, imaging: Imaging, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, imaging: ImagePool, folder: Path, stack: AsyncExitStack) -> None:
         self.imaging, self.folder, self.stack = imaging, folder, stack
         self.shelf = Moody()
         self.received = Received([LocalStore(folder)])
 
-    async def process(self, *providers: Scripted, clock: Clock = CLOCK) -> Jobs:
+    async def process(self, *providers: Scripted, clock: Clock = CLOCK) -> JobManager:
         """A process that begins."""
         opened = await self.stack.enter_async_context(ledger(self.folder))
         executor = executing(self.imaging, *providers, shelf=self.shelf, clock=clock)
         return jobs_of(replace(executor, received=self.received), opened)
 
-    def kill(self, jobs: Jobs, id: str) -> None:  # noqa: A002 - a job's id
+    def kill(self, jobs: JobManager, id: str) -> None:  # noqa: A002 - a job's id
         """End a process that waits with this job, as SIGKILL does, as far as others see."""
         jobs.ledger.processes.unlock()
         jobs.ledger.database._closed = True
@@ -68,7 +68,7 @@ class World:
 
 
 @pytest.fixture
-async def world(imaging: Imaging, tmp_path: Path) -> AsyncIterator[World]:
+async def world(imaging: ImagePool, tmp_path: Path) -> AsyncIterator[World]:
     """An empty database."""
     async with AsyncExitStack() as stack:
         yield World(imaging, tmp_path, stack)
@@ -88,7 +88,7 @@ def soon() -> float:
     return asyncio.get_running_loop().time() + 10
 
 
-async def written(jobs: Jobs, id: str) -> tuple[JobRow, list[AttemptRow]]:  # noqa: A002 - a job's id
+async def written(jobs: JobManager, id: str) -> tuple[JobRow, list[AttemptRow]]:  # noqa: A002 - a job's id
     """A job with its attempts as they are written down."""
     found = await jobs.ledger.read(id)
     assert found is not None
@@ -133,7 +133,7 @@ async def test_a_caller_that_waits_is_given_it_at_once(world: World) -> None:
 
     assert [picture.file for picture in finished.pictures] == [None]
     assert (row.state, end.state, ended.state) == ("in_progress", "completed", "ended")
-    with pytest.raises(ResultGone) as gone:
+    with pytest.raises(ResultExpired) as gone:
         await jobs.load(end)
     assert not gone.value.kept
     assert clock.now() - before >= 15
@@ -210,12 +210,12 @@ async def test_one_of_four_and_a_process_that_ends(world: World, end: str, held:
         world.kill(first, asked.id)
     else:
         now = asyncio.get_running_loop().time()
-        await Keeper(first, lease_s=1.0).close(now, now + 5)
+        await RecoveryLoop(first, lease_s=1.0).close(now, now + 5)
     again = provider("one", png())
     second = await world.process(again)
     world.shelf.away = False
     while second.live(asked.id) is None:  # until the first one's last writes are there
-        await Keeper(second, lease_s=1.0).take_orphans()
+        await RecoveryLoop(second, lease_s=1.0).take_orphans()
     finished = await second.wait(asked.id, soon())
     await until(lambda: not second.count, "ended")
     row, ended = await written(second, asked.id)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.recovery import Keeper
-from gateway.ledger.records import AttemptRow, Interrupted
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.recovery import RecoveryLoop
+from gateway.ledger.records import AttemptRow, JobInterrupted
 from gateway.ledger.store import LedgerDown
 from tests.support.ledgers import jobs_of, ledger, order, outlast
 from tests.unit.gateway.jobs.scripted import candidates, executing, png, provider
@@ -20,7 +20,7 @@ def soon(seconds: float = 10) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_a_job_that_was_taken_and_not_read(imaging: Imaging, tmp_path: Path) -> None:
+async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: Path) -> None:
     """A connection that is lost between taking a job over and reading its attempts leaves it to nobody for a while."""
     sim = provider("sim", png(), png())
     sim.hold = asyncio.Event()
@@ -32,7 +32,7 @@ async def test_a_job_that_was_taken_and_not_read(imaging: Imaging, tmp_path: Pat
         first.processes.unlock()
         await outlast(second)
         after = jobs_of(executing(imaging, sim), second)
-        keeper = Keeper(after, lease_s=1.0)
+        keeper = RecoveryLoop(after, lease_s=1.0)
         whole = second.attempts
 
         async def lost(job: str) -> list[AttemptRow]:
@@ -53,31 +53,31 @@ async def test_a_job_that_was_taken_and_not_read(imaging: Imaging, tmp_path: Pat
             job.task.cancel()
 
 
-async def test_a_job_whose_acceptance_nobody_heard_of(imaging: Imaging, tmp_path: Path) -> None:
+async def test_a_job_whose_acceptance_nobody_heard_of(imaging: ImagePool, tmp_path: Path) -> None:
     """A job that was written down and whose caller was told that it was not ends, and bought nothing."""
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, provider("sim")), opened)
         asked = order(mode="background")
         await opened.accept(asked)
-        keeper = Keeper(jobs, lease_s=1.0)
+        keeper = RecoveryLoop(jobs, lease_s=1.0)
         for _ in range(2):
             assert jobs.going() == []
             await keeper.take_orphans()
 
-        with pytest.raises(Interrupted):
+        with pytest.raises(JobInterrupted):
             await jobs.wait(asked.id, soon())
         found = await opened.read(asked.id)
         assert found is not None
         assert found.spent_nothing
 
 
-async def test_what_goes_on_or_is_owed_is_no_stray(imaging: Imaging, tmp_path: Path) -> None:
+async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path: Path) -> None:
     """A job at work is not begun twice, and one whose end is owed is not begun again."""
     sim = provider("sim", png(), png())
     sim.hold = asyncio.Event()
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim), opened)
-        keeper = Keeper(jobs, lease_s=1.0)
+        keeper = RecoveryLoop(jobs, lease_s=1.0)
         placed = await jobs.place(order(), candidates(["sim"]))
         while not sim.waited:  # noqa: ASYNC110 - a provider's list, not a thing of ours
             await asyncio.sleep(0.005)

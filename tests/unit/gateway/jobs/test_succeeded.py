@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.context import Journal
-from gateway.jobs.errors import Finished, StillGoing
-from gateway.jobs.recovery import Keeper
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.context import JobContext
+from gateway.jobs.errors import JobPending, JobResult
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AllFailed, AttemptRow, succeeded
-from providers.base import ALONE, Handle, Link, Outcome
+from providers.base import NO_CONTEXT, AttemptContext, Handle, Outcome
 from providers.errors import Expired, Failed, ProviderError, Unfetched, Unfinished, Unknown, Unusable
 from providers.memory import Reading
 from tests.support.clock import Skipping
@@ -31,7 +31,7 @@ class Made(Scripted):
     """A provider that says in each wait that the job has succeeded."""
 
     @override
-    async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         link.succeeded()
         return await super().wait(handle, deadline, link)
 
@@ -42,18 +42,18 @@ def made(name: str, *answers: bytes | ProviderError) -> Made:
 
 
 @pytest.mark.parametrize("error", LATER, ids=lambda error: type(error).__name__)
-async def test_what_a_provider_says_afterwards_is_no_end(imaging: Imaging, error: ProviderError) -> None:
+async def test_what_a_provider_says_afterwards_is_no_end(imaging: ImagePool, error: ProviderError) -> None:
     """It said that the job has succeeded: an error that it answers with later is asked again, and buys nothing."""
     clock = Skipping()
     first, second = made("first", error, error, png()), provider("second", png())
     executor = executing(imaging, first, second, attempt_timeout=20, clock=clock)
-    finished = await executor.run("img_1", candidates(["first", "second"]), clock.after(60), Journal())
+    finished = await executor.run("img_1", candidates(["first", "second"]), clock.after(60), JobContext())
 
     assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
     assert (len(first.jobs), len(second.jobs)) == (1, 0)
 
 
-async def test_it_is_known_over_a_restart(imaging: Imaging, tmp_path: Path) -> None:
+async def test_it_is_known_over_a_restart(imaging: ImagePool, tmp_path: Path) -> None:
     """A process that takes the job up knows that it has succeeded, though its provider says something else by then."""
     clock = Skipping()
     sim = made("sim", png())
@@ -63,14 +63,14 @@ async def test_it_is_known_over_a_restart(imaging: Imaging, tmp_path: Path) -> N
         before = jobs_of(executing(imaging, sim, shelf=shelf, attempt_timeout=600, clock=clock), opened)
         placed = await before.place(order(), candidates(["sim"]))
         await until(lambda: sim.waited)
-        closing = Keeper(before, lease_s=1.0)
+        closing = RecoveryLoop(before, lease_s=1.0)
         await closing.close(clock.now(), clock.now())
         [attempt] = await opened.attempts(placed.id)
         assert attempt.succeeded
     after_sim = provider("sim", Unknown("vanished"), Expired("late"), png())
     async with ledger(tmp_path) as opened:
         after = jobs_of(executing(imaging, after_sim, shelf=shelf, attempt_timeout=600, clock=clock), opened)
-        await Keeper(after, lease_s=1.0).take_orphans()
+        await RecoveryLoop(after, lease_s=1.0).take_orphans()
         finished = await after.wait(placed.id, clock.after(600))
 
     assert len(finished.pictures) == 1
@@ -79,7 +79,7 @@ async def test_it_is_known_over_a_restart(imaging: Imaging, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("left", "at_least", "at_most"), [(30, 30, 3700), (-1800, 60, 1900), (-7200, 60, 120)])
 async def test_it_is_fetched_until_it_is_too_late(
-    imaging: Imaging, left: float, at_least: float, at_most: float
+    imaging: ImagePool, left: float, at_least: float, at_most: float
 ) -> None:
     """`late_s` counts from the job's deadline, however often it is taken up; a minute is tried in any case."""
     clock = Skipping()
@@ -88,7 +88,7 @@ async def test_it_is_fetched_until_it_is_too_late(
     object.__setattr__(executor.calls, "late", 3600.0)
     ended: list[AttemptRow] = []
 
-    class Rows(Journal):
+    class Rows(JobContext):
         @override
         def ended(self, attempt: AttemptRow) -> None:
             ended.append(attempt)
@@ -104,11 +104,11 @@ async def test_it_is_fetched_until_it_is_too_late(
     assert [(one.state, one.outcome, one.cost) for one in ended] == [("unknown", "unfetched", 30_000)]
 
 
-async def _begun(imaging: Imaging) -> AttemptRow:
+async def _begun(imaging: ImagePool) -> AttemptRow:
     """An attempt whose job has succeeded."""
     rows: list[AttemptRow] = []
 
-    class Rows(Journal):
+    class Rows(JobContext):
         @override
         async def sending(self, attempt: AttemptRow) -> None:
             rows.append(attempt)
@@ -119,14 +119,14 @@ async def _begun(imaging: Imaging) -> AttemptRow:
     return replace(rows[0], handle=succeeded(Handle(provider="sim", id="it")), state="submitted")
 
 
-async def test_the_caller_hears_that_it_is_made(imaging: Imaging, tmp_path: Path) -> None:
+async def test_the_caller_hears_that_it_is_made(imaging: ImagePool, tmp_path: Path) -> None:
     """At the deadline, of a job that has succeeded: made, billed, and still to be fetched; not that it is not ready."""
     clock = Skipping()
     sim = made("sim", *(Unfetched("away") for _ in range(200)))
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim, attempt_timeout=5, clock=clock), opened)
         placed = await jobs.place(order(), candidates(["sim"]))
-        with pytest.raises(StillGoing) as told:
+        with pytest.raises(JobPending) as told:
             await jobs.wait(placed.id, clock.after(600))
         await jobs.ended(placed.id, clock.after(10_000))
 
@@ -134,14 +134,14 @@ async def test_the_caller_hears_that_it_is_made(imaging: Imaging, tmp_path: Path
     assert (attempt.outcome, attempt.cost) == ("unfetched", 30_000)
 
 
-async def test_a_job_is_ended_before_its_deadline(imaging: Imaging) -> None:
+async def test_a_job_is_ended_before_its_deadline(imaging: ImagePool) -> None:
     """A provider that has to be told to stop is told so while there is time left: its answer is the caller's too."""
     clock = Skipping()
     limits: list[float] = []
 
     class Slow(Scripted):
         @override
-        async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
             limits.append(deadline - began)
             raise Expired("cancelled", unbilled=True)
 
@@ -150,16 +150,16 @@ async def test_a_job_is_ended_before_its_deadline(imaging: Imaging) -> None:
         slow = Slow("slow", deque(), cancels=cancels)
         executor = executing(imaging, slow, attempt_timeout=1000, clock=clock)
         with pytest.raises(AllFailed):
-            await executor.run("img_1", candidates(["slow"]), began + wait_s, Journal())
+            await executor.run("img_1", candidates(["slow"]), began + wait_s, JobContext())
         assert limits.pop() == pytest.approx(expected, abs=0.5)
 
 
-async def test_an_error_keeps_no_picture(imaging: Imaging) -> None:
+async def test_an_error_keeps_no_picture(imaging: ImagePool) -> None:
     """What came and was no picture is let go of at once: no collection has to find it first, and its room is free."""
 
     class Large(Scripted):
         @override
-        async def wait(self, handle: Handle, deadline: float, link: Link = ALONE) -> Outcome:
+        async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
             await Reading().take(4 << 20)
             return Outcome(pictures=(bytes(4 << 20),))
 
@@ -169,7 +169,7 @@ async def test_an_error_keeps_no_picture(imaging: Imaging) -> None:
     gc.disable()
     try:
         with pytest.raises(AllFailed) as caught:
-            await executor.run("img_1", candidates(["large"]), clock.after(30), Journal())
+            await executor.run("img_1", candidates(["large"]), clock.after(30), JobContext())
         assert executor.calls.room.used == 0
         held = [one for one in gc.get_objects() if type(one) is Outcome and sum(map(len, one.pictures)) == 4 << 20]
         assert held == []
@@ -178,15 +178,15 @@ async def test_an_error_keeps_no_picture(imaging: Imaging) -> None:
         gc.enable()
 
 
-async def test_fewer_pictures_come_with_a_warning(imaging: Imaging) -> None:
+async def test_fewer_pictures_come_with_a_warning(imaging: ImagePool) -> None:
     """`metadata.partial` is a word for programs; whoever reads the warnings is told as well."""
     from gateway.api.results import metadata
-    from gateway.jobs.errors import Placed
+    from gateway.jobs.errors import JobRef
 
     clock = Skipping()
     executor = executing(imaging, provider("only", png(), Failed("x")), clock=clock)
-    finished: Finished = await executor.run("img_1", candidates(["only"], n=2), clock.after(30), Journal())
-    told = metadata(Placed(id="img_1", created=0, joined=False, model="m"), finished, ["a note"])
+    finished: JobResult = await executor.run("img_1", candidates(["only"], n=2), clock.after(30), JobContext())
+    told = metadata(JobRef(id="img_1", created=0, joined=False, model="m"), finished, ["a note"])
 
     assert told["partial"] is True
     assert told["warnings"][-1].startswith("Only 1 of 2 pictures could be made")

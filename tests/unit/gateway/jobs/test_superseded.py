@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from gateway.imaging.pool import Imaging
-from gateway.jobs.errors import StillGoing
-from gateway.jobs.manager import Jobs
-from gateway.jobs.recovery import Keeper
+from gateway.imaging.pool import ImagePool
+from gateway.jobs.errors import JobPending
+from gateway.jobs.manager import JobManager
+from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AllFailed, JobRow
 from gateway.ledger.reports import Reports
-from gateway.ledger.store import Superseded
+from gateway.ledger.store import LeaseLost
 from gateway.process import ahead
 from providers.base import Handle
 from providers.errors import Failed, Unknown
@@ -28,13 +28,13 @@ from tests.unit.gateway.jobs.scripted import Scripted, Shelf, candidates, execut
 class Two:
     """The process that is paused and the one that takes over, with a store that both have."""
 
-    def __init__(self, imaging: Imaging, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, imaging: ImagePool, folder: Path, stack: AsyncExitStack) -> None:
         self._imaging = imaging
         self._folder = folder
         self._stack = stack
         self._shelf = Shelf()
 
-    async def process(self, *providers: Scripted) -> Jobs:
+    async def process(self, *providers: Scripted) -> JobManager:
         """A process without a lock: known by its lease alone, as over a Postgres."""
         opened = await self._stack.enter_async_context(ledger(self._folder))
         opened.processes.unlock()
@@ -43,7 +43,7 @@ class Two:
 
 
 @pytest.fixture
-async def two(imaging: Imaging, tmp_path: Path) -> AsyncIterator[Two]:
+async def two(imaging: ImagePool, tmp_path: Path) -> AsyncIterator[Two]:
     """An empty database."""
     async with AsyncExitStack() as stack:
         yield Two(imaging, tmp_path, stack)
@@ -62,13 +62,13 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-async def take_over(jobs: Jobs) -> None:
+async def take_over(jobs: JobManager) -> None:
     """Let a lease pass, and take what is left over."""
     await outlast(jobs.ledger)
-    await Keeper(jobs, lease_s=1.0).take_orphans()
+    await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
 
 
-async def row(jobs: Jobs, job: str) -> JobRow:
+async def row(jobs: JobManager, job: str) -> JobRow:
     """A job as it is written down."""
     found = await jobs.ledger.read(job)
     assert found is not None
@@ -214,7 +214,7 @@ async def test_a_pause_before_the_bytes_leave(two: Two, taken: bool) -> None:
         return
     with pytest.raises(AllFailed):
         await after.wait(placed.id, soon())
-    with pytest.raises((AllFailed, StillGoing, Superseded)):
+    with pytest.raises((AllFailed, JobPending, LeaseLost)):
         await before.wait(placed.id, soon(1))
     assert paused.jobs == []
     assert (await row(after, placed.id)).spent_nothing

@@ -9,7 +9,7 @@ from dataclasses import replace
 from PIL import Image as Pillow
 from sqlalchemy import text
 
-from gateway.jobs.recovery import Keeper
+from gateway.jobs.recovery import RecoveryLoop
 from normalization.images.sniff import scan
 from normalization.images.transform import decoded
 from normalization.values import JoinAlpha, Transcode
@@ -35,7 +35,7 @@ async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
 
     second = await world.process(sim)
     await outlast(second.ledger)
-    await Keeper(second, lease_s=1.0).take_orphans()
+    await RecoveryLoop(second, lease_s=1.0).take_orphans()
     sim.hold.set()
     [made] = (await second.wait(placed.id, soon())).pictures
 

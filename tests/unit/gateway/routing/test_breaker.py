@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.routing.breaker import Breakers, Policy
+from gateway.routing.breaker import Breakers, BreakerSettings
 from providers.errors import Failed, ProviderError, Rejected, Throttled, Undecodable, Unreached, Unusable
 
 
@@ -24,7 +24,7 @@ def turning() -> Clock:
 @pytest.fixture
 def breakers(turning: Clock) -> Breakers:
     """Breakers with the default policy."""
-    return Breakers(Policy(), turning)
+    return Breakers(BreakerSettings(), turning)
 
 
 def fail(breakers: Breakers, error: ProviderError, times: int = 1, route: str = "fal") -> None:
@@ -78,7 +78,7 @@ def test_more_than_half(breakers: Breakers, turning: Clock) -> None:
     assert standing(breakers)[0] == "ejected"
 
     turning.now += 31
-    slow = Breakers(Policy(), turning)
+    slow = Breakers(BreakerSettings(), turning)
     for _ in range(4):
         with slow.attempt("m", "fal", "fal"):
             pass

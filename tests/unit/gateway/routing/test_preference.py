@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.check import page
-from gateway.routing.preferences import Wish, read_header, read_wish
+from gateway.routing.preferences import RoutingPreferences, read_header, read_wish
 from gateway.settings.loader import Config, ConfigError, load
 from normalization.values import Value
 from tests.unit.gateway.test_config import CLARITY, folder
 
 __all__ = ["folder"]
 
-USUAL = Wish(order=("fal",), sort="fastest", max_cost=0.5, allow_fallbacks=False)
+USUAL = RoutingPreferences(order=("fal",), sort="fastest", max_cost=0.5, allow_fallbacks=False)
 KNOWN = {"fal", "replicate"}
 
 
@@ -24,14 +24,20 @@ KNOWN = {"fal", "replicate"}
     [
         (None, USUAL),
         ({}, USUAL),
-        ({"order": ["replicate"]}, Wish(order=("replicate",), sort="fastest", max_cost=0.5, allow_fallbacks=False)),
-        ({"sort": "cheapest"}, Wish(sort="cheapest", max_cost=0.5, allow_fallbacks=False)),
-        ({"sort": "order", "order": ["fal"]}, Wish(order=("fal",), sort="order", max_cost=0.5, allow_fallbacks=False)),
-        ({"max_cost": 2, "allow_fallbacks": True}, Wish(order=("fal",), sort="fastest", max_cost=2)),
+        (
+            {"order": ["replicate"]},
+            RoutingPreferences(order=("replicate",), sort="fastest", max_cost=0.5, allow_fallbacks=False),
+        ),
+        ({"sort": "cheapest"}, RoutingPreferences(sort="cheapest", max_cost=0.5, allow_fallbacks=False)),
+        (
+            {"sort": "order", "order": ["fal"]},
+            RoutingPreferences(order=("fal",), sort="order", max_cost=0.5, allow_fallbacks=False),
+        ),
+        ({"max_cost": 2, "allow_fallbacks": True}, RoutingPreferences(order=("fal",), sort="fastest", max_cost=2)),
         ({"only": ["replicate"]}, replace(USUAL, only=("replicate",))),
     ],
 )
-def test_key_by_key(asked: Value, wish: Wish) -> None:
+def test_key_by_key(asked: Value, wish: RoutingPreferences) -> None:
     """The caller's own word counts, and the file's for every key that he does not say."""
     assert read_wish(asked, KNOWN, USUAL) == wish
 
@@ -52,10 +58,10 @@ def write(folder: Path, text: str) -> Config:
 def test_it_is_read(folder: Path) -> None:
     """From the file, and shown in the page of models."""
     config = write(folder, '[routing]\norder = ["segmind", "tile-diffusion"]\nmax_cost = 0.1\n')
-    found = Wish.of(config.models["clarity-upscaler"].routing)
-    assert found == Wish(order=("segmind", "tile-diffusion"), max_cost=0.1)
+    found = RoutingPreferences.of(config.models["clarity-upscaler"].routing)
+    assert found == RoutingPreferences(order=("segmind", "tile-diffusion"), max_cost=0.1)
     assert "Unless a request says otherwise: order = segmind, tile-diffusion, max_cost = 0.1." in page(config)
-    assert Wish.of(config.models["aura-sr"].routing) == Wish()
+    assert RoutingPreferences.of(config.models["aura-sr"].routing) == RoutingPreferences()
 
 
 def test_from_the_environment(folder: Path) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from gateway.routing.pricing import estimate
-from gateway.routing.selection import Condition, choose
+from gateway.routing.selection import RouteHealth, choose
 from gateway.settings.loader import SHIPPED, load
 from normalization.parameters.plan import plan
-from normalization.parameters.rules import Wrong
+from normalization.parameters.rules import RuleProblem
 from normalization.parameters.schema import Model, Price
 from normalization.values import Header, Image, ImageRequest, Plan, Size
 from providers.base import Readiness
@@ -44,7 +44,7 @@ def test_more_steps_cost_more_where_seconds_are_billed() -> None:
 def test_the_router_goes_by_it() -> None:
     """With many steps the route that bills by the picture is the cheaper one."""
     conditions = {
-        name: Condition(readiness=Readiness.READY if name in ("replicate", "fal") else Readiness.OFF)
+        name: RouteHealth(readiness=Readiness.READY if name in ("replicate", "fal") else Readiness.OFF)
         for name in CLARITY.routes
     }
     free = CLARITY.model_copy(
@@ -99,5 +99,5 @@ def test_what_a_price_cannot_depend_on(work: dict[str, Any], words: str) -> None
     """The config says so at the start."""
     whole = CLARITY.model_dump()
     whole["routes"]["replicate"]["price"]["work"] = work
-    with pytest.raises((Wrong, ValueError), match=words):
+    with pytest.raises((RuleProblem, ValueError), match=words):
         Model.model_validate(whole)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.api.problems import no_route
-from gateway.routing.preferences import Wish
-from gateway.routing.selection import Choice, Condition, Excluded, choose, told
+from gateway.routing.preferences import RoutingPreferences
+from gateway.routing.selection import Choice, Excluded, RouteHealth, choose, told
 from gateway.settings.loader import Config
 from normalization.parameters.schema import Model
 from normalization.values import Header, Image, ImageRequest, Value
@@ -18,13 +18,13 @@ PICTURE = Image(data=b"not looked into", header=Header(format="png", width=600, 
 NO_KEY = {"replicate": "REPLICATE_API_TOKEN is not set", "fal": "FAL_KEY is not set"}
 
 
-def chosen(model: Model, wish: Wish, off: dict[str, str], **params: Value) -> Choice:
+def chosen(model: Model, wish: RoutingPreferences, off: dict[str, str], **params: Value) -> Choice:
     """The choice for a request while these providers are off, for these reasons, and all others ready."""
     request = ImageRequest(model=model.id, images=(PICTURE,), params=params, extra={}, provider_options={}, seed=1)
     conditions = {
-        route.name: Condition(readiness=Readiness.OFF, detail=off[route.provider])
+        route.name: RouteHealth(readiness=Readiness.OFF, detail=off[route.provider])
         if route.provider in off
-        else Condition(readiness=Readiness.READY)
+        else RouteHealth(readiness=Readiness.READY)
         for route in model.routes.values()
     }
     return choose(model, request, conditions, wish=wish)
@@ -41,7 +41,7 @@ def message(model: Model, choice: Choice) -> str:
 def test_a_provider_by_name_without_its_key(shipped: Config) -> None:
     """That the key is missing comes first; what the name left out is one sentence."""
     model = shipped.models["clarity-upscaler"]
-    assert message(model, chosen(model, Wish(only=("replicate",)), NO_KEY)) == (
+    assert message(model, chosen(model, RoutingPreferences(only=("replicate",)), NO_KEY)) == (
         "No route of clarity-upscaler can serve this request: replicate is off: REPLICATE_API_TOKEN is not set. fal, "
         "segmind, apiframe, tile-diffusion, local and resample are not replicate, as the request asks."
     )
@@ -50,7 +50,7 @@ def test_a_provider_by_name_without_its_key(shipped: Config) -> None:
 def test_only_what_the_caller_left_out(shipped: Config) -> None:
     """Where nothing else stands in the way that is all there is to tell."""
     model = shipped.models["aura-sr"]
-    assert message(model, chosen(model, Wish(only=("segmind",)), {})) == (
+    assert message(model, chosen(model, RoutingPreferences(only=("segmind",)), {})) == (
         "No route of aura-sr can serve this request: fal is not segmind, as the request asks."
     )
 
@@ -58,9 +58,11 @@ def test_only_what_the_caller_left_out(shipped: Config) -> None:
 def test_what_the_request_can_change_comes_before_what_is_off(shipped: Config) -> None:
     """And its parameter is the error's."""
     model = shipped.models["real-esrgan"]
-    choice = chosen(model, Wish(ignore=("local", "segmind")), NO_KEY | {"fal": "FAL_KEY is not set"}, scale_factor=9)
+    choice = chosen(
+        model, RoutingPreferences(ignore=("local", "segmind")), NO_KEY | {"fal": "FAL_KEY is not set"}, scale_factor=9
+    )
     assert message(model, choice).startswith("No route of real-esrgan can serve this request: replicate is off")
-    choice = chosen(model, Wish(ignore=("local", "segmind")), {"replicate": "no key"}, scale_factor=9)
+    choice = chosen(model, RoutingPreferences(ignore=("local", "segmind")), {"replicate": "no key"}, scale_factor=9)
     assert message(model, choice) == (
         "No route of real-esrgan can serve this request: fal takes scale_factor at most 8, not 9; replicate is off: no "
         "key. esrgan and segmind are to be ignored, as the request asks."

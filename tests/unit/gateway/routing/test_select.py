@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.routing.breaker import Standing
-from gateway.routing.preferences import Wish, read_header, read_wish
-from gateway.routing.pricing import Learning, Lesson, estimate
-from gateway.routing.selection import Choice, Condition, choose
+from gateway.routing.preferences import RoutingPreferences, read_header, read_wish
+from gateway.routing.pricing import RunStats, RunStatsStore, estimate
+from gateway.routing.selection import Choice, RouteHealth, choose
 from gateway.settings.loader import SHIPPED, load
-from normalization.parameters.coerce import Invalid
+from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.schema import Model, Price
 from normalization.values import Header, Image, ImageRequest, Plan, Size, Value
 from providers.base import Readiness
@@ -26,8 +26,8 @@ READY, DOWN, OFF = (state for state in (Readiness.READY, Readiness.DOWN, Readine
 def pick(model: Model, states: dict[str, Readiness], **params: Any) -> Choice:
     """Choose among a model's routes in these states."""
     request = ImageRequest(model=model.id, images=(PICTURE,), params=params, extra={}, provider_options={}, seed=1)
-    conditions = {name: Condition(readiness=state, detail="says why") for name, state in states.items()}
-    return choose(model, request, conditions, wish=params.pop("wish", Wish()))
+    conditions = {name: RouteHealth(readiness=state, detail="says why") for name, state in states.items()}
+    return choose(model, request, conditions, wish=params.pop("wish", RoutingPreferences()))
 
 
 def names(choice: Choice) -> list[str]:
@@ -100,31 +100,31 @@ def test_estimate(price: dict[str, Any], micros: int) -> None:
 THREE = {"a": {"per_image": 0.05}, "b": {"per_image": 0.01}, "c": {"per_image": 0.03}}
 
 
-def choose_three(wish: Wish | None = None, **conditions: Condition) -> Choice:
+def choose_three(wish: RoutingPreferences | None = None, **conditions: RouteHealth) -> Choice:
     """Choose among three routes that differ in price; all are well unless said otherwise."""
     model = priced(**THREE)
     request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
-    found = {name: conditions.get(name, Condition(readiness=READY)) for name in THREE}
-    return choose(model, request, found, wish=wish or Wish(), draw=random.Random(4))
+    found = {name: conditions.get(name, RouteHealth(readiness=READY)) for name in THREE}
+    return choose(model, request, found, wish=wish or RoutingPreferences(), draw=random.Random(4))
 
 
 @pytest.mark.parametrize(
     ("wish", "expected"),
     [
-        (Wish(), ["b", "c", "a"]),
-        (Wish(sort="order"), ["a", "b", "c"]),
-        (Wish(order=("c",)), ["c", "b", "a"]),
-        (Wish(order=("a", "c")), ["a", "c", "b"]),
-        (Wish(only=("a", "c")), ["c", "a"]),
-        (Wish(ignore=("b",)), ["c", "a"]),
-        (Wish(max_cost=0.03), ["b", "c"]),
-        (Wish(allow_fallbacks=False), ["b"]),
-        (Wish(only=("local",)), ["b", "c", "a"]),
-        (Wish(ignore=("local",)), []),
-        (Wish(max_cost=0), []),
+        (RoutingPreferences(), ["b", "c", "a"]),
+        (RoutingPreferences(sort="order"), ["a", "b", "c"]),
+        (RoutingPreferences(order=("c",)), ["c", "b", "a"]),
+        (RoutingPreferences(order=("a", "c")), ["a", "c", "b"]),
+        (RoutingPreferences(only=("a", "c")), ["c", "a"]),
+        (RoutingPreferences(ignore=("b",)), ["c", "a"]),
+        (RoutingPreferences(max_cost=0.03), ["b", "c"]),
+        (RoutingPreferences(allow_fallbacks=False), ["b"]),
+        (RoutingPreferences(only=("local",)), ["b", "c", "a"]),
+        (RoutingPreferences(ignore=("local",)), []),
+        (RoutingPreferences(max_cost=0), []),
     ],
 )
-def test_wishes(wish: Wish, expected: list[str]) -> None:
+def test_wishes(wish: RoutingPreferences, expected: list[str]) -> None:
     """What the caller wishes of the routing is done; every route that is left out says why."""
     choice = choose_three(wish)
 
@@ -135,17 +135,17 @@ def test_wishes(wish: Wish, expected: list[str]) -> None:
 
 def test_fastest() -> None:
     """The fastest goes by what was learned, and what nobody knows comes last."""
-    slow, fast = Lesson(latency=9), Lesson(latency=2)
-    conditions = {"a": Condition(readiness=READY, lesson=fast), "c": Condition(readiness=READY, lesson=slow)}
+    slow, fast = RunStats(latency=9), RunStats(latency=2)
+    conditions = {"a": RouteHealth(readiness=READY, lesson=fast), "c": RouteHealth(readiness=READY, lesson=slow)}
 
-    assert names(choose_three(Wish(sort="fastest"), **conditions)) == ["a", "c", "b"]
+    assert names(choose_three(RoutingPreferences(sort="fastest"), **conditions)) == ["a", "c", "b"]
 
 
 def test_balanced() -> None:
     """Balanced draws by 1/price²: over many draws the cheapest leads in about the share that its weight has."""
     model = priced(**THREE)
     request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
-    conditions = {name: Condition(readiness=READY) for name in THREE}
+    conditions = {name: RouteHealth(readiness=READY) for name in THREE}
     draw = random.Random(1)
     leads = Counter(names(choose(model, request, conditions, strategy="balanced", draw=draw))[0] for _ in range(1000))
 
@@ -159,7 +159,7 @@ def test_balanced() -> None:
 )
 def test_standing(standing: Standing, expected: list[str], throttled: bool | None) -> None:
     """An ejected route comes last, a cooling or parked one is out until a time that is told."""
-    choice = choose_three(b=Condition(readiness=READY, standing=standing, left=7))
+    choice = choose_three(b=RouteHealth(readiness=READY, standing=standing, left=7))
 
     assert names(choice) == expected
     assert [(e.retry_after, e.throttled) for e in choice.excluded] == ([] if throttled is None else [(7, throttled)])
@@ -168,12 +168,12 @@ def test_standing(standing: Standing, expected: list[str], throttled: bool | Non
 def test_learned_pace_changes_the_price() -> None:
     """A price by run time follows what was observed, within reason."""
     model = priced(timed={"per_second": 0.001, "seconds": 10}, flat={"per_image": 0.015})
-    learning = Learning()
+    learning = RunStatsStore()
     request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
 
     def pick_now() -> Choice:
         lesson = learning.lesson(model.id, "timed")
-        conditions = {"timed": Condition(readiness=READY, lesson=lesson), "flat": Condition(readiness=READY)}
+        conditions = {"timed": RouteHealth(readiness=READY, lesson=lesson), "flat": RouteHealth(readiness=READY)}
         return choose(model, request, conditions)
 
     assert names(pick_now()) == ["timed", "flat"]
@@ -189,14 +189,14 @@ def test_learned_pace_changes_the_price() -> None:
 @pytest.mark.parametrize(
     ("value", "wish"),
     [
-        ('{"only": ["local"], "max_cost": 0.5}', Wish(only=("local",), max_cost=0.5)),
-        ({"order": ["a", "b"], "sort": "fastest"}, Wish(order=("a", "b"), sort="fastest")),
-        ({"ignore": "a, b", "allow_fallbacks": "false"}, Wish(ignore=("a", "b"), allow_fallbacks=False)),
-        ("", Wish()),
-        (None, Wish()),
+        ('{"only": ["local"], "max_cost": 0.5}', RoutingPreferences(only=("local",), max_cost=0.5)),
+        ({"order": ["a", "b"], "sort": "fastest"}, RoutingPreferences(order=("a", "b"), sort="fastest")),
+        ({"ignore": "a, b", "allow_fallbacks": "false"}, RoutingPreferences(ignore=("a", "b"), allow_fallbacks=False)),
+        ("", RoutingPreferences()),
+        (None, RoutingPreferences()),
     ],
 )
-def test_reading_wishes(value: Value, wish: Wish) -> None:
+def test_reading_wishes(value: Value, wish: RoutingPreferences) -> None:
     """The routing object comes as JSON text, as an object or out of bracketed fields."""
     assert read_wish(value, {"local", "a", "b"}) == wish
 
@@ -216,7 +216,7 @@ def test_reading_wishes(value: Value, wish: Wish) -> None:
 )
 def test_wishes_that_are_none(value: Value, part: str) -> None:
     """A mistake in the routing object is told, never passed over."""
-    with pytest.raises(Invalid, match=part) as caught:
+    with pytest.raises(InvalidValue, match=part) as caught:
         read_wish(value, {"local", "a", "b"})
 
     assert caught.value.param == "routing"
@@ -224,7 +224,7 @@ def test_wishes_that_are_none(value: Value, part: str) -> None:
 
 def test_the_header() -> None:
     """The header is JSON, and says so when it is not."""
-    assert read_header('{"only": ["a"]}', {"a"}) == Wish(only=("a",))
-    assert read_header(None, {"a"}) == Wish()
-    with pytest.raises(Invalid, match="is not JSON"):
+    assert read_header('{"only": ["a"]}', {"a"}) == RoutingPreferences(only=("a",))
+    assert read_header(None, {"a"}) == RoutingPreferences()
+    with pytest.raises(InvalidValue, match="is not JSON"):
         read_header("{only: a}", {"a"})

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.routing.preferences import Wish
-from gateway.routing.selection import Condition, choose
+from gateway.routing.preferences import RoutingPreferences
+from gateway.routing.selection import RouteHealth, choose
 from gateway.settings.loader import SHIPPED, load
 from normalization.values import Header, Image, ImageRequest, Value
 from providers.base import Readiness
@@ -117,7 +117,7 @@ class Case:
     params: dict[str, Any] = field(default_factory=dict)
     model: str = "clarity-upscaler"
     on: tuple[str, ...] = ALL
-    wish: Wish = field(default_factory=Wish)
+    wish: RoutingPreferences = field(default_factory=RoutingPreferences)
     route: str
     micros: int
     payload: dict[str, Any] = field(default_factory=dict)
@@ -181,10 +181,10 @@ CASES = {
     "a size": Case(params={"size": "1024x1024"}, route="replicate", micros=6606, payload={"scale_factor": 2.56}),
     "a size below": Case(params={"size": "300x200"}, route="replicate", micros=3487, payload={"scale_factor": 1.0}),
     # What the caller asks of the routing.
-    "only fal": Case(wish=Wish(only=("fal",)), route="fal", micros=28800),
-    "fal first": Case(wish=Wish(order=("fal",)), route="fal", micros=28800),
-    "not replicate": Case(wish=Wish(ignore=("replicate",)), route="segmind", micros=6844),
-    "as listed": Case(wish=Wish(sort="order"), route="replicate", micros=5172),
+    "only fal": Case(wish=RoutingPreferences(only=("fal",)), route="fal", micros=28800),
+    "fal first": Case(wish=RoutingPreferences(order=("fal",)), route="fal", micros=28800),
+    "not replicate": Case(wish=RoutingPreferences(ignore=("replicate",)), route="segmind", micros=6844),
+    "as listed": Case(wish=RoutingPreferences(sort="order"), route="replicate", micros=5172),
     # Parameters of one route alone.
     "a route's own parameter": Case(
         params={"sharpen": 2, "tiling_width": 64}, route="replicate", micros=5172,
@@ -249,7 +249,7 @@ def test_route(name: str) -> None:
         model=model.id, images=(picture,), params=case.params, extra={}, provider_options={}, seed=SEED
     )
     conditions = {
-        route.name: Condition(readiness=Readiness.READY if route.name in case.on else Readiness.OFF)
+        route.name: RouteHealth(readiness=Readiness.READY if route.name in case.on else Readiness.OFF)
         for route in model.routes.values()
     }
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from sqlalchemy import Connection, delete
 
 from gateway.database.schema import JOBS
-from gateway.webhooks.outbox import Delivery, Verdict, receiver, settle, take
+from gateway.webhooks.outbox import RetryDecision, WebhookMessage, receiver, settle, take
 from tests.support.office import hurry, opened, post, rows
 
-AGAIN = Verdict(state="pending", outcome="refused", wait_s=60.0)
-DONE = Verdict(state="delivered", outcome="delivered")
+AGAIN = RetryDecision(state="pending", outcome="refused", wait_s=60.0)
+DONE = RetryDecision(state="delivered", outcome="delivered")
 
 
-def some(connection: Connection) -> list[Delivery]:
+def some(connection: Connection) -> list[WebhookMessage]:
     """Take what may be taken."""
     return take(connection, most=16, at_once=2, busy={})
 

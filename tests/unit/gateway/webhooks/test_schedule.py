@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway.webhooks.outbox import WAITS_S, Verdict, judge
+from gateway.webhooks.outbox import WAITS_S, RetryDecision, judge
 
 
-def after(status: int | None, *, tries: int = 1, event: str = "completed", chance: float = 0.5) -> Verdict:
+def after(status: int | None, *, tries: int = 1, event: str = "completed", chance: float = 0.5) -> RetryDecision:
     """The verdict on a try."""
     return judge(event=event, tries=tries, status=status, chance=chance)
 
@@ -13,12 +13,12 @@ def after(status: int | None, *, tries: int = 1, event: str = "completed", chanc
 @pytest.mark.parametrize("status", [200, 202, 204, 299])
 def test_taken(status: int) -> None:
     """Any 2xx is a message delivered."""
-    assert after(status) == Verdict(state="delivered", outcome="delivered")
+    assert after(status) == RetryDecision(state="delivered", outcome="delivered")
 
 
 def test_gone() -> None:
     """410 ends it at once: the receiver says that it wants no more."""
-    assert after(410) == Verdict(state="given_up", outcome="given_up")
+    assert after(410) == RetryDecision(state="given_up", outcome="given_up")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(None, "unreachable"), (500, "refused"), (404, "refused")])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gateway.webhooks.signing import Secrets, open_secrets
+from gateway.webhooks.signing import SigningKeys, open_secrets
 from tests.support.office import SECRETS, opened
 
 BODY = b'{"type":"image.job.completed"}'
@@ -39,7 +39,7 @@ def test_addresses() -> None:
     assert SECRETS.is_path("fal", "dr-1", mac)
     others = [("fal", "dr-2", mac), ("replicate", "dr-1", mac), ("fal", "dr-1", mac[:-1]), ("fal", "dr-1", "")]
     assert not any(SECRETS.is_path(*other) for other in (*others, ("fal", "dr-1", "\N{SNOWMAN}")))
-    assert not Secrets(b"another").is_path("fal", "dr-1", mac)
+    assert not SigningKeys(b"another").is_path("fal", "dr-1", mac)
 
 
 def test_it_is_not_shown() -> None:
@@ -67,7 +67,7 @@ async def test_the_operators_own(tmp_path: Path) -> None:
 
 def test_the_signature_of_a_file_is_of_its_name_and_its_time() -> None:
     """Nothing of an address can be changed, and another server signs otherwise."""
-    secrets, other = Secrets(bytes(32)), Secrets(bytes(31) + b"x")
+    secrets, other = SigningKeys(bytes(32)), SigningKeys(bytes(31) + b"x")
     signature = secrets.file("a.png", 100)
 
     assert secrets.is_file("a.png", 100, signature)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, insert, text
 from gateway.database.engine import open_engine
 from gateway.database.migrate import migrate
 from gateway.database.schema import DELIVERIES
-from gateway.webhooks.outbox import Delivery, take
+from gateway.webhooks.outbox import WebhookMessage, take
 from gateway.webhooks.sender import AT_ONCE
 from providers.fairness import Turns
 from tests.simulators.receiver import Receiver
@@ -29,7 +29,7 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
-def some(connection: Connection, most: int, turns: Turns | None = None, spare: int = 0) -> list[Delivery]:
+def some(connection: Connection, most: int, turns: Turns | None = None, spare: int = 0) -> list[WebhookMessage]:
     """Take so many."""
     return take(connection, most=most, at_once=2, busy={}, turns=turns, spare=spare)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from providers.worker.answers import Refusal
+from providers.worker.answers import WorkerError
 from providers.worker.body import DataUri, parse
 from tests.support.workers import data_uri
 
@@ -42,7 +42,7 @@ def test_reads_what_json_reads(value: dict[str, object], escape: bool, indent: i
     try:
         expected = json.loads(written.decode())
     except UnicodeDecodeError:
-        with pytest.raises(Refusal):
+        with pytest.raises(WorkerError):
             parse(written)
     else:
         assert as_texts(parse(written)) == expected
@@ -76,7 +76,7 @@ def test_other_strings_stay(text: str) -> None:
 @pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"a": Infinity}', b'{"a": 1' + b"0" * 5000 + b"}", b"\xff{}"])
 def test_not_json(body: bytes) -> None:
     """What is not JSON, or not such that Python can hold it, is refused with 400."""
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(WorkerError) as refused:
         parse(body)
 
     assert refused.value.status == 400

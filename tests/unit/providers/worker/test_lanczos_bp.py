@@ -15,7 +15,7 @@ import httpx
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFilter
 
-from providers.worker.engines.base import Failure, Limits, Stopped, Unfit
+from providers.worker.engines.base import EngineFailure, EngineLimits, InputRejected, RunCancelled
 from providers.worker.engines.lanczos_bp import LanczosBP, enlarged
 from tests.support.paths import COFFEE, ROOT
 from tests.support.pictures import raw_png
@@ -29,7 +29,7 @@ def run(
 ) -> tuple[Image.Image, list[str]]:
     """Run the engine as a worker does; return the picture and the logs."""
     engine = LanczosBP()
-    engine.load(Limits(max_output_pixels=limit))
+    engine.load(EngineLimits(max_output_pixels=limit))
     inputs = {name: field.default for name, field in engine.inputs.items() if field.default is not None}
     logs: list[str] = []
     made = engine.run({**inputs, "image": data, **given}, logs.append, cancelled)
@@ -281,7 +281,7 @@ def corrupt() -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in corrupt()])
 def test_corrupt(data: bytes) -> None:
     """What is not a whole picture fails, and says so."""
-    with pytest.raises(Failure, match="the picture cannot be"):
+    with pytest.raises(EngineFailure, match="the picture cannot be"):
         run(data)
 
 
@@ -289,13 +289,13 @@ def test_too_large() -> None:
     """More pixels than the operator allows are refused by the header alone, naming both numbers."""
     large = encoded(Image.new("1", (9000, 9000)))
     began = time.process_time()
-    with pytest.raises(Unfit, match="18000 x 18000 pixels are more than the 64000000") as unfit:
+    with pytest.raises(InputRejected, match="18000 x 18000 pixels are more than the 64000000") as unfit:
         run(large)
 
     assert unfit.value.field == "scale"
     assert time.process_time() - began < 0.5
     assert run(encoded(noise("L", (100, 100))), limit=40_000)[0].size == (200, 200)
-    with pytest.raises(Unfit):
+    with pytest.raises(InputRejected):
         run(encoded(noise("L", (100, 100))), limit=39_999)
 
 
@@ -303,7 +303,7 @@ def test_the_limit_of_pillow_is_the_process_own() -> None:
     """An engine leaves Pillow's limit as it is, for it is everybody's in the process, and names a bomb as too large."""
     before = Image.MAX_IMAGE_PIXELS
 
-    with pytest.raises(Failure, match="too large"):
+    with pytest.raises(EngineFailure, match="too large"):
         run(raw_png((60_000, 60_000), 1, 0, b""), limit=10**12)
 
     assert before is not None
@@ -324,7 +324,7 @@ def test_a_worker_goes_by_its_own_limit() -> None:
 def test_too_wide_for_webp() -> None:
     """A side that webp cannot hold is refused by name, and png holds it."""
     data = encoded(noise("L", (1100, 2)))
-    with pytest.raises(Unfit, match="16383") as unfit:
+    with pytest.raises(InputRejected, match="16383") as unfit:
         run(data, scale=16.0, output_format="webp")
 
     assert unfit.value.field == "output_format"
@@ -338,7 +338,7 @@ def test_cancelled(coffee: Image.Image, after: float) -> None:
     data = encoded(coffee.resize((1500, 1000)))
     stop_at = time.process_time() + after
 
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         run(data, scale=5.0, sharpen=2.0, cancelled=lambda: time.process_time() >= stop_at)
 
     late = time.process_time() - stop_at

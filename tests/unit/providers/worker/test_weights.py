@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from providers.worker.engines.base import Unusable
+from providers.worker.engines.base import WeightsUnusable
 from providers.worker.engines.options import EsrganOptions, TileDiffusionOptions, options
 from providers.worker.settings import FILE, read
 from providers.worker.weights import MANIFEST, Need, choose, problem, source, wanted
@@ -48,7 +48,7 @@ def test_on_the_hub(text: str, repository: str, revision: str, file: str, label:
 )
 def test_names_nothing(text: str, tmp_path: Path) -> None:
     """What is neither is said to be, and no folder is left."""
-    with pytest.raises(Unusable, match="base: "):
+    with pytest.raises(WeightsUnusable, match="base: "):
         source("base", text, tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_only_what_is_needed(tmp_path: Path) -> None:
         "unet/diffusion_pytorch_model.safetensors",
     )
     assert wanted(need, [*there, "tokenizer/../../../elsewhere"]) == wanted(need, there)
-    with pytest.raises(Unusable, match="no weights in unet"):
+    with pytest.raises(WeightsUnusable, match="no weights in unet"):
         wanted(need, [name for name in there if "unet/d" not in name])
 
 
@@ -148,9 +148,9 @@ def test_which_limit_counts(tmp_path: Path) -> None:
 def test_mistakes_in_the_file(text: str, said: str, tmp_path: Path) -> None:
     """Each with the file's name and what would be right."""
     (tmp_path / "worker.toml").write_text(text)
-    with pytest.raises(Unusable, match=said):
+    with pytest.raises(WeightsUnusable, match=said):
         read(tmp_path / "worker.toml")
-    with pytest.raises(Unusable, match=r"none\.toml: No such file"):
+    with pytest.raises(WeightsUnusable, match=r"none\.toml: No such file"):
         read(tmp_path / "none.toml")
 
 
@@ -166,13 +166,13 @@ def test_mistakes_in_the_file(text: str, said: str, tmp_path: Path) -> None:
 )
 def test_mistakes_in_a_section(given: dict[str, object] | None, said: str, tmp_path: Path) -> None:
     """Each with the section's and the setting's name."""
-    with pytest.raises(Unusable, match=said):
+    with pytest.raises(WeightsUnusable, match=said):
         options(EsrganOptions, "esrgan", given if given is None else {**given, "weights": tmp_path})
 
 
 def test_a_repository_is_no_file(tmp_path: Path) -> None:
     chosen = EsrganOptions(model="owner/name", weights=tmp_path)
-    with pytest.raises(Unusable, match="name one file of it, as owner/name@revision:file"):
+    with pytest.raises(WeightsUnusable, match="name one file of it, as owner/name@revision:file"):
         chosen.needs()
 
 
