@@ -53,7 +53,7 @@ from gateway.routing.breaker import Breakers
 from gateway.routing.pricing import MICROS, RunStatsStore
 from gateway.settings import GatewaySettings
 from gateway.settings.loader import SHIPPED, Config, load
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 from gateway.state import State
 from gateway.storage import FileStorage, open_store
 from gateway.telemetry import metrics
@@ -161,7 +161,7 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
     app.router = AuthenticationMiddleware(
         [*table, *documents],
         lifespan=lifespan,
-        doors=lambda: app.state.darkroom.doors,
+        authenticator=lambda: app.state.darkroom.authenticator,
         hosts=settings.allowed_hosts,
     )
     inner: ASGIApp = app
@@ -178,9 +178,9 @@ async def running(
     settings = config.gateway
     async with AsyncExitStack() as stack:
         stack.callback(metrics.forget_process)
-        guard = UrlPolicy(allow=frozenset(settings.url_allow))
+        url_policy = UrlPolicy(allow=frozenset(settings.url_allow))
         client = await stack.enter_async_context(http.client())
-        downloads = await stack.enter_async_context(downloads_client(guard))
+        downloads = await stack.enter_async_context(downloads_client(url_policy))
         strangers = _strangers(settings)
         callers = await stack.enter_async_context(
             untrusted_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
@@ -200,7 +200,7 @@ async def running(
                 environ=environ,
                 http=client,
                 downloads=downloads,
-                guard=guard,
+                url_policy=url_policy,
                 pace=Pace(clock),
             )
         )
@@ -213,9 +213,9 @@ async def running(
         stored = FileStorage(store, ttl=ttl)
         received = Received(spools(store if settings.files_url else None, data))
         ledger = await stack.enter_async_context(open_ledger(settings, data))
-        rates = RateLimiter(revealed(settings.limits_url))
+        rates = RateLimiter(secret_text(settings.limits_url))
         stack.push_async_callback(rates.aclose)
-        doors = Authenticator(
+        authenticator = Authenticator(
             keys,
             ledger.database,
             rates,
@@ -241,9 +241,9 @@ async def running(
             max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
         )
         reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
-        secrets = await open_secrets(ledger.database, revealed(settings.webhook_secret))
+        secrets = await open_secrets(ledger.database, secret_text(settings.webhook_secret))
         jobs = JobManager(executor, ledger, rules=_rules(config), address=_address(settings.public_url, secrets))
-        postman = WebhookSender(ledger.database, callers, strangers, secrets, posted=ledger.posted)
+        postman = WebhookSender(ledger.database, callers, strangers, secrets, messages_ready=ledger.messages_ready)
         # It ends after the jobs: their callers are told as well.
         stack.push_async_callback(_stop, asyncio.create_task(tend("postman", postman.run)))
         keeper = RecoveryLoop(jobs, lease_s=settings.lease_s)
@@ -271,7 +271,7 @@ async def running(
             event("server.few_handles", logging.WARNING, handles=process.mine(), jobs=most_jobs)
         yield State(
             config=config,
-            doors=doors,
+            authenticator=authenticator,
             load=AdmissionControl(
                 max_bytes=settings.max_in_flight_bytes, max_jobs=most_jobs, jobs=lambda: jobs.of_keys
             ),
@@ -282,7 +282,7 @@ async def running(
             jobs=jobs,
             reports=reports,
             secrets=secrets,
-            fetching=image_urls.ImageFetcher(client=pictures, guard=strangers, settings=settings),
+            fetching=image_urls.ImageFetcher(client=pictures, url_policy=strangers, settings=settings),
             breakers=breakers,
             learning=learning,
         )

@@ -32,7 +32,7 @@ class ProviderParts:
     environ: Mapping[str, str] = field(repr=False)
     http: httpx.AsyncClient
     downloads: httpx.AsyncClient
-    guard: UrlPolicy
+    url_policy: UrlPolicy
     pace: Pace
     """Its clock is the one that all of them wait by."""
 
@@ -123,7 +123,7 @@ def _accounts(parts: ProviderParts, name: str, make: Callable[[str | None], Prov
 
 
 class _Cloud(TypedDict):
-    guard: UrlPolicy
+    url_policy: UrlPolicy
     pace: Pace
     clock: Clock
     submit_timeout_s: float
@@ -137,7 +137,7 @@ def _cloud(parts: ProviderParts) -> _Cloud:
     """What every adapter of a cloud is given alike."""
     settings = parts.config.gateway
     return {
-        "guard": parts.guard,
+        "url_policy": parts.url_policy,
         "pace": parts.pace,
         "clock": parts.pace.clock,
         "submit_timeout_s": settings.submit_timeout_s,

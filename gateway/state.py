@@ -28,7 +28,7 @@ class State:
     """The parts of a running gateway."""
 
     config: Config
-    doors: Authenticator
+    authenticator: Authenticator
     load: AdmissionControl
     providers: Mapping[str, Provider]
     imaging: ImagePool

@@ -218,10 +218,10 @@ class Accounts:
             handle = await adapter.find(sent)
         return _signed(handle, account) if handle and account else handle
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook with each account's secret, and take it where one of them fits."""
         for adapter in self._adapters.values():
-            if heard := await adapter.hear(headers, body):
+            if heard := await adapter.parse_webhook(headers, body):
                 return heard
         return None
 
@@ -236,7 +236,7 @@ class Accounts:
         try:
             yield
         except ProviderError as error:
-            error.hide(part for key in self._keys for part in (key.reveal(), *key.reveal().split(":")))
+            error.redact(part for key in self._keys for part in (key.reveal(), *key.reveal().split(":")))
             raise
 
 

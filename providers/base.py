@@ -184,7 +184,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read what came to the webhook's address; None where it is not surely the provider's.
 
         Header names are in lower case.

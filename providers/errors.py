@@ -53,7 +53,7 @@ class ProviderError(Exception):
         """All that is known of it."""
         return f"{self.told}: {self.said}" if self.said else self.told
 
-    def hide(self, secrets: Iterable[str]) -> None:
+    def redact(self, secrets: Iterable[str]) -> None:
         """Take texts out of what it tells: a provider may say back what it was sent."""
         for secret in secrets:
             self.told, self.said = redacted(self.told, secret), redacted(self.said, secret)

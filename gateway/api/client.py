@@ -25,9 +25,9 @@ class ClientDisconnected(Exception):
 class ClientConnection:
     """Whoever made a request and waits for a job. `close` has to be called once it is answered, or has left."""
 
-    def __init__(self, request: Request, jobs: JobManager, placed: JobRef) -> None:
+    def __init__(self, request: Request, jobs: JobManager, job_ref: JobRef) -> None:
         self._jobs = jobs
-        self._placed = placed
+        self._placed = job_ref
         self._open = True
         self._leaving = asyncio.create_task(disconnected(request))
         self._ending = asyncio.create_task(jobs.let_go.wait())

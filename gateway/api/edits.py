@@ -50,8 +50,8 @@ async def edit(request: Request) -> Response:
     if length is not None and length > state.config.gateway.max_body_bytes:
         length = None  # it will be refused for that, and not because of others
     try:
-        with state.load.admit(length, grant_of(request).id) as hold:
-            return await _edit(request, state, hold)
+        with state.load.admit(length, grant_of(request).id) as reservation:
+            return await _edit(request, state, reservation)
     except (ServerOverloaded, ImagingBusy) as error:
         raise errors.overloaded(error.limit, kept=error.kept) from None
 
@@ -60,24 +60,24 @@ async def edit(request: Request) -> Response:
 class _Started:
     """What is left of a request once its job goes on. What was sent is the job's, which lets go of it when it can."""
 
-    placed: JobRef
+    job_ref: JobRef
     order: JobSpec
     delivery: ResponseOptions
     stream: bool
     deadline_s: float
 
 
-async def _edit(request: Request, state: State, hold: Reservation) -> Response:
-    begun = await _begin(request, state, hold)
+async def _edit(request: Request, state: State, reservation: Reservation) -> Response:
+    begun = await _begin(request, state, reservation)
     if isinstance(begun, Response):
         return begun
-    placed, delivery = begun.placed, begun.delivery
+    job_ref, delivery = begun.job_ref, begun.delivery
     links = FileUrls.of(state, state.config.gateway.public_url or origin_of(request))
     if begun.order.mode == "background":
-        return await accepted(request, state, begun.order, placed)
+        return await accepted(request, state, begun.order, job_ref)
     key = begun.order.key
-    let_go = await _room(state, placed, key)
-    caller = ClientConnection(request, state.jobs, placed)
+    let_go = await _room(state, job_ref, key)
+    caller = ClientConnection(request, state.jobs, job_ref)
     until = state.jobs.clock.now() + begun.deadline_s + _END_S
     if begun.stream:
 
@@ -86,21 +86,21 @@ async def _edit(request: Request, state: State, hold: Reservation) -> Response:
             caller.close(delivered=delivered)
 
         return EventStream(
-            _events(state, caller, placed, delivery, until, links, key, let_go),
+            _events(state, caller, job_ref, delivery, until, links, key, let_go),
             keep_alive=state.config.gateway.keep_alive_s,
-            headers=results.job_headers(placed),
+            headers=results.job_headers(job_ref),
             gone=lambda: caller.gone,
             closed=close,
         )
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
+        finished, delivered, notes = await _result(state, caller, job_ref, delivery, until, links)
     except BaseException as error:
         let_go()
         caller.close(delivered=isinstance(error, ApiError))
         if isinstance(error, ClientDisconnected):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         raise
-    results.count(placed, finished, delivered)
+    results.count(job_ref, finished, delivered)
     counted = state.load.paid(_inside(delivered), key)
     let_go()
 
@@ -108,22 +108,22 @@ async def _edit(request: Request, state: State, hold: Reservation) -> Response:
         counted()
         caller.close(delivered=whole)
 
-    return results.answer(placed, finished, delivered, notes, closed)
+    return results.answer(job_ref, finished, delivered, notes, closed)
 
 
-async def _room(state: State, placed: JobRef, key: str) -> Callable[[], None]:
+async def _room(state: State, job_ref: JobRef, key: str) -> Callable[[], None]:
     """Count what a repeated call is to be given of a job that has ended, before it is read. Raises ServerOverloaded.
 
     What is made for the call itself is paid, and is never turned away.
     """
     row = None
-    if placed.joined and state.jobs.live(placed.id) is None:
+    if job_ref.joined and state.jobs.live(job_ref.id) is None:
         with contextlib.suppress(LedgerDown):
-            row = await state.jobs.ledger.read(placed.id)
+            row = await state.jobs.ledger.read(job_ref.id)
     try:
         return state.load.answer(row.picture_bytes if row is not None else 0, key)
     except ServerOverloaded:
-        state.jobs.leave(placed, delivered=False)
+        state.jobs.leave(job_ref, delivered=False)
         raise
 
 
@@ -132,42 +132,44 @@ def _inside(delivered: Sequence[results.ImageResult]) -> int:
     return sum(len(item.image.data) for item in delivered if item.inside)
 
 
-async def _begin(request: Request, state: State, hold: Reservation) -> _Started | Response:
+async def _begin(request: Request, state: State, reservation: Reservation) -> _Started | Response:
     """Read a request and have its job begun, or found; or answer it at once.
 
     Raises ApiError, ServerOverloaded and ImagingBusy.
     """
     settings = state.config.gateway
     dry = is_dry_run(request.query_params)
-    form = known(await _form(request, settings, hold), {settings.public_url or origin_of(request), origin_of(request)})
-    hold.begin()
-    grant = grant_of(request)
+    form = known(
+        await _form(request, settings, reservation), {settings.public_url or origin_of(request), origin_of(request)}
+    )
+    reservation.begin()
+    api_key = grant_of(request)
     routing = request.headers.get("x-darkroom-routing")
-    asked = read_fields(form, state.config, grant=grant, routing=routing, dry=dry)
+    asked = read_fields(form, state.config, api_key=api_key, routing=routing, dry=dry)
     request.scope["darkroom.model"] = asked.model.id
     _check_webhook(asked, state)
-    check_addresses(asked, state.fetching.guard)
+    check_addresses(asked, state.fetching.url_policy)
     repeat = await read_repeat(request, form)
     deadline_s = asked.model.deadline_s or settings.deadline_s
     mode_of(request, asked)  # what it refuses is told before any picture is looked at
-    placed: JobRef | None = None
+    job_ref: JobRef | None = None
     if form.addressed:
         state.fetching.check(form)
         # A call that repeats another has its job without its pictures: they may be gone from where they were.
         order = order_of(request, asked, repeat, (), deadline_s, keep=False)
-        placed = None if dry else await _place(state, grant, order, (), repeat.retry)
-    if placed is None:
+        job_ref = None if dry else await _place(state, api_key, order, (), repeat.retry)
+    if job_ref is None:
         try:
-            form = await _fetched(request, state, form, hold)
+            form = await _fetched(request, state, form, reservation)
         except ClientDisconnected:
             return Response(status_code=499)
-        asked = await read_pictures(asked, form, state.imaging, grant.id)
+        asked = await read_pictures(asked, form, state.imaging, api_key.id)
         metrics.BYTES_IN.inc(sum(len(image.data) for image in asked.request.images))
-        choice = _allowed(_choice(asked, state), grant)
+        choice = _allowed(_choice(asked, state), api_key)
         fitting = _within_limits(asked, choice, settings)
         # A picture that a dry run only describes has no bytes to be made ready.
         if not dry or all(image.data for image in asked.request.images):
-            fitting = await sending.ready(fitting, asked.request, state.imaging, grant.id)
+            fitting = await sending.ready(fitting, asked.request, state.imaging, api_key.id)
         if dry:
             return submission.answer(asked, fitting)
         order = order_of(request, asked, repeat, fitting.candidates, deadline_s, keep=settings.keep_parameters)
@@ -175,18 +177,18 @@ async def _begin(request: Request, state: State, hold: Reservation) -> _Started 
             # It may have waited for this process for so long that its caller has repeated it elsewhere since. Whoever
             # is gone is told of no job, so that none may be begun.
             return Response(status_code=499)
-        placed = await _place(state, grant, order, fitting.candidates, repeat.retry)
-        if placed is None:
+        job_ref = await _place(state, api_key, order, fitting.candidates, repeat.retry)
+        if job_ref is None:
             if not choice.candidates or _unsendable(fitting):
                 raise problems.no_route(asked.model, fitting)
             raise _output_too_large(asked, choice.candidates, settings)
-    state.jobs.when_over(placed.id, hold.pass_on())
+    state.jobs.when_over(job_ref.id, reservation.detach())
     return _Started(
-        placed=placed, order=order, delivery=ResponseOptions.of(asked), stream=asked.stream, deadline_s=deadline_s
+        job_ref=job_ref, order=order, delivery=ResponseOptions.of(asked), stream=asked.stream, deadline_s=deadline_s
     )
 
 
-async def _form(request: Request, settings: GatewaySettings, hold: Reservation) -> Form:
+async def _form(request: Request, settings: GatewaySettings, reservation: Reservation) -> Form:
     check_encoding(request.headers)
     limits = FormLimits(
         max_body_bytes=settings.max_body_bytes,
@@ -198,7 +200,7 @@ async def _form(request: Request, settings: GatewaySettings, hold: Reservation) 
             return await read_form(
                 request.headers.get("content-type", ""),
                 announced(request),
-                hold.counted(request.stream()),
+                reservation.counted(request.stream()),
                 limits,
             )
     except TimeoutError:
@@ -214,7 +216,7 @@ def announced(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
 
 
-async def _fetched(request: Request, state: State, form: Form, hold: Reservation) -> Form:
+async def _fetched(request: Request, state: State, form: Form, reservation: Reservation) -> Form:
     """The form with its pictures in it.
 
     Raises ApiError, ServerOverloaded, and ClientDisconnected where the caller leaves meanwhile.
@@ -222,10 +224,10 @@ async def _fetched(request: Request, state: State, form: Form, hold: Reservation
     if not form.addressed:
         return form
     # A few bytes name a file of many: it counts before it is read, and not when it is here.
-    form = await taken(state, form, hold.add)
+    form = await taken(state, form, reservation.add)
     sent = sum(len(file.data) for file in form.files)
     whole = await unless_gone(request, state.fetching.fetched(form, grant_of(request).id))
-    hold.add(sum(len(file.data) for file in whole.files) - sent)
+    reservation.add(sum(len(file.data) for file in whole.files) - sent)
     return whole
 
 
@@ -235,7 +237,7 @@ def _choice(asked: EditRequest, state: State) -> Choice:
             asked.model,
             asked.request,
             state.conditions(asked.model),
-            wish=asked.wish,
+            preferences=asked.preferences,
             strategy=state.config.gateway.strategy,
             tell=state.config.gateway.undeclared != "pass",
         )
@@ -243,11 +245,11 @@ def _choice(asked: EditRequest, state: State) -> Choice:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
 
 
-def _allowed(choice: Choice, grant: ApiKey) -> Choice:
+def _allowed(choice: Choice, api_key: ApiKey) -> Choice:
     """Without the routes to providers that the key may not reach. Raises ApiError where it may reach none of them."""
-    kept = [candidate for candidate in choice.candidates if grant.may_reach(candidate.route.provider)]
+    kept = [candidate for candidate in choice.candidates if api_key.allows_provider(candidate.route.provider)]
     if choice.candidates and not kept:
-        names = ", ".join(sorted(grant.providers or ()))
+        names = ", ".join(sorted(api_key.providers or ()))
         message = f"No route of this model is at a provider that this key may use: {names}."
         raise ApiError(403, message, param="model", code="provider_not_allowed")
     return Choice(candidates=kept, excluded=choice.excluded)
@@ -257,19 +259,19 @@ def _check_webhook(asked: EditRequest, state: State) -> None:
     if asked.webhook_url is None:
         return
     try:
-        state.fetching.guard.check(asked.webhook_url)
+        state.fetching.url_policy.check(asked.webhook_url)
     except UrlForbidden as reason:
         raise invalid("webhook_url", f"Invalid 'webhook_url': {reason}.") from None
 
 
 async def _place(
-    state: State, grant: ApiKey, order: JobSpec, candidates: Sequence[Candidate], retry: int
+    state: State, api_key: ApiKey, order: JobSpec, candidates: Sequence[Candidate], retry: int
 ) -> JobRef | None:
     """The call's job. A call that repeats another has its job also where no route would serve it now; else None."""
     try:
         if candidates:
             if order.idempotency_key is None and retry == 0:
-                await state.doors.afford(grant, order.reserve)
+                await state.authenticator.afford(api_key, order.reserve)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
     except problems.UNPLACED as error:
@@ -277,13 +279,13 @@ async def _place(
 
 
 async def _result(
-    state: State, caller: ClientConnection, placed: JobRef, delivery: ResponseOptions, until: float, links: FileUrls
+    state: State, caller: ClientConnection, job_ref: JobRef, delivery: ResponseOptions, until: float, links: FileUrls
 ) -> tuple[JobResult, list[results.ImageResult], list[str]]:
     """Wait for the job and bring its pictures into the asked form. Raises ApiError, and ClientDisconnected."""
     try:
         finished = await caller.wait(until)
     except problems.UNDONE as error:
-        raise problems.told(error, placed, leaving=state.jobs.let_go.is_set()) from error
+        raise problems.told(error, job_ref, leaving=state.jobs.let_go.is_set()) from error
     if (missing := await incomplete(delivery, finished, links)) is not None:
         raise missing
     return finished, *await deliver(delivery, finished, links)
@@ -292,7 +294,7 @@ async def _result(
 async def _events(
     state: State,
     caller: ClientConnection,
-    placed: JobRef,
+    job_ref: JobRef,
     delivery: ResponseOptions,
     until: float,
     links: FileUrls,
@@ -300,16 +302,16 @@ async def _events(
     let_go: Callable[[], None],
 ) -> AsyncIterator[Sequence[BodyPart]]:
     try:
-        finished, delivered, notes = await _result(state, caller, placed, delivery, until, links)
+        finished, delivered, notes = await _result(state, caller, job_ref, delivery, until, links)
         counted = state.load.paid(_inside(delivered), key)
     except ClientDisconnected:
         return
     finally:
         let_go()
     try:
-        results.count(placed, finished, delivered)
+        results.count(job_ref, finished, delivered)
         for item in delivered:
-            yield results.completed(placed, finished, item, notes)
+            yield results.completed(job_ref, finished, item, notes)
     finally:
         counted()
 

@@ -115,21 +115,21 @@ async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StorageError."""
     if row.state != "completed":
         raise problems.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
-    placed = JobRef(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
-    wish = ResponseOptions.of_job(row.order.delivery)
+    job_ref = JobRef(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
+    preferences = ResponseOptions.of_job(row.order.delivery)
     links = FileUrls.of(state, at.origin)
     try:
-        finished = await state.jobs.load(row, None if wish.has_bytes else state.files.look)
-        if (missing := await incomplete(wish, finished, links)) is not None:
+        finished = await state.jobs.load(row, None if preferences.has_bytes else state.files.look)
+        if (missing := await incomplete(preferences, finished, links)) is not None:
             raise missing
-        delivered, notes = await deliver(wish, finished, links)
-        if any(item.inside for item in delivered) and not wish.has_bytes:
+        delivered, notes = await deliver(preferences, finished, links)
+        if any(item.inside for item in delivered) and not preferences.has_bytes:
             # There is no address to be given: the pictures are needed after all.
             finished = await state.jobs.load(row)
-            delivered, notes = await deliver(wish, finished, links)
+            delivered, notes = await deliver(preferences, finished, links)
     except (ResultExpired, FileDamaged) as error:
         raise problems.told(error) from error
-    return results.images_response(placed, finished, delivered, notes)
+    return results.images_response(job_ref, finished, delivered, notes)
 
 
 # How often the ledger is asked for a job that another process works on, in seconds.
@@ -211,7 +211,9 @@ def _away(state: State, job: str) -> asyncio.Event:
 
 def _fresh(row: JobRow, live: RunningJob | None) -> JobRow:
     """With the progress of this moment, where the job is worked on here: in the ledger it is a little older."""
-    return replace(row, progress=round(live.book.share, 3)) if live and live.book.share and not row.ended else row
+    return (
+        replace(row, progress=round(live.recorder.share, 3)) if live and live.recorder.share and not row.ended else row
+    )
 
 
 async def _any_of(gone: asyncio.Task[None], *events: asyncio.Event) -> None:
@@ -228,12 +230,12 @@ _CANCEL_S = 20.0
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
-async def accepted(request: Request, state: State, order: JobSpec, placed: JobRef) -> Response:
+async def accepted(request: Request, state: State, order: JobSpec, job_ref: JobRef) -> Response:
     """202: the job is written down, and its id says where to ask for it."""
     at = JobUrls.of(request, state)
     # A new one is not read back: it has been accepted, whatever becomes of the ledger now.
-    row = await _read(state, placed.id) if placed.joined else JobRow(order=order, state="queued", cost=0)
-    headers = {**results.job_headers(placed), "location": at.job(placed.id)}
+    row = await _read(state, job_ref.id) if job_ref.joined else JobRow(order=order, state="queued", cost=0)
+    headers = {**results.job_headers(job_ref), "location": at.job(job_ref.id)}
     if prefers_async(request):
         headers["preference-applied"] = "respond-async"
     return await _answer(state, row, at, headers, status=202)
@@ -242,7 +244,7 @@ async def accepted(request: Request, state: State, order: JobSpec, placed: JobRe
 async def read_job(request: Request) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
-    rate = await auth.count(state.doors.rates, grant_of(request))
+    rate = await auth.count(state.authenticator.rates, grant_of(request))
     row = await _own(request, state)
     if "text/event-stream" in request.headers.get("accept", "").lower():
         events = follow(request, state, row.order.id)

@@ -55,9 +55,9 @@ async def create_key(request: Request) -> Response:
     state = _managed(request)
     document = await _document(request)
     with _told():
-        grant, key = make(ApiKeyCreate.model_validate(document), state.config, time.time())
-        await state.doors.add(grant)
-    return JSONResponse({**described(grant, 0), "key": key}, 201, _NO_STORE)
+        api_key, key = make(ApiKeyCreate.model_validate(document), state.config, time.time())
+        await state.authenticator.add(api_key)
+    return JSONResponse({**described(api_key, 0), "key": key}, 201, _NO_STORE)
 
 
 @admins_only
@@ -65,10 +65,10 @@ async def list_keys(request: Request) -> Response:
     """Every key, the newest first, with what it has spent in its budget's period."""
     state = _managed(request)
     try:
-        found = await state.doors.all()
+        found = await state.authenticator.all()
     except LedgerDown:
         raise errors.unreadable() from None
-    return JSONResponse(listed([described(grant, spent) for grant, spent in found], more=False))
+    return JSONResponse(listed([described(api_key, spent) for api_key, spent in found], more=False))
 
 
 @admins_only
@@ -82,9 +82,11 @@ async def change_key(request: Request) -> Response:
     """Change what a key may, as far as the body names it; null takes a limit away."""
     state = _managed(request)
     document = await _document(request)
-    grant, _ = await _one(request)
+    api_key, _ = await _one(request)
     with _told():
-        await state.doors.change(changed(grant, ApiKeyPatch.model_validate(document), state.config, time.time()))
+        await state.authenticator.change(
+            changed(api_key, ApiKeyPatch.model_validate(document), state.config, time.time())
+        )
     return JSONResponse(described(*await _one(request)))
 
 
@@ -92,9 +94,9 @@ async def change_key(request: Request) -> Response:
 async def revoke_key(request: Request) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
     state = _managed(request)
-    grant, _ = await _one(request)
+    api_key, _ = await _one(request)
     with _told():
-        await state.doors.revoke(grant.id)
+        await state.authenticator.revoke(api_key.id)
     return JSONResponse(described(*await _one(request)))
 
 
@@ -109,11 +111,11 @@ class KeyRejected(Exception):
 def make(asked: ApiKeyCreate, config: Config, now: float) -> tuple[ApiKey, str]:
     """A new grant, and its key. Raises KeyRejected."""
     number, key = draw()
-    grant = ApiKey(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
-    return changed(grant, asked, config, now), key
+    api_key = ApiKey(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
+    return changed(api_key, asked, config, now), key
 
 
-def changed(grant: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> ApiKey:
+def changed(api_key: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> ApiKey:
     """A grant with the rights that are named. Raises KeyRejected."""
     rights: dict[str, Any] = {
         name: getattr(asked, name) for name in asked.model_fields_set & ApiKeyPatch.model_fields.keys()
@@ -129,24 +131,24 @@ def changed(grant: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> Ap
         rights["models"] = _models(asked.models, config)
     if asked.providers is not None:
         rights["providers"] = _providers(asked.providers, config)
-    return replace(grant, **rights)
+    return replace(api_key, **rights)
 
 
-def described(grant: ApiKey, spent: int) -> dict[str, Any]:
+def described(api_key: ApiKey, spent: int) -> dict[str, Any]:
     """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
     return {
-        "id": grant.id,
+        "id": api_key.id,
         "object": "key",
-        "name": grant.name,
-        "created_at": grant.created_at,
-        "expires_at": grant.expires_at,
-        "revoked_at": grant.revoked_at,
-        "admin": grant.admin,
-        "models": None if grant.models is None else sorted(grant.models),
-        "providers": None if grant.providers is None else sorted(grant.providers),
-        "rpm": grant.rpm,
-        "concurrency": grant.concurrency,
-        "budget": None if grant.budget is None else _budget(grant.budget, spent),
+        "name": api_key.name,
+        "created_at": api_key.created_at,
+        "expires_at": api_key.expires_at,
+        "revoked_at": api_key.revoked_at,
+        "admin": api_key.admin,
+        "models": None if api_key.models is None else sorted(api_key.models),
+        "providers": None if api_key.providers is None else sorted(api_key.providers),
+        "rpm": api_key.rpm,
+        "concurrency": api_key.concurrency,
+        "budget": None if api_key.budget is None else _budget(api_key.budget, spent),
     }
 
 
@@ -200,8 +202,8 @@ def _managed(request: Request) -> State:
 
     A server that serves calls without a key cannot tell who made them: whoever could make a key would keep it.
     """
-    grant: ApiKey = request.scope["darkroom.grant"]
-    if not grant.id:
+    api_key: ApiKey = request.scope["darkroom.grant"]
+    if not api_key.id:
         message = (
             "Keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or make one with `darkroom keys create "
             "--admin`. The `darkroom keys` commands manage them on the server's machine."
@@ -215,7 +217,7 @@ async def _one(request: Request) -> tuple[ApiKey, int]:
     state = _managed(request)
     key = request.path_params["id"]
     try:
-        found = await state.doors.one(key) if is_id(key) else None
+        found = await state.authenticator.one(key) if is_id(key) else None
     except LedgerDown:
         raise errors.unreadable() from None
     if found is None:

@@ -32,12 +32,12 @@ async def list_models(request: Request) -> Response:
     """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
     state: State = request.app.state.darkroom
     config = state.config
-    grant = grant_of(request)
-    data = [describe(model, state) for model in config.models.values() if grant.may_use(model.id)]
+    api_key = grant_of(request)
+    data = [describe(model, state) for model in config.models.values() if api_key.allows_model(model.id)]
     data += [
         {**describe(config.models[alias.model], state), "id": name, "alias_of": alias.model}
         for name, alias in ((name, config.aliases[name]) for name in exact_names(config.aliases))
-        if grant.may_use(alias.model)
+        if api_key.allows_model(alias.model)
     ]
     return JSONResponse({"object": "list", "data": data})
 
@@ -49,8 +49,8 @@ async def read_model(request: Request) -> Response:
     model, alias = state.config.resolve(name)
     if model is None:
         raise unknown_model(name, state.config)
-    if not (grant := grant_of(request)).may_use(model.id):
-        raise model_not_allowed(name, grant)
+    if not (api_key := grant_of(request)).allows_model(model.id):
+        raise model_not_allowed(name, api_key)
     if flag_of(request.query_params, "schema"):
         return JSONResponse(schema(model, state.config))
     found = describe(model, state)

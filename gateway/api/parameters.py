@@ -47,7 +47,7 @@ class EditRequest:
     request: ImageRequest
     response_format: ResponseFormat
     stream: bool
-    wish: RoutingPreferences
+    preferences: RoutingPreferences
     background: bool = False
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ def read_fields(
     form: Form,
     config: Config,
     *,
-    grant: ApiKey = OPERATOR,
+    api_key: ApiKey = OPERATOR,
     routing: str | None = None,
     dry: bool = False,
 ) -> EditRequest:
     """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
 
-    `routing` is the header X-Darkroom-Routing, `grant` what the caller's key may use. A `dry` request may say `width`
+    `routing` is the header X-Darkroom-Routing, `api_key` what the caller's key may use. A `dry` request may say `width`
     and `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
     """
     try:
@@ -71,8 +71,8 @@ def read_fields(
     except NestingError as error:
         raise ApiError(400, error.message, param=error.key, code="invalid_value") from None
     name, provider, model, default_format = _model(fields.pop("model", None), config)
-    if not grant.may_use(model.id):
-        raise model_not_allowed(name, grant)
+    if not api_key.allows_model(model.id):
+        raise model_not_allowed(name, api_key)
     background = _background(fields)
     try:
         params, extra = _params(fields, model, typed=form.typed)
@@ -98,7 +98,7 @@ def read_fields(
         if "webhook_events" in params and "webhook_url" not in params:
             raise InvalidValue("webhook_url", _missing("webhook_url"), "missing_required_parameter")
         check_multipliers(model, request, config.multipliers)
-        wish = _wish(params.get("routing"), routing, provider, model, config)
+        preferences = _wish(params.get("routing"), routing, provider, model, config)
     except InvalidValue as error:
         raise ApiError(400, error.message, param=error.param, code=error.code) from None
     return EditRequest(
@@ -107,7 +107,7 @@ def read_fields(
         request=request,
         response_format=cast("ResponseFormat", params.get("response_format") or default_format),
         stream=params.get("stream") is True,
-        wish=wish,
+        preferences=preferences,
         background=background,
         webhook_url=cast("str | None", params.get("webhook_url")),
         webhook_events=tuple(cast("list[str]", params.get("webhook_events") or [])),
@@ -158,9 +158,9 @@ def unknown_model(name: str, config: Config) -> ApiError:
     )
 
 
-def model_not_allowed(name: str, grant: ApiKey) -> ApiError:
+def model_not_allowed(name: str, api_key: ApiKey) -> ApiError:
     """The 403 for a model that the key may not use, with those that it may."""
-    message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(grant.models or ()))}."
+    message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(api_key.models or ()))}."
     return ApiError(403, message, param="model", code="model_not_allowed")
 
 
@@ -185,8 +185,8 @@ def _wish(field: Value, header: str | None, provider: str | None, model: Model, 
     """The field counts before the header, the provider in the model's name before both, and all before the model's."""
     known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
     usual = RoutingPreferences.of(model.routing)
-    wish = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
-    return wish.through(provider) if provider else wish
+    preferences = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
+    return preferences.through(provider) if provider else preferences
 
 
 def _params(fields: Mapping[str, Value], model: Model, *, typed: bool) -> tuple[dict[str, Value], dict[str, Value]]:
@@ -301,7 +301,7 @@ _LOCAL = frozenset(
 )
 
 
-def check_addresses(asked: EditRequest, guard: UrlPolicy) -> None:
+def check_addresses(asked: EditRequest, url_policy: UrlPolicy) -> None:
     """Refuse an address that leads nowhere or into a network, at any depth of a field. Raises ApiError 400.
 
     Undeclared fields and those of `provider_options` may hold an address anywhere; of a declared parameter that is
@@ -314,7 +314,7 @@ def check_addresses(asked: EditRequest, guard: UrlPolicy) -> None:
             message = f"Invalid '{excerpt(name)}': there are more than {_MOST} addresses in this request."
             raise invalid(name, message, "parameter_refused")
         try:
-            _check_name(guard.check(address).host)
+            _check_name(url_policy.check(address).host)
         except UrlForbidden as reason:
             message = (
                 f"Invalid '{excerpt(name)}': an address in it is not passed on: {reason}. Public https addresses are; "

@@ -65,12 +65,12 @@ def no_route(model: Model, choice: Choice) -> ApiError:
     return _retryable(503, message, "no_route", min(waits, default=_DEFAULT_RETRY_AFTER_S))
 
 
-def told(error: Exception, placed: JobRef | None = None, *, leaving: bool = False) -> ApiError:
+def told(error: Exception, job_ref: JobRef | None = None, *, leaving: bool = False) -> ApiError:
     """What a caller is told of anything that a job may end with, or not begin for. `leaving`: this process ends."""
     found = _told(error, leaving=leaving)
-    if placed is not None:
-        joined = {"idempotent-replayed": "true"} if placed.joined else {}
-        found.headers = {**found.headers, "x-darkroom-job": placed.id, **joined}
+    if job_ref is not None:
+        joined = {"idempotent-replayed": "true"} if job_ref.joined else {}
+        found.headers = {**found.headers, "x-darkroom-job": job_ref.id, **joined}
     return found
 
 

@@ -67,30 +67,30 @@ class StreamingJSON(Response):
 
 
 def answer(
-    placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str], closed: Closed
+    job_ref: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str], closed: Closed
 ) -> StreamingJSON:
     """The whole answer to a plain call."""
-    return StreamingJSON(images_response(placed, finished, delivered, notes), headers(placed, finished), closed)
+    return StreamingJSON(images_response(job_ref, finished, delivered, notes), headers(job_ref, finished), closed)
 
 
 def images_response(
-    placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str]
+    job_ref: JobRef, finished: JobResult, delivered: Sequence[ImageResult], notes: Sequence[str]
 ) -> list[BodyPart]:
     """OpenAI's ImagesResponse, in pieces."""
-    pieces: list[BodyPart] = [_open({"id": placed.id, "created": int(placed.created)}), b',"data":[']
+    pieces: list[BodyPart] = [_open({"id": job_ref.id, "created": int(job_ref.created)}), b',"data":[']
     for number, item in enumerate(delivered):
         pieces.append(b"," if number else b"")
         pieces += _item({}, item)
-    tail = {**_traits(delivered[0].image), "metadata": metadata(placed, finished, notes)}
+    tail = {**_traits(delivered[0].image), "metadata": metadata(job_ref, finished, notes)}
     return [*pieces, b"],", _open(tail)[1:], b"}"]
 
 
-def completed(placed: JobRef, finished: JobResult, item: ImageResult, notes: Sequence[str]) -> list[BodyPart]:
+def completed(job_ref: JobRef, finished: JobResult, item: ImageResult, notes: Sequence[str]) -> list[BodyPart]:
     """One `image_edit.completed` event, in pieces."""
     head = {
         "type": "image_edit.completed",
-        "id": placed.id,
-        "created_at": int(placed.created),
+        "id": job_ref.id,
+        "created_at": int(job_ref.created),
         **_traits(item.image),
         # No tokens are counted here; typed clients require the key in this event.
         "usage": {
@@ -99,16 +99,16 @@ def completed(placed: JobRef, finished: JobResult, item: ImageResult, notes: Seq
             "output_tokens": 0,
             "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
         },
-        "metadata": metadata(placed, finished, notes),
+        "metadata": metadata(job_ref, finished, notes),
     }
     return [b"event: image_edit.completed\ndata: ", *_item(head, item), b"\n\n"]
 
 
-def headers(placed: JobRef, finished: JobResult) -> dict[str, str]:
+def headers(job_ref: JobRef, finished: JobResult) -> dict[str, str]:
     """What the answer's headers say of who served it and what it cost."""
     served = finished.served
     found = {
-        **job_headers(placed),
+        **job_headers(job_ref),
         "x-darkroom-provider": served.provider,
         "x-darkroom-model": served.model,
         "x-darkroom-cost": f"{finished.cost / MICROS:.6f}",
@@ -119,18 +119,18 @@ def headers(placed: JobRef, finished: JobResult) -> dict[str, str]:
     return found
 
 
-def job_headers(placed: JobRef) -> dict[str, str]:
+def job_headers(job_ref: JobRef) -> dict[str, str]:
     """What is known of a job before its end."""
-    found = {"x-darkroom-job": placed.id}
-    if placed.joined:
+    found = {"x-darkroom-job": job_ref.id}
+    if job_ref.joined:
         found["idempotent-replayed"] = "true"
     return found
 
 
-def metadata(placed: JobRef, finished: JobResult, notes: Sequence[str]) -> dict[str, Any]:
+def metadata(job_ref: JobRef, finished: JobResult, notes: Sequence[str]) -> dict[str, Any]:
     """What was done, by whom, for how much, and every loss on the way."""
     found: dict[str, Any] = {
-        "model": placed.model,
+        "model": job_ref.model,
         "executed_model": finished.served.model,
         "provider": finished.served.provider,
         "cost": finished.cost / MICROS,
@@ -150,13 +150,13 @@ def describe_attempts(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     return [{**fields_of(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
 
 
-def count(placed: JobRef, finished: JobResult, delivered: Sequence[ImageResult]) -> None:
+def count(job_ref: JobRef, finished: JobResult, delivered: Sequence[ImageResult]) -> None:
     """Tell the metrics what was delivered."""
     for item in delivered:
-        metrics.IMAGES.labels(placed.model, finished.served.provider, item.image.format).inc()
+        metrics.IMAGES.labels(job_ref.model, finished.served.provider, item.image.format).inc()
         metrics.BYTES_OUT.inc(len(item.image.data))
     if finished.served.degraded:
-        metrics.DEGRADED.labels(placed.model).inc()
+        metrics.DEGRADED.labels(job_ref.model).inc()
 
 
 def _traits(image: Image) -> dict[str, str]:

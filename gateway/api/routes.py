@@ -80,7 +80,7 @@ ALONE: Mapping[str, Mapping[str, RouteRights]] = {
     "/v1/requests": {"GET": RouteRights(requests.list_requests, Permission.KEY, _REQUESTS)},
     "/v1/requests/{id}": {"GET": RouteRights(requests.read_request, Permission.KEY)},
     "/v1/requests/{id}/payload": {"DELETE": RouteRights(requests.forget_payload, Permission.KEY)},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": RouteRights(webhooks.hear, Permission.PUBLIC, query=None)},
+    "/hooks/{provider}/{attempt}/{mac}": {"POST": RouteRights(webhooks.parse_webhook, Permission.PUBLIC, query=None)},
     "/files/{name}": {"GET": RouteRights(files.read_file, Permission.PUBLIC, query=None)},
     "/metrics": {"GET": RouteRights(expose_metrics, Permission.ADMIN, query=None)},
     # A probe comes by the address of a process, whatever names the server has.

@@ -94,7 +94,9 @@ def caller_of(request: Request) -> str:
 def prefers_async(request: Request) -> bool:
     """Whether `Prefer: respond-async` is among the preferences of a request (RFC 7240)."""
     wishes = ",".join(request.headers.getlist("prefer")).split(",")
-    return any(re.split("[;=]", wish, maxsplit=1)[0].strip().lower() == "respond-async" for wish in wishes)
+    return any(
+        re.split("[;=]", preferences, maxsplit=1)[0].strip().lower() == "respond-async" for preferences in wishes
+    )
 
 
 def mode_of(request: Request, asked: EditRequest) -> Mode:
@@ -141,7 +143,7 @@ def order_of(
         retry=repeat.retry,
         webhook_url=asked.webhook_url,
         webhook_events=asked.webhook_events,
-        allowance=grant_of(request).allowance,
+        quota=grant_of(request).quota,
     )
 
 

@@ -23,7 +23,7 @@ _LIMITS = FormLimits(max_body_bytes=1 << 20)
 _BODY_S = 10.0
 
 
-async def hear(request: Request) -> Response:
+async def parse_webhook(request: Request) -> Response:
     """What a provider says of an attempt. Whatever it leads to, the answer is the same."""
     state: State = request.app.state.darkroom
     name, attempt, mac = (request.path_params[part] for part in ("provider", "attempt", "mac"))
@@ -32,7 +32,7 @@ async def hear(request: Request) -> Response:
         if provider is not None:
             metrics.HEARD.labels(name, "forged").inc()
         raise ApiError(404, "There is no such address.", code="unknown_url")
-    heard = await provider.hear(dict(request.headers), await _body(request))
+    heard = await provider.parse_webhook(dict(request.headers), await _body(request))
     if heard is None:
         metrics.HEARD.labels(name, "forged").inc()
         raise ApiError(401, "The signature is not the provider's.", code="invalid_signature")

@@ -23,7 +23,7 @@ _FAR = 100
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    grant: ApiKey | None
+    api_key: ApiKey | None
     until: float
 
 
@@ -102,40 +102,40 @@ class Authenticator:
         found = self._keys.find(key)
         if found is None and (name := id_of(key)) is not None:
             found = await self._find(name)
-        return found if found is not None and found.opens(digest(key), self._clock()) else None
+        return found if found is not None and found.matches(digest(key), self._clock()) else None
 
-    async def afford(self, grant: ApiKey, micros: int) -> None:
+    async def afford(self, api_key: ApiKey, micros: int) -> None:
         """Raise BudgetExceeded where a key's budget does not reach for so many micro-dollars by now. Raises LedgerDown.
 
         This spares the work for what would be refused. What decides is the charge that is written before a submit.
         """
-        if (budget := grant.budget) is None or micros <= 0:
+        if (budget := api_key.budget) is None or micros <= 0:
             return
         now = self._clock()
         period = budget.period(now).name
-        seen = self._spent.get(grant.id)
+        seen = self._spent.get(api_key.id)
         fresh = seen is not None and seen.until > now and seen.period == period
         if fresh and seen is not None and seen.spent + _FAR * micros <= budget.limit:
             return
-        spent = await self._database.read(lambda connection: key_store.spent_in(connection, grant.id, period))
+        spent = await self._database.read(lambda connection: key_store.spent_in(connection, api_key.id, period))
         _bound(self._spent)
-        self._spent[grant.id] = _Spent(period, spent or 0, now + self._remember_s)
+        self._spent[api_key.id] = _Spent(period, spent or 0, now + self._remember_s)
         try:
             check(budget, spent or 0, micros, now)
         except BudgetExceeded:
             metrics.REFUSED.labels("budget").inc()
             raise
 
-    async def add(self, grant: ApiKey) -> None:
+    async def add(self, api_key: ApiKey) -> None:
         """Enter a new key. Raises LedgerDown."""
-        await self._database.write(lambda connection: key_store.add(connection, grant))
-        self._known.pop(grant.id, None)
+        await self._database.write(lambda connection: key_store.add(connection, api_key))
+        self._known.pop(api_key.id, None)
         self._registered_until = 0.0
 
-    async def change(self, grant: ApiKey) -> None:
+    async def change(self, api_key: ApiKey) -> None:
         """Write down what a key may from now on. Raises LedgerDown."""
-        await self._database.write(lambda connection: key_store.change(connection, grant))
-        self._known.pop(grant.id, None)
+        await self._database.write(lambda connection: key_store.change(connection, api_key))
+        self._known.pop(api_key.id, None)
 
     async def revoke(self, key: str) -> bool:
         """Revoke a key; false where there is none with this id. Raises LedgerDown."""
@@ -158,7 +158,7 @@ class Authenticator:
     async def _find(self, name: str) -> ApiKey | None:
         known = self._known.get(name)
         if known is not None and self._clock() < known.until:
-            return known.grant
+            return known.api_key
         # Of many calls at once with one key, one asks.
         task = self._looking.get(name)
         if task is None:
@@ -168,10 +168,10 @@ class Authenticator:
 
     async def _look(self, name: str) -> ApiKey | None:
         began = self._clock()
-        grant = await self._database.read(lambda connection: key_store.find(connection, name))
+        api_key = await self._database.read(lambda connection: key_store.find(connection, name))
         _bound(self._known)
-        self._known[name] = _Known(grant, began + self._remember_s)
-        return grant
+        self._known[name] = _Known(api_key, began + self._remember_s)
+        return api_key
 
 
 def _bound(known: dict[str, Any]) -> None:

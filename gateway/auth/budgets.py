@@ -38,8 +38,8 @@ _ADD = (
 )
 
 
-def charge(
-    connection: Connection, job: str, key: str, allowance: Quota, *, whole: int, now: float, margin: int = 0
+def reserve(
+    connection: Connection, job: str, key: str, quota: Quota, *, whole: int, now: float, margin: int = 0
 ) -> None:
     """Hold for a job what its attempts may cost, the one that is about to be made and is written down included.
 
@@ -51,12 +51,12 @@ def charge(
         # Whoever charges the same key waits here until this transaction has ended. SQLite has one writer in any case.
         connection.execute(_LOCK, {"this": key})
     held, name = connection.execute(_HELD, {"this": job}).one()
-    if held is None and allowance.concurrency is not None:
-        _check_capacity(connection, job, key, allowance.concurrency)
-    if allowance.budget is None:
+    if held is None and quota.concurrency is not None:
+        _check_capacity(connection, job, key, quota.concurrency)
+    if quota.budget is None:
         connection.execute(_HOLD, {"this": job, "charged": 0})
         return
-    period = allowance.budget.period(now)
+    period = quota.budget.period(now)
     wanted = whole if held is None else max(held, _bought(connection, job, margin))
     more = wanted - (held or 0)
     spent = spent_in(connection, key, name or period.name)
@@ -65,7 +65,7 @@ def charge(
         if spent is None:
             spent = _begin(connection, key, name, period.start, period.end)
     if more > 0:
-        check(allowance.budget, spent or 0, more, now)
+        check(quota.budget, spent or 0, more, now)
     _add(connection, key, name, more)
     connection.execute(_HOLD, {"this": job, "charged": wanted, "charged_to": name})
 

@@ -141,7 +141,7 @@ _EXPECTED = (
 
 
 def _ensure(connection: Connection, data: Path, now: float, *, make: bool) -> FirstKey | None:
-    good = {grant.id for grant in key_store.every(connection) if grant.good(now)}
+    good = {api_key.id for api_key in key_store.every(connection) if api_key.good(now)}
     path = file(data)
     if not make or good:
         key = _readable(data)
@@ -159,8 +159,8 @@ def _ensure(connection: Connection, data: Path, now: float, *, make: bool) -> Fi
 
 
 def _register(connection: Connection, key: str, now: float) -> None:
-    grant = ApiKey(id=id_of(key) or "", name=_NAME, admin=True, created_at=now, digest=digest(key))
-    key_store.add(connection, grant)
+    api_key = ApiKey(id=id_of(key) or "", name=_NAME, admin=True, created_at=now, digest=digest(key))
+    key_store.add(connection, api_key)
 
 
 def _readable(data: Path) -> str | None:

@@ -144,7 +144,7 @@ class ApiKey:
     revoked_at: float | None = None
     digest: bytes = field(default=b"", repr=False)
 
-    def opens(self, digest: bytes, now: float) -> bool:
+    def matches(self, digest: bytes, now: float) -> bool:
         """Whether the key with this digest is this one, compared in constant time, and good at this time."""
         return hmac.compare_digest(digest, self.digest) and self.good(now)
 
@@ -153,7 +153,7 @@ class ApiKey:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
-    def allowance(self) -> Quota | None:
+    def quota(self) -> Quota | None:
         """What the ledger has to hold it to; None where that is nothing."""
         if self.budget is None and self.concurrency is None:
             return None
@@ -164,11 +164,11 @@ class ApiKey:
         """The id of the only key whose jobs and requests it may see; None for an admin, who sees all."""
         return None if self.admin else self.id
 
-    def may_use(self, model: str) -> bool:
+    def allows_model(self, model: str) -> bool:
         """Whether it may use a model, by the model's id."""
         return self.models is None or model in self.models
 
-    def may_reach(self, provider: str) -> bool:
+    def allows_provider(self, provider: str) -> bool:
         """Whether its requests may go to a provider."""
         return self.providers is None or provider in self.providers
 
@@ -230,9 +230,9 @@ class StaticKeys:
         given = digest(key)
         # Every key is looked at, so that the time does not tell which one came near. The last counts: the admin's.
         found = None
-        for grant in self._grants:
-            if hmac.compare_digest(given, grant.digest):
-                found = grant
+        for api_key in self._grants:
+            if hmac.compare_digest(given, api_key.digest):
+                found = api_key
         return found
 
 

@@ -13,22 +13,22 @@ from gateway.database.schema import KEYS, SPENDING
 _SPENT = select(SPENDING.c.spent).where(SPENDING.c.key == bindparam("of_key"), SPENDING.c.period == bindparam("of"))
 
 
-def add(connection: Connection, grant: ApiKey) -> None:
+def add(connection: Connection, api_key: ApiKey) -> None:
     """Enter a new key."""
     connection.execute(
         insert(KEYS).values(
-            id=grant.id,
-            name=grant.name,
-            digest=grant.digest.hex(),
-            admin=grant.admin,
-            models=_listed(grant.models),
-            providers=_listed(grant.providers),
-            rpm=grant.rpm,
-            concurrency=grant.concurrency,
-            budget=grant.budget.limit if grant.budget else None,
-            budget_every=grant.budget.every if grant.budget else None,
-            created_at=grant.created_at,
-            expires_at=grant.expires_at,
+            id=api_key.id,
+            name=api_key.name,
+            digest=api_key.digest.hex(),
+            admin=api_key.admin,
+            models=_listed(api_key.models),
+            providers=_listed(api_key.providers),
+            rpm=api_key.rpm,
+            concurrency=api_key.concurrency,
+            budget=api_key.budget.limit if api_key.budget else None,
+            budget_every=api_key.budget.every if api_key.budget else None,
+            created_at=api_key.created_at,
+            expires_at=api_key.expires_at,
         )
     )
 
@@ -50,29 +50,29 @@ def any_in_force(connection: Connection) -> bool:
     return connection.execute(select(KEYS.c.id).where(KEYS.c.revoked_at.is_(None)).limit(1)).first() is not None
 
 
-def change(connection: Connection, grant: ApiKey) -> None:
+def change(connection: Connection, api_key: ApiKey) -> None:
     """Write down what a key may from now on. Its name, its id and the key itself stay."""
-    old = find(connection, grant.id)
+    old = find(connection, api_key.id)
     connection.execute(
         update(KEYS)
-        .where(KEYS.c.id == grant.id)
+        .where(KEYS.c.id == api_key.id)
         .values(
-            models=_listed(grant.models),
-            providers=_listed(grant.providers),
-            rpm=grant.rpm,
-            concurrency=grant.concurrency,
-            budget=grant.budget.limit if grant.budget else None,
-            budget_every=grant.budget.every if grant.budget else None,
-            expires_at=grant.expires_at,
+            models=_listed(api_key.models),
+            providers=_listed(api_key.providers),
+            rpm=api_key.rpm,
+            concurrency=api_key.concurrency,
+            budget=api_key.budget.limit if api_key.budget else None,
+            budget_every=api_key.budget.every if api_key.budget else None,
+            expires_at=api_key.expires_at,
         )
     )
-    if old is not None and _every(old) != _every(grant):
+    if old is not None and _every(old) != _every(api_key):
         # Accounts of other periods know nothing of what is spent meanwhile: they are counted anew from the jobs.
-        connection.execute(delete(SPENDING).where(SPENDING.c.key == grant.id))
+        connection.execute(delete(SPENDING).where(SPENDING.c.key == api_key.id))
 
 
-def _every(grant: ApiKey) -> str | None:
-    return grant.budget.every if grant.budget else None
+def _every(api_key: ApiKey) -> str | None:
+    return api_key.budget.every if api_key.budget else None
 
 
 def revoke(connection: Connection, key: str, at: float) -> bool:
@@ -92,17 +92,17 @@ def spent_in(connection: Connection, key: str, period: str) -> int | None:
 
 def told(connection: Connection, key: str, now: float) -> tuple[ApiKey, int] | None:
     """A key by its id, with what it has spent in its budget's period, in micro-dollars."""
-    grant = find(connection, key)
-    return None if grant is None else (grant, _spent_now(connection, grant, now))
+    api_key = find(connection, key)
+    return None if api_key is None else (api_key, _spent_now(connection, api_key, now))
 
 
 def all_told(connection: Connection, now: float) -> list[tuple[ApiKey, int]]:
     """Every key, the newest first, with what it has spent."""
-    return [(grant, _spent_now(connection, grant, now)) for grant in every(connection)]
+    return [(api_key, _spent_now(connection, api_key, now)) for api_key in every(connection)]
 
 
-def _spent_now(connection: Connection, grant: ApiKey, now: float) -> int:
-    return (spent_in(connection, grant.id, grant.budget.period(now).name) or 0) if grant.budget else 0
+def _spent_now(connection: Connection, api_key: ApiKey, now: float) -> int:
+    return (spent_in(connection, api_key.id, api_key.budget.period(now).name) or 0) if api_key.budget else 0
 
 
 def _listed(names: frozenset[str] | None) -> Sequence[str] | None:

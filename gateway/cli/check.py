@@ -47,8 +47,8 @@ def _text(config: Config, policy: AuthPolicy) -> Iterator[str]:
     for name, alias in config.aliases.items():
         yield f"{name}: another name of {alias.model}"
     for model in config.models.values():
-        if wish := _wish(model):
-            yield f"{model.id}: {wish}"
+        if preferences := _wish(model):
+            yield f"{model.id}: {preferences}"
     for model in config.models.values():
         for route in model.routes.values():
             yield ""
@@ -122,8 +122,8 @@ def _model(model: Model) -> Iterator[str]:
     yield ""
     yield f"{model.doc} Modes: {', '.join(model.modes)}."
     yield ""
-    if wish := _wish(model):
-        yield f"Unless a request says otherwise: {wish}."
+    if preferences := _wish(model):
+        yield f"Unless a request says otherwise: {preferences}."
         yield ""
     yield "| parameter | type | range | default | |"
     yield "|---|---|---|---|---|"

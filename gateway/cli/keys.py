@@ -19,13 +19,13 @@ from gateway.api.pagination import listed
 from gateway.auth import first_key
 from gateway.auth import store as key_store
 from gateway.auth.keys import ApiKey
-from gateway.cli.output import columns
+from gateway.cli.output import format_table
 from gateway.database.migrate import opened
 from gateway.ledger.open import prepare_ledger
 from gateway.names import NONE
 from gateway.routing.pricing import MICROS
 from gateway.settings.loader import SHIPPED, Config, load
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 
 _HEAD = ("id", "name", "state", "budget", "spent USD", "rpm", "jobs at once", "may use")
 
@@ -35,7 +35,7 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
     config = _config()
     try:
         asked = ApiKeyCreate(name=args.name, admin=args.admin, **_rights(args))
-        grant, key = make(asked, config, time.time())
+        api_key, key = make(asked, config, time.time())
     except (ValidationError, KeyRejected) as error:
         return _misused(error)
     # The first key may be made before the first start: this makes the ledger where there is none.
@@ -44,13 +44,16 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
         another = key_store.any_in_force(connection)
         if args.keep and (status := _keep(key)):
             return status
-        key_store.add(connection, grant)
+        key_store.add(connection, api_key)
     engine.dispose()
-    print(_what_changes(config, grant, another=another), file=sys.stderr)
+    print(_what_changes(config, api_key, another=another), file=sys.stderr)
     if as_json:
-        _print_json({**described(grant, 0), "key": key})
+        _print_json({**described(api_key, 0), "key": key})
         return 0
-    print(f"{grant.id} ({grant.name}): {', '.join(_limits(grant))}. This is the key, shown this once:", file=sys.stderr)
+    print(
+        f"{api_key.id} ({api_key.name}): {', '.join(_limits(api_key))}. This is the key, shown this once:",
+        file=sys.stderr,
+    )
     print(key)
     return 0
 
@@ -58,12 +61,12 @@ def create(args: argparse.Namespace, *, as_json: bool) -> int:
 def change(args: argparse.Namespace, *, as_json: bool) -> int:
     """Change what a key may, and print it. Raises ConfigError for the ledger's."""
     config, now = _config(), time.time()
-    with opened(revealed(config.gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
-        grant = key_store.find(connection, args.id)
-        if grant is None:
+    with opened(secret_text(config.gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
+        api_key = key_store.find(connection, args.id)
+        if api_key is None:
             return _unknown(args.id)
         try:
-            key_store.change(connection, changed(grant, ApiKeyPatch(**_rights(args)), config, now))
+            key_store.change(connection, changed(api_key, ApiKeyPatch(**_rights(args)), config, now))
         except (ValidationError, KeyRejected) as error:
             return _misused(error)
     return show(args.id, as_json=as_json)
@@ -71,34 +74,37 @@ def change(args: argparse.Namespace, *, as_json: bool) -> int:
 
 def show_all(*, as_json: bool) -> int:
     """Print every key, without the keys themselves. Raises ConfigError."""
-    with opened(revealed(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
+    with opened(secret_text(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
         found = key_store.all_told(connection, time.time())
     if as_json:
-        _print_json(listed([described(grant, spent) for grant, spent in found], more=False))
+        _print_json(listed([described(api_key, spent) for api_key, spent in found], more=False))
     elif not found:
         print("no keys: make one with `darkroom keys create --name …`")
     else:
-        print("\n".join(columns([_HEAD, *(_row(grant, spent) for grant, spent in found)], right=(4, 5, 6))))
+        print("\n".join(format_table([_HEAD, *(_row(api_key, spent) for api_key, spent in found)], right=(4, 5, 6))))
     return 0
 
 
 def show(key: str, *, as_json: bool) -> int:
     """Print one key. Raises ConfigError."""
-    with opened(revealed(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
+    with opened(secret_text(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
         found = key_store.told(connection, key, time.time())
     if found is None:
         return _unknown(key)
     if as_json:
         _print_json(described(*found))
     else:
-        print("\n".join(columns(list(_facts(*found)))))
+        print("\n".join(format_table(list(_facts(*found)))))
     return 0
 
 
 def revoke(key: str, *, as_json: bool) -> int:
     """Revoke a key: servers take no call with it any more, within seconds. Raises ConfigError."""
     now = time.time()
-    with opened(revealed(_config().gateway.ledger_url), _data(), writes=True) as engine, engine.begin() as connection:
+    with (
+        opened(secret_text(_config().gateway.ledger_url), _data(), writes=True) as engine,
+        engine.begin() as connection,
+    ):
         found = key_store.told(connection, key, now) if key_store.revoke(connection, key, now) else None
         left = key_store.any_in_force(connection)
     if found is None:
@@ -119,14 +125,14 @@ _NONE_LEFT = (
 )
 
 
-def _what_changes(config: Config, grant: ApiKey, *, another: bool) -> str:
+def _what_changes(config: Config, api_key: ApiKey, *, another: bool) -> str:
     """What a new key means for clients that run. What the environment of a server says is not known here."""
     if another:
         return "Nothing changes for clients that run: the other keys go on."
     return (
         f"It is the only key. Within {config.gateway.keys_remembered_s:g} s servers refuse calls without one, from "
         "their own machine too, unless they were started with --no-auth. Give it to clients that run, as api_key or "
-        f"'Authorization: Bearer …'; `darkroom keys revoke {grant.id}` brings the former state back."
+        f"'Authorization: Bearer …'; `darkroom keys revoke {api_key.id}` brings the former state back."
     )
 
 
@@ -185,55 +191,55 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _row(grant: ApiKey, spent: int) -> tuple[str, ...]:
+def _row(api_key: ApiKey, spent: int) -> tuple[str, ...]:
     return (
-        grant.id,
-        grant.name,
-        _state(grant),
-        str(grant.budget or "-"),
-        f"{spent / MICROS:.4f}" if grant.budget else "-",
-        str(grant.rpm or "-"),
-        str(grant.concurrency or "-"),
-        _reach(grant),
+        api_key.id,
+        api_key.name,
+        _state(api_key),
+        str(api_key.budget or "-"),
+        f"{spent / MICROS:.4f}" if api_key.budget else "-",
+        str(api_key.rpm or "-"),
+        str(api_key.concurrency or "-"),
+        _reach(api_key),
     )
 
 
-def _facts(grant: ApiKey, spent: int) -> Iterator[tuple[str, str]]:
-    yield "key", grant.id
-    yield "name", grant.name
-    yield "state", _state(grant)
-    yield "made", _when(grant.created_at)
-    if grant.expires_at is not None:
-        yield "expires", _when(grant.expires_at)
-    if grant.budget is not None:
-        yield "budget", str(grant.budget)
-        left = max(0, grant.budget.limit - spent)
+def _facts(api_key: ApiKey, spent: int) -> Iterator[tuple[str, str]]:
+    yield "key", api_key.id
+    yield "name", api_key.name
+    yield "state", _state(api_key)
+    yield "made", _when(api_key.created_at)
+    if api_key.expires_at is not None:
+        yield "expires", _when(api_key.expires_at)
+    if api_key.budget is not None:
+        yield "budget", str(api_key.budget)
+        left = max(0, api_key.budget.limit - spent)
         yield "spent", f"{spent / MICROS:.6f} USD, with what is held for jobs that go on; {left / MICROS:.6f} left"
-        if (until := grant.budget.period(time.time()).until) is not None:
+        if (until := api_key.budget.period(time.time()).until) is not None:
             yield "anew at", until
-    yield "requests", f"{grant.rpm} a minute" if grant.rpm else "as many as come"
-    yield "jobs", f"{grant.concurrency} at once" if grant.concurrency else "as many as come"
-    yield "may use", _reach(grant)
+    yield "requests", f"{api_key.rpm} a minute" if api_key.rpm else "as many as come"
+    yield "jobs", f"{api_key.concurrency} at once" if api_key.concurrency else "as many as come"
+    yield "may use", _reach(api_key)
 
 
-def _limits(grant: ApiKey) -> list[str]:
+def _limits(api_key: ApiKey) -> list[str]:
     """A grant's limits in words."""
-    found = [f"budget {grant.budget}"] if grant.budget else []
-    found += [f"{grant.rpm} requests a minute"] if grant.rpm else []
-    found += [f"{grant.concurrency} jobs at once"] if grant.concurrency else []
-    found += [f"until {_when(grant.expires_at)}"] if grant.expires_at else []
-    return [*found, _reach(grant)]
+    found = [f"budget {api_key.budget}"] if api_key.budget else []
+    found += [f"{api_key.rpm} requests a minute"] if api_key.rpm else []
+    found += [f"{api_key.concurrency} jobs at once"] if api_key.concurrency else []
+    found += [f"until {_when(api_key.expires_at)}"] if api_key.expires_at else []
+    return [*found, _reach(api_key)]
 
 
-def _reach(grant: ApiKey) -> str:
-    names = [*sorted(grant.models or ()), *(f"at {name}" for name in sorted(grant.providers or ()))]
-    return ("admin, " if grant.admin else "") + (", ".join(names) or "every model")
+def _reach(api_key: ApiKey) -> str:
+    names = [*sorted(api_key.models or ()), *(f"at {name}" for name in sorted(api_key.providers or ()))]
+    return ("admin, " if api_key.admin else "") + (", ".join(names) or "every model")
 
 
-def _state(grant: ApiKey) -> str:
-    if grant.revoked_at is not None:
+def _state(api_key: ApiKey) -> str:
+    if api_key.revoked_at is not None:
         return "revoked"
-    return "expired" if grant.expires_at is not None and grant.expires_at <= time.time() else "good"
+    return "expired" if api_key.expires_at is not None and api_key.expires_at <= time.time() else "good"
 
 
 def _when(seconds: float) -> str:

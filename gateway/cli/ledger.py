@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from gateway.api.pagination import listed
 from gateway.api.requests import described, duration_ms, with_parameters
-from gateway.cli.output import columns
+from gateway.cli.output import format_table
 from gateway.database.migrate import opened
 from gateway.ledger.reports import (
     By,
@@ -33,7 +33,7 @@ from gateway.ledger.reports import (
 )
 from gateway.routing.pricing import MICROS
 from gateway.settings.loader import SHIPPED, Config, load
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 
 _HEAD = ("id", "created (UTC)", "state", "model", "provider", "seconds", "cost USD")
 _ATTEMPTS = ("picture", "provider", "route", "outcome", "seconds", "estimate", "cost USD", "", "upstream id")
@@ -116,7 +116,7 @@ def _config() -> Config:
 def _ledger(config: Config | None = None, *, writes: bool = False) -> Any:
     config = config or _config()
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
-    return opened(revealed(config.gateway.ledger_url), data, writes=writes)
+    return opened(secret_text(config.gateway.ledger_url), data, writes=writes)
 
 
 def _print_json(value: Any) -> None:
@@ -127,7 +127,7 @@ def _list(page: JobPage) -> Iterator[str]:
     if not page.entries:
         yield "no jobs"
         return
-    yield from columns([_HEAD, *(_row(told) for told in page.entries)], right=(5, 6))
+    yield from format_table([_HEAD, *(_row(told) for told in page.entries)], right=(5, 6))
     if page.more:
         yield f"… and older ones: --limit {2 * len(page.entries)} shows more"
 
@@ -160,7 +160,7 @@ def _whole(told: JobReport) -> Iterator[str]:
     error = described(told)["error"]
     if error is not None:
         facts.append(("error", f"{error['code']}: {error['message']}"))
-    yield from columns(facts)
+    yield from format_table(facts)
     files = [str(kept["file"]) for attempt in told.attempts for kept in attempt.files if kept["file"]]
     yield from (f"file             {name}" for name in files)
     if order.params:
@@ -183,7 +183,7 @@ def _whole(told: JobReport) -> Iterator[str]:
         )
         for attempt in told.attempts
     ]
-    yield from columns([_ATTEMPTS, *rows], right=(0, 4, 5, 6))
+    yield from format_table([_ATTEMPTS, *rows], right=(0, 4, 5, 6))
     for attempt in told.attempts:
         if attempt.message:
             yield f"{attempt.provider}: {attempt.message}"
@@ -204,7 +204,7 @@ def _costs(by: By, since: float | None, rows: Sequence[CostTotals]) -> Iterator[
         lost=sum(row.lost for row in rows),
     )
     lines = [(by, *_COSTS), *(_cost_row(row) for row in (*rows, whole))]
-    yield from columns(lines, right=range(1, 6))
+    yield from format_table(lines, right=range(1, 6))
 
 
 def _cost_row(row: CostTotals) -> tuple[str, ...]:

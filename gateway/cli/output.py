@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 
-def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
+def format_table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
     """The rows as lines; the columns with these numbers are flush to the right."""
     if not rows:
         return

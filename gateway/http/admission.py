@@ -50,7 +50,7 @@ class Reservation:
         self._load.take(size, self._key, self._bytes)
         self._bytes += size
 
-    def pass_on(self) -> Callable[[], None]:
+    def detach(self) -> Callable[[], None]:
         """Let go of the bytes without giving them back: whoever has them now calls what this returns, once."""
         size, self._bytes = self._bytes, 0
         if self._begins:
@@ -60,7 +60,7 @@ class Reservation:
 
     def close(self) -> None:
         """Give back what was not passed on."""
-        self.pass_on()()
+        self.detach()()
 
 
 class AdmissionControl:
@@ -97,11 +97,11 @@ class AdmissionControl:
         """Let a key's call in whose body announces so many bytes. Raises ServerOverloaded."""
         self._check("jobs", 1, key, self._going())
         self._check("bytes", announced or 0, key, self._held)
-        hold = Reservation(self, key)
+        reservation = Reservation(self, key)
         try:
-            yield hold
+            yield reservation
         finally:
-            hold.close()
+            reservation.close()
 
     def begin(self, key: str) -> None:
         """Count one more job of a key's that is about to begin. Raises ServerOverloaded where no more are begun."""

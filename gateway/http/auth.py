@@ -93,9 +93,9 @@ class GuardedRoute(Route):
         return await row.endpoint(request)
 
 
-def check_admin(grant: ApiKey) -> None:
+def check_admin(api_key: ApiKey) -> None:
     """Raise ApiError 403 unless these are an admin's rights."""
-    if not grant.admin:
+    if not api_key.admin:
         message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
         raise ApiError(403, message, code="admin_key_required")
 
@@ -111,17 +111,17 @@ def admins_only(endpoint: Endpoint) -> Endpoint:
     return guarded
 
 
-async def count(rates: RateLimiter, grant: ApiKey) -> dict[str, str]:
+async def count(rates: RateLimiter, api_key: ApiKey) -> dict[str, str]:
     """Count a request against its key's limit; the headers that tell how the key stands, none where it has no limit.
 
     Raises ApiError 429.
     """
-    if grant.rpm is None:
+    if api_key.rpm is None:
         return {}
-    rate = await rates.take(grant.id, grant.rpm)
+    rate = await rates.take(api_key.id, api_key.rpm)
     if not rate.allowed:
         metrics.REFUSED.labels("rate").inc()
-        raise errors.too_many(f"{grant.rpm} requests a minute", rate.retry_after, rate.headers())
+        raise errors.too_many(f"{api_key.rpm} requests a minute", rate.retry_after, rate.headers())
     return rate.headers()
 
 
@@ -139,12 +139,12 @@ class AuthenticationMiddleware(Router):
         routes: Iterable[GuardedRoute],
         *,
         lifespan: Lifespan[Any],
-        doors: Callable[[], Authenticator],
+        authenticator: Callable[[], Authenticator],
         hosts: Sequence[str] = (),
     ) -> None:
         super().__init__(lifespan=lifespan, redirect_slashes=False)
         self.table = tuple(routes)
-        self._doors = doors
+        self._doors = authenticator
         self._hosts = frozenset(host for host in hosts if not host.startswith("*."))
         self._suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
 
@@ -161,16 +161,16 @@ class AuthenticationMiddleware(Router):
             self._check_host(headers)
         if access is not Permission.PUBLIC:
             check_headers(headers)
-        grant = await self._admit(access, scope, headers)
-        scope["darkroom.grant"] = grant
+        api_key = await self._admit(access, scope, headers)
+        scope["darkroom.grant"] = api_key
         if access is Permission.ADMIN:
-            check_admin(grant)
+            check_admin(api_key)
         app = self.default if route is None else route.handle
         row = None if route is None else route.row(scope["method"])
         if row is not None and row.query is not None:
             check_query(QueryParams(scope["query_string"]), row.query)
         if row is not None and access is Permission.METERED:
-            await self._metered(app, grant, scope, receive, send)
+            await self._metered(app, api_key, scope, receive, send)
         else:
             await app(scope, receive, send)
 
@@ -183,19 +183,19 @@ class AuthenticationMiddleware(Router):
                 return route
         return None
 
-    async def _metered(self, app: ASGIApp, grant: ApiKey, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _metered(self, app: ASGIApp, api_key: ApiKey, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
         rates = self._doors().rates
-        if stands := await count(rates, grant):
+        if stands := await count(rates, api_key):
             send = _adding(send, stands)
-        if grant.concurrency is not None and not rates.enter(grant.id, grant.concurrency):
+        if api_key.concurrency is not None and not rates.enter(api_key.id, api_key.concurrency):
             metrics.REFUSED.labels("concurrency").inc()
-            raise errors.too_many(f"{grant.concurrency} requests at once", 1)
+            raise errors.too_many(f"{api_key.concurrency} requests at once", 1)
         try:
             await app(scope, receive, send)
         finally:
-            if grant.concurrency is not None:
-                rates.leave(grant.id)
+            if api_key.concurrency is not None:
+                rates.leave(api_key.id)
 
     async def _admit(self, access: Permission, scope: Scope, headers: Headers) -> ApiKey:
         """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
@@ -211,11 +211,11 @@ class AuthenticationMiddleware(Router):
 
     async def _known(self, scope: Scope, headers: Headers) -> ApiKey:
         """Whose the key of a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
-        doors = self._doors()
+        authenticator = self._doors()
         try:
-            if (grant := await doors.admit(headers)) is not None:
-                return grant
-            closed = await doors.closed(headers)
+            if (api_key := await authenticator.admit(headers)) is not None:
+                return api_key
+            closed = await authenticator.closed(headers)
         except LedgerDown:
             raise errors.unreadable() from None
         if closed:

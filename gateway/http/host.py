@@ -75,7 +75,7 @@ _SLASHES = re.compile(rb"/{2,}")
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 
 
-def settle_host(target: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> None:
+def normalize_host_header(target: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> None:
     """Leave one Host among the headers: the target's own where it names one, whatever else is said (RFC 9112, 3.2).
 
     Raises ApiError 400 where there are several, or none, which HTTP/1.0 alone allows.

@@ -38,7 +38,7 @@ class ImageFetcher:
     """Fetches pictures for callers, whose keys take turns. `client` is one of `strangers_client`, with this guard."""
 
     client: httpx.AsyncClient
-    guard: UrlPolicy
+    url_policy: UrlPolicy
     settings: GatewaySettings
     places: FairGate = field(default_factory=lambda: FairGate(AT_ONCE, spare=_SPARE))
 
@@ -90,7 +90,7 @@ class ImageFetcher:
             )
             raise invalid(address.param, message, "image_url_unsupported")
         try:
-            self.guard.check(address.url)
+            self.url_policy.check(address.url)
         except UrlForbidden as reason:
             raise _refused(address, reason) from None
 
@@ -98,7 +98,7 @@ class ImageFetcher:
         cap = self.settings.max_upload_bytes
         hosts: list[str] = []
         try:
-            found = await get(self.client, address.url, guard=self.guard, cap=cap, took=took, at=hosts.append)
+            found = await get(self.client, address.url, url_policy=self.url_policy, cap=cap, took=took, at=hosts.append)
         except UrlForbidden as reason:
             raise _refused(address, reason) from None
         except TooLarge:

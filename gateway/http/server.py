@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.http.backpressure import ClientReader, CountingTransport, hold_little
 from gateway.http.errors import ApiError, envelope
-from gateway.http.host import settle_host
+from gateway.http.host import normalize_host_header
 from gateway.telemetry import metrics
 
 # What is still coming in when its answer is out is thrown away for so long, as nginx does: a connection that is closed
@@ -150,7 +150,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         try:
-            settle_host(self.url, self.parser.get_http_version(), self.headers)
+            normalize_host_header(self.url, self.parser.get_http_version(), self.headers)
         except ApiError as error:
             self._stop(error)
         super().on_headers_complete()

@@ -71,13 +71,13 @@ class AttemptRunner:
             with self.room.lease() as lease:
                 await self._make(attempt, payload, deadline, journal, _releasing(use, lease))
         except ProviderError as error:
-            error.hide(_texts(dict(payload)))
+            error.redact(_texts(dict(payload)))
             if isinstance(error, Rejected):
                 error.point_at(payload)
             raise
         except AttemptCancelled as stopped:
             if stopped.error is not None:
-                stopped.error.hide(_texts(dict(payload)))
+                stopped.error.redact(_texts(dict(payload)))
             raise
 
     async def _make(

@@ -215,7 +215,7 @@ class JobRecorder(JobContext):
         ledger: Ledger,
         order: JobSpec,
         *,
-        bells: WebhookSignals,
+        signals: WebhookSignals,
         address: Address,
         moved: Callable[[], None],
         overdue: Callable[[], None],
@@ -240,7 +240,7 @@ class JobRecorder(JobContext):
         self._held: set[str] = set()
         self._ledger = ledger
         self._order = order
-        self._bells = bells
+        self._bells = signals
         self._address = address
         self._moved = moved
         self._overdue = overdue
@@ -267,7 +267,7 @@ class JobRecorder(JobContext):
 
     @override
     async def departing(self) -> None:
-        await self._ledger.assure(self._order)
+        await self._ledger.confirm_lease(self._order)
 
     @override
     async def submitted(self, attempt: str, handle: Handle) -> None:

@@ -47,11 +47,11 @@ class JobManager:
         ledger: Ledger,
         *,
         rules: DisconnectPolicy,
-        bells: WebhookSignals | None = None,
+        signals: WebhookSignals | None = None,
         address: Address = lambda provider, attempt: None,
     ) -> None:
         self.ledger = ledger
-        self.bells = bells or WebhookSignals()
+        self.signals = signals or WebhookSignals()
         self.leaving = asyncio.Event()
         """Set once no more work is taken."""
         self.let_go = asyncio.Event()
@@ -88,7 +88,7 @@ class JobManager:
         if found is not None:
             return await self._join(order, found)
         deadline = self.clock.now() + max(0.0, running.left_of(order))
-        job = self._begin(order, lambda book: self._executor.run(order.id, candidates, deadline, book))
+        job = self._begin(order, lambda recorder: self._executor.run(order.id, candidates, deadline, recorder))
         job.callers += order.mode != "background"
         return JobRef(id=order.id, created=order.created_at, joined=False, model=order.model)
 
@@ -128,16 +128,16 @@ class JobManager:
 
     def _begin(self, order: JobSpec, work: Callable[[JobRecorder], Coroutine[Any, Any, JobResult]]) -> RunningJob:
         job = RunningJob(order=order)
-        job.book = JobRecorder(
+        job.recorder = JobRecorder(
             self.ledger,
             order,
-            bells=self.bells,
+            signals=self.signals,
             address=self._address,
             moved=lambda: self._moved(job),
             overdue=job.overdue.set,
             clock=self.clock,
         )
-        job.task = asyncio.create_task(self._run(job, work(job.book)))
+        job.task = asyncio.create_task(self._run(job, work(job.recorder)))
         self._live[order.id] = job
         metrics.JOBS.inc()
         job.task.add_done_callback(lambda task: self._ended(job, task))
@@ -164,8 +164,8 @@ class JobManager:
             raise
         except asyncio.CancelledError:
             # The process ends. Another one goes on with what it may.
-            if job.book.pending:
-                self.ledger.attempts_ended(job.order, job.book.pending)
+            if job.recorder.pending:
+                self.ledger.attempts_ended(job.order, job.recorder.pending)
             self.ledger.release(job.order.id)
             raise
         await self._write_end(job, "completed", finished.cost, result=running.result_json(finished))
@@ -173,7 +173,7 @@ class JobManager:
 
     async def _stored(self, job: RunningJob, finished: JobResult) -> JobResult:
         """A result whose pictures are in the store, or in a caller's hands: before that its job has not ended."""
-        if not job.book.waiting:
+        if not job.recorder.waiting:
             return finished
         event("job.waits_for_store", logging.ERROR, job=job.order.id)
         job.result = finished
@@ -181,7 +181,7 @@ class JobManager:
         job.move()
         # Whoever made it in the background is to come for it later.
         handed = asyncio.Event() if job.order.mode == "background" else job.handed
-        return await stored(finished, job.book, self._executor.keep, self.clock, handed)
+        return await stored(finished, job.recorder, self._executor.keep, self.clock, handed)
 
     async def _write_end(
         self, job: RunningJob, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
@@ -190,8 +190,8 @@ class JobManager:
         tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
         end = JobEnd(state=state, cost=cost, result=result, error=error, deliveries=tell)
         try:
-            better = await self.ledger.ended(job.order, job.book.pending, end)
-            job.book.written = True
+            better = await self.ledger.ended(job.order, job.recorder.pending, end)
+            job.recorder.written = True
             return better
         except LedgerDown:
             # It is written as soon as it can be; what was paid for is handed out meanwhile.
@@ -204,9 +204,9 @@ class JobManager:
 
     def _moved(self, job: RunningJob) -> None:
         job.move()
-        if self.clock.now() - job.written_at >= running.PROGRESS_S and job.book.share:
+        if self.clock.now() - job.written_at >= running.PROGRESS_S and job.recorder.share:
             job.written_at = self.clock.now()
-            share = round(job.book.share, 3)
+            share = round(job.recorder.share, 3)
             tell = messages(job.order, "progress", state="in_progress", progress=share)
             self.ledger.progressed(job.order.id, share, tell)
 
@@ -214,9 +214,9 @@ class JobManager:
         self._live.pop(job.order.id, None)
         metrics.JOBS.dec()
         job.move()
-        job.book.close()
-        if job.book.came and job.book.written:
-            self._forgetting.add(asyncio.ensure_future(self._forget(job.book.came)))
+        job.recorder.close()
+        if job.recorder.came and job.recorder.written:
+            self._forgetting.add(asyncio.ensure_future(self._forget(job.recorder.came)))
         if not task.cancelled():
             task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
 
@@ -250,7 +250,7 @@ class JobManager:
 
     def stop(self, id: str) -> None:  # noqa: A002 - a job's id
         """Cancel a job of this process, where that is possible."""
-        if (job := self._live.get(id)) is not None and self._may_cancel(job.book.going.values()):
+        if (job := self._live.get(id)) is not None and self._may_cancel(job.recorder.going.values()):
             job.cancel()
 
     def live(self, job: str) -> RunningJob | None:
@@ -287,12 +287,12 @@ class JobManager:
     async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
         """The attempts of a job that goes on: those that have not ended are unfinished."""
         job = self._live.get(id)
-        pending = {attempt.id: attempt for attempt in job.book.pending} if job else {}
+        pending = {attempt.id: attempt for attempt in job.recorder.pending} if job else {}
         try:
             found = [pending.get(attempt.id, attempt) for attempt in await self.ledger.attempts(id)]
         except LedgerDown:
             return []
-        made = job.book.made if job else set()
+        made = job.recorder.made if job else set()
         return [running.unfinished(one, made).told() if one.state in GOING else one.told() for one in found]
 
     async def ended(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
@@ -316,27 +316,27 @@ class JobManager:
         attempts = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         return await running.loaded(row, attempts, load or self._executor.load)
 
-    def leave(self, placed: JobRef, *, delivered: bool) -> None:
+    def leave(self, job_ref: JobRef, *, delivered: bool) -> None:
         """The caller who has this job is gone: with the whole answer, or before it."""
-        job = self._live.get(placed.id)
+        job = self._live.get(job_ref.id)
         if job is not None:
             job.callers -= 1
             if delivered:
                 job.handed.set()
         if job is None or job.callers <= 0:
-            self.ledger.left(placed.id, delivered=delivered)
+            self.ledger.left(job_ref.id, delivered=delivered)
         if delivered or job is None or job.callers > 0 or job.order.mode == "background":
             return
-        ends = not job.book.sent or self._rules.on_disconnect.get(placed.model) == "cancel"
+        ends = not job.recorder.sent or self._rules.on_disconnect.get(job_ref.model) == "cancel"
         metrics.LEFT.labels("cancelled" if ends else "finishes").inc()
-        if ends and not job.task.done() and self._may_cancel(job.book.going.values()):
+        if ends and not job.task.done() and self._may_cancel(job.recorder.going.values()):
             job.cancel()
 
     async def cancel(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Cancel a job, and wait until `until` for its end. Raises NotCancellable, LedgerDown."""
         job = self._live.get(id)
         if job is not None:
-            going = list(job.book.going.values())
+            going = list(job.recorder.going.values())
         else:
             going = [attempt.provider for attempt in await self.ledger.attempts(id) if attempt.ended_at is None]
         if not self._may_cancel(going):
@@ -364,14 +364,14 @@ class JobManager:
 
         Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.
         """
-        live = next((job for job in self._live.values() if attempt in job.book.going), None)
+        live = next((job for job in self._live.values() if attempt in job.recorder.going), None)
         if live is not None:
-            self.bells.ring(attempt, heard.id, ended=heard.ended)
+            self.signals.ring(attempt, heard.id, ended=heard.ended)
         row = await self.ledger.heard(attempt, heard.id)
         if row is None:
             return False
         if live is not None and heard.progress is not None:
-            live.book.progressed(row.number, heard.progress)
+            live.recorder.progressed(row.number, heard.progress)
         if row.state == "unknown" and not self.leaving.is_set():
             await self.reconcile(row.job)
         return True
@@ -383,9 +383,11 @@ class JobManager:
         left = running.left_of(row.order)
         if row.kills >= MOST_KILLS:
             event("job.given_up", logging.ERROR, job=row.order.id, kills=row.kills)
-            job = self._begin(row.order, lambda book: give_up(attempts, book))
+            job = self._begin(row.order, lambda recorder: give_up(attempts, recorder))
         else:
-            job = self._begin(row.order, lambda book: self._executor.take_up(attempts, row.order.wanted, left, book))
-        job.book.sent = bool(attempts)
-        job.book.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
+            job = self._begin(
+                row.order, lambda recorder: self._executor.take_up(attempts, row.order.wanted, left, recorder)
+            )
+        job.recorder.sent = bool(attempts)
+        job.recorder.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(running.count_resumed)

@@ -24,24 +24,24 @@ class RecoveryLoop:
 
     async def keep(self) -> None:
         """Renew the lease, take over the jobs of those who are gone, hear of cancels; without end."""
-        beat = self._lease_s / 3
-        beaten = -beat
+        heartbeat = self._lease_s / 3
+        beaten = -heartbeat
         while True:
             try:
-                if self._jobs.clock.now() - beaten >= beat:
-                    await self._jobs.ledger.processes.beat()
+                if self._jobs.clock.now() - beaten >= heartbeat:
+                    await self._jobs.ledger.processes.heartbeat()
                     beaten = self._jobs.clock.now()
-                    await self.take_orphans()
+                    await self.adopt_orphans()
                 await self._hear_of_cancels()
             except LedgerDown as error:
                 event("ledger.unreachable", logging.WARNING, error=str(error))
-            await self._jobs.clock.sleep(min(_HEAR_S, beat))
+            await self._jobs.clock.sleep(min(_HEAR_S, heartbeat))
 
-    async def take_orphans(self) -> None:
+    async def adopt_orphans(self) -> None:
         """Go on with the jobs of processes that are gone. Raises LedgerDown."""
         if self._jobs.leaving.is_set():
             return
-        for row in await self._jobs.ledger.take_orphans(limit=_ORPHANS):
+        for row in await self._jobs.ledger.adopt_orphans(limit=_ORPHANS):
             self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
         await self._take_up_strays()
 
@@ -72,7 +72,7 @@ class RecoveryLoop:
         await self._wait(until)
         self._jobs.let_go.set()
         for job in self._jobs.going():
-            job.book.leaving = True
+            job.recorder.leaving = True
             job.task.cancel()
         await self._wait(last)
 

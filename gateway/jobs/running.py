@@ -32,7 +32,7 @@ class RunningJob:
     """Work under way in this process."""
 
     order: JobSpec
-    book: JobRecorder = field(init=False)
+    recorder: JobRecorder = field(init=False)
     task: asyncio.Task[JobResult] = field(init=False)
     callers: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)

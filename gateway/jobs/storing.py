@@ -20,7 +20,9 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _HANDED_S = 15.0
 
 
-async def stored(finished: JobResult, book: JobRecorder, keep: Keep, clock: Clock, handed: asyncio.Event) -> JobResult:
+async def stored(
+    finished: JobResult, recorder: JobRecorder, keep: Keep, clock: Clock, handed: asyncio.Event
+) -> JobResult:
     """The same result once all of its pictures are stored, or a while after `handed` says that a caller has them.
 
     Until then the attempts that made them have not ended in the ledger: a process that dies leaves them to another one.
@@ -29,37 +31,37 @@ async def stored(finished: JobResult, book: JobRecorder, keep: Keep, clock: Cloc
     """
     pause, until = _PAUSE_S, math.inf
     while True:
-        missing = [picture for one in book.waiting for picture in one.pictures if picture.file is None]
+        missing = [picture for one in recorder.waiting for picture in one.pictures if picture.file is None]
         if not missing or clock.now() >= until:
             break
-        await _pause(min(pause, until - clock.now()), book, clock, handed)
+        await _pause(min(pause, until - clock.now()), recorder, clock, handed)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
         if handed.is_set() and until == math.inf:
             pause, until = _PAUSE_S, clock.now() + _HANDED_S
         for picture in missing:
-            if (name := await _unless_left(keep(picture.image), book)) is not None:
-                finished = _named(finished, book, picture, name)
-    waiting, book.waiting = book.waiting, []
+            if (name := await _unless_left(keep(picture.image), recorder)) is not None:
+                finished = _named(finished, recorder, picture, name)
+    waiting, recorder.waiting = recorder.waiting, []
     for one in waiting:
-        book.ended(replace(one.attempt, files=tuple(picture.to_json() for picture in one.pictures)))
+        recorder.ended(replace(one.attempt, files=tuple(picture.to_json() for picture in one.pictures)))
     return finished
 
 
-def _named(finished: JobResult, book: JobRecorder, old: StoredImage, name: str) -> JobResult:
+def _named(finished: JobResult, recorder: JobRecorder, old: StoredImage, name: str) -> JobResult:
     """The result with the name of one more file."""
     new = replace(old, file=name)
 
     def renewed(pictures: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
         return tuple(new if picture is old else picture for picture in pictures)
 
-    book.waiting = [replace(one, pictures=renewed(one.pictures)) for one in book.waiting]
+    recorder.waiting = [replace(one, pictures=renewed(one.pictures)) for one in recorder.waiting]
     return replace(finished, pictures=renewed(finished.pictures))
 
 
-async def _pause(seconds: float, book: JobRecorder, clock: Clock, handed: asyncio.Event) -> None:
+async def _pause(seconds: float, recorder: JobRecorder, clock: Clock, handed: asyncio.Event) -> None:
     """Wait for a while, or until a caller has the pictures, where none has them yet."""
     if handed.is_set():
-        return await _slept(seconds, book, clock)
+        return await _slept(seconds, recorder, clock)
 
     async def either() -> None:
         waits = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(handed.wait())]
@@ -69,25 +71,25 @@ async def _pause(seconds: float, book: JobRecorder, clock: Clock, handed: asynci
             for one in waits:
                 one.cancel()
 
-    await _unless_left(either(), book)
+    await _unless_left(either(), recorder)
     return None
 
 
-async def _slept(seconds: float, book: JobRecorder, clock: Clock) -> None:
+async def _slept(seconds: float, recorder: JobRecorder, clock: Clock) -> None:
     async def slept() -> None:
         await clock.sleep(seconds)
 
-    await _unless_left(slept(), book)
+    await _unless_left(slept(), recorder)
 
 
-async def _unless_left(work: Awaitable[str | None], book: JobRecorder) -> str | None:
+async def _unless_left(work: Awaitable[str | None], recorder: JobRecorder) -> str | None:
     """Do a piece of work to its end, whoever cancels it, but for the end of the process."""
     task = asyncio.ensure_future(work)
     while not task.done():
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            if book.leaving:
+            if recorder.leaving:
                 task.cancel()
                 raise
             this = asyncio.current_task()

@@ -42,7 +42,7 @@ class LockFiles:
         self._path = folder / name
         self._mine: int | None = None
 
-    def hold(self) -> None:
+    def reservation(self) -> None:
         """Hold this process's lock: a file that is missing, or that was replaced, is made again. Raises OSError."""
         with self._alone():
             if self._mine is not None and _is_at(self._mine, self._path):
@@ -165,7 +165,7 @@ class Leases:
     def lock(self) -> None:
         """Take this process's own lock, and remove the files of those who are gone. Raises OSError."""
         if self._locks is not None:
-            self._locks.hold()
+            self._locks.reservation()
             self._locks.tidy()
 
     def unlock(self) -> None:
@@ -173,7 +173,7 @@ class Leases:
         if self._locks is not None:
             self._locks.release()
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """Renew the lease, and look at those of the others. Raises LedgerDown."""
         began = self._clock()
         try:
@@ -196,8 +196,8 @@ class Leases:
         """Whether a process has left, or has not been heard of for as long as a lease."""
         if process == self.id:
             return False
-        beat = connection.execute(select(PROCESSES.c.beat_at).where(PROCESSES.c.id == process)).scalar()
-        return beat is None or self._look({process: beat})[process]
+        heartbeat = connection.execute(select(PROCESSES.c.beat_at).where(PROCESSES.c.id == process)).scalar()
+        return heartbeat is None or self._look({process: heartbeat})[process]
 
     async def beats(self) -> dict[str, float]:
         """When each process was last heard of, by the database's clock. Raises LedgerDown."""
@@ -216,7 +216,7 @@ class Leases:
         for name in self._seen.keys() - beats.keys():
             self._seen.pop(name, None)
         # By the database's clock alone a step of it would remove those who are alive.
-        old = [name for name, beat in beats.items() if silent[name] and beat < now - _FORGET_S]
+        old = [name for name, heartbeat in beats.items() if silent[name] and heartbeat < now - _FORGET_S]
         if old:
             connection.execute(delete(PROCESSES).where(PROCESSES.c.id.in_(old)))
 
@@ -224,7 +224,7 @@ class Leases:
         if self._locks is None:
             return
         try:
-            self._locks.hold()
+            self._locks.reservation()
         except OSError as error:
             # The lease alone keeps the others away then.
             event("process.lock_not_held", logging.ERROR, error=type(error).__name__)
@@ -237,7 +237,7 @@ class Leases:
                 # It is this process that was paused, or the database that was away: the others could not be heard.
                 self._seen.clear()
             self._looked = now
-            for name, beat in beats.items():
-                if name not in self._seen or self._seen[name][0] != beat:
-                    self._seen[name] = (beat, now)
+            for name, heartbeat in beats.items():
+                if name not in self._seen or self._seen[name][0] != heartbeat:
+                    self._seen[name] = (heartbeat, now)
             return {name: now - self._seen[name][1] >= self._lease_s for name in beats}

@@ -18,13 +18,13 @@ from gateway.ledger.leases import Leases
 from gateway.ledger.store import Ledger
 from gateway.settings import GatewaySettings
 from gateway.settings.errors import ConfigError, ConfigProblem
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 
 
 def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
     """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
     try:
-        writer = open_engine(revealed(settings.ledger_url), data, writes=True)
+        writer = open_engine(secret_text(settings.ledger_url), data, writes=True)
         migrate(writer)
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
@@ -46,13 +46,13 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
 async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
     """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
     writer = await asyncio.to_thread(prepare_ledger, settings, data)
-    reader = open_engine(revealed(settings.ledger_url), data, writes=False)
+    reader = open_engine(secret_text(settings.ledger_url), data, writes=False)
     database = Database(writer, reader)
     locks = data / "processes" if is_embedded(writer) else None
     processes = Leases(database, lease_s=settings.lease_s, folder=locks)
     try:
         await asyncio.to_thread(processes.lock)
-        await processes.beat()
+        await processes.heartbeat()
         yield Ledger(database, processes, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         with contextlib.suppress(LedgerDown):
             await processes.leave()

@@ -33,7 +33,7 @@ ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 class JobSpec:
     """A job as it was asked for. Times are in seconds since the epoch, `estimate` is in micro-dollars.
 
-    `key` is the id of the caller's API key, `allowance` what the ledger holds it to. `params` are the parameters
+    `key` is the id of the caller's API key, `quota` what the ledger holds it to. `params` are the parameters
     without pictures, `delivery` how the answer is to be given: both are the front door's, and only kept here.
     """
 
@@ -56,7 +56,7 @@ class JobSpec:
     request_id: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
-    allowance: Quota | None = None
+    quota: Quota | None = None
     reserve: int = 0
     """What it may cost, in micro-dollars; 0 where that is the estimate."""
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.auth.budgets import charge, settle
+from gateway.auth.budgets import reserve, settle
 from gateway.database.schema import ATTEMPTS, DELIVERIES, JOBS
 from gateway.database.writer import Database, LedgerDown
 from gateway.ledger.claims import Claims, IdempotencyKeyReused, JobMatches, LeaseLost
@@ -79,7 +79,7 @@ class Ledger:
         self.database = database
         self.processes = processes
         self.process = processes.id
-        self.posted = asyncio.Event()
+        self.messages_ready = asyncio.Event()
         """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
         self._clock = clock
         self._claims = Claims(processes, key_ttl_s=key_ttl_s, join_window_s=join_window_s, clock=clock)
@@ -132,22 +132,22 @@ class Ledger:
             if connection.execute(unless_there(connection, ATTEMPTS), values).first() is None:
                 # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
                 connection.execute(SET_ATTEMPT, {"this": attempt.id, "sent": values["sent"]})
-            elif order.allowance is not None:
+            elif order.quota is not None:
                 whole = max(order.estimate, order.reserve, attempt.estimate, attempt.reserve)
                 margin = max(0, attempt.reserve - attempt.estimate)
                 now = self._clock()
-                charge(connection, order.id, order.key, order.allowance, whole=whole, margin=margin, now=now)
+                reserve(connection, order.id, order.key, order.quota, whole=whole, margin=margin, now=now)
 
         await self.database.write(write)
 
-    async def assure(self, order: JobSpec) -> None:
+    async def confirm_lease(self, order: JobSpec) -> None:
         """Make sure that a job is this process's, and stays so for long enough that what is sent now has arrived.
 
         A process that was paused since it wrote down what it sends has perhaps lost the job. Raises LeaseLost,
         LedgerDown.
         """
         while not self.processes.sure:
-            await self.processes.beat()
+            await self.processes.heartbeat()
             await self.database.write(lambda connection: self._claims.own(connection, order))
 
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
@@ -227,7 +227,7 @@ class Ledger:
             return better
 
         if order.webhook_url is not None:
-            self.posted.set()
+            self.messages_ready.set()
         return await self._surely(write)
 
     def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
@@ -240,7 +240,7 @@ class Ledger:
 
         self.database.later(write)
         if deliveries:
-            self.posted.set()
+            self.messages_ready.set()
 
     def left(self, job: str, *, delivered: bool) -> None:
         """Write down that the caller who waited here is gone, with the whole answer or without it."""
@@ -303,7 +303,7 @@ class Ledger:
         wanted = select(ATTEMPTS.c.upstream_id).where(there, ATTEMPTS.c.upstream_id.is_not(None))
         return await self.database.read(lambda connection: frozenset(connection.execute(wanted).scalars()))
 
-    async def take_orphans(self, limit: int) -> list[JobRow]:
+    async def adopt_orphans(self, limit: int) -> list[JobRow]:
         """Take over jobs that nobody works on any more. Raises LedgerDown."""
 
         def take(connection: Connection) -> list[JobRow]:

@@ -77,7 +77,7 @@ def choose(
     request: ImageRequest,
     conditions: Mapping[str, RouteHealth],
     *,
-    wish: RoutingPreferences = RoutingPreferences(),  # noqa: B008 - frozen
+    preferences: RoutingPreferences = RoutingPreferences(),  # noqa: B008 - frozen
     strategy: Strategy = "cheapest",
     draw: random.Random | None = None,
     tell: bool = True,
@@ -90,13 +90,13 @@ def choose(
     candidates: list[Candidate] = []
     excluded: list[Excluded] = []
     for route in model.routes.values():
-        found = _consider(model, route, request, conditions, wish, tell)
+        found = _consider(model, route, request, conditions, preferences, tell)
         if isinstance(found, Candidate):
             candidates.append(found)
         else:
             excluded.append(found)
-    ordered = _order(candidates, wish, wish.sort or strategy, draw or _DRAW)
-    if not wish.allow_fallbacks:
+    ordered = _order(candidates, preferences, preferences.sort or strategy, draw or _DRAW)
+    if not preferences.allow_fallbacks:
         reason = "is not to be tried, as allow_fallbacks is false"
         unused = [Excluded(route=c.route, reason=reason, own=True) for c in ordered[1:]]
         ordered, excluded = ordered[:1], [*excluded, *unused]
@@ -108,15 +108,15 @@ def _consider(
     route: Route,
     request: ImageRequest,
     conditions: Mapping[str, RouteHealth],
-    wish: RoutingPreferences,
+    preferences: RoutingPreferences,
     tell: bool,
 ) -> Candidate | Excluded:
     condition = conditions[route.name]
     names = {route.name, route.provider}
-    if wish.only and not names & set(wish.only):
-        reason = f"is not {' or '.join(wish.only)}, as the request asks"
+    if preferences.only and not names & set(preferences.only):
+        reason = f"is not {' or '.join(preferences.only)}, as the request asks"
         return Excluded(route=route, reason=reason, param="routing", own=True)
-    if names & set(wish.ignore):
+    if names & set(preferences.ignore):
         return Excluded(route=route, reason="is to be ignored, as the request asks", param="routing", own=True)
     if condition.readiness is Readiness.OFF:
         return Excluded(route=route, reason=f"is off: {condition.detail}")
@@ -133,8 +133,8 @@ def _consider(
         return Excluded(route=route, reason=reason_.message, param=reason_.param)
     source = Size(width=request.images[0].width, height=request.images[0].height)
     cost = estimate(route.price, source, planned, pace=condition.lesson.pace)
-    if wish.max_cost is not None and cost.usd > wish.max_cost:
-        reason = f"costs {cost.usd:.4f} USD, above the max_cost of {wish.max_cost:g}"
+    if preferences.max_cost is not None and cost.usd > preferences.max_cost:
+        reason = f"costs {cost.usd:.4f} USD, above the max_cost of {preferences.max_cost:g}"
         return Excluded(route=route, reason=reason, param="routing")
     return Candidate(model=model.id, route=route, plan=planned, cost=cost, condition=condition)
 
@@ -144,7 +144,7 @@ def _has_real_route(model: Model, conditions: Mapping[str, RouteHealth]) -> bool
 
 
 def _order(
-    candidates: Sequence[Candidate], wish: RoutingPreferences, strategy: Strategy, draw: random.Random
+    candidates: Sequence[Candidate], preferences: RoutingPreferences, strategy: Strategy, draw: random.Random
 ) -> list[Candidate]:
     """Sort by strategy; then, more important, by what is wished first and by health; a degraded route comes last."""
     if strategy == "cheapest":
@@ -155,12 +155,12 @@ def _order(
         ranked = _drawn(candidates, draw)
     else:
         ranked = list(candidates)
-    return sorted(ranked, key=lambda c: (c.route.degraded is not None, not c.healthy, _place(c, wish)))
+    return sorted(ranked, key=lambda c: (c.route.degraded is not None, not c.healthy, _place(c, preferences)))
 
 
-def _place(candidate: Candidate, wish: RoutingPreferences) -> int:
-    places = (n for n, name in enumerate(wish.order) if name in (candidate.route.name, candidate.route.provider))
-    return next(places, len(wish.order))
+def _place(candidate: Candidate, preferences: RoutingPreferences) -> int:
+    places = (n for n, name in enumerate(preferences.order) if name in (candidate.route.name, candidate.route.provider))
+    return next(places, len(preferences.order))
 
 
 def _latency(candidate: Candidate) -> float:

@@ -123,7 +123,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
 
 
-def revealed(secret: SecretStr | None) -> str | None:
+def secret_text(secret: SecretStr | None) -> str | None:
     """What a secret setting says, for the one who uses it: everywhere else it shows itself as stars."""
     return None if secret is None else secret.get_secret_value()
 

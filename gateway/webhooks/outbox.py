@@ -34,7 +34,7 @@ class RetryDecision:
     wait_s: float = 0.0
 
 
-def judge(*, event: str, tries: int, status: int | None, chance: float) -> RetryDecision:
+def next_attempt(*, event: str, tries: int, status: int | None, chance: float) -> RetryDecision:
     """What follows from try number `tries` of a message: its answer's status, None where there was no answer.
 
     `chance` is a random number from 0 to 1.

@@ -15,7 +15,7 @@ import httpx
 from gateway.database.writer import Database, LedgerDown
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
-from gateway.webhooks.outbox import WebhookMessage, judge, settle, take
+from gateway.webhooks.outbox import WebhookMessage, next_attempt, settle, take
 from gateway.webhooks.signing import SigningKeys
 from providers.fairness import Turns
 from providers.http.ssrf import UrlForbidden, UrlPolicy
@@ -36,7 +36,7 @@ _ANSWER_S = 1.0
 
 
 class WebhookSender:
-    """Delivers messages until it is cancelled. `posted` is set whenever this process has written new ones.
+    """Delivers messages until it is cancelled. `messages_ready` is set whenever this process has written new ones.
 
     `client` is one of `strangers_client`, with the same guard. What another process has written, or is due again, is
     looked for every `look_s` seconds. The end of the process leaves `leave_s` seconds to what is under way. `chance`
@@ -47,19 +47,19 @@ class WebhookSender:
         self,
         database: Database,
         client: httpx.AsyncClient,
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         secrets: SigningKeys,
         *,
-        posted: asyncio.Event,
+        messages_ready: asyncio.Event,
         look_s: float = 2.0,
         leave_s: float = 1.0,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
         self._client = client
-        self._guard = guard
+        self._guard = url_policy
         self._secrets = secrets
-        self._posted = posted
+        self._posted = messages_ready
         self._look_s = look_s
         self._leave_s = leave_s
         self._chance = chance
@@ -112,7 +112,7 @@ class WebhookSender:
         # What is sent once only was perhaps sent by a process that is gone.
         if delivery.event != "progress" or delivery.tries == 1:
             status, answer = await self._sent(delivery)
-        verdict = judge(event=delivery.event, tries=delivery.tries, status=status, chance=self._chance())
+        verdict = next_attempt(event=delivery.event, tries=delivery.tries, status=status, chance=self._chance())
         metrics.TOLD.labels(verdict.outcome).inc()
         if verdict.state != "delivered":
             event(

@@ -68,7 +68,7 @@ class Apiframe:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         pace: Pace,
         base_url: str = "https://api.apiframe.ai",
         submit_timeout_s: float = 30.0,
@@ -90,7 +90,7 @@ class Apiframe:
             max_upload_bytes=max_upload_bytes,
             clock=clock,
         )
-        fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        fetch = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
         self._collector = ResultCollector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
         self._key = key
         self._pace = pace
@@ -181,7 +181,7 @@ class Apiframe:
         lost = Unknown(f"{NAME}: the answer to the submit was lost")
         return _handle(sent, await self._posted(sent, Body((body.encode(),)), deadline, lost))
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook, signed with what follows from our key. Its signature holds no time: it may be a repeat."""
         return await heard(headers, body, self._key) if self._key else None
 

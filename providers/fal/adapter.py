@@ -95,7 +95,7 @@ class Fal:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         pace: Pace,
         queue_url: str = "https://queue.fal.run",
         run_url: str = "https://fal.run",
@@ -127,11 +127,11 @@ class Fal:
         self._held = HeldRuns(clock)
         rest_url = rest_url.rstrip("/")
         self._storage = Storage(
-            api=self._api, downloads=downloads, guard=guard, rest_url=rest_url, timeout_s=fetch_timeout_s
+            api=self._api, downloads=downloads, url_policy=url_policy, rest_url=rest_url, timeout_s=fetch_timeout_s
         )
         jwks_url = f"{rest_url}/.well-known/jwks.json"
         self._signatures = FalSignatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
-        fetch = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        fetch = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
         self._results = FalResults(
             collector=ResultCollector(
                 NAME, fetch, most=max_result_bytes, together=True, try_s=download_timeout_s, clock=clock
@@ -255,7 +255,7 @@ class Fal:
             raise Unknown(f"{NAME}: the job that was heard of is not there")
         return self._handle(sent, sent.heard, {})
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Take a webhook that fal signed. It says that a request ended, and the queue is asked how."""
         request = await self._signatures.request(headers, body)
         return None if request is None else WebhookEvent(id=request)
@@ -334,7 +334,7 @@ class Fal:
     async def _placed(self, job: UpstreamJob) -> dict[str, Value]:
         try:
             async with self._clock.timeout_at(job.deadline):
-                return await self._storage.placed(job.payload)
+                return await self._storage.job_ref(job.payload)
         except TimeoutError as exc:
             raise Expired(f"{NAME}: the deadline passed while the picture was uploaded") from exc
 

@@ -112,17 +112,18 @@ _CHUNK_BYTES = 256 * 1024
 class Storage:
     """Puts pictures where fal's models can fetch them, as fal's own JavaScript client does.
 
-    Our key goes to `rest_url` alone; the address that is told there to put the picture at is a stranger's, so `guard`
-    and the client for `downloads` see to it. An upload costs nothing, so it is tried twice. `timeout_s` is for one try.
+    Our key goes to `rest_url` alone; the address that is told there to put the picture at is a stranger's, so
+    `url_policy` and the client for `downloads` see to it. An upload costs nothing, so it is tried twice. `timeout_s` is
+    for one try.
     """
 
     api: FalApi
     downloads: httpx.AsyncClient
-    guard: UrlPolicy
+    url_policy: UrlPolicy
     rest_url: str
     timeout_s: float
 
-    async def placed(self, payload: Mapping[str, Value]) -> dict[str, Value]:
+    async def job_ref(self, payload: Mapping[str, Value]) -> dict[str, Value]:
         """Return `payload` with an address in the place of each picture.
 
         Raises Unreached where that fails: nothing was submitted. Raises Unusable, Throttled and the like as fal says.
@@ -134,7 +135,7 @@ class Storage:
             return await self._picture(value)
         if isinstance(value, list):
             return [await self._value(item) for item in value]
-        return await self.placed(value) if isinstance(value, dict) else value
+        return await self.job_ref(value) if isinstance(value, dict) else value
 
     async def _picture(self, image: Image) -> str:
         lost = said = ""
@@ -162,7 +163,7 @@ class Storage:
     async def _put(self, address: str, image: Image) -> None:
         headers = {"content-type": image.media_type, "content-length": str(len(image.data))}
         try:
-            there = self.guard.check(address)
+            there = self.url_policy.check(address)
             async with asyncio.timeout(self.timeout_s):
                 with submitting(NAME):
                     # Of its answer the status is enough; the body may be endless.

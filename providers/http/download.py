@@ -70,13 +70,13 @@ class Fetched:
     media_type: str
 
 
-def downloads_client(guard: UrlPolicy, *, max_connections: int = 200) -> httpx.AsyncClient:
+def downloads_client(url_policy: UrlPolicy, *, max_connections: int = 200) -> httpx.AsyncClient:
     """Return the client for results. The caller closes it."""
-    return untrusted_client(guard, accept="image/*,*/*;q=0.5", max_connections=max_connections)
+    return untrusted_client(url_policy, accept="image/*,*/*;q=0.5", max_connections=max_connections)
 
 
 def untrusted_client(
-    guard: UrlPolicy, *, accept: str, max_connections: int, keepalive_s: float = 15.0
+    url_policy: UrlPolicy, *, accept: str, max_connections: int, keepalive_s: float = 15.0
 ) -> httpx.AsyncClient:
     """Return a client for a stranger's addresses: apart from the one for APIs, so that no key can ever be on it.
 
@@ -89,7 +89,7 @@ def untrusted_client(
         connector = aiohttp.TCPConnector(
             ssl=tls,
             limit=max_connections,
-            resolver=guard.resolver(),
+            resolver=url_policy.resolver(),
             keepalive_timeout=keepalive_s,
         )
         return aiohttp.ClientSession(
@@ -107,7 +107,7 @@ async def download(
     client: httpx.AsyncClient,
     url: str,
     *,
-    guard: UrlPolicy,
+    url_policy: UrlPolicy,
     cap: int,
     deadline: float,
     fresh: bool = False,
@@ -128,7 +128,7 @@ async def download(
         return await _data(url, cap)
     try:
         async with clock.timeout_at(deadline) as limit:
-            return await _persist(client, url, guard, cap, fresh, least_bytes_per_s, clock)
+            return await _persist(client, url, url_policy, cap, fresh, least_bytes_per_s, clock)
     except UrlForbidden as exc:
         raise Undecodable(f"the result may not be fetched: {exc}") from exc
     except UnexpectedRedirect as exc:
@@ -142,14 +142,20 @@ async def download(
 
 
 async def _persist(
-    client: httpx.AsyncClient, url: str, guard: UrlPolicy, cap: int, fresh: bool, least_bytes_per_s: int, clock: Clock
+    client: httpx.AsyncClient,
+    url: str,
+    url_policy: UrlPolicy,
+    cap: int,
+    fresh: bool,
+    least_bytes_per_s: int,
+    clock: Clock,
 ) -> bytes:
     """Fetch until it is there and whole, or has failed too often."""
     waits = iter(_FRESH_WAITS_S if fresh else ())
     failures = 0
     while True:
         try:
-            return await fetch(client, url, guard=guard, cap=cap, took=Floor(least_bytes_per_s))
+            return await fetch(client, url, url_policy=url_policy, cap=cap, took=Floor(least_bytes_per_s))
         except UrlExpired as exc:
             if exc.status != 404 or (wait := next(waits, None)) is None:
                 raise
@@ -184,17 +190,17 @@ class Floor:
 
 
 async def fetch(
-    client: httpx.AsyncClient, url: str, *, guard: UrlPolicy, cap: int, took: Callable[[int], object] | None = None
+    client: httpx.AsyncClient, url: str, *, url_policy: UrlPolicy, cap: int, took: Callable[[int], object] | None = None
 ) -> bytes:
     """Do the work of `get`, and return the bytes alone."""
-    return (await get(client, url, guard=guard, cap=cap, took=took)).data
+    return (await get(client, url, url_policy=url_policy, cap=cap, took=took)).data
 
 
 async def get(
     client: httpx.AsyncClient,
     url: str,
     *,
-    guard: UrlPolicy,
+    url_policy: UrlPolicy,
     cap: int,
     took: Callable[[int], object] | None = None,
     at: Callable[[str], object] | None = None,
@@ -205,7 +211,7 @@ async def get(
     UrlForbidden, TooLarge, UrlExpired, UnexpectedRedirect, and NoAnswer for what another attempt may mend: of it Later
     and Empty.
     """
-    here = guard.check(url)
+    here = url_policy.check(url)
     for _ in range(_HOPS + 1):
         if at is not None:
             at(host_in(here))
@@ -218,7 +224,7 @@ async def get(
                     raise EmptyBody("the result was empty")
         if response.status_code not in _REDIRECTS:
             raise _unfit(response)
-        here = _next_hop(here, response, guard)
+        here = _next_hop(here, response, url_policy)
     raise UnexpectedRedirect(f"is behind more than {_HOPS} redirects, the next of them to {host_in(here)}")
 
 
@@ -229,12 +235,12 @@ def _unfit(response: httpx.Response) -> Exception:
     return RetryLater(status, retry_after(response, time.time()))
 
 
-def _next_hop(here: httpx.URL, response: httpx.Response, guard: UrlPolicy) -> httpx.URL:
+def _next_hop(here: httpx.URL, response: httpx.Response, url_policy: UrlPolicy) -> httpx.URL:
     try:
         target = here.join(response.headers.get("location", ""))
     except (httpx.InvalidURL, ValueError) as exc:
         raise UrlForbidden("a redirect that cannot be read") from exc
-    there = guard.check(str(target))
+    there = url_policy.check(str(target))
     if here.scheme == "https" and there.scheme != "https":
         raise UrlForbidden("a redirect from https to http")
     if there == here:

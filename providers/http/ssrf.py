@@ -183,8 +183,8 @@ def _shown(host: str) -> str:
 
 
 class _Resolver(AbstractResolver):
-    def __init__(self, guard: UrlPolicy, inner: AbstractResolver) -> None:
-        self._guard = guard
+    def __init__(self, url_policy: UrlPolicy, inner: AbstractResolver) -> None:
+        self._guard = url_policy
         self._inner = inner
 
     @override

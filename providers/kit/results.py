@@ -42,7 +42,11 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 
 
 def from_strangers(
-    client: httpx.AsyncClient, guard: UrlPolicy, *, least_bytes_per_s: int = LEAST_BYTES_PER_S, clock: Clock = CLOCK
+    client: httpx.AsyncClient,
+    url_policy: UrlPolicy,
+    *,
+    least_bytes_per_s: int = LEAST_BYTES_PER_S,
+    clock: Clock = CLOCK,
 ) -> Fetch:
     """Return what fetches from any public address. `client` is one of `downloads_client`, with this guard."""
 
@@ -50,7 +54,7 @@ def from_strangers(
         return await download(
             client,
             address,
-            guard=guard,
+            url_policy=url_policy,
             cap=cap,
             deadline=deadline,
             fresh=True,

@@ -216,7 +216,7 @@ class LocalProvider:
         await self._stop_everywhere(sent.id)
         return None
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read what a worker tells of a prediction. Cog signs nothing: that the address is secret is all there is."""
         return await heard(body)
 

@@ -39,7 +39,7 @@ from providers.replicate.webhooks import ReplicateWebhook
 
 
 class ReplicateResults:
-    """Fetches results: from the API itself with its key, from elsewhere by `downloads` through the `guard`.
+    """Fetches results: from the API itself with its key, from elsewhere by `downloads` through the `url_policy`.
 
     A picture has `cap` bytes at most, and `timeout_s` seconds a try.
     """
@@ -49,14 +49,14 @@ class ReplicateResults:
         api: ReplicateApi,
         downloads: httpx.AsyncClient,
         *,
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         cap: int,
         timeout_s: float,
         least_bytes_per_s: int = LEAST_BYTES_PER_S,
         clock: Clock = CLOCK,
     ) -> None:
         self._api = api
-        elsewhere = from_strangers(downloads, guard, least_bytes_per_s=least_bytes_per_s, clock=clock)
+        elsewhere = from_strangers(downloads, url_policy, least_bytes_per_s=least_bytes_per_s, clock=clock)
 
         async def fetch(address: str, most: int, deadline: float) -> bytes:
             return await (api.result if api.has(address) else elsewhere)(address, most, deadline)
@@ -141,7 +141,7 @@ class Replicate:
         *,
         key: str | None,
         base_url: str = "https://api.replicate.com",
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         pace: Pace,
         submit_timeout_s: float = 30.0,
         poll_timeout_s: float = 10.0,
@@ -164,7 +164,7 @@ class Replicate:
         self._results = ReplicateResults(
             self._api,
             downloads,
-            guard=guard,
+            url_policy=url_policy,
             cap=max_result_bytes,
             timeout_s=download_timeout_s,
             least_bytes_per_s=min_download_bytes_per_s,
@@ -275,7 +275,7 @@ class Replicate:
             raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
         return None
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook. The secret that it is signed with is fetched when it is needed, and kept."""
         return await self._hook.heard(headers, body) if self._configured else None
 

@@ -91,7 +91,7 @@ class Segmind:
         downloads: httpx.AsyncClient,
         *,
         key: str | None,
-        guard: UrlPolicy,
+        url_policy: UrlPolicy,
         pace: Pace,
         base_url: str = "https://api.segmind.com",
         upload_url: str = "https://workflows-api.segmind.com",
@@ -113,7 +113,7 @@ class Segmind:
             try_s=download_timeout_s,
             clock=clock,
         )
-        self._download = from_strangers(downloads, guard, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
+        self._download = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
         self._key = key
         self._pace = pace
         self._base_url = base_url.rstrip("/")
@@ -184,7 +184,7 @@ class Segmind:
         """Raise Unknown: Segmind has no list of jobs, no key to repeat a submit under, and no webhooks."""
         raise Unknown(f"{NAME}: the answer to the submit was lost, and Segmind cannot be asked for the job")
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Return None: Segmind sends no webhooks."""
         return None
 

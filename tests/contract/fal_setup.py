@@ -94,13 +94,13 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         "run_url": sim.run_url,
         "rest_url": sim.rest_url,
         "api_url": sim.api_url,
-        "guard": UrlPolicy(sim.origins),
+        "url_policy": UrlPolicy(sim.origins),
         "pace": Eager(clock),
         "lost_after_s": 0.1,
         "reconcile_s": 1.0,
         **settings,
     }
-    async with http.client() as client, downloads_client(given["guard"]) as downloads:
+    async with http.client() as client, downloads_client(given["url_policy"]) as downloads:
         fal = Fal(client, downloads, **given)
         yield fal
         await fal.aclose()

@@ -77,7 +77,7 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
 
     Its patience is short, and its waits take no time, where a test does not say otherwise.
     """
-    guard = UrlPolicy(sim.origins)
+    url_policy = UrlPolicy(sim.origins)
     clock = settings.get("clock") or Joint(sim)
     given: dict[str, Any] = {
         "clock": clock,
@@ -92,8 +92,8 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
         "wait_s": 0,
         "max_result_bytes": 1_000_000,
     }
-    async with http.client() as api, downloads_client(guard) as downloads:
-        yield Replicate(api, downloads, guard=guard, **{**given, **settings})
+    async with http.client() as api, downloads_client(url_policy) as downloads:
+        yield Replicate(api, downloads, url_policy=url_policy, **{**given, **settings})
 
 
 async def run(provider: Replicate, given: UpstreamJob | None = None, seconds: float = 3600) -> Outcome:

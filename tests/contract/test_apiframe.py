@@ -63,26 +63,30 @@ def sim(apiframe_host: simulator.Apiframe) -> Iterator[simulator.Apiframe]:
 
 
 @pytest.fixture
-def guard(sim: simulator.Apiframe) -> UrlPolicy:
+def url_policy(sim: simulator.Apiframe) -> UrlPolicy:
     return UrlPolicy(allow=sim.origins)
 
 
 @pytest.fixture
-async def downloads(guard: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
-    async with downloads_client(guard) as made:
+async def downloads(url_policy: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
+    async with downloads_client(url_policy) as made:
         yield made
 
 
 @pytest.fixture
 def settings(
-    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Apiframe, guard: UrlPolicy, clock: Skipping
+    client: httpx.AsyncClient,
+    downloads: httpx.AsyncClient,
+    sim: simulator.Apiframe,
+    url_policy: UrlPolicy,
+    clock: Skipping,
 ) -> dict[str, Any]:
     """What the adapter is built from."""
     return {
         "http": client,
         "downloads": downloads,
         "key": KEY,
-        "guard": guard,
+        "url_policy": url_policy,
         "pace": Pace(clock),
         "clock": clock,
         "base_url": sim.url,

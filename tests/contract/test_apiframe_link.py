@@ -64,10 +64,10 @@ def hooks() -> Iterator[Door]:
 @asynccontextmanager
 async def adapter(sim: simulator.Apiframe, **changes: Any) -> AsyncIterator[Apiframe]:
     """The adapter of one process."""
-    guard, clock = UrlPolicy(allow=sim.origins), Skipping()
+    url_policy, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "pace": Pace(clock), "base_url": sim.url, "clock": clock, **changes}
-    async with http.client() as api, downloads_client(guard) as downloads:
-        yield Apiframe(api, downloads, guard=guard, **settings)
+    async with http.client() as api, downloads_client(url_policy) as downloads:
+        yield Apiframe(api, downloads, url_policy=url_policy, **settings)
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ async def test_a_job_with_a_webhook_tells_of_itself(sim: simulator.Apiframe, hoo
         assert sim.seen[-1].json["webhookUrl"] == hooks.url
         assert sim.seen[-1].json["webhookEvents"] == ["progress", "completed", "failed"]
         await run_to_its_end(sim, hooks)
-        heard = [await provider.hear(headers, body) for headers, body in hooks.came]
+        heard = [await provider.parse_webhook(headers, body) for headers, body in hooks.came]
     assert {item.id for item in heard if item} == {handle.id}
     shares = [item.progress for item in heard if item and item.progress is not None]
     assert len(shares) == len(hooks.came) > 3
@@ -215,7 +215,7 @@ async def test_a_failed_job_is_heard_of(provider: Apiframe, sim: simulator.Apifr
     sim.faults.script("job", Fault(kind="job", word="FAILED"))
     handle = await provider.submit(job(), Told(hooks.url))
     await until(lambda: hooks.came)
-    assert await provider.hear(*hooks.came[0]) == WebhookEvent(id=handle.id)
+    assert await provider.parse_webhook(*hooks.came[0]) == WebhookEvent(id=handle.id)
 
 
 async def test_messages_that_come_twice_and_in_disorder(sim: simulator.Apiframe, hooks: Door) -> None:
@@ -225,7 +225,7 @@ async def test_messages_that_come_twice_and_in_disorder(sim: simulator.Apiframe,
         await provider.submit(job(), Told(hooks.url))
         await until(lambda: hooks.events("event").count("progress") >= 4)
         assert hooks.events("event")[:3] == ["completed", "completed", "progress"]
-        assert all([await provider.hear(headers, body) for headers, body in hooks.came])
+        assert all([await provider.parse_webhook(headers, body) for headers, body in hooks.came])
 
 
 async def test_forged_messages_are_not_believed(provider: Apiframe, sim: simulator.Apiframe, hooks: Door) -> None:
@@ -234,7 +234,7 @@ async def test_forged_messages_are_not_believed(provider: Apiframe, sim: simulat
     await provider.submit(job(), Told(hooks.url))
     await run_to_its_end(sim, hooks)
     assert len(hooks.came) > 3
-    assert not any([await provider.hear(headers, body) for headers, body in hooks.came])
+    assert not any([await provider.parse_webhook(headers, body) for headers, body in hooks.came])
 
 
 async def test_only_a_safe_address_is_given_away(sim: simulator.Apiframe, hooks: Door) -> None:
@@ -265,21 +265,21 @@ GOOD = json.dumps({"event": "progress", "jobId": NOBODY, "progress": 45}).encode
 )
 async def test_a_signed_message_that_makes_no_sense_is_none(provider: Apiframe, body: bytes) -> None:
     """It raises nothing."""
-    assert await provider.hear(signed(KEY, "raw", body), body) is None
+    assert await provider.parse_webhook(signed(KEY, "raw", body), body) is None
 
 
 async def test_what_is_not_signed_with_our_key_is_none(provider: Apiframe, sim: simulator.Apiframe) -> None:
     """Without a signature, with a wrong one, for another body, and where we have no key."""
     good = signed(KEY, "hex", GOOD)
-    assert await provider.hear(good, GOOD) == WebhookEvent(id=NOBODY, progress=0.45)
+    assert await provider.parse_webhook(good, GOOD) == WebhookEvent(id=NOBODY, progress=0.45)
     wrong = [{}, {"x-webhook-signature": "größer"}, {"x-webhook-signature": "sha256="}, signed("", "raw", GOOD)]
     for headers in wrong:
-        assert await provider.hear(headers, GOOD) is None
-    assert await provider.hear(good, GOOD + b" ") is None
+        assert await provider.parse_webhook(headers, GOOD) is None
+    assert await provider.parse_webhook(good, GOOD + b" ") is None
     huge = b'{"jobId": "' + b"x" * 5_000_000 + b'"}'
-    assert await provider.hear(signed(KEY, "raw", huge), huge) is None
+    assert await provider.parse_webhook(signed(KEY, "raw", huge), huge) is None
     async with adapter(sim, key=None) as off:
-        assert await off.hear(signed("", "raw", GOOD), GOOD) is None
+        assert await off.parse_webhook(signed("", "raw", GOOD), GOOD) is None
 
 
 async def test_progress_is_told_as_it_is_shown(provider: Apiframe, sim: simulator.Apiframe) -> None:

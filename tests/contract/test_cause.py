@@ -152,19 +152,21 @@ def test_a_host() -> None:
 @pytest.fixture
 async def uploads(http: httpx.AsyncClient) -> list[Awaitable[object]]:
     """A picture to each provider that keeps them, at a name that leads nowhere."""
-    base, clock, guard = "http://nobody.invalid", Skipping(), UrlPolicy()
+    base, clock, url_policy = "http://nobody.invalid", Skipping(), UrlPolicy()
     replicate = Replicate(http, key="k", base_url=base, timeout_s=2, answer_bytes=1000, clock=clock)
     apiframe = Apiframe(
         http, key="k", base_url=base, submit_timeout_s=2, poll_timeout_s=2, lost_after_s=1, max_upload_bytes=10**6,
         clock=clock,
     )  # fmt: skip
-    fal = Storage(api=Fal(http, "k", clock), downloads=http, guard=guard, rest_url=base, timeout_s=2)
-    segmind = Segmind(http, http, key="k", guard=guard, pace=Pace(clock), base_url=base, upload_url=base, clock=clock)
+    fal = Storage(api=Fal(http, "k", clock), downloads=http, url_policy=url_policy, rest_url=base, timeout_s=2)
+    segmind = Segmind(
+        http, http, key="k", url_policy=url_policy, pace=Pace(clock), base_url=base, upload_url=base, clock=clock
+    )
     job = UpstreamJob(id="j", upstream=Upstream(model="m"), payload={"image": PICTURE}, deadline=clock.after(60))
     return [
         replicate.upload("p", PICTURE, clock.after(60)),
         apiframe.upload(PICTURE),
-        fal.placed(job.payload),
+        fal.job_ref(job.payload),
         segmind.submit(job),
     ]
 

@@ -164,7 +164,7 @@ async def test_large_pictures_go_without_a_webhook(local: LocalProvider, cog: Fa
 )  # fmt: skip
 async def test_a_webhook_says_how_much_is_done(local: LocalProvider, body: object, said: WebhookEvent | None) -> None:
     """Whose it is and how far that is; everything else is no webhook of a worker's."""
-    assert await local.hear({}, json.dumps(body).encode()) == said
+    assert await local.parse_webhook({}, json.dumps(body).encode()) == said
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ async def test_a_webhook_says_how_much_is_done(local: LocalProvider, body: objec
 )
 async def test_garbage_says_nothing(local: LocalProvider, body: bytes) -> None:
     """Huge, not text, not JSON: nobody falls over."""
-    assert await local.hear({}, body) is None
+    assert await local.parse_webhook({}, body) is None
 
 
 async def test_a_huge_webhook_is_not_read(local: LocalProvider) -> None:
     """One megabyte is more than any log needs."""
     body = json.dumps({"id": "job-1", "status": "processing", "logs": "x" * 1_000_000}).encode()
-    assert await local.hear({}, body) is None
+    assert await local.parse_webhook({}, body) is None
 
 
 async def test_a_crash_between_the_request_and_its_answer(

@@ -38,7 +38,7 @@ class Delivery:
     faults: Faults = field(default_factory=Faults)
     headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
-    guard: UrlPolicy = field(default_factory=UrlPolicy)
+    url_policy: UrlPolicy = field(default_factory=UrlPolicy)
 
     async def endpoint(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
@@ -53,13 +53,13 @@ def delivery() -> Iterator[Delivery]:
     made = Delivery()
     with serve(Starlette(routes=[Route("/{path:path}", made.endpoint)])) as served:
         made.url = f"{served.url}/a.png"
-        made.guard = UrlPolicy(frozenset({served.origin}))
+        made.url_policy = UrlPolicy(frozenset({served.origin}))
         yield made
 
 
 @pytest.fixture
 async def client(delivery: Delivery) -> AsyncIterator[httpx.AsyncClient]:
-    async with downloads_client(delivery.guard) as made:
+    async with downloads_client(delivery.url_policy) as made:
         yield made
 
 
@@ -75,7 +75,9 @@ async def fetch(
     clock = clock or Skipping()
     deadline = clock.after(60)
     address = url or delivery.url
-    return await download(client, address, guard=delivery.guard, cap=cap, deadline=deadline, fresh=fresh, clock=clock)
+    return await download(
+        client, address, url_policy=delivery.url_policy, cap=cap, deadline=deadline, fresh=fresh, clock=clock
+    )
 
 
 async def test_a_result_is_fetched_without_any_of_our_secrets(client: httpx.AsyncClient, delivery: Delivery) -> None:
@@ -127,11 +129,11 @@ async def test_redirects_are_followed_three_times(client: httpx.AsyncClient, del
 
 def test_a_redirect_does_not_leave_https() -> None:
     """Not even to an origin that is allowed."""
-    guard = UrlPolicy(frozenset({"127.0.0.1:80"}))
+    url_policy = UrlPolicy(frozenset({"127.0.0.1:80"}))
     to = httpx.Response(302, headers={"location": "http://127.0.0.1/a"})
     with pytest.raises(UrlForbidden, match="from https to http"):
-        _next_hop(httpx.URL("https://example.com/"), to, guard)
-    assert _next_hop(httpx.URL("http://127.0.0.1/"), to, guard).path == "/a"
+        _next_hop(httpx.URL("https://example.com/"), to, url_policy)
+    assert _next_hop(httpx.URL("http://127.0.0.1/"), to, url_policy).path == "/a"
 
 
 async def test_a_result_that_is_too_large_is_given_up(client: httpx.AsyncClient, delivery: Delivery) -> None:
@@ -212,12 +214,12 @@ async def test_another_refusal_is_one_of_the_address(
 async def test_a_host_that_is_not_there(scheme: str) -> None:
     """Refused connections and failed handshakes are tried again, then left for later, without the address's secrets."""
     port = dead_port()
-    guard = UrlPolicy(frozenset({f"127.0.0.1:{port}"}))
+    url_policy = UrlPolicy(frozenset({f"127.0.0.1:{port}"}))
     deadline = asyncio.get_running_loop().time() + 5
     url = f"{scheme}://127.0.0.1:{port}/a?signature=secret"
-    async with downloads_client(guard) as client:
+    async with downloads_client(url_policy) as client:
         with pytest.raises(Unfinished) as caught:
-            await download(client, url, guard=guard, cap=10, deadline=deadline)
+            await download(client, url, url_policy=url_policy, cap=10, deadline=deadline)
     assert "secret" not in caught.value.message
 
 
@@ -225,9 +227,9 @@ async def test_a_host_that_does_not_speak_tls(delivery: Delivery) -> None:
     """A handshake that fails is no way to get a picture in the clear."""
     deadline = asyncio.get_running_loop().time() + 5
     secure = delivery.url.replace("http:", "https:")
-    async with downloads_client(delivery.guard) as client:
+    async with downloads_client(delivery.url_policy) as client:
         with pytest.raises(Unfinished):
-            await download(client, secure, guard=delivery.guard, cap=100_000, deadline=deadline)
+            await download(client, secure, url_policy=delivery.url_policy, cap=100_000, deadline=deadline)
     assert delivery.headers == []
 
 
@@ -237,7 +239,7 @@ async def test_the_deadline_is_over_all(client: httpx.AsyncClient, delivery: Del
     delivery.faults.always("download", fault)
     deadline = asyncio.get_running_loop().time() + 0.3
     with pytest.raises(Expired):
-        await download(client, delivery.url, guard=delivery.guard, cap=100_000, deadline=deadline, fresh=True)
+        await download(client, delivery.url, url_policy=delivery.url_policy, cap=100_000, deadline=deadline, fresh=True)
     assert asyncio.get_running_loop().time() > deadline - 0.01
 
 
@@ -298,16 +300,16 @@ async def test_a_compressed_answer_is_counted_while_it_grows() -> None:
         serve(Response(gzip.compress(once), headers={"content-encoding": "gzip, gzip"})) as ill,
         serve(Response(once, headers={"content-encoding": "br"})) as odd,
     ):
-        guard = UrlPolicy(frozenset({well.origin, ill.origin, odd.origin}))
-        async with downloads_client(guard) as client:
-            data = await fetching.fetch(client, well.url, guard=guard, cap=32 << 20, took=pieces.append)
+        url_policy = UrlPolicy(frozenset({well.origin, ill.origin, odd.origin}))
+        async with downloads_client(url_policy) as client:
+            data = await fetching.fetch(client, well.url, url_policy=url_policy, cap=32 << 20, took=pieces.append)
             assert (len(data), max(pieces) < 2 << 20) == (24 << 20, True)
             assert data == plain
             pieces.clear()
             with pytest.raises(NoAnswer, match="could not be decompressed"):
-                await fetching.fetch(client, ill.url, guard=guard, cap=32 << 20, took=pieces.append)
+                await fetching.fetch(client, ill.url, url_policy=url_policy, cap=32 << 20, took=pieces.append)
             assert pieces == []
-            assert await fetching.fetch(client, odd.url, guard=guard, cap=32 << 20) == once
+            assert await fetching.fetch(client, odd.url, url_policy=url_policy, cap=32 << 20) == once
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "bare"])
@@ -318,10 +320,10 @@ async def test_a_bomb_is_given_up_long_before_it_is_as_large_as_a_picture_may_be
     pieces: list[int] = []
     headers = {"content-encoding": "gzip" if encoding == "gzip" else "deflate"}
     with serve(Response(bomb, headers=headers)) as served:
-        guard = UrlPolicy(frozenset({served.origin}))
-        async with downloads_client(guard) as client:
+        url_policy = UrlPolicy(frozenset({served.origin}))
+        async with downloads_client(url_policy) as client:
             with pytest.raises(TooLarge, match="grows more than"):
-                await fetching.fetch(client, served.url, guard=guard, cap=256 << 20, took=pieces.append)
+                await fetching.fetch(client, served.url, url_policy=url_policy, cap=256 << 20, took=pieces.append)
     assert sum(pieces) < 8 << 20
     assert max(pieces) <= 256 << 10
 

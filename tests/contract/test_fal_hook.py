@@ -86,8 +86,8 @@ async def test_what_the_simulator_delivers_is_heard(fal: Fal, sim: FalAi, box: L
     handle = await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: box.got)
     ((headers, body),) = box.got
-    assert await fal.hear(headers, body) == WebhookEvent(id=handle.id)
-    assert await fal.hear(headers, body) == WebhookEvent(id=handle.id)
+    assert await fal.parse_webhook(headers, body) == WebhookEvent(id=handle.id)
+    assert await fal.parse_webhook(headers, body) == WebhookEvent(id=handle.id)
     assert fetches(sim) == 1
     assert "authorization" not in sim.asked("GET", "jwks", host="rest")[0].headers
 
@@ -98,12 +98,12 @@ async def test_twice_and_late_is_the_same(fal: Fal, sim: FalAi, box: Letterbox) 
     sim.hooks.way = "twice"
     handle = await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: len(box.got) == 3)
-    assert [await fal.hear(*got) for got in box.got] == [WebhookEvent(id=handle.id)] * 3
+    assert [await fal.parse_webhook(*got) for got in box.got] == [WebhookEvent(id=handle.id)] * 3
     sim.hooks.way, sim.hooks.late_s = "late", 0.1
     late = await fal.submit(job(), Told(webhook=box.url))
     assert size((await fal.wait(late, soon())).pictures[0]) == (48, 32)
     await until(lambda: len(box.got) == 4)
-    assert await fal.hear(*box.got[-1]) == WebhookEvent(id=late.id)
+    assert await fal.parse_webhook(*box.got[-1]) == WebhookEvent(id=late.id)
 
 
 async def test_none_costs_nothing_but_time(fal: Fal, sim: FalAi, box: Letterbox) -> None:
@@ -119,7 +119,7 @@ async def test_a_forged_one_is_not_believed(fal: Fal, sim: FalAi, box: Letterbox
     sim.hooks.way = "forged"
     await fal.submit(job(), Told(webhook=box.url))
     await until(lambda: box.got)
-    assert await fal.hear(*box.got[0]) is None
+    assert await fal.parse_webhook(*box.got[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -145,23 +145,23 @@ async def test_a_forged_one_is_not_believed(fal: Fal, sim: FalAi, box: Letterbox
 async def test_what_was_bent_is_not_believed(fal: Fal, sim: FalAi, bent: dict[str, str]) -> None:
     """Each signed part matters, and nonsense is no reason to fall over."""
     headers = sim.hooks.headers(REQUEST, BODY)
-    assert await fal.hear(headers, BODY) == WebhookEvent(id=REQUEST)
-    assert await fal.hear(headers | bent, BODY) is None
-    assert await fal.hear(headers, BODY + b" ") is None
+    assert await fal.parse_webhook(headers, BODY) == WebhookEvent(id=REQUEST)
+    assert await fal.parse_webhook(headers | bent, BODY) is None
+    assert await fal.parse_webhook(headers, BODY + b" ") is None
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"null", bytes(5_000_000)])
 async def test_garbage_is_not_believed(fal: Fal, sim: FalAi, body: bytes) -> None:
     """Neither without headers nor with those of another webhook; nobody asks fal because of it twice."""
-    assert await fal.hear({}, body) is None
-    assert await fal.hear(sim.hooks.headers(REQUEST, BODY), body) is None
-    assert await fal.hear(sim.hooks.headers(REQUEST, BODY), body) is None
+    assert await fal.parse_webhook({}, body) is None
+    assert await fal.parse_webhook(sim.hooks.headers(REQUEST, BODY), body) is None
+    assert await fal.parse_webhook(sim.hooks.headers(REQUEST, BODY), body) is None
     assert fetches(sim) == 1
 
 
 async def test_an_old_recording_is_not_believed(fal: Fal, sim: FalAi) -> None:
     """A good signature of ten minutes ago."""
-    assert await fal.hear(sim.hooks.headers(REQUEST, BODY, moment=time.time() - 600), BODY) is None
+    assert await fal.parse_webhook(sim.hooks.headers(REQUEST, BODY, moment=time.time() - 600), BODY) is None
     assert fetches(sim) == 0
 
 

@@ -148,11 +148,11 @@ async def test_a_name_is_judged_by_the_answer_that_is_connected_to(
     """It is looked up once, by the connector: there is no second answer to be deceived by, and all of it counts."""
     monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
     Names.asked, Names.answers = 0, [answer, ["8.8.8.8"]]
-    guard = UrlPolicy()
+    url_policy = UrlPolicy()
     deadline = asyncio.get_running_loop().time() + 5
-    async with downloads_client(guard) as client:
+    async with downloads_client(url_policy) as client:
         with pytest.raises(Undecodable, match=r"rebinding\.example does not lead to a public address"):
-            await download(client, "https://rebinding.example/a", guard=guard, cap=10, deadline=deadline)
+            await download(client, "https://rebinding.example/a", url_policy=url_policy, cap=10, deadline=deadline)
     assert Names.asked == 1
 
 
@@ -163,12 +163,12 @@ async def test_a_name_is_allowed_with_its_port_alone(monkeypatch: pytest.MonkeyP
     deadline = asyncio.get_running_loop().time() + 5
     with serve(Response(b"a picture")) as served:
         port = served.origin.partition(":")[2]
-        guard = UrlPolicy(frozenset({f"Files.internal:{port}"}))
-        async with downloads_client(guard) as client:
+        url_policy = UrlPolicy(frozenset({f"Files.internal:{port}"}))
+        async with downloads_client(url_policy) as client:
             good = f"http://files.INTERNAL:{port}/a"
-            assert await download(client, good, guard=guard, cap=100, deadline=deadline) == b"a picture"
+            assert await download(client, good, url_policy=url_policy, cap=100, deadline=deadline) == b"a picture"
             with pytest.raises(Undecodable, match="public address"):
-                await download(client, "https://files.internal/a", guard=guard, cap=100, deadline=deadline)
+                await download(client, "https://files.internal/a", url_policy=url_policy, cap=100, deadline=deadline)
     assert UrlPolicy(frozenset({"[::1]:80"})).check("http://[::1]/a").path == "/a"
     with pytest.raises(UrlForbidden):
         UrlPolicy(frozenset({"[::1]:81"})).check("http://[::1]/a")
@@ -210,21 +210,21 @@ def test_schemes_and_ports_are_the_operators_choice() -> None:
 def test_hosts_are_the_operators_choice(address: str, fetched: bool) -> None:
     """Where there are hosts to keep to, no others are fetched; those that are denied never are."""
     hosts = {"example.org", "*.pictures.net", "xn--bcher-kva.example", "8.8.8.8", "2001:4860:4860::8888"}
-    guard = UrlPolicy(hosts=frozenset(hosts), denied=frozenset({"bad.pictures.net"}))
+    url_policy = UrlPolicy(hosts=frozenset(hosts), denied=frozenset({"bad.pictures.net"}))
     if fetched:
-        guard.check(address)
+        url_policy.check(address)
         return
     with pytest.raises(UrlForbidden, match="is not among the hosts"):
-        guard.check(address)
+        url_policy.check(address)
 
 
 def test_what_is_denied_is_denied_in_every_spelling() -> None:
     """Also without a list to keep to, for all that is below a name, and for an address of IPv6 that is written out."""
-    guard = UrlPolicy(denied=frozenset({"*.evil.org", "2001:4860:4860::8888"}))
+    url_policy = UrlPolicy(denied=frozenset({"*.evil.org", "2001:4860:4860::8888"}))
     for address in ("https://a.evil.org/", "https://A.b.EVIL.org./", "https://[2001:4860:4860:0:0:0:0:8888]/"):
         with pytest.raises(UrlForbidden):
-            guard.check(address)
-    assert guard.check("https://evil.org/").host == "evil.org"
+            url_policy.check(address)
+    assert url_policy.check("https://evil.org/").host == "evil.org"
 
 
 @pytest.mark.parametrize("answer", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], [], OSError("no such name")])
@@ -234,10 +234,10 @@ async def test_a_discreet_guard_does_not_tell_which_names_there_are(
     """A name of our network and one that nobody has are refused in the same words."""
     monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
     Names.asked, Names.answers = 0, [answer]
-    guard = UrlPolicy(discreet=True)
-    async with downloads_client(guard) as client:
+    url_policy = UrlPolicy(discreet=True)
+    async with downloads_client(url_policy) as client:
         with pytest.raises(UrlForbidden, match=r"^wiki\.corp does not lead to a public address$"):
-            await fetch(client, "https://wiki.corp/", guard=guard, cap=10)
+            await fetch(client, "https://wiki.corp/", url_policy=url_policy, cap=10)
 
 
 async def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,14 +255,17 @@ async def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.Mo
 
     with serve(inner) as there:
         port = int(there.origin.partition(":")[2])
-        guard = UrlPolicy(http=True, ports=frozenset({port}))
+        url_policy = UrlPolicy(http=True, ports=frozenset({port}))
         with serve(Response(b"a picture"), at=("127.0.0.2", port)):
-            async with downloads_client(guard) as client:
+            async with downloads_client(url_policy) as client:
                 Names.asked, Names.answers = 0, [["127.0.0.2"], ["127.0.0.1"]]
-                assert await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99) == b"a picture"
+                assert (
+                    await fetch(client, f"http://rebinding.example:{port}/a", url_policy=url_policy, cap=99)
+                    == b"a picture"
+                )
                 assert Names.asked == 1
-        async with downloads_client(guard) as client:
+        async with downloads_client(url_policy) as client:
             with pytest.raises(UrlForbidden, match="public address"):
-                await fetch(client, f"http://rebinding.example:{port}/a", guard=guard, cap=99)
+                await fetch(client, f"http://rebinding.example:{port}/a", url_policy=url_policy, cap=99)
     assert Names.asked == 2
     assert seen == []

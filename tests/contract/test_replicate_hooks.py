@@ -72,7 +72,7 @@ async def test_a_job_with_a_webhook_tells_of_itself(provider: Replicate, sim: Si
     assert sim.bodies[0]["webhook"] == hooks.url
     assert hooks.events("status")[0] == "processing"
     assert sim.jobs[handle.id].webhook == hooks.url
-    heard = [await provider.hear(headers, body) for headers, body in hooks.came]
+    heard = [await provider.parse_webhook(headers, body) for headers, body in hooks.came]
     assert {item.id for item in heard if item} == {handle.id}
     assert len([item for item in heard if item]) == len(hooks.came)
     assert heard[-1] == WebhookEvent(id=handle.id, progress=1.0)
@@ -93,7 +93,7 @@ async def test_logs_are_heard_where_the_picture_does_not_come_with_each(
         await provider.submit(job(), Told(hooks.url))
         assert sim.bodies[0]["webhook_events_filter"] == events
         await until(lambda: "succeeded" in hooks.events("status"))
-        heard = [await provider.hear(headers, body) for headers, body in hooks.came]
+        heard = [await provider.parse_webhook(headers, body) for headers, body in hooks.came]
     shares = [item.progress for item in heard if item and item.progress]
     assert shares == sorted(shares)
     assert (len(set(shares)) > 2) == ("logs" in events)
@@ -116,7 +116,7 @@ async def test_forged_messages_are_not_believed(provider: Replicate, sim: Simula
     sim.hooks.postman.forged = True
     handle = await provider.submit(job(), Told(hooks.url))
     await until(lambda: "succeeded" in hooks.events("status"))
-    assert [await provider.hear(headers, body) for headers, body in hooks.came] == [None] * len(hooks.came)
+    assert [await provider.parse_webhook(headers, body) for headers, body in hooks.came] == [None] * len(hooks.came)
     assert len((await provider.wait(handle, soon())).pictures) == 1
 
 
@@ -130,7 +130,7 @@ async def test_messages_that_come_twice_or_late_are_heard_all_the_same(
     await until(lambda: len(hooks.came) == 4)
     assert hooks.events("status") == ["succeeded", "succeeded", "processing", "processing"]
     assert len({headers["webhook-id"] for headers, _ in hooks.came}) == 2
-    heard = [await provider.hear(headers, body) for headers, body in hooks.came]
+    heard = [await provider.parse_webhook(headers, body) for headers, body in hooks.came]
     assert [item.id for item in heard if item] == [handle.id] * 4
 
 
@@ -186,31 +186,31 @@ async def test_a_webhook_cuts_a_wait_short(sim: Simulator, hooks: Door) -> None:
 )
 async def test_a_signed_message_that_makes_no_sense_is_none(provider: Replicate, sim: Simulator, body: bytes) -> None:
     """It is not the provider's as far as we know it, and raises nothing."""
-    assert await provider.hear(*message(sim, body)) is None
+    assert await provider.parse_webhook(*message(sim, body)) is None
 
 
 async def test_a_huge_message_is_borne(provider: Replicate, sim: Simulator) -> None:
     """Signed or not."""
     body = json.dumps({"id": "p1", "logs": "x" * 5_000_000})
-    assert await provider.hear(*message(sim, body)) == WebhookEvent(id="p1", ended=False)
-    assert await provider.hear(*message(sim, body, secret=new_secret())) is None
+    assert await provider.parse_webhook(*message(sim, body)) == WebhookEvent(id="p1", ended=False)
+    assert await provider.parse_webhook(*message(sim, body, secret=new_secret())) is None
 
 
 async def test_what_is_not_signed_leads_to_no_question(provider: Replicate, sim: Simulator) -> None:
     """Anybody may knock: neither without headers, nor with old ones, is Replicate asked for its secret."""
-    assert await provider.hear({}, GOOD.encode()) is None
-    assert await provider.hear(*message(sim, GOOD, age=301)) is None
-    assert await provider.hear(*message(sim, GOOD, age=-302)) is None
+    assert await provider.parse_webhook({}, GOOD.encode()) is None
+    assert await provider.parse_webhook(*message(sim, GOOD, age=301)) is None
+    assert await provider.parse_webhook(*message(sim, GOOD, age=-302)) is None
     headers, body = message(sim, GOOD)
     for name in headers:
-        assert await provider.hear({**headers, name: "größer"}, body) is None
+        assert await provider.parse_webhook({**headers, name: "größer"}, body) is None
     assert sim.books.count("GET", "secret") == 1, "for the signature alone, which is one that can be asked about"
 
 
 async def test_a_message_tells_the_share_that_is_done(provider: Replicate, sim: Simulator) -> None:
     """By the last bar in its logs."""
-    assert await provider.hear(*message(sim, GOOD)) == WebhookEvent(id="p1", progress=0.45, ended=False)
-    assert await provider.hear(*message(sim, '{"id": "p1", "logs": 7}')) == WebhookEvent(id="p1", ended=False)
+    assert await provider.parse_webhook(*message(sim, GOOD)) == WebhookEvent(id="p1", progress=0.45, ended=False)
+    assert await provider.parse_webhook(*message(sim, '{"id": "p1", "logs": 7}')) == WebhookEvent(id="p1", ended=False)
 
 
 async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(
@@ -221,15 +221,15 @@ async def test_a_secret_that_was_changed_is_fetched_anew_and_not_too_often(
     def asked() -> int:
         return sim.books.count("GET", "secret")
 
-    assert await hasty.hear(*message(sim, GOOD))
+    assert await hasty.parse_webhook(*message(sim, GOOD))
     sim.hooks.rotate()
-    wrong = [await hasty.hear(*message(sim, GOOD)) for _ in range(5)]
+    wrong = [await hasty.parse_webhook(*message(sim, GOOD)) for _ in range(5)]
     assert (wrong, asked()) == ([None] * 5, 1)
     clock.skipped += 60
-    heard = await asyncio.gather(*(hasty.hear(*message(sim, GOOD)) for _ in range(5)))
+    heard = await asyncio.gather(*(hasty.parse_webhook(*message(sim, GOOD)) for _ in range(5)))
     assert all(heard)
     assert asked() == 2
-    strange = [await hasty.hear(*message(sim, GOOD, secret=new_secret())) for _ in range(5)]
+    strange = [await hasty.parse_webhook(*message(sim, GOOD, secret=new_secret())) for _ in range(5)]
     assert (strange, asked()) == ([None] * 5, 2)
 
 
@@ -243,14 +243,14 @@ async def test_a_secret_that_cannot_be_fetched_costs_a_hint(
 ) -> None:
     """Nothing is raised, the question is not repeated at once, and later it is."""
     sim.faults.script("result", fault)
-    assert [await hasty.hear(*message(sim, GOOD)) for _ in range(3)] == [None] * 3
+    assert [await hasty.parse_webhook(*message(sim, GOOD)) for _ in range(3)] == [None] * 3
     assert sim.books.count("GET", "secret") == 1
     clock.skipped += 60
-    assert await hasty.hear(*message(sim, GOOD))
+    assert await hasty.parse_webhook(*message(sim, GOOD))
 
 
 async def test_without_a_key_nothing_is_heard(sim: Simulator) -> None:
     """And nobody is asked."""
     async with adapter(sim, key=None) as off:
-        assert await off.hear(*message(sim, GOOD)) is None
+        assert await off.parse_webhook(*message(sim, GOOD)) is None
     assert sim.books.requests == []

@@ -75,26 +75,30 @@ def sim(segmind_host: simulator.Segmind) -> Iterator[simulator.Segmind]:
 
 
 @pytest.fixture
-def guard(sim: simulator.Segmind) -> UrlPolicy:
+def url_policy(sim: simulator.Segmind) -> UrlPolicy:
     return UrlPolicy(allow=sim.origins)
 
 
 @pytest.fixture
-async def downloads(guard: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
-    async with downloads_client(guard) as made:
+async def downloads(url_policy: UrlPolicy) -> AsyncIterator[httpx.AsyncClient]:
+    async with downloads_client(url_policy) as made:
         yield made
 
 
 @pytest.fixture
 def settings(
-    client: httpx.AsyncClient, downloads: httpx.AsyncClient, sim: simulator.Segmind, guard: UrlPolicy, clock: Skipping
+    client: httpx.AsyncClient,
+    downloads: httpx.AsyncClient,
+    sim: simulator.Segmind,
+    url_policy: UrlPolicy,
+    clock: Skipping,
 ) -> dict[str, Any]:
     """What the adapter is built from."""
     return {
         "http": client,
         "downloads": downloads,
         "key": KEY,
-        "guard": guard,
+        "url_policy": url_policy,
         "pace": Pace(clock),
         "clock": clock,
         "base_url": sim.url,

@@ -49,10 +49,10 @@ def sim(segmind_host: simulator.Segmind) -> Iterator[simulator.Segmind]:
 @asynccontextmanager
 async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
     """The adapter of one process."""
-    guard, clock = UrlPolicy(allow=sim.origins), Skipping()
+    url_policy, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url, "clock": clock}
-    async with http.client() as api, downloads_client(guard) as downloads:
-        made = Segmind(api, downloads, guard=guard, pace=Pace(clock), **settings)
+    async with http.client() as api, downloads_client(url_policy) as downloads:
+        made = Segmind(api, downloads, url_policy=url_policy, pace=Pace(clock), **settings)
         yield made
         await made.aclose()
 
@@ -99,7 +99,7 @@ async def test_a_lost_job_stays_unknown(sim: simulator.Segmind) -> None:
                 await second.find(
                     PendingSubmit(id=sent.id, upstream=sent.upstream, at=sent.at, data=sent.data, heard=heard)
                 )
-        assert await second.hear({"webhook-id": "x"}, b'{"request_id": "x"}') is None
+        assert await second.parse_webhook({"webhook-id": "x"}, b'{"request_id": "x"}') is None
     assert len(sim.books.requests) == count
     assert not Segmind.cancels
 

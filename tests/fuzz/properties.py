@@ -106,7 +106,7 @@ def table(data: bytes) -> None:
         assert made.calls
 
 
-def guard(data: bytes) -> None:
+def url_policy(data: bytes) -> None:
     """No address gets through that Python itself would connect to a private place."""
     try:
         url = UrlPolicy().check(data.decode(errors="replace"))
@@ -157,7 +157,7 @@ PROPERTIES: Mapping[str, Callable[[bytes], None]] = {
     "form": form,
     "sniff": sniff,
     "table": table,
-    "guard": guard,
+    "guard": url_policy,
     "wire": wire,
 }
 

@@ -88,7 +88,7 @@ def test_a_handler_crashes(broken: World, lines: Lines) -> None:
 def test_the_gate_crashes(broken: World, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any handler: the last resort is the edge itself."""
 
-    async def admit(doors: Authenticator, headers: object) -> None:
+    async def admit(authenticator: Authenticator, headers: object) -> None:
         raise RuntimeError(SECRET)
 
     monkeypatch.setattr(Authenticator, "admit", admit)

@@ -216,9 +216,9 @@ def test_a_picture_of_unknown_outcome_does_not_hold_up_the_others() -> None:
 def test_a_route_with_larger_steps_does_not_spoil_the_others() -> None:
     """Three times 24 x 16 is four times on Apiframe: above the limit there alone, so another route serves it."""
     limit = {"DARKROOM_GATEWAY__MAX_OUTPUT_PIXELS": "5000"}
-    wish = {"scale_factor": "3", "routing[order]": "apiframe"}
+    preferences = {"scale_factor": "3", "routing[order]": "apiframe"}
     with world("fal", "apiframe", environ=limit) as there:
-        dry = there.dry_run(**wish)
+        dry = there.dry_run(**preferences)
         assert [candidate["provider"] for candidate in dry["candidates"]] == ["fal"]
         assert any("would make 96x64" in route["reason"] for route in dry["excluded"])
         answer = there.edit(extra_body={"scale_factor": 3, "routing": {"order": ["apiframe"]}})

@@ -21,9 +21,9 @@ PROMPT = "a-prompt-that-nobody-may-keep"
 def test_too_few_pictures() -> None:
     """With require_all a job with missing pictures has an error with the addresses of those that were paid for."""
     with world("fal") as there, caller(there.url) as client:
-        for wish, code in (("false", None), ("true", "partial_result")):
+        for preferences, code in (("false", None), ("true", "partial_result")):
             there.sims["fal"].faults.script("job", None, Fault(kind="job", word="FAILED"))
-            job = ask(client, background="true", n="2", require_all=wish).json()["id"]
+            job = ask(client, background="true", n="2", require_all=preferences).json()["id"]
             body = ended(client, job)
             assert (body["error"] or {}).get("code") == code
             if code is None:

@@ -35,7 +35,7 @@ class Egress:
             for setting in sim.addresses
         }
 
-    async def pass_on(self, request: Request) -> Response:
+    async def detach(self, request: Request) -> Response:
         """Ask the provider, and give its answer."""
         name, setting, rest = (request.path_params[part] for part in ("name", "setting", "rest"))
         self.passed.append(name)
@@ -56,7 +56,7 @@ class Egress:
         """Serve until the block ends."""
         methods = ["GET", "POST", "PUT", "DELETE"]
         routes = [
-            Route("/out/{name}/{setting}/{rest:path}", self.pass_on, methods=methods),
+            Route("/out/{name}/{setting}/{rest:path}", self.detach, methods=methods),
             Route("/{rest:path}", self.stray, methods=methods),
         ]
         with serve(Starlette(routes=routes)) as served:

@@ -56,10 +56,10 @@ async def outlast(ledger: Ledger, leases: float = 1.0) -> None:
     """Let so many leases pass by a process's own clock, in which whoever does not beat is not heard of."""
     processes, step = ledger.processes, ledger.processes._lease_s / 4
     before = processes._clock
-    await processes.beat()
+    await processes.heartbeat()
     for number in range(1, math.ceil(4 * leases) + 1):
         processes._clock = lambda passed=number * step: before() + passed  # type: ignore[misc]
-        await processes.beat()
+        await processes.heartbeat()
 
 
 @cache

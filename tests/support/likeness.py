@@ -42,7 +42,7 @@ class Wish:
 
 
 def expected(
-    seen: Image.Image, provided: tuple[int, int], wish: Wish, promised: Size | None, *, way: Way
+    seen: Image.Image, provided: tuple[int, int], preferences: Wish, promised: Size | None, *, way: Way
 ) -> Image.Image:
     """The result that was meant, as RGB, or as RGBA where anything in it is transparent.
 
@@ -50,7 +50,7 @@ def expected(
     becomes of transparency on the route.
     """
     picture = _opaque(seen)
-    colour = wish.colour or (_WHITE if way == "lost" else None)
+    colour = preferences.colour or (_WHITE if way == "lost" else None)
     if colour is not None and way != "kept":
         picture = _onto(picture, colour)
     if way == "beside" and picture.mode == "RGBA":
@@ -60,16 +60,16 @@ def expected(
     picture = picture.resize(provided, _LANCZOS)
     if colour is not None:
         picture = _onto(picture, colour)
-    if wish.size is None:
-        if wish.factor is not None:
-            wanted = (max(1, round(seen.width * wish.factor)), max(1, round(seen.height * wish.factor)))
+    if preferences.size is None:
+        if preferences.factor is not None:
+            wanted = (max(1, round(seen.width * preferences.factor)), max(1, round(seen.height * preferences.factor)))
             assert promised == Size(width=wanted[0], height=wanted[1])
         wanted = picture.size if promised is None else (promised.width, promised.height)
         return _opaque(picture.resize(wanted, _LANCZOS))
-    width, height = map(int, wish.size.split("x"))
-    if wish.mode != "fit":
+    width, height = map(int, preferences.size.split("x"))
+    if preferences.mode != "fit":
         assert promised == Size(width=width, height=height)
-    return _opaque(_sized(picture, seen.size, (width, height), wish))
+    return _opaque(_sized(picture, seen.size, (width, height), preferences))
 
 
 def _filled(picture: Image.Image) -> Image.Image:
@@ -84,20 +84,20 @@ def _filled(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _sized(picture: Image.Image, shape: tuple[int, int], box: tuple[int, int], wish: Wish) -> Image.Image:
-    if wish.mode == "stretch":
+def _sized(picture: Image.Image, shape: tuple[int, int], box: tuple[int, int], preferences: Wish) -> Image.Image:
+    if preferences.mode == "stretch":
         return picture.resize(box, _LANCZOS)
-    if wish.mode == "crop":
+    if preferences.mode == "crop":
         return ImageOps.fit(picture, box, _LANCZOS)
-    if wish.mode == "fit":
+    if preferences.mode == "fit":
         return picture.resize(_inside(shape, box), _LANCZOS)
     inner = picture.resize(_inside(picture.size, box), _LANCZOS)
     place = ((box[0] - inner.width) // 2, (box[1] - inner.height) // 2)
-    if wish.colour is None:
+    if preferences.colour is None:
         canvas = Image.new("RGBA", box, (0, 0, 0, 0))
         canvas.paste(inner.convert("RGBA"), place)
         return canvas
-    canvas = Image.new("RGB", box, wish.colour)
+    canvas = Image.new("RGB", box, preferences.colour)
     canvas.paste(inner, place)
     return canvas
 
@@ -109,47 +109,49 @@ def _inside(shape: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def assert_alike(found: Picture, meant: Image.Image, wish: Wish, where: str) -> None:
+def assert_alike(found: Picture, meant: Image.Image, preferences: Wish, where: str) -> None:
     """Assert that a result has the format and the size that were meant, and looks so on black and on white.
 
     That is 40 dB, in colours and in alpha; where the format itself loses something, as much more as it does at most in
     twice Pillow's own hands.
     """
     picture = opened(found.data)
-    assert found.format == wish.format, where
+    assert found.format == preferences.format, where
     assert picture.size == meant.size, where
-    ideal = _as_format(meant, wish)
+    ideal = _as_format(meant, preferences)
     made = picture.convert("RGBA")
     if not _all_but_opaque(ideal):
         assert _opaque(made).mode == ideal.mode, f"its alpha: {where}"
         assert found.header.alpha == (ideal.mode == "RGBA"), f"alpha in its header: {where}"
-    reference = _written(ideal, wish)
+    reference = _written(ideal, preferences)
     for name, view in VIEWS.items():
-        allowed = MOST_ERROR + _undecided(meant, wish) + 2 * mean_square(view(reference), view(ideal.convert("RGBA")))
+        allowed = (
+            MOST_ERROR + _undecided(meant, preferences) + 2 * mean_square(view(reference), view(ideal.convert("RGBA")))
+        )
         error = mean_square(view(made), view(ideal.convert("RGBA")))
         assert error <= allowed, f"{name}: {decibels(error):.1f} dB, not {decibels(allowed):.1f}: {where}"
 
 
-def _as_format(meant: Image.Image, wish: Wish) -> Image.Image:
+def _as_format(meant: Image.Image, preferences: Wish) -> Image.Image:
     """What the format can hold of it: a pixel of a GIF is transparent or not."""
-    if wish.format != "gif" or meant.mode != "RGBA":
+    if preferences.format != "gif" or meant.mode != "RGBA":
         return meant
     solid = meant.copy()
     solid.putalpha(meant.getchannel("A").point([255 if value >= _GIF_OPAQUE else 0 for value in range(256)]))
     return _opaque(solid)
 
 
-def _undecided(meant: Image.Image, wish: Wish) -> float:
+def _undecided(meant: Image.Image, preferences: Wish) -> float:
     """The error of a GIF in which every pixel whose alpha is all but in the middle went the other way."""
-    if wish.format != "gif" or meant.mode != "RGBA":
+    if preferences.format != "gif" or meant.mode != "RGBA":
         return 0
     near = meant.getchannel("A").histogram()[_GIF_OPAQUE - 3 : _GIF_OPAQUE + 3]
     return 255**2 * sum(near) / (meant.width * meant.height)
 
 
-def _written(ideal: Image.Image, wish: Wish) -> Image.Image:
+def _written(ideal: Image.Image, preferences: Wish) -> Image.Image:
     """A picture as Pillow's own writer leaves it."""
-    if wish.format == "gif":
+    if preferences.format == "gif":
         colours = ideal.convert("RGB")
         if colours.getcolors(255) is not None:
             return ideal.convert("RGBA")
@@ -158,12 +160,12 @@ def _written(ideal: Image.Image, wish: Wish) -> Image.Image:
         if ideal.mode == "RGBA":
             dithered.putalpha(ideal.getchannel("A"))
         return dithered.convert("RGBA")
-    return opened(encoded(ideal, wish.format, **_options(ideal, wish))).convert("RGBA")
+    return opened(encoded(ideal, preferences.format, **_options(ideal, preferences))).convert("RGBA")
 
 
-def _options(picture: Image.Image, wish: Wish) -> dict[str, Any]:
-    options: dict[str, Any] = {} if wish.quality is None else {"quality": wish.quality}
-    if wish.format == "jpeg":
+def _options(picture: Image.Image, preferences: Wish) -> dict[str, Any]:
+    options: dict[str, Any] = {} if preferences.quality is None else {"quality": preferences.quality}
+    if preferences.format == "jpeg":
         options["subsampling"] = 0
     return options
 

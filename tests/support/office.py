@@ -47,10 +47,12 @@ async def working(
     database: Database, *allow: str, look_s: float = 0.5, leave_s: float = 1.0
 ) -> AsyncIterator[asyncio.Event]:
     """A postman at work; what wakes it. `allow` are origins as the operator allows them."""
-    guard = UrlPolicy(allow=frozenset(allow))
+    url_policy = UrlPolicy(allow=frozenset(allow))
     posted = asyncio.Event()
-    async with untrusted_client(guard, accept="*/*", max_connections=CONNECTIONS, keepalive_s=4.0) as client:
-        postman = WebhookSender(database, client, guard, SECRETS, posted=posted, look_s=look_s, leave_s=leave_s)
+    async with untrusted_client(url_policy, accept="*/*", max_connections=CONNECTIONS, keepalive_s=4.0) as client:
+        postman = WebhookSender(
+            database, client, url_policy, SECRETS, messages_ready=posted, look_s=look_s, leave_s=leave_s
+        )
         task = asyncio.create_task(postman.run())
         try:
             yield posted

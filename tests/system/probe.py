@@ -62,9 +62,9 @@ async def _beat(output: TextIO) -> None:
         await asyncio.sleep(EVERY_S)
         late = loop.time() - due
         now_worked, now_queued = time.thread_time(), _queued()
-        beat = Beat(at=time.monotonic(), late=late, worked=now_worked - worked, queued=now_queued - queued)
-        if max(beat.late, beat.worked) > WORTH_TELLING_S:
-            output.write(json.dumps(asdict(beat)) + "\n")
+        heartbeat = Beat(at=time.monotonic(), late=late, worked=now_worked - worked, queued=now_queued - queued)
+        if max(heartbeat.late, heartbeat.worked) > WORTH_TELLING_S:
+            output.write(json.dumps(asdict(heartbeat)) + "\n")
         worked, queued = now_worked, now_queued
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from gateway.settings.loader import SHIPPED, load
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 from providers.worker.engines import SHIPPED as SHIPPED_ENGINES
 from providers.worker.main import add_arguments
 from tests.support.paths import ROOT
@@ -92,8 +92,8 @@ def test_settings_exist(compose: Any, tmp_path: Path) -> None:
         assert all(name.startswith("DARKROOM_") for name in environ)
         config = load(SHIPPED, settings(environ, tmp_path))
         assert config.gateway.image_isolation == "process"
-        assert revealed(config.gateway.limits_url) == "redis://redis:6379/0"
-        assert revealed(config.gateway.ledger_url) == ledger
+        assert secret_text(config.gateway.limits_url) == "redis://redis:6379/0"
+        assert secret_text(config.gateway.ledger_url) == ledger
         assert config.providers.replicate.key_file
     with pytest.raises(Exception, match="trusted_proxy"):
         load(SHIPPED, {"DARKROOM_GATEWAY__TRUSTED_PROXY": "[]"})

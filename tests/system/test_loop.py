@@ -48,7 +48,7 @@ class Probed:
 
     def beats(self, began: float) -> list[probe.Beat]:
         """What was written since then."""
-        return [beat for beat in probe.read(self.file) if beat.at >= began]
+        return [heartbeat for heartbeat in probe.read(self.file) if heartbeat.at >= began]
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,9 @@ def fields(source: bytes, wanted: str, size: str) -> dict[str, Any]:
     }
 
 
-def held(beat: probe.Beat) -> float:
+def held(heartbeat: probe.Beat) -> float:
     """How long the loop was kept from waking up by this process."""
-    return beat.late - beat.queued
+    return heartbeat.late - heartbeat.queued
 
 
 async def test_under_load(probed: Probed, source: bytes) -> None:
@@ -96,7 +96,7 @@ async def test_under_load(probed: Probed, source: bytes) -> None:
     beats = probed.beats(began)
     assert [answer.size for answer in answers] == list(WAYS.values()) * (AT_ONCE // len(WAYS))
     assert beats, "the probe was not at work"
-    most = max(beat.worked for beat in beats)
+    most = max(heartbeat.worked for heartbeat in beats)
     print(f"under load: {most * 1e3:.1f} ms of work at most, {max(map(held, beats)) * 1e3:.1f} ms late at most")
     assert most <= LIMIT_S
 
@@ -139,7 +139,7 @@ async def test_the_probe_sees_it(tmp_path: Path, how: str) -> None:
     beats = probe.read(tmp_path / "beats")
     assert max(map(held, beats)) > LIMIT_S
     if how == "work":
-        assert max(beat.worked for beat in beats) > LIMIT_S
+        assert max(heartbeat.worked for heartbeat in beats) > LIMIT_S
 
 
 def _work() -> int:

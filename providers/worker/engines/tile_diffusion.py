@@ -107,24 +107,24 @@ class TileDiffusion(Engine):
         LOGGER.info("%s: pictures of up to %s pixels", self.model, self._limits.max_output_pixels)
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
-        wish = asked(inputs)
-        opened = open_picture(wish.image, cancelled)
+        preferences = asked(inputs)
+        opened = open_picture(preferences.image, cancelled)
         self._refuse_too_large(upright_size(opened))
-        size = self._target(upright_size(opened), wish)
+        size = self._target(upright_size(opened), preferences)
         notes = Notes(progress)
-        mask = _mask(wish, upright_size(opened), notes, cancelled)
+        mask = _mask(preferences, upright_size(opened), notes, cancelled)
         source = decode(opened, notes)
         profile = source.info.get("icc_profile")
         colours, alpha = split_alpha(source)
-        if wish.downscaling and max(source.size) > wish.downscaling_resolution:
-            colours = resized(colours, _longest(source.size, wish.downscaling_resolution))
+        if preferences.downscaling and max(source.size) > preferences.downscaling_resolution:
+            colours = resized(colours, _longest(source.size, preferences.downscaling_resolution))
         with self._cards.one() as card, torch.inference_mode(), device_faults():
-            made = self._enlarge(card, colours, size, wish, progress, notes, cancelled)
-        if wish.sharpen:
-            made = made.filter(_sharpening(wish.sharpen))
+            made = self._enlarge(card, colours, size, preferences, progress, notes, cancelled)
+        if preferences.sharpen:
+            made = made.filter(_sharpening(preferences.sharpen))
         if mask is not None:
             made = Image.composite(source.convert("RGB"), resized(made, source.size), mask)
-        return notes.on(encode(with_alpha(made, alpha), wish.output_format, profile, cancelled))
+        return notes.on(encode(with_alpha(made, alpha), preferences.output_format, profile, cancelled))
 
     def _refuse_too_large(self, size: tuple[int, int]) -> None:
         # With downscaling a small result may come of it, but first it has to be held.
@@ -133,10 +133,10 @@ class TileDiffusion(Engine):
                 "image", f"its {size[0]} x {size[1]} pixels are more than the {most} that this worker holds"
             )
 
-    def _target(self, size: tuple[int, int], wish: DiffusionInputs) -> tuple[int, int]:
-        if wish.downscaling and max(size) > wish.downscaling_resolution:
-            size = _longest(size, wish.downscaling_resolution)
-        width, height = (round(side * wish.scale_factor) for side in size)
+    def _target(self, size: tuple[int, int], preferences: DiffusionInputs) -> tuple[int, int]:
+        if preferences.downscaling and max(size) > preferences.downscaling_resolution:
+            size = _longest(size, preferences.downscaling_resolution)
+        width, height = (round(side * preferences.scale_factor) for side in size)
         most = self._limits.max_output_pixels
         if width * height > most:
             raise InputRejected(
@@ -149,17 +149,17 @@ class TileDiffusion(Engine):
         card: Card,
         picture: Image.Image,
         size: tuple[int, int],
-        wish: DiffusionInputs,
+        preferences: DiffusionInputs,
         progress: Progress,
         notes: Progress,
         cancelled: Cancelled,
     ) -> Image.Image:
         loaded = self._loaded[card]
         models, coder = loaded.models, loaded.coder
-        seed = wish.seed if wish.seed is not None else secrets.randbelow(2**32)
+        seed = preferences.seed if preferences.seed is not None else secrets.randbelow(2**32)
         progress(f"{self.model} on {card.name}, to {size[0]} x {size[1]} pixels, seed {seed}")
-        prompts = self._prompts(models, wish, notes)
-        sizes = _sizes(picture.size, size, factors(wish.scale_factor))
+        prompts = self._prompts(models, preferences, notes)
+        sizes = _sizes(picture.size, size, factors(preferences.scale_factor))
         if loaded.network:
             # A pass that keeps the size needs nothing to enlarge it.
             for before, after in zip((picture.size, *sizes), sizes, strict=False):
@@ -172,14 +172,14 @@ class TileDiffusion(Engine):
                 picture = loaded.network.enlarge(picture, target, _unheard, cancelled)
             picture = resized(picture, target)
             stop_if(cancelled)
-            tile = (wish.tiling_height, wish.tiling_width)
+            tile = (preferences.tiling_height, preferences.tiling_width)
             pixels = _padded(to_tensor(picture), tile, models)
             plan = DenoisePlan(
-                scheduler=wish.scheduler,
-                steps=wish.num_inference_steps,
-                strength=wish.strength(number),
-                guidance=wish.dynamic,
-                resemblance=wish.resemblance,
+                scheduler=preferences.scheduler,
+                steps=preferences.num_inference_steps,
+                strength=preferences.strength(number),
+                guidance=preferences.dynamic,
+                resemblance=preferences.resemblance,
                 seed=(seed + number) % 2**32,
                 tile=tile,
                 overlap=self._options.overlap,
@@ -191,8 +191,8 @@ class TileDiffusion(Engine):
             progress(f"pass {number + 1} of {len(sizes)}: {target[0]} x {target[1]} pixels in {seconds:.1f} s")
         return picture
 
-    def _prompts(self, models: Models, wish: DiffusionInputs, note: Progress) -> torch.Tensor:
-        negative, positive = parse(wish.negative_prompt), parse(wish.prompt)
+    def _prompts(self, models: Models, preferences: DiffusionInputs, note: Progress) -> torch.Tensor:
+        negative, positive = parse(preferences.negative_prompt), parse(preferences.prompt)
         if named := dict.fromkeys((*positive.loras, *negative.loras)):
             there = ", ".join(f"{name} at {lora.weight:g}" for name, lora in self._options.loras.items()) or "none"
             note(f"LoRAs are not for prompts to choose: {', '.join(named)} was taken out. Always on: {there}.")
@@ -266,10 +266,12 @@ def _sharpening(sharpen: float) -> ImageFilter.Kernel:
     return ImageFilter.Kernel((3, 3), [around] * 4 + [1 - 8 * around] + [around] * 4, scale=1)
 
 
-def _mask(wish: DiffusionInputs, size: tuple[int, int], progress: Progress, cancelled: Cancelled) -> Image.Image | None:
-    if wish.mask is None:
+def _mask(
+    preferences: DiffusionInputs, size: tuple[int, int], progress: Progress, cancelled: Cancelled
+) -> Image.Image | None:
+    if preferences.mask is None:
         return None
-    opened = open_picture(wish.mask, cancelled)
+    opened = open_picture(preferences.mask, cancelled)
     if upright_size(opened) != size:
         found = upright_size(opened)
         raise InputRejected("mask", f"it has {found[0]} x {found[1]} pixels, and the picture {size[0]} x {size[1]}")

@@ -174,7 +174,7 @@ async def test_its_webhooks_tell_how_far_it_is(local: LocalProvider) -> None:
         wanted = job("watched", seconds=1.5)
         outcome = await local.wait(await local.submit(wanted, Told(webhook=box.url)), soon())
         assert outcome.pictures == (PNG,)
-        heard = [await local.hear(headers, body) for headers, body in box.got]
+        heard = [await local.parse_webhook(headers, body) for headers, body in box.got]
     assert {one.id for one in heard if one} == {"watched"}
     shares = [one.progress for one in heard if one and one.progress is not None]
     assert shares == sorted(shares)

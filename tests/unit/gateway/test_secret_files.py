@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings.loader import SHIPPED, Config, ConfigError, load
-from gateway.settings.types import revealed
+from gateway.settings.types import secret_text
 
 SECRET = "postgresql://darkroom:hunter2-hunter2@host/darkroom"
 FILE = "DARKROOM_GATEWAY__LEDGER_URL_FILE"
@@ -29,7 +29,7 @@ def test_taken_from_the_file(tmp_path: Path, name: str) -> None:
     path.write_text(f"{text}\n")
     gateway = configured(**{f"DARKROOM_GATEWAY__{name.upper()}_FILE": str(path)}).gateway
 
-    assert revealed(getattr(gateway, name)) == text
+    assert secret_text(getattr(gateway, name)) == text
     assert text not in repr(gateway)
     assert text not in gateway.model_dump_json()
 

@@ -63,7 +63,7 @@ class Account:
         self.log.append(f"find {self.key}")
         return Handle(provider="sim", id="found")
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         return WebhookEvent(id=self.key) if body == self.key.encode() else None
 
     async def cancel(self, handle: Handle) -> None:
@@ -176,8 +176,8 @@ async def test_job_of_a_key_that_is_gone() -> None:
 async def test_webhook_of_either_account() -> None:
     bench = Bench(None, None)
 
-    assert await bench.accounts.hear({}, b"two") == WebhookEvent(id="two")
-    assert await bench.accounts.hear({}, b"evil") is None
+    assert await bench.accounts.parse_webhook({}, b"two") == WebhookEvent(id="two")
+    assert await bench.accounts.parse_webhook({}, b"evil") is None
 
 
 def test_key_never_shows_itself() -> None:

@@ -40,7 +40,7 @@ def test_short_texts_are_words(word: str) -> None:
 def test_an_error_hides_secrets() -> None:
     """In what it is shown as, and in what a trace would print."""
     error = Rejected(f"bad token {KEY} for “a cat on a mat”")
-    error.hide([KEY, "a cat on a mat"])
+    error.redact([KEY, "a cat on a mat"])
 
     assert error.message == str(error) == "bad token … for “…”"
     assert KEY not in repr(error)

@@ -28,7 +28,7 @@ async def test_in_pieces(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a" * shift + quote_from_bytes(DATA)
     nobody, everything = cast("httpx.AsyncClient", None), cast("UrlPolicy", None)
     found = await download.download(
-        nobody, f"data:image/png,{text}", guard=everything, cap=2_000_000, deadline=time.monotonic() + 60
+        nobody, f"data:image/png,{text}", url_policy=everything, cap=2_000_000, deadline=time.monotonic() + 60
     )
 
     assert found == b"a" * shift + DATA

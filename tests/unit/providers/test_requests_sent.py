@@ -131,7 +131,9 @@ BEARER = f"Bearer {KEY}"
 
 
 def replicate(wire: Wire, **settings: Any) -> Replicate:
-    return Replicate(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Replicate(
+        wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings
+    )
 
 
 async def test_replicate_runs_a_version(wire: Wire) -> None:
@@ -190,7 +192,7 @@ FAL_HEADERS = {
 
 
 def fal(wire: Wire, **settings: Any) -> Fal:
-    return Fal(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Fal(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_fal_queues_a_job(wire: Wire) -> None:
@@ -253,7 +255,7 @@ SEGMIND = "https://api.segmind.com"
 
 
 def segmind(wire: Wire, **settings: Any) -> Segmind:
-    return Segmind(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return Segmind(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
 
 
 async def test_segmind_gets_the_pictures_first(wire: Wire) -> None:
@@ -293,7 +295,7 @@ async def test_apiframe_gets_the_picture_first(wire: Wire, link: AttemptContext)
     """As a form; then the job, under our own id as the key that makes it one, with the parameters in their object."""
     wire.answer("POST", f"{APIFRAME}/v2/uploads", {"url": STORED})
     wire.answer("POST", f"{APIFRAME}/v2/images/upscale", {"jobId": UUID, "status": "QUEUED"})
-    adapter = Apiframe(wire.api, wire.downloads, key=KEY, guard=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK)
+    adapter = Apiframe(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK)
 
     handle = await adapter.submit(job("clarity-upscale", options={"params": "clarityUpscaleParams"}), link)
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.auth import store as key_store
-from gateway.auth.budgets import charge
+from gateway.auth.budgets import reserve
 from gateway.auth.keys import ApiKey, Budget, BudgetExceeded, ConcurrencyExceeded, Quota
 from gateway.ledger.records import AttemptRow, JobSpec
 from gateway.ledger.store import JobEnd, Ledger
@@ -36,9 +36,9 @@ class Shop:
 
     def order(self, *, wanted: int = 1, concurrency: int | None = None, budget: bool = True, **given: Any) -> JobSpec:
         """An order of the key."""
-        allowance = Quota(budget=self.budget if budget else None, concurrency=concurrency)
+        quota = Quota(budget=self.budget if budget else None, concurrency=concurrency)
         plain = {"key": KEY, "fingerprint": f"f{next(_NUMBERS)}", "wanted": wanted, "estimate": wanted * PRICE}
-        return order(**{**plain, "allowance": allowance, **given})
+        return order(**{**plain, "quota": quota, **given})
 
     async def send(
         self, job: JobSpec, *, at: int = 0, price: int = PRICE, most: int = 0, ended: tuple[AttemptRow, ...] = ()
@@ -65,8 +65,8 @@ async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     url = request.getfixturevalue("postgres_ledger") if request.param == "postgres" else None
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(ledger(tmp_path, url, lease_s=30)) for _ in range(2)]
-        grant = ApiKey(id=KEY, name="shop", digest=b"x")
-        await first.database.write(lambda connection: key_store.add(connection, grant))
+        api_key = ApiKey(id=KEY, name="shop", digest=b"x")
+        await first.database.write(lambda connection: key_store.add(connection, api_key))
         yield Shop((first, second))
 
 
@@ -200,7 +200,7 @@ async def test_the_period_that_held_it_pays(shop: Shop) -> None:
 
 async def test_what_was_spent_before_there_was_a_budget_counts(shop: Shop) -> None:
     """A month's account begins with what the key has had in that month."""
-    job = shop.order(allowance=None)
+    job = shop.order(quota=None)
     attempt = await shop.send(job)
     await shop.end(job, 9 * PRICE, finished(attempt, 9 * PRICE))
 
@@ -234,14 +234,14 @@ async def test_who_charges_the_same_key_waits(postgres_ledger: str, tmp_path: Pa
         await one.accept(first)
         looked, go = threading.Event(), threading.Event()
 
-        def hold(connection: Connection) -> None:
+        def reservation(connection: Connection) -> None:
             """Take the last of it, and keep the transaction open."""
-            assert first.allowance is not None
-            charge(connection, first.id, KEY, first.allowance, whole=PRICE, now=time.time())
+            assert first.quota is not None
+            reserve(connection, first.id, KEY, first.quota, whole=PRICE, now=time.time())
             looked.set()
             go.wait(20)
 
-        holding = asyncio.create_task(one.database.write(hold))
+        holding = asyncio.create_task(one.database.write(reservation))
         await asyncio.to_thread(looked.wait, 20)
         second = asyncio.create_task(shop.send(shop.order(), at=1))
         done, _ = await asyncio.wait({second}, timeout=0.5)

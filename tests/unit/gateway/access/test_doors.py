@@ -93,28 +93,28 @@ async def test_a_key_that_is_over_is_not_no_key(house: House) -> None:
 @pytest.mark.parametrize(("policy", "closed"), [(AuthPolicy.REQUIRED, True), (AuthPolicy.OFF, False)])
 async def test_the_policy_decides(house: House, policy: AuthPolicy, closed: bool) -> None:
     """Whatever keys there are: a call without one is always refused, or never; one with a good one is that key's."""
-    doors = Authenticator(
+    authenticator = Authenticator(
         StaticKeys(None), house.ledger.database, RateLimiter(), policy=policy, remember_s=2, clock=lambda: house.now
     )
-    assert await doors.closed({}) is closed
+    assert await authenticator.closed({}) is closed
     number, key = await house.key(rpm=3)
     house.now += 10
-    assert await doors.closed({}) is closed
-    assert (grant := await doors.admit(bearing(key))) is not None
-    assert grant.rpm == 3
+    assert await authenticator.closed({}) is closed
+    assert (api_key := await authenticator.admit(bearing(key))) is not None
+    assert api_key.rpm == 3
     await house.here.revoke(number)
     house.now += 10
-    assert await doors.admit(bearing(key)) is None
-    assert await doors.closed(bearing(key))
+    assert await authenticator.admit(bearing(key)) is None
+    assert await authenticator.closed(bearing(key))
 
 
 async def test_a_key_opens(house: House) -> None:
     """A key is known in every process; one that differs in its secret alone is not."""
     number, key = await house.key(rpm=7)
-    grant = await house.there.admit(bearing(key))
+    api_key = await house.there.admit(bearing(key))
 
-    assert grant is not None
-    assert (grant.id, grant.rpm) == (number, 7)
+    assert api_key is not None
+    assert (api_key.id, api_key.rpm) == (number, 7)
     other = draw()[1]
     assert await house.there.admit(bearing(other)) is None
     assert await house.there.admit(bearing(key[:-43] + other[-43:])) is None
@@ -155,21 +155,21 @@ async def test_keys_that_are_none_cost_no_memory() -> None:
             self.asked += 1
 
     register = Nobody()
-    doors = Authenticator(
+    authenticator = Authenticator(
         StaticKeys(None), cast("Database", register), RateLimiter(), policy=AuthPolicy.REQUIRED, remember_s=2
     )
     for _ in range(4200):
-        assert await doors.admit(bearing(draw()[1])) is None
+        assert await authenticator.admit(bearing(draw()[1])) is None
 
     assert register.asked == 4200
-    assert len(doors._known) <= 4096
+    assert len(authenticator._known) <= 4096
 
 
 def test_a_key_is_nowhere_in_its_repr() -> None:
     """Neither it nor what is kept of it."""
     number, key = draw()
-    grant = ApiKey(id=number, digest=digest(key))
+    api_key = ApiKey(id=number, digest=digest(key))
 
-    assert key not in repr(grant)
-    assert digest(key).hex() not in repr(grant)
-    assert repr(digest(key)) not in repr(grant)
+    assert key not in repr(api_key)
+    assert digest(key).hex() not in repr(api_key)
+    assert repr(digest(key)) not in repr(api_key)

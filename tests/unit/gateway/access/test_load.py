@@ -16,14 +16,14 @@ class Jobs:
     count = 0
 
 
-async def body(hold: Reservation, *sizes: int) -> None:
+async def body(reservation: Reservation, *sizes: int) -> None:
     """A body in pieces of these sizes."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for size in sizes:
             yield bytes(size)
 
-    async for _ in hold.counted(chunks()):
+    async for _ in reservation.counted(chunks()):
         pass
 
 
@@ -73,9 +73,9 @@ async def test_a_body_larger_than_all_the_room(load: AdmissionControl) -> None:
 
 async def test_passed_on(load: AdmissionControl) -> None:
     """Bytes that a job has are held until the job lets go of them, and given back once."""
-    with load.admit(50) as hold:
-        await body(hold, 50)
-        let_go = hold.pass_on()
+    with load.admit(50) as reservation:
+        await body(reservation, 50)
+        let_go = reservation.detach()
     assert load.held == 50
     let_go()
     assert load.held == 0
@@ -123,7 +123,7 @@ def test_jobs_are_shared_out() -> None:
             pass
         going["a"] = 7
         going["b"] = 1
-        call.pass_on()
+        call.detach()
     going["a"] = 6
     with pytest.raises(ServerOverloaded) as caught, load.admit(0, "a"):
         pass
@@ -141,7 +141,7 @@ def test_calls_that_are_about_to_begin_a_job_count() -> None:
         calls[1].begin()
         with pytest.raises(ServerOverloaded):
             calls[2].begin()
-        calls[0].pass_on()
+        calls[0].detach()
         calls[2].begin()
     with load.admit(0):
         pass

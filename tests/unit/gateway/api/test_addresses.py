@@ -54,9 +54,9 @@ async def shelf(settings: GatewaySettings = SETTINGS) -> AsyncIterator[tuple[She
     """A shelf, where it is, and what fetches from there."""
     books = Shelf()
     with serve(Starlette(routes=[Route("/{what}", books.give)])) as served:
-        guard = UrlPolicy(allow=frozenset({served.origin}), discreet=True)
-        async with downloads_client(guard) as client:
-            yield books, served, ImageFetcher(client=client, guard=guard, settings=settings)
+        url_policy = UrlPolicy(allow=frozenset({served.origin}), discreet=True)
+        async with downloads_client(url_policy) as client:
+            yield books, served, ImageFetcher(client=client, url_policy=url_policy, settings=settings)
 
 
 def form(served: Served, *names: str, data: bytes = b"") -> Form:

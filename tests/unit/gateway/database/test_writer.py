@@ -73,7 +73,7 @@ def refuse(database: Database, word: str) -> None:
     connection.close()
 
 
-async def hold(database: Database) -> tuple[asyncio.Task[Any], threading.Event]:
+async def reservation(database: Database) -> tuple[asyncio.Task[Any], threading.Event]:
     """Keep the writer busy, so that what is asked for meanwhile gathers."""
     begun, go = threading.Event(), threading.Event()
 
@@ -104,7 +104,7 @@ async def test_what_gathers_shares_a_commit(database: Database) -> None:
     """Sixty writes that came during one commit are one commit more."""
     commits: list[Connection] = []
     event.listen(database._writer, "commit", commits.append)
-    busy, go = await hold(database)
+    busy, go = await reservation(database)
     writes = [asyncio.create_task(database.write(put(number))) for number in range(60)]
     await asyncio.sleep(0)
     go.set()
@@ -127,7 +127,7 @@ async def test_one_that_fails_fails_alone(database: Database, by: str) -> None:
             raise Own
         put("first")(connection)
 
-    busy, go = await hold(database)
+    busy, go = await reservation(database)
     writes = [asyncio.create_task(database.write(each)) for each in (put("first"), bad, put("last"))]
     await asyncio.sleep(0)
     go.set()

@@ -47,8 +47,8 @@ def png(width: int = 8, height: int = 8) -> bytes:
 class Scripted:
     """A provider that gives one prepared answer for each wait, in the order of the waits.
 
-    `hold` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is what
-    `find` gives.
+    `reservation` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is
+    what `find` gives.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Scripted:
     jobs: list[UpstreamJob] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     waited: list[str] = field(default_factory=list)
-    hold: asyncio.Event | None = None
+    reservation: asyncio.Event | None = None
     hold_submit: asyncio.Event | None = None
     hold_upload: asyncio.Event | None = None
     lost: ProviderError | None = None
@@ -91,9 +91,9 @@ class Scripted:
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         self.waited.append(handle.id)
         answer = self.answers.popleft()
-        if self.hold is not None:
+        if self.reservation is not None:
             try:
-                await self.hold.wait()
+                await self.reservation.wait()
             except asyncio.CancelledError:
                 self.answers.appendleft(answer)
                 raise
@@ -109,13 +109,13 @@ class Scripted:
             raise self.found
         return self.found
 
-    async def hear(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         return WebhookEvent(id=body.decode())
 
     async def cancel(self, handle: Handle) -> None:
         self.cancelled.append(handle.id)
-        if self.hold is not None:
-            self.hold.set()
+        if self.reservation is not None:
+            self.reservation.set()
 
     async def start(self) -> None: ...
 

@@ -114,7 +114,7 @@ async def through(imaging: ImagePool, model: str, came: Stranger, asked: dict[st
         [done], said = await postprocess.finish(imaging, [result], made)
         where = f"{model} by {candidate.route.name}, {asked}, {came.story}: {plan.notes} {said}"
         told(plan, came, said)
-        wish = Wish(
+        preferences = Wish(
             format=asked["output_format"],
             quality=asked.get("output_compression"),
             background=asked.get("background", "auto"),
@@ -124,10 +124,10 @@ async def through(imaging: ImagePool, model: str, came: Stranger, asked: dict[st
         )
         way: Way = "beside" if MODELS[model].scaled_by is not None else "lost"
         way = "kept" if candidate.route.alpha == "keep" else way
-        meant = expected(came.seen, size, wish, plan.delivered, way=way)
-        assert_alike(done, meant, wish, where)
-        asked_for = wish.background in ("auto", "transparent")
-        if came.transparent and asked_for and (way == "lost" or wish.format == "jpeg"):
+        meant = expected(came.seen, size, preferences, plan.delivered, way=way)
+        assert_alike(done, meant, preferences, where)
+        asked_for = preferences.background in ("auto", "transparent")
+        if came.transparent and asked_for and (way == "lost" or preferences.format == "jpeg"):
             assert any("Transparent areas were flattened" in note for note in (*plan.notes, *said)), where
         if not came.transparent:
             assert not any("ransparen" in note for note in (*plan.notes, *said)), where

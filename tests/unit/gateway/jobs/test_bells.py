@@ -9,22 +9,22 @@ from tests.support.clock import Skipping
 
 async def test_a_ring_ends_a_wait() -> None:
     """Whoever waits is woken by what says that the job has ended, or that names it; both are good for one wait."""
-    bells = WebhookSignals()
+    signals = WebhookSignals()
     for name, ended in (("job-1", False), ("job-1", True), (None, True)):
-        waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
+        waiting = asyncio.create_task(signals.sleep("a", 60, CLOCK))
         await asyncio.sleep(0)
-        bells.ring("a", name, ended=ended)
+        signals.ring("a", name, ended=ended)
         await asyncio.wait_for(waiting, 10)
 
 
 async def test_what_tells_nothing_new_wakes_nobody() -> None:
     """A webhook of a job that goes on, and whose name is known, is no reason to look; nor is another attempt's."""
-    bells = WebhookSignals()
-    bells.ring("a", "job-1", ended=False)
-    await bells.sleep("a", 60, CLOCK)  # for the name, which had come before
-    waiting = asyncio.create_task(bells.sleep("a", 60, CLOCK))
-    bells.ring("a", "job-1", ended=False)
-    bells.ring("b", "job-2")
+    signals = WebhookSignals()
+    signals.ring("a", "job-1", ended=False)
+    await signals.sleep("a", 60, CLOCK)  # for the name, which had come before
+    waiting = asyncio.create_task(signals.sleep("a", 60, CLOCK))
+    signals.ring("a", "job-1", ended=False)
+    signals.ring("b", "job-2")
     done, _ = await asyncio.wait({waiting}, timeout=0.05)
     assert not done
     waiting.cancel()
@@ -32,10 +32,10 @@ async def test_what_tells_nothing_new_wakes_nobody() -> None:
 
 async def test_waits_go_by_the_clock() -> None:
     """Where nothing rings, the clock that was handed in says when a wait is over."""
-    bells, clock = WebhookSignals(), Skipping()
-    await bells.sleep("a", 3600, clock)
-    assert await bells.heard("a", 3600, clock) is None
+    signals, clock = WebhookSignals(), Skipping()
+    await signals.sleep("a", 3600, clock)
+    assert await signals.heard("a", 3600, clock) is None
     assert clock.slept[0] == 3600
 
-    bells.ring("a", "job-1")
-    assert await bells.heard("a", 3600, clock) == "job-1"
+    signals.ring("a", "job-1")
+    assert await signals.heard("a", 3600, clock) == "job-1"

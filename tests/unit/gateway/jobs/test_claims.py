@@ -37,7 +37,7 @@ class Listing(Scripted):
 async def taken_up(jobs: JobManager, *names: str) -> list[AttemptRow]:
     """Take up what another process left, and give the attempts of these jobs when they have ended."""
     await outlast(jobs.ledger)
-    await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
+    await RecoveryLoop(jobs, lease_s=1.0).adopt_orphans()
     until = asyncio.get_running_loop().time() + 10
     for name in names:
         await jobs.ended(name, until)

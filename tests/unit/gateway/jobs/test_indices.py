@@ -26,10 +26,10 @@ async def test_every_look_of_a_call_goes_by_an_index(tmp_path: Path) -> None:
 
     async with ledger(tmp_path, lease_s=60.0) as opened:
         event.listen(opened.database._writer, "before_cursor_execute", explain)
-        allowance = Quota(budget=Budget(limit=10_000_000, every="month"), concurrency=5)
-        first = order(key="k", idempotency_key="once", allowance=allowance)
+        quota = Quota(budget=Budget(limit=10_000_000, every="month"), concurrency=5)
+        first = order(key="k", idempotency_key="once", quota=quota)
         await opened.accept(first)
-        for asked in (first, order(key="k", allowance=allowance)):
+        for asked in (first, order(key="k", quota=quota)):
             row = attempted(asked.id, time.time())
             await opened.sending(asked, row, ())
             await opened.submitted(row.id, Handle(provider="fal", id=asked.id), time.time())

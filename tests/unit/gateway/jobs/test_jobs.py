@@ -79,17 +79,17 @@ async def row(ledger: Ledger, id: str) -> JobRow:  # noqa: A002 - a job's id
 async def test_a_job_is_written_before_and_after(world: World) -> None:
     """When a submit has left its attempt is in the ledger, before a wait its handle, before an answer its end."""
     slow = provider("slow", png(), cost=1234)
-    slow.hold, slow.hold_submit = asyncio.Event(), asyncio.Event()
+    slow.reservation, slow.hold_submit = asyncio.Event(), asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
-    placed = await jobs.place(asked, candidates(["slow"]))
+    job_ref = await jobs.place(asked, candidates(["slow"]))
     await until(lambda: slow.jobs, "submitted")
     [submitting] = await jobs.ledger.attempts(asked.id)
     slow.hold_submit.set()
     await until(lambda: slow.waited, "waited for")
     [submitted] = await jobs.ledger.attempts(asked.id)
-    slow.hold.set()
-    finished = await jobs.wait(placed.id, soon())
+    slow.reservation.set()
+    finished = await jobs.wait(job_ref.id, soon())
     [ended] = await jobs.ledger.attempts(asked.id)
     job = await row(jobs.ledger, asked.id)
 
@@ -106,10 +106,10 @@ async def test_nothing_is_bought_that_is_not_written(world: World) -> None:
     first, second = provider("first", png()), provider("second", png())
     jobs = await world.process(first, second)
     mend = await _break(jobs)
-    placed = await jobs.place(order(), candidates(["first", "second"]))
+    job_ref = await jobs.place(order(), candidates(["first", "second"]))
 
     with pytest.raises(LedgerDown):
-        await jobs.wait(placed.id, soon())
+        await jobs.wait(job_ref.id, soon())
 
     assert not first.jobs
     assert not second.jobs
@@ -121,14 +121,14 @@ async def test_nothing_is_bought_that_is_not_written(world: World) -> None:
 async def test_what_is_paid_is_not_lost_with_the_database(world: World) -> None:
     """A picture that was bought is handed out though its end cannot be written; that is written once it can be."""
     slow = provider("slow", png())
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
-    placed = await jobs.place(asked, candidates(["slow"]))
+    job_ref = await jobs.place(asked, candidates(["slow"]))
     await until(lambda: slow.waited, "waited for")
     mend = await _break(jobs)
-    slow.hold.set()
-    finished = await jobs.wait(placed.id, soon())
+    slow.reservation.set()
+    finished = await jobs.wait(job_ref.id, soon())
     assert len(finished.pictures) == 1
     await until(lambda: not jobs.ledger.database.up, "seen to be down")
     await mend()
@@ -155,12 +155,12 @@ async def _break(jobs: JobManager) -> Any:
 async def test_same_key_same_job(world: World) -> None:
     """A call with the key of an earlier one is given its job: while it goes on, and when it has ended."""
     slow = provider("slow", png())
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow)
     first = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
     running = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
-    slow.hold.set()
-    told = [await jobs.wait(placed.id, soon()) for placed in (first, running)]
+    slow.reservation.set()
+    told = [await jobs.wait(job_ref.id, soon()) for job_ref in (first, running)]
     ended = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
 
     assert (first.joined, running.joined, ended.joined) == (False, True, True)
@@ -173,8 +173,8 @@ async def test_a_key_belongs_to_one_request(world: World) -> None:
     """The key of another request is refused; another caller's same key, and one of yesterday, is another key."""
     first = provider("first", png(), png(), png())
     jobs = await world.process(first)
-    placed = await jobs.place(order(idempotency_key="k"), candidates(["first"]))
-    await jobs.wait(placed.id, soon())
+    job_ref = await jobs.place(order(idempotency_key="k"), candidates(["first"]))
+    await jobs.wait(job_ref.id, soon())
 
     with pytest.raises(IdempotencyKeyReused):
         await jobs.place(order(idempotency_key="k", fingerprint="other"), candidates(["first"]))
@@ -191,11 +191,11 @@ async def test_keys_in_the_same_instant(world: World) -> None:
     sim = provider("sim", *(png() for _ in range(20)))
     here, there = await world.process(sim), await world.process(sim)
     calls = [(here, there)[i % 2].place(order(idempotency_key="k"), candidates(["sim"])) for i in range(20)]
-    placed = await asyncio.gather(*calls)
-    results = await asyncio.gather(*((here, there)[i % 2].wait(p.id, soon()) for i, p in enumerate(placed)))
+    job_ref = await asyncio.gather(*calls)
+    results = await asyncio.gather(*((here, there)[i % 2].wait(p.id, soon()) for i, p in enumerate(job_ref)))
 
-    assert len({p.id for p in placed}) == 1
-    assert sum(not p.joined for p in placed) == 1
+    assert len({p.id for p in job_ref}) == 1
+    assert sum(not p.joined for p in job_ref) == 1
     assert len(sim.jobs) == 1
     assert len({result.pictures[0].image.data for result in results}) == 1
 
@@ -235,11 +235,11 @@ async def test_an_impatient_caller_hears_what_is_known(world: World) -> None:
     sim.lost, sim.found = Unknown("lost"), Unknown("still")
     jobs = await world.process(sim, search_again_s=60.0)
     for _ in range(3):
-        placed = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
+        job_ref = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
         with pytest.raises(AllFailed):
-            await jobs.wait(placed.id, soon())
+            await jobs.wait(job_ref.id, soon())
 
-    assert placed.joined
+    assert job_ref.joined
     assert sim.sought == []
     assert len(sim.jobs) == 1
 
@@ -263,32 +263,32 @@ async def test_a_lost_picture_of_several_is_found_later(world: World) -> None:
 async def test_retries_join_what_nobody_waits_for(world: World) -> None:
     """Three equal calls are three jobs, and the retries of their callers, who have all left, are given one each."""
     slow = provider("slow", png(8, 8), png(8, 9), png(9, 8))
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow)
     firsts = [await jobs.place(order(), candidates(["slow"])) for _ in range(3)]
     await until(lambda: len(slow.waited) == 3, "all at work")
-    for placed in firsts:
-        jobs.leave(placed, delivered=False)
+    for job_ref in firsts:
+        jobs.leave(job_ref, delivered=False)
     retries = [await jobs.place(order(), candidates(["slow"]), retry=1) for _ in range(3)]
-    slow.hold.set()
-    await asyncio.gather(*(jobs.wait(placed.id, soon()) for placed in retries))
+    slow.reservation.set()
+    await asyncio.gather(*(jobs.wait(job_ref.id, soon()) for job_ref in retries))
 
-    assert len({placed.id for placed in firsts}) == 3
-    assert {placed.id for placed in retries} == {placed.id for placed in firsts}
-    assert all(placed.joined for placed in retries)
+    assert len({job_ref.id for job_ref in firsts}) == 3
+    assert {job_ref.id for job_ref in retries} == {job_ref.id for job_ref in firsts}
+    assert all(job_ref.joined for job_ref in retries)
     assert len(slow.jobs) == 3
 
 
 async def test_a_retry_beside_a_living_caller(world: World) -> None:
     """Where the caller of an equal job still waits for it, a retry is another call's, and buys."""
     slow, clock = provider("slow", png(), png()), Skipping()
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow, clock=clock)
     first = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     retry = await jobs.place(order(), candidates(["slow"]), retry=1)
     watched = sum(clock.slept)
-    slow.hold.set()
+    slow.reservation.set()
     await jobs.wait(retry.id, clock.after(60))
 
     assert 0.5 < watched < 1.5
@@ -299,17 +299,17 @@ async def test_a_retry_beside_a_living_caller(world: World) -> None:
 async def test_a_second_retry_follows_its_own_first(world: World) -> None:
     """A caller who repeats twice is given its own job again, not that of another who repeated once."""
     slow = provider("slow", png(), png())
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow, clock=Skipping())
     a, b = [await jobs.place(order(), candidates(["slow"])) for _ in range(2)]
     await until(lambda: len(slow.waited) == 2, "at work")
-    for placed in (a, b):
-        jobs.leave(placed, delivered=False)
+    for job_ref in (a, b):
+        jobs.leave(job_ref, delivered=False)
     again = await jobs.place(order(), candidates(["slow"]), retry=1)
     jobs.leave(again, delivered=False)
     second = await jobs.place(order(), candidates(["slow"]), retry=2)
     other = await jobs.place(order(), candidates(["slow"]), retry=1)
-    slow.hold.set()
+    slow.reservation.set()
 
     assert again.id == second.id == a.id
     assert other.id == b.id
@@ -339,12 +339,12 @@ async def test_leaving_before_the_submit_cancels(world: World) -> None:
     slow.hold_upload = asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
-    placed = await jobs.place(asked, candidates(["slow"]))
+    job_ref = await jobs.place(asked, candidates(["slow"]))
     await asyncio.sleep(0.02)
-    jobs.leave(placed, delivered=False)
+    jobs.leave(job_ref, delivered=False)
 
     with pytest.raises(JobCancelled):
-        await jobs.wait(placed.id, soon())
+        await jobs.wait(job_ref.id, soon())
     assert not slow.jobs
     job = await row(jobs.ledger, asked.id)
     assert (job.state, job.cost, job.spent_nothing) == ("cancelled", 0, True)
@@ -354,15 +354,15 @@ async def test_leaving_before_the_submit_cancels(world: World) -> None:
 async def test_leaving_after_the_submit(world: World, policy: str) -> None:
     """What is paid for is finished and kept, or cancelled upstream, as the operator says."""
     slow = provider("slow", Failed("it was cancelled", unbilled=True) if policy == "cancel" else png())
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow, on_disconnect=policy)
-    placed = await jobs.place(order(), candidates(["slow"]))
+    job_ref = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
-    jobs.leave(placed, delivered=False)
+    jobs.leave(job_ref, delivered=False)
     await asyncio.sleep(0.02)
-    slow.hold.set()
+    slow.reservation.set()
     try:
-        await jobs.wait(placed.id, soon())
+        await jobs.wait(job_ref.id, soon())
     except JobCancelled as cancelled:
         outcome = cancelled.attempts[0].outcome
     else:
@@ -377,12 +377,12 @@ async def test_leaving_while_the_submit_is_answered(world: World) -> None:
     slow = provider("slow", png())
     slow.hold_submit = asyncio.Event()
     jobs = await world.process(slow, on_disconnect="cancel")
-    placed = await jobs.place(order(), candidates(["slow"]))
+    job_ref = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.jobs, "left")
-    jobs.leave(placed, delivered=False)
+    jobs.leave(job_ref, delivered=False)
     await asyncio.sleep(0.02)
     slow.hold_submit.set()
-    finished = await jobs.wait(placed.id, soon())
+    finished = await jobs.wait(job_ref.id, soon())
 
     assert slow.cancelled == [slow.jobs[0].id]
     assert len(finished.pictures) == 1  # it was done before its cancel came, and is paid for
@@ -391,48 +391,48 @@ async def test_leaving_while_the_submit_is_answered(world: World) -> None:
 async def test_cancelling(world: World) -> None:
     """A cancelled job is cancelled upstream, seen to end, and its bill is told; where nobody can cancel it goes on."""
     slow = provider("slow", Failed("canceled", cost=4321))
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
-    placed = await jobs.place(asked, candidates(["slow"]))
+    job_ref = await jobs.place(asked, candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
-    await jobs.cancel(placed.id, soon())
+    await jobs.cancel(job_ref.id, soon())
     job = await row(jobs.ledger, asked.id)
     assert slow.cancelled
     assert (job.state, job.cost) == ("cancelled", 4321)
 
     stubborn = provider("stubborn", png())
-    stubborn.hold, stubborn.cancels = asyncio.Event(), False
+    stubborn.reservation, stubborn.cancels = asyncio.Event(), False
     other = await world.process(stubborn)
-    placed = await other.place(order(), candidates(["stubborn"]))
+    job_ref = await other.place(order(), candidates(["stubborn"]))
     await until(lambda: stubborn.waited, "at work")
     with pytest.raises(NotCancellable):
-        await other.cancel(placed.id, soon())
-    stubborn.hold.set()
-    assert (await other.wait(placed.id, soon())).pictures
+        await other.cancel(job_ref.id, soon())
+    stubborn.reservation.set()
+    assert (await other.wait(job_ref.id, soon())).pictures
 
 
 async def test_cancelling_in_another_process(world: World) -> None:
     """Whoever works on a job hears of a cancel that came to another process."""
     slow = provider("slow", Failed("canceled", unbilled=True))
-    slow.hold = asyncio.Event()
+    slow.reservation = asyncio.Event()
     here, there = await world.process(slow), await world.process(slow)
     keeping = asyncio.create_task(RecoveryLoop(here, lease_s=1.0).keep())
-    placed = await here.place(order(), candidates(["slow"]))
+    job_ref = await here.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
-    await there.cancel(placed.id, soon())
+    await there.cancel(job_ref.id, soon())
     keeping.cancel()
 
-    assert (await row(there.ledger, placed.id)).state == "cancelled"
+    assert (await row(there.ledger, job_ref.id)).state == "cancelled"
     with pytest.raises(JobCancelled):
-        await there.wait(placed.id, soon())
+        await there.wait(job_ref.id, soon())
 
 
 @pytest.mark.parametrize("at", ["uploading", "submitting", "submitted"])
 async def test_a_killed_process(world: World, at: str) -> None:
     """Whatever a process was at when it was killed, the next one goes on from what is written and never pays twice."""
     sim = provider("sim", png(), png())
-    sim.hold, sim.hold_submit, sim.hold_upload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    sim.reservation, sim.hold_submit, sim.hold_upload = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for gate, name in ((sim.hold_upload, "uploading"), (sim.hold_submit, "submitting")):
         if at != name:
             gate.set()
@@ -444,13 +444,13 @@ async def test_a_killed_process(world: World, at: str) -> None:
     await until({"uploading": lambda: True, "submitting": lambda: sim.jobs, "submitted": lambda: sim.waited}[at], at)
     await asyncio.sleep(0.05)
     await world.kill(before)
-    for gate in (sim.hold, sim.hold_submit, sim.hold_upload):
+    for gate in (sim.reservation, sim.hold_submit, sim.hold_upload):
         gate.set()
     sim.found = Handle(provider="sim", id="found")
 
     after = await world.process(sim)
     await outlast(after.ledger)
-    await RecoveryLoop(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).adopt_orphans()
     if at == "uploading":
         with pytest.raises(JobInterrupted):
             await after.wait(asked.id, soon())
@@ -475,7 +475,7 @@ async def test_what_nobody_can_tell(world: World) -> None:
     sim.found = Unknown("nobody knows")
     after = await world.process(sim)
     await outlast(after.ledger)
-    await RecoveryLoop(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).adopt_orphans()
 
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
@@ -496,7 +496,7 @@ async def test_a_job_that_was_not_taken(world: World) -> None:
     sim.hold_submit.set()
     after = await world.process(sim)
     await outlast(after.ledger)
-    await RecoveryLoop(after, lease_s=1.0).take_orphans()
+    await RecoveryLoop(after, lease_s=1.0).adopt_orphans()
     with pytest.raises(AllFailed):
         await after.wait(asked.id, soon())
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
@@ -512,43 +512,43 @@ async def test_leaving_in_good_order(world: World) -> None:
         provider("quick", png()),
         provider("held", Failed("gone", unbilled=True)),
     )
-    slow.hold, quick.hold, held.hold = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    slow.reservation, quick.reservation, held.reservation = asyncio.Event(), asyncio.Event(), asyncio.Event()
     held.held = True
     jobs = await world.process(slow, quick, held)
     names = ("slow", "quick", "held")
-    placed = [await jobs.place(order(fingerprint=name), candidates([name])) for name in names]
+    job_ref = [await jobs.place(order(fingerprint=name), candidates([name])) for name in names]
     await until(lambda: slow.waited and quick.waited and held.waited, "at work")
     closing = asyncio.create_task(RecoveryLoop(jobs, lease_s=1.0).close(soon(0.2), soon(3)))
     await asyncio.sleep(0.02)
-    quick.hold.set()
+    quick.reservation.set()
     await closing
     with pytest.raises(ShuttingDown):
         await jobs.place(order(), candidates(["slow"]))
 
     next_ = await world.process(slow, quick, held)
-    states = [(await row(next_.ledger, p.id)).state for p in placed]
+    states = [(await row(next_.ledger, p.id)).state for p in job_ref]
     assert states == ["in_progress", "completed", "cancelled"]
     assert (slow.cancelled, quick.cancelled) == ([], [])
     assert len(held.cancelled) == 1
-    await RecoveryLoop(next_, lease_s=1.0).take_orphans()
-    slow.hold.set()
-    assert (await next_.wait(placed[0].id, soon())).pictures
+    await RecoveryLoop(next_, lease_s=1.0).adopt_orphans()
+    slow.reservation.set()
+    assert (await next_.wait(job_ref[0].id, soon())).pictures
     assert len(slow.jobs) == 1
 
 
 async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
     """A process whose job another one has taken over learns it before it buys anything more for it."""
     first, second = provider("first", Failed("no", unbilled=True)), provider("second", png())
-    first.hold = asyncio.Event()
+    first.reservation = asyncio.Event()
     clock = Skipping()
     jobs = await world.process(first, second, clock=clock)
     asked = order()
-    placed = await jobs.place(asked, candidates(["first", "second"]))
+    job_ref = await jobs.place(asked, candidates(["first", "second"]))
     await until(lambda: first.waited, "at work")
     await jobs.ledger.database.write(lambda c: c.execute(text("UPDATE jobs SET owner = 'another'")))
-    first.hold.set()
+    first.reservation.set()
     with pytest.raises(JobPending):
-        await jobs.wait(placed.id, clock.after(30))
+        await jobs.wait(job_ref.id, clock.after(30))
 
     assert not second.jobs
     assert (await row(jobs.ledger, asked.id)).state == "in_progress"
@@ -557,7 +557,7 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
 async def test_late_jobs_are_kept(world: World) -> None:
     """A caller is told at the deadline of a job that cannot be cancelled; its picture comes later, and is kept."""
     late, clock = provider("late", Unfinished("goes on"), Unfinished("goes on"), png()), Skipping()
-    late.hold = gate = asyncio.Event()
+    late.reservation = gate = asyncio.Event()
     gate.set()
     whole = late.wait
 
@@ -568,15 +568,15 @@ async def test_late_jobs_are_kept(world: World) -> None:
 
     late.wait = wait  # type: ignore[method-assign]
     jobs = await world.process(late, clock=clock)
-    placed = await jobs.place(order(), candidates(["late"]))
+    job_ref = await jobs.place(order(), candidates(["late"]))
     with pytest.raises(JobPending) as told:
-        await jobs.wait(placed.id, clock.after(600))
+        await jobs.wait(job_ref.id, clock.after(600))
     gate.set()
-    await jobs.ended(placed.id, clock.after(600))
+    await jobs.ended(job_ref.id, clock.after(600))
 
     assert [(attempt.outcome, attempt.cost) for attempt in told.value.attempts] == [("unfinished", 30_000)]
     assert sum(clock.slept) > 25
-    assert len((await jobs.wait(placed.id, clock.after(600))).pictures) == 1
+    assert len((await jobs.wait(job_ref.id, clock.after(600))).pictures) == 1
     assert len(late.jobs) == 1
 
 
@@ -595,9 +595,9 @@ async def test_a_picture_that_does_not_come_is_asked_for_again(world: World) -> 
     sim.wait = wait  # type: ignore[method-assign]
     clock = Skipping()
     jobs = await world.process(sim, other, attempt_timeout=20, clock=clock)
-    placed = await jobs.place(order(), candidates(["sim", "other"]))
+    job_ref = await jobs.place(order(), candidates(["sim", "other"]))
 
-    assert len((await jobs.wait(placed.id, clock.after(60))).pictures) == 1
+    assert len((await jobs.wait(job_ref.id, clock.after(60))).pictures) == 1
     assert clock.slept == [0.5]
     assert len(tried) == 2
     assert (len(sim.jobs), len(other.jobs)) == (1, 0)
@@ -607,8 +607,8 @@ async def test_deleted_files_are_told(world: World) -> None:
     """A job whose pictures are over their time says so, and does not run again."""
     sim = provider("sim", png())
     jobs = await world.process(sim)
-    placed = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
-    await jobs.wait(placed.id, soon())
+    job_ref = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
+    await jobs.wait(job_ref.id, soon())
     world.shelf.files.clear()
     again = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
 

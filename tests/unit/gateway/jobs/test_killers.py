@@ -29,7 +29,7 @@ def kill(opened: Ledger) -> None:
 async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Path) -> None:
     """It is taken up as often as that, its outcome stays unknown with its estimate, and nothing is bought again."""
     sim = provider("sim", *(png() for _ in range(20)))
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     clock = Skipping()
 
     def process(opened: Ledger, over: Scripted) -> JobManager:
@@ -44,7 +44,7 @@ async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Pat
         async with ledger(tmp_path) as opened:
             jobs = process(opened, sim)
             await outlast(opened)
-            await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
+            await RecoveryLoop(jobs, lease_s=1.0).adopt_orphans()
             if number == MOST_KILLS:
                 with pytest.raises(AllFailed, match="given up"):
                     await jobs.wait(asked.id, clock.after(600))
@@ -61,7 +61,7 @@ async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Pat
 async def test_leaving_in_good_order_counts_for_nothing(imaging: ImagePool, tmp_path: Path) -> None:
     """A job that is handed on at each deployment is no killer."""
     sim = provider("sim", *(png() for _ in range(20)))
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     clock = Skipping()
     asked = order()
     async with ledger(tmp_path) as opened:
@@ -70,6 +70,6 @@ async def test_leaving_in_good_order_counts_for_nothing(imaging: ImagePool, tmp_
         await until(lambda: sim.waited)
         await RecoveryLoop(jobs, lease_s=1.0).close(clock.now(), clock.now())
     async with ledger(tmp_path) as opened:
-        [row] = await opened.take_orphans(10)
+        [row] = await opened.adopt_orphans(10)
 
     assert row.kills == 0

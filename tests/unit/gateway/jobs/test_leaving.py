@@ -40,6 +40,6 @@ def test_what_has_left_is_for_the_next_process(tmp_path: Path) -> None:
 
 async def _attempts(folder: Path) -> Any:
     async with ledger(folder) as opened:
-        [row] = await opened.take_orphans(10)
+        [row] = await opened.adopt_orphans(10)
         assert not row.ended
         return await opened.attempts(row.order.id)

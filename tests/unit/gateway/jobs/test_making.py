@@ -194,12 +194,12 @@ async def test_what_came_is_on_the_disk_before_anything_touches_it(tmp_path: Pat
             then.append(unpack(path.read_bytes()))
             return super().finish(data, header, steps, most)
 
-    book = Book()
+    recorder = Book()
     async with working(Watching(MemoryError(), 0), max_result_pixels=400) as imaging:
-        await make(GIVEN, one, book, imaging, received, somewhere)
+        await make(GIVEN, one, recorder, imaging, received, somewhere)
 
     assert then == [GIVEN]
-    assert book.came == [one.id]
+    assert recorder.came == [one.id]
     assert await received.get(one.id) == GIVEN
 
 

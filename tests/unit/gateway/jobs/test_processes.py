@@ -103,7 +103,7 @@ async def test_a_lapsed_lease_without_a_lock_is_gone(tmp_path: Path) -> None:
         assert not await is_gone(here, there.process)
         await outlast(here, 0.25)
         assert await is_gone(here, there.process)
-        await there.processes.beat()
+        await there.processes.heartbeat()
         assert not await is_gone(here, there.process)
 
 
@@ -112,19 +112,19 @@ async def test_a_lock_whose_file_is_gone_is_made_again(tmp_path: Path) -> None:
     async with ledger(tmp_path, lease_s=LEASE_S) as here, ledger(tmp_path, lease_s=LEASE_S) as there:
         folder = tmp_path / "processes"
         for whole in (False, True):
-            await there.processes.beat()
+            await there.processes.heartbeat()
             if whole:
                 shutil.rmtree(folder)
             else:
                 (folder / there.process).unlink()
             assert not await is_gone(here, there.process)  # its lease has not lapsed
-            await there.processes.beat()
+            await there.processes.heartbeat()
             assert (folder / there.process).exists()
             await outlast(here, 2)
             assert not await is_gone(here, there.process)
         (folder / there.process).unlink()
         (folder / there.process).touch()  # not the file that is locked
-        await there.processes.beat()
+        await there.processes.heartbeat()
         await outlast(here, 2)
         assert not await is_gone(here, there.process)
 
@@ -139,13 +139,13 @@ async def test_a_step_of_the_wall_clock(tmp_path: Path, monkeypatch: pytest.Monk
     ):
         for one in (there, dead):
             one.processes.unlock()  # by their leases alone, as over a Postgres
-        await here.processes.beat()
+        await here.processes.heartbeat()
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + step)
-        await here.processes.beat()
+        await here.processes.heartbeat()
         assert not await is_gone(here, there.process)
         for _ in range(5):
-            await there.processes.beat()
+            await there.processes.heartbeat()
             await outlast(here, 0.25)
         assert not await is_gone(here, there.process)
         assert await is_gone(here, dead.process)
@@ -156,12 +156,12 @@ async def test_who_was_away_himself_buries_nobody(tmp_path: Path) -> None:
     """A process that was paused, or had no database, for longer than a lease has not watched the others meanwhile."""
     async with ledger(tmp_path, lease_s=LEASE_S) as here, ledger(tmp_path, lease_s=LEASE_S) as there:
         there.processes.unlock()
-        await here.processes.beat()
+        await here.processes.heartbeat()
         here.processes._clock = lambda: ticks() + 10 * LEASE_S
         assert not here.processes.sure
         assert not here.processes.heard
         assert not await is_gone(here, there.process)
-        await here.processes.beat()
+        await here.processes.heartbeat()
         assert not await is_gone(here, there.process)
         assert here.processes.sure
 
@@ -213,7 +213,7 @@ async def test_a_step_of_the_database_clock(tmp_path: Path, postgres_ledger: str
     ):
         for step in (-3600.0, 3600.0):
             await here.database.write(partial(stepped, seconds=step))
-            await here.processes.beat()
+            await here.processes.heartbeat()
             assert not await is_gone(here, there.process)
         await outlast(here)
         assert await is_gone(here, there.process)
@@ -233,8 +233,8 @@ async def test_own_clocks_do_not_matter_on_postgres(tmp_path: Path, postgres_led
     """A machine whose clock is an hour off neither buries the living nor lives longer itself."""
     async with ledger(tmp_path, postgres_ledger, lease_s=LEASE_S) as here, ledger(tmp_path, postgres_ledger) as there:
         here.processes._clock = lambda: time.time() + skew
-        await here.processes.beat()
-        await there.processes.beat()
+        await here.processes.heartbeat()
+        await there.processes.heartbeat()
         beats = await here.processes.beats()
         assert abs(beats[here.process] - beats[there.process]) < LEASE_S
         assert not await is_gone(here, there.process)

@@ -63,7 +63,7 @@ class World:
         jobs.ledger.database.later = lambda operation: None  # type: ignore[method-assign]
         job = jobs.live(id)
         assert job is not None
-        job.book.leaving = True
+        job.recorder.leaving = True
         job.task.cancel()
 
 
@@ -101,11 +101,11 @@ async def test_a_background_job_waits_for_the_store(world: World) -> None:
     jobs = await world.process(one, clock=clock)
     asked = order(mode="background")
     world.shelf.away = True
-    placed = await jobs.place(asked, candidates(["one"]))
+    job_ref = await jobs.place(asked, candidates(["one"]))
     await until(lambda: world.shelf.asked > 3, "tried again")
     row, [attempt] = await written(jobs, asked.id)
     world.shelf.away = False
-    finished = await jobs.wait(placed.id, clock.now() + 1000)
+    finished = await jobs.wait(job_ref.id, clock.now() + 1000)
     await until(lambda: not jobs.count, "ended")
     end, [ended] = await written(jobs, asked.id)
 
@@ -123,11 +123,11 @@ async def test_a_caller_that_waits_is_given_it_at_once(world: World) -> None:
     jobs = await world.process(one, clock=clock)
     world.shelf.away = True
     asked = order(idempotency_key="once")
-    placed = await jobs.place(asked, candidates(["one"]))
-    finished = await jobs.wait(placed.id, clock.now() + 1000)
+    job_ref = await jobs.place(asked, candidates(["one"]))
+    finished = await jobs.wait(job_ref.id, clock.now() + 1000)
     row, _ = await written(jobs, asked.id)
     before = clock.now()
-    jobs.leave(placed, delivered=True)
+    jobs.leave(job_ref, delivered=True)
     await until(lambda: not jobs.count, "ended")
     end, [ended] = await written(jobs, asked.id)
 
@@ -145,9 +145,9 @@ async def test_an_answer_that_was_lost_on_its_way(world: World) -> None:
     jobs = await world.process(one, clock=clock)
     world.shelf.away = True
     asked = order(idempotency_key="once")
-    placed = await jobs.place(asked, candidates(["one"]))
-    await jobs.wait(placed.id, clock.now() + 1000)
-    jobs.leave(placed, delivered=True)
+    job_ref = await jobs.place(asked, candidates(["one"]))
+    await jobs.wait(job_ref.id, clock.now() + 1000)
+    jobs.leave(job_ref, delivered=True)
     world.shelf.away, world.shelf.fails = False, 2
     await until(lambda: not jobs.count, "ended")
 
@@ -162,12 +162,12 @@ async def test_a_caller_that_left_before(world: World) -> None:
     one, clock = provider("one", png()), Skipping()
     jobs = await world.process(one, clock=clock)
     world.shelf.fails = 3
-    placed = await jobs.place(order(), candidates(["one"]))
-    await jobs.wait(placed.id, clock.now() + 1000)
-    jobs.leave(placed, delivered=False)
+    job_ref = await jobs.place(order(), candidates(["one"]))
+    await jobs.wait(job_ref.id, clock.now() + 1000)
+    jobs.leave(job_ref, delivered=False)
     await until(lambda: not jobs.count, "ended")
 
-    assert (await written(jobs, placed.id))[0].state == "completed"
+    assert (await written(jobs, job_ref.id))[0].state == "completed"
     assert len(world.shelf.files) == 1
 
 
@@ -215,7 +215,7 @@ async def test_one_of_four_and_a_process_that_ends(world: World, end: str, held:
     second = await world.process(again)
     world.shelf.away = False
     while second.live(asked.id) is None:  # until the first one's last writes are there
-        await RecoveryLoop(second, lease_s=1.0).take_orphans()
+        await RecoveryLoop(second, lease_s=1.0).adopt_orphans()
     finished = await second.wait(asked.id, soon())
     await until(lambda: not second.count, "ended")
     row, ended = await written(second, asked.id)

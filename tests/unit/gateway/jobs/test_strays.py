@@ -23,10 +23,10 @@ def soon(seconds: float = 10) -> float:
 async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: Path) -> None:
     """A connection that is lost between taking a job over and reading its attempts leaves it to nobody for a while."""
     sim = provider("sim", png(), png())
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     async with ledger(tmp_path) as first, ledger(tmp_path) as second:
         before = jobs_of(executing(imaging, sim), first)
-        placed = await before.place(order(), candidates(["sim"]))
+        job_ref = await before.place(order(), candidates(["sim"]))
         while not sim.waited:  # noqa: ASYNC110 - a provider's list, not a thing of ours
             await asyncio.sleep(0.005)
         first.processes.unlock()
@@ -41,14 +41,14 @@ async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: P
 
         second.attempts = lost  # type: ignore[method-assign]
         with pytest.raises(LedgerDown):
-            await keeper.take_orphans()
+            await keeper.adopt_orphans()
         assert after.going() == []
         for _ in range(2):  # seen once it may be one that is about to begin
             assert after.going() == []
-            await keeper.take_orphans()
-        sim.hold.set()
+            await keeper.adopt_orphans()
+        sim.reservation.set()
 
-        assert (await after.wait(placed.id, soon())).pictures
+        assert (await after.wait(job_ref.id, soon())).pictures
         for job in before.going():
             job.task.cancel()
 
@@ -62,7 +62,7 @@ async def test_a_job_whose_acceptance_nobody_heard_of(imaging: ImagePool, tmp_pa
         keeper = RecoveryLoop(jobs, lease_s=1.0)
         for _ in range(2):
             assert jobs.going() == []
-            await keeper.take_orphans()
+            await keeper.adopt_orphans()
 
         with pytest.raises(JobInterrupted):
             await jobs.wait(asked.id, soon())
@@ -74,22 +74,22 @@ async def test_a_job_whose_acceptance_nobody_heard_of(imaging: ImagePool, tmp_pa
 async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path: Path) -> None:
     """A job at work is not begun twice, and one whose end is owed is not begun again."""
     sim = provider("sim", png(), png())
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim), opened)
         keeper = RecoveryLoop(jobs, lease_s=1.0)
-        placed = await jobs.place(order(), candidates(["sim"]))
+        job_ref = await jobs.place(order(), candidates(["sim"]))
         while not sim.waited:  # noqa: ASYNC110 - a provider's list, not a thing of ours
             await asyncio.sleep(0.005)
         for _ in range(3):
-            await keeper.take_orphans()
+            await keeper.adopt_orphans()
 
         async def down(*args: object) -> None:
             raise LedgerDown("down")
 
         opened.ended = down  # type: ignore[assignment, method-assign]
-        sim.hold.set()
-        assert (await jobs.wait(placed.id, soon())).pictures
+        sim.reservation.set()
+        assert (await jobs.wait(job_ref.id, soon())).pictures
         assert jobs.going() == []
         opened.database._failing = True
         for _ in range(3):

@@ -57,21 +57,21 @@ async def test_it_is_known_over_a_restart(imaging: ImagePool, tmp_path: Path) ->
     """A process that takes the job up knows that it has succeeded, though its provider says something else by then."""
     clock = Skipping()
     sim = made("sim", png())
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     shelf = Shelf()
     async with ledger(tmp_path) as opened:
         before = jobs_of(executing(imaging, sim, shelf=shelf, attempt_timeout=600, clock=clock), opened)
-        placed = await before.place(order(), candidates(["sim"]))
+        job_ref = await before.place(order(), candidates(["sim"]))
         await until(lambda: sim.waited)
         closing = RecoveryLoop(before, lease_s=1.0)
         await closing.close(clock.now(), clock.now())
-        [attempt] = await opened.attempts(placed.id)
+        [attempt] = await opened.attempts(job_ref.id)
         assert attempt.succeeded
     after_sim = provider("sim", Unknown("vanished"), Expired("late"), png())
     async with ledger(tmp_path) as opened:
         after = jobs_of(executing(imaging, after_sim, shelf=shelf, attempt_timeout=600, clock=clock), opened)
-        await RecoveryLoop(after, lease_s=1.0).take_orphans()
-        finished = await after.wait(placed.id, clock.after(600))
+        await RecoveryLoop(after, lease_s=1.0).adopt_orphans()
+        finished = await after.wait(job_ref.id, clock.after(600))
 
     assert len(finished.pictures) == 1
     assert after_sim.jobs == []
@@ -125,10 +125,10 @@ async def test_the_caller_hears_that_it_is_made(imaging: ImagePool, tmp_path: Pa
     sim = made("sim", *(Unfetched("away") for _ in range(200)))
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim, attempt_timeout=5, clock=clock), opened)
-        placed = await jobs.place(order(), candidates(["sim"]))
+        job_ref = await jobs.place(order(), candidates(["sim"]))
         with pytest.raises(JobPending) as told:
-            await jobs.wait(placed.id, clock.after(600))
-        await jobs.ended(placed.id, clock.after(10_000))
+            await jobs.wait(job_ref.id, clock.after(600))
+        await jobs.ended(job_ref.id, clock.after(10_000))
 
     [attempt] = told.value.attempts
     assert (attempt.outcome, attempt.cost) == ("unfetched", 30_000)

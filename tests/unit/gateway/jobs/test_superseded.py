@@ -65,7 +65,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 async def take_over(jobs: JobManager) -> None:
     """Let a lease pass, and take what is left over."""
     await outlast(jobs.ledger)
-    await RecoveryLoop(jobs, lease_s=1.0).take_orphans()
+    await RecoveryLoop(jobs, lease_s=1.0).adopt_orphans()
 
 
 async def row(jobs: JobManager, job: str) -> JobRow:
@@ -78,23 +78,23 @@ async def row(jobs: JobManager, job: str) -> JobRow:
 async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
     """The next process cannot find the job and gives it up; the picture that comes after all is the job's, billed."""
     paused, other = provider("sim", png(), cost=12_345), provider("sim")
-    paused.held, paused.hold, other.found = True, asyncio.Event(), Unknown("nobody knows")
+    paused.held, paused.reservation, other.found = True, asyncio.Event(), Unknown("nobody knows")
     before, after = await two.process(paused), await two.process(other)
     asked = order(idempotency_key="k", webhook_url="https://example.com/hook")
-    placed = await before.place(asked, candidates(["sim"]))
+    job_ref = await before.place(asked, candidates(["sim"]))
     await until(lambda: paused.waited, "at work")
     await take_over(after)
     with pytest.raises(AllFailed):
-        await after.wait(placed.id, soon())
-    assert (await row(after, placed.id)).state == "failed"
+        await after.wait(job_ref.id, soon())
+    assert (await row(after, job_ref.id)).state == "failed"
 
-    paused.hold.set()
-    assert (await before.wait(placed.id, soon())).pictures
+    paused.reservation.set()
+    assert (await before.wait(job_ref.id, soon())).pictures
 
-    ended = await row(after, placed.id)
+    ended = await row(after, job_ref.id)
     assert (ended.state, ended.cost, ended.error, ended.owner) == ("completed", 12_345, None, None)
     assert len((await after.load(ended)).pictures) == 1
-    [attempt] = await after.ledger.attempts(placed.id)
+    [attempt] = await after.ledger.attempts(job_ref.id)
     assert (attempt.state, attempt.outcome, attempt.cost) == ("ended", "ok", 12_345)
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
     assert again.joined
@@ -105,19 +105,19 @@ async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
 async def test_a_picture_in_hand_of_a_job_that_another_works_on(two: Two) -> None:
     """It is written at once; whoever has the job by now ends it with that picture, and its caller is given it."""
     paused, other = provider("sim", png()), provider("sim", Unknown("lost"))
-    paused.hold, other.hold = asyncio.Event(), asyncio.Event()
+    paused.reservation, other.reservation = asyncio.Event(), asyncio.Event()
     before, after = await two.process(paused), await two.process(other)
-    placed = await before.place(order(idempotency_key="k"), candidates(["sim"]))
+    job_ref = await before.place(order(idempotency_key="k"), candidates(["sim"]))
     await until(lambda: paused.waited, "at work")
     await take_over(after)
     await until(lambda: other.waited, "taken over")
-    paused.hold.set()
-    await before.ended(placed.id, soon(0.2))
-    assert (await row(after, placed.id)).state == "in_progress"
-    other.hold.set()
+    paused.reservation.set()
+    await before.ended(job_ref.id, soon(0.2))
+    assert (await row(after, job_ref.id)).state == "in_progress"
+    other.reservation.set()
 
-    assert len((await after.wait(placed.id, soon())).pictures) == 1
-    assert (await row(after, placed.id)).state == "completed"
+    assert len((await after.wait(job_ref.id, soon())).pictures) == 1
+    assert (await row(after, job_ref.id)).state == "completed"
 
 
 async def test_one_of_two_pictures_in_hand(two: Two) -> None:
@@ -130,39 +130,39 @@ async def test_one_of_two_pictures_in_hand(two: Two) -> None:
 
     async def wait(*args: Any) -> Any:
         if len(paused.waited) == 1:
-            paused.hold = gate
+            paused.reservation = gate
         return await whole(*args)
 
     paused.wait = wait  # type: ignore[method-assign, assignment]
-    placed = await before.place(order(wanted=2), candidates(["sim"], n=2))
+    job_ref = await before.place(order(wanted=2), candidates(["sim"], n=2))
     await until(lambda: len(paused.waited) == 2, "at work")
-    attempts = await before.ledger.attempts(placed.id)
+    attempts = await before.ledger.attempts(job_ref.id)
     while sum(attempt.state == "ended" for attempt in attempts) < 1:
         await asyncio.sleep(0.005)
-        attempts = await before.ledger.attempts(placed.id)
+        attempts = await before.ledger.attempts(job_ref.id)
     await take_over(after)
-    assert len((await after.wait(placed.id, soon())).pictures) == 1
+    assert len((await after.wait(job_ref.id, soon())).pictures) == 1
     gate.set()
-    await before.wait(placed.id, soon())
+    await before.wait(job_ref.id, soon())
 
-    assert len((await after.load(await row(after, placed.id))).pictures) == 2
+    assert len((await after.load(await row(after, job_ref.id))).pictures) == 2
 
 
 async def test_the_next_process_had_it_too(two: Two) -> None:
     """Where both have fetched the picture the job keeps the one that it ended with, and its bill."""
     paused, other = provider("sim", png(), cost=1), provider("sim", png(), cost=2)
-    paused.hold = asyncio.Event()
+    paused.reservation = asyncio.Event()
     before, after = await two.process(paused), await two.process(other)
-    placed = await before.place(order(), candidates(["sim"]))
+    job_ref = await before.place(order(), candidates(["sim"]))
     await until(lambda: paused.waited, "at work")
     await take_over(after)
-    await after.wait(placed.id, soon())
-    kept = await row(after, placed.id)
-    paused.hold.set()
-    await before.wait(placed.id, soon())
+    await after.wait(job_ref.id, soon())
+    kept = await row(after, job_ref.id)
+    paused.reservation.set()
+    await before.wait(job_ref.id, soon())
 
-    assert await row(after, placed.id) == kept
-    [attempt] = await after.ledger.attempts(placed.id)
+    assert await row(after, job_ref.id) == kept
+    [attempt] = await after.ledger.attempts(job_ref.id)
     assert attempt.cost == 2
 
 
@@ -171,23 +171,23 @@ async def test_a_submit_that_was_taken_after_all(two: Two) -> None:
     paused, other = provider("sim", png()), provider("sim")
     paused.hold_submit = asyncio.Event()
     before, after = await two.process(paused), await two.process(other)
-    placed = await before.place(order(), candidates(["sim"]))
+    job_ref = await before.place(order(), candidates(["sim"]))
     await until(lambda: paused.jobs, "left")
     await take_over(after)
     with pytest.raises(AllFailed) as caught:
-        await after.wait(placed.id, soon())
+        await after.wait(job_ref.id, soon())
     assert isinstance(caught.value.causes[0], Failed)
-    paused.hold = asyncio.Event()
+    paused.reservation = asyncio.Event()
     paused.hold_submit.set()
     await until(lambda: paused.waited, "waited for")
-    going = await row(after, placed.id)
-    [attempt] = await after.ledger.attempts(placed.id)
+    going = await row(after, job_ref.id)
+    [attempt] = await after.ledger.attempts(job_ref.id)
     assert (going.state, going.owner) == ("in_progress", before.ledger.process)
     assert (attempt.state, attempt.handle) == ("submitted", Handle(provider="sim", id=paused.jobs[0].id))
-    paused.hold.set()
+    paused.reservation.set()
 
-    assert (await before.wait(placed.id, soon())).pictures
-    assert (await row(after, placed.id)).state == "completed"
+    assert (await before.wait(job_ref.id, soon())).pictures
+    assert (await row(after, job_ref.id)).state == "completed"
 
 
 @pytest.mark.parametrize("taken", [True, False])
@@ -207,25 +207,25 @@ async def test_a_pause_before_the_bytes_leave(two: Two, taken: bool) -> None:
             await take_over(after)
 
     before.ledger.sending = then_paused  # type: ignore[method-assign]
-    placed = await before.place(order(), candidates(["sim"]))
+    job_ref = await before.place(order(), candidates(["sim"]))
     if not taken:
-        assert (await before.wait(placed.id, soon())).pictures
+        assert (await before.wait(job_ref.id, soon())).pictures
         assert before.ledger.processes.sure
         return
     with pytest.raises(AllFailed):
-        await after.wait(placed.id, soon())
+        await after.wait(job_ref.id, soon())
     with pytest.raises((AllFailed, JobPending, LeaseLost)):
-        await before.wait(placed.id, soon(1))
+        await before.wait(job_ref.id, soon(1))
     assert paused.jobs == []
-    assert (await row(after, placed.id)).spent_nothing
+    assert (await row(after, job_ref.id)).spent_nothing
 
 
 async def test_a_clock_that_is_set_forward(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of two days makes no key lapse and nothing be forgotten; one of an hour back keeps no job waiting."""
     sim = provider("sim", png())
     jobs = await two.process(sim)
-    placed = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
-    await jobs.wait(placed.id, soon())
+    job_ref = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
+    await jobs.wait(job_ref.id, soon())
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 2 * 86_400)
     jobs.ledger._clock = time.time
@@ -233,5 +233,5 @@ async def test_a_clock_that_is_set_forward(two: Two, monkeypatch: pytest.MonkeyP
     again = await jobs.place(order(idempotency_key="k"), candidates(["sim"]))
     assert again.joined
     await Reports(jobs.ledger.database, time.time).purge(86_400, 86_400)
-    assert await jobs.ledger.read(placed.id) is not None
+    assert await jobs.ledger.read(job_ref.id) is not None
     assert len(sim.jobs) == 1

@@ -24,20 +24,20 @@ __all__ = ["world"]
 async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
     """It is joined to the picture, and is in the ledger no more once that is made."""
     sim = provider("sim", png(), png())
-    sim.hold = asyncio.Event()
+    sim.reservation = asyncio.Event()
     first = await world.process(sim)
     channel = encoded(Pillow.new("L", (4, 4), 77), "png")
     [one] = candidates(["sim"])
     finish = (JoinAlpha(alpha=channel), Transcode(format="png"))
-    placed = await first.place(order(idempotency_key="k"), [replace(one, plan=replace(one.plan, finish=finish))])
+    job_ref = await first.place(order(idempotency_key="k"), [replace(one, plan=replace(one.plan, finish=finish))])
     await until(lambda: sim.waited, "at work")
     await world.kill(first)
 
     second = await world.process(sim)
     await outlast(second.ledger)
-    await RecoveryLoop(second, lease_s=1.0).take_orphans()
-    sim.hold.set()
-    [made] = (await second.wait(placed.id, soon())).pictures
+    await RecoveryLoop(second, lease_s=1.0).adopt_orphans()
+    sim.reservation.set()
+    [made] = (await second.wait(job_ref.id, soon())).pictures
 
     assert made.image.header.alpha
     assert decoded(scan(made.image.data)).getpixel((3, 3))[3] == 77  # type: ignore[index]

@@ -20,7 +20,7 @@ KNOWN = {"fal", "replicate"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "wish"),
+    ("asked", "preferences"),
     [
         (None, USUAL),
         ({}, USUAL),
@@ -37,9 +37,9 @@ KNOWN = {"fal", "replicate"}
         ({"only": ["replicate"]}, replace(USUAL, only=("replicate",))),
     ],
 )
-def test_key_by_key(asked: Value, wish: RoutingPreferences) -> None:
+def test_key_by_key(asked: Value, preferences: RoutingPreferences) -> None:
     """The caller's own word counts, and the file's for every key that he does not say."""
-    assert read_wish(asked, KNOWN, USUAL) == wish
+    assert read_wish(asked, KNOWN, USUAL) == preferences
 
 
 def test_the_header() -> None:

@@ -18,7 +18,7 @@ PICTURE = Image(data=b"not looked into", header=Header(format="png", width=600, 
 NO_KEY = {"replicate": "REPLICATE_API_TOKEN is not set", "fal": "FAL_KEY is not set"}
 
 
-def chosen(model: Model, wish: RoutingPreferences, off: dict[str, str], **params: Value) -> Choice:
+def chosen(model: Model, preferences: RoutingPreferences, off: dict[str, str], **params: Value) -> Choice:
     """The choice for a request while these providers are off, for these reasons, and all others ready."""
     request = ImageRequest(model=model.id, images=(PICTURE,), params=params, extra={}, provider_options={}, seed=1)
     conditions = {
@@ -27,7 +27,7 @@ def chosen(model: Model, wish: RoutingPreferences, off: dict[str, str], **params
         else RouteHealth(readiness=Readiness.READY)
         for route in model.routes.values()
     }
-    return choose(model, request, conditions, wish=wish)
+    return choose(model, request, conditions, preferences=preferences)
 
 
 def message(model: Model, choice: Choice) -> str:

@@ -27,7 +27,7 @@ def pick(model: Model, states: dict[str, Readiness], **params: Any) -> Choice:
     """Choose among a model's routes in these states."""
     request = ImageRequest(model=model.id, images=(PICTURE,), params=params, extra={}, provider_options={}, seed=1)
     conditions = {name: RouteHealth(readiness=state, detail="says why") for name, state in states.items()}
-    return choose(model, request, conditions, wish=params.pop("wish", RoutingPreferences()))
+    return choose(model, request, conditions, preferences=params.pop("preferences", RoutingPreferences()))
 
 
 def names(choice: Choice) -> list[str]:
@@ -100,16 +100,16 @@ def test_estimate(price: dict[str, Any], micros: int) -> None:
 THREE = {"a": {"per_image": 0.05}, "b": {"per_image": 0.01}, "c": {"per_image": 0.03}}
 
 
-def choose_three(wish: RoutingPreferences | None = None, **conditions: RouteHealth) -> Choice:
+def choose_three(preferences: RoutingPreferences | None = None, **conditions: RouteHealth) -> Choice:
     """Choose among three routes that differ in price; all are well unless said otherwise."""
     model = priced(**THREE)
     request = ImageRequest(model=model.id, images=(PICTURE,), params={}, extra={}, provider_options={}, seed=1)
     found = {name: conditions.get(name, RouteHealth(readiness=READY)) for name in THREE}
-    return choose(model, request, found, wish=wish or RoutingPreferences(), draw=random.Random(4))
+    return choose(model, request, found, preferences=preferences or RoutingPreferences(), draw=random.Random(4))
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
+    ("preferences", "expected"),
     [
         (RoutingPreferences(), ["b", "c", "a"]),
         (RoutingPreferences(sort="order"), ["a", "b", "c"]),
@@ -124,9 +124,9 @@ def choose_three(wish: RoutingPreferences | None = None, **conditions: RouteHeal
         (RoutingPreferences(max_cost=0), []),
     ],
 )
-def test_wishes(wish: RoutingPreferences, expected: list[str]) -> None:
+def test_wishes(preferences: RoutingPreferences, expected: list[str]) -> None:
     """What the caller wishes of the routing is done; every route that is left out says why."""
-    choice = choose_three(wish)
+    choice = choose_three(preferences)
 
     assert names(choice) == expected
     assert {e.route.name for e in choice.excluded} == set(THREE) - set(expected)
@@ -187,7 +187,7 @@ def test_learned_pace_changes_the_price() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "wish"),
+    ("value", "preferences"),
     [
         ('{"only": ["local"], "max_cost": 0.5}', RoutingPreferences(only=("local",), max_cost=0.5)),
         ({"order": ["a", "b"], "sort": "fastest"}, RoutingPreferences(order=("a", "b"), sort="fastest")),
@@ -196,9 +196,9 @@ def test_learned_pace_changes_the_price() -> None:
         (None, RoutingPreferences()),
     ],
 )
-def test_reading_wishes(value: Value, wish: RoutingPreferences) -> None:
+def test_reading_wishes(value: Value, preferences: RoutingPreferences) -> None:
     """The routing object comes as JSON text, as an object or out of bracketed fields."""
-    assert read_wish(value, {"local", "a", "b"}) == wish
+    assert read_wish(value, {"local", "a", "b"}) == preferences
 
 
 @pytest.mark.parametrize(

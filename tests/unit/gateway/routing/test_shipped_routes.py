@@ -117,7 +117,7 @@ class Case:
     params: dict[str, Any] = field(default_factory=dict)
     model: str = "clarity-upscaler"
     on: tuple[str, ...] = ALL
-    wish: RoutingPreferences = field(default_factory=RoutingPreferences)
+    preferences: RoutingPreferences = field(default_factory=RoutingPreferences)
     route: str
     micros: int
     payload: dict[str, Any] = field(default_factory=dict)
@@ -181,10 +181,10 @@ CASES = {
     "a size": Case(params={"size": "1024x1024"}, route="replicate", micros=6606, payload={"scale_factor": 2.56}),
     "a size below": Case(params={"size": "300x200"}, route="replicate", micros=3487, payload={"scale_factor": 1.0}),
     # What the caller asks of the routing.
-    "only fal": Case(wish=RoutingPreferences(only=("fal",)), route="fal", micros=28800),
-    "fal first": Case(wish=RoutingPreferences(order=("fal",)), route="fal", micros=28800),
-    "not replicate": Case(wish=RoutingPreferences(ignore=("replicate",)), route="segmind", micros=6844),
-    "as listed": Case(wish=RoutingPreferences(sort="order"), route="replicate", micros=5172),
+    "only fal": Case(preferences=RoutingPreferences(only=("fal",)), route="fal", micros=28800),
+    "fal first": Case(preferences=RoutingPreferences(order=("fal",)), route="fal", micros=28800),
+    "not replicate": Case(preferences=RoutingPreferences(ignore=("replicate",)), route="segmind", micros=6844),
+    "as listed": Case(preferences=RoutingPreferences(sort="order"), route="replicate", micros=5172),
     # Parameters of one route alone.
     "a route's own parameter": Case(
         params={"sharpen": 2, "tiling_width": 64}, route="replicate", micros=5172,
@@ -253,7 +253,7 @@ def test_route(name: str) -> None:
         for route in model.routes.values()
     }
 
-    best = choose(model, request, conditions, wish=case.wish).candidates[0]
+    best = choose(model, request, conditions, preferences=case.preferences).candidates[0]
 
     expected = {**BASES[case.model][case.route], **case.payload}
     expected[PICTURE_FIELD.get((case.model, case.route), "image")] = picture

@@ -53,10 +53,10 @@ async def test_delivered(receiver: Receiver, tmp_path: Path) -> None:
 
 async def test_it_wakes_up(receiver: Receiver, tmp_path: Path) -> None:
     """What this process has written is sent when it is written, and not when it would be looked for next."""
-    async with opened(None, tmp_path) as database, working(database, receiver.origin, look_s=3600) as posted:
+    async with opened(None, tmp_path) as database, working(database, receiver.origin, look_s=3600) as messages_ready:
         await asyncio.sleep(0.1)
         await post(database, f"{receiver.url}/hook")
-        posted.set()
+        messages_ready.set()
         await until_states(database, "delivered")
 
 
@@ -65,12 +65,12 @@ async def test_tried_until_it_is_taken(receiver: Receiver, canary: Canary, tmp_p
     receiver.answers.extend([500, 307, 404])
     receiver.elsewhere = f"{canary.url}/steal"
     origin = canary.url.removeprefix("http://")
-    async with opened(None, tmp_path) as database, working(database, receiver.origin, origin) as posted:
+    async with opened(None, tmp_path) as database, working(database, receiver.origin, origin) as messages_ready:
         await post(database, f"{receiver.url}/hook")
         for tries in range(1, 4):
             await until_states(database, "pending", tries=tries)
             await hurry(database)
-            posted.set()
+            messages_ready.set()
         await until_states(database, "delivered", tries=4)
         assert [message.status for message in receiver.messages] == [500, 307, 404, 200]
         assert len({message.id for message in receiver.messages}) == 1
@@ -82,11 +82,11 @@ async def test_tried_until_it_is_taken(receiver: Receiver, canary: Canary, tmp_p
 async def test_gone_is_gone(receiver: Receiver, tmp_path: Path) -> None:
     """After a 410 there is no further try."""
     receiver.usual = 410
-    async with opened(None, tmp_path) as database, working(database, receiver.origin) as posted:
+    async with opened(None, tmp_path) as database, working(database, receiver.origin) as messages_ready:
         await post(database, f"{receiver.url}/hook")
         await until_states(database, "given_up")
         await hurry(database)
-        posted.set()
+        messages_ready.set()
         await post(database, f"{receiver.url}/other")
         await until_states(database, "given_up", "given_up")
         assert len(receiver.at("/hook")) == 1
@@ -130,11 +130,11 @@ async def test_a_slow_one_holds_up_nobody(receiver: Receiver, tmp_path: Path) ->
     receiver.slow_s = 30.0
     with Receiver().running() as other:
         origins = receiver.origin, other.origin
-        async with opened(None, tmp_path) as database, working(database, *origins, leave_s=0.0) as posted:
+        async with opened(None, tmp_path) as database, working(database, *origins, leave_s=0.0) as messages_ready:
             await post(database, f"{receiver.url}/slow", count=60)
-            posted.set()
+            messages_ready.set()
             await post(database, f"{other.url}/hook", count=20)
-            posted.set()
+            messages_ready.set()
             await until(lambda: len(other.messages) == 20)
             assert (receiver.at_once, len(receiver.messages)) == (2, 2)
 
@@ -177,8 +177,8 @@ async def test_the_last_words(receiver: Receiver, tmp_path: Path) -> None:
     """A postman who is stopped lets what is under way come to its end."""
     receiver.slow_s = 0.3
     async with opened(None, tmp_path) as database:
-        async with working(database, receiver.origin, leave_s=30.0) as posted:
+        async with working(database, receiver.origin, leave_s=30.0) as messages_ready:
             await post(database, f"{receiver.url}/slow")
-            posted.set()
+            messages_ready.set()
             await until(lambda: receiver.messages)
         await until_states(database, "delivered")

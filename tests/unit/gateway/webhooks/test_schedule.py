@@ -2,12 +2,12 @@
 
 import pytest
 
-from gateway.webhooks.outbox import WAITS_S, RetryDecision, judge
+from gateway.webhooks.outbox import WAITS_S, RetryDecision, next_attempt
 
 
 def after(status: int | None, *, tries: int = 1, event: str = "completed", chance: float = 0.5) -> RetryDecision:
     """The verdict on a try."""
-    return judge(event=event, tries=tries, status=status, chance=chance)
+    return next_attempt(event=event, tries=tries, status=status, chance=chance)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])

@@ -135,11 +135,11 @@ async def test_slow_receivers_of_another_key(receiver: Receiver, tmp_path: Path)
     async with Silent.running(AT_ONCE + 4) as silent, opened(None, tmp_path) as database:
         for origin in silent.origins:
             await post(database, f"http://{origin}/hook", key="much", count=2)
-        async with working(database, receiver.origin, *silent.origins, leave_s=0.0) as posted:
+        async with working(database, receiver.origin, *silent.origins, leave_s=0.0) as messages_ready:
             await until(lambda: silent.heard == AT_ONCE)
             for _ in range(3):
                 await post(database, f"{receiver.url}/hook", key="little")
-                posted.set()
+                messages_ready.set()
             await until(lambda: len(receiver.at("/hook")) == 3)
             assert silent.heard == AT_ONCE
 
