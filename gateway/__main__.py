@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "route":
             from gateway.cli import explain
 
-            return explain.route(args.url, args.picture, args.fields)
+            return explain.route(args.url, args.image, args.fields)
         if args.command in ("jobs", "costs"):
             return _history(args)
         if args.command == "keys":

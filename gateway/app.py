@@ -185,7 +185,7 @@ async def running(
         callers = await stack.enter_async_context(
             untrusted_client(strangers, accept="*/*", max_connections=CONNECTIONS, keepalive_s=_KEEPALIVE_S)
         )
-        pictures = await stack.enter_async_context(downloads_client(strangers, max_connections=image_urls.CONNECTIONS))
+        images = await stack.enter_async_context(downloads_client(strangers, max_connections=image_urls.CONNECTIONS))
         imaging = ImagePool(
             max_pixels=settings.max_in_flight_pixels,
             max_waiting=settings.max_waiting_pixels,
@@ -282,7 +282,7 @@ async def running(
             jobs=jobs,
             reports=reports,
             secrets=secrets,
-            fetching=image_urls.ImageFetcher(client=pictures, url_policy=strangers, settings=settings),
+            fetching=image_urls.ImageFetcher(client=images, url_policy=strangers, settings=settings),
             breakers=breakers,
             learning=learning,
         )

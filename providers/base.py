@@ -123,14 +123,14 @@ NO_CONTEXT = AttemptContext()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a finished job gave. `pictures` are the bytes as they came, not looked into.
+    """What a finished job gave. `images` are the bytes as they came, not looked into.
 
     `seconds` is the provider's own measure of its run time, `cost` its bill in micro-dollars; None where it tells none.
     `executed` is what it says it ran, in printable ASCII; empty where it says nothing beyond the model's name. `notes`
     are what it says it did otherwise than asked: sentences for the caller.
     """
 
-    pictures: tuple[bytes, ...] = field(repr=False)
+    images: tuple[bytes, ...] = field(repr=False)
     seconds: float | None = None
     cost: int | None = None
     executed: str = ""

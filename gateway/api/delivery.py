@@ -105,12 +105,12 @@ async def deliver(
     """The pictures in the asked form, with notes on what could not be had."""
     delivered: list[results.ImageResult] = []
     notes: list[str] = []
-    for picture in finished.pictures:
-        url = await links.to(picture.file) if delivery.wants_url else None
+    for image in finished.images:
+        url = await links.to(image.file) if delivery.wants_url else None
         if delivery.wants_url and url is None:
             notes = ["The picture could not be kept for its address; it is delivered as base64 only."]
         as_base64 = delivery.stream or url is None or delivery.response_format != "url"
-        delivered.append(results.ImageResult(image=picture.image, url=url, inside=as_base64, seed=picture.seed))
+        delivered.append(results.ImageResult(image=image.image, url=url, inside=as_base64, seed=image.seed))
     return delivered, notes
 
 
@@ -118,5 +118,5 @@ async def incomplete(delivery: ResponseOptions, finished: JobResult, links: File
     """The error for fewer pictures than the caller insists on, with the addresses of those that were paid for."""
     if not (finished.partial and delivery.require_all):
         return None
-    urls = [await links.to(picture.file) for picture in finished.pictures]
+    urls = [await links.to(image.file) for image in finished.images]
     return problems.incomplete(finished, [url for url in urls if url is not None])

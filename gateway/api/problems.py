@@ -156,9 +156,7 @@ def failed(failure: AllFailed) -> ApiError:
 
 def incomplete(finished: JobResult, urls: Sequence[str]) -> ApiError:
     """Some pictures are there and others are missing, and the caller set require_all."""
-    message = (
-        f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; error.metadata.urls has them."
-    )
+    message = f"Only {len(finished.images)} of {finished.wanted} pictures could be made; error.metadata.urls has them."
     error = ApiError(502, message, type="server_error", code="partial_result", headers=_AFTER_SUBMIT_HEADERS)
     error.metadata = {"attempts": describe_attempts(finished.attempts), "urls": list(urls)}
     return error

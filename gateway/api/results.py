@@ -140,7 +140,7 @@ def metadata(job_ref: JobRef, finished: JobResult, notes: Sequence[str]) -> dict
     }
     if finished.partial:
         found["partial"] = True
-        missing = f"Only {len(finished.pictures)} of {finished.wanted} pictures could be made; attempts has the others."
+        missing = f"Only {len(finished.images)} of {finished.wanted} pictures could be made; attempts has the others."
         found["warnings"].append(missing)
     return found
 

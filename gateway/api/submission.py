@@ -238,8 +238,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 def _shown(value: Value) -> Any:
     """A payload's value; a picture as its size and hash."""
     if isinstance(value, Image):
-        picture = {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
-        return {"picture": {**picture, "sha256": value.digest()} if value.data else picture}
+        image = {"format": value.format, "width": value.width, "height": value.height, "bytes": len(value.data)}
+        return {"picture": {**image, "sha256": value.digest()} if value.data else image}
     if isinstance(value, dict):
         return {key: _shown(inner) for key, inner in value.items()}
     if isinstance(value, list):

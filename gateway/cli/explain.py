@@ -16,7 +16,7 @@ from gateway.auth import first_key
 _HEAD = ("", "provider", "route", "cost USD", "output", "delivered", "finish", "healthy")
 
 
-def route(url: str, picture: Path, fields: Sequence[str]) -> int:
+def route(url: str, image: Path, fields: Sequence[str]) -> int:
     """Print the candidates for a picture with these `name=value` fields; return the exit status."""
     pairs = [field.partition("=") for field in fields]
     if wrong := [name for name, equals, _ in pairs if not equals]:
@@ -26,13 +26,13 @@ def route(url: str, picture: Path, fields: Sequence[str]) -> int:
     try:
         answer = httpx.post(
             f"{url.rstrip('/')}/openai/v1/images/edits?dry_run=true",
-            files={"image": (picture.name, picture.read_bytes())},
+            files={"image": (image.name, image.read_bytes())},
             data={name: value for name, _, value in pairs},
             headers={"authorization": f"Bearer {key}"} if key else {},
             trust_env=False,
         )
     except OSError as error:
-        print(f"darkroom: {picture}: {error.strerror}", file=sys.stderr)
+        print(f"darkroom: {image}: {error.strerror}", file=sys.stderr)
         return 2
     except httpx.TransportError:
         print(f"darkroom: no gateway answers at {url}; start one with: darkroom serve", file=sys.stderr)
@@ -96,6 +96,6 @@ def _row(number: int, candidate: dict[str, Any]) -> tuple[str, ...]:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict) and "picture" in value:
-        picture = value["picture"]
-        return f"<{picture['format']} {picture['width']}x{picture['height']}, {picture['bytes']} bytes>"
+        image = value["picture"]
+        return f"<{image['format']} {image['width']}x{image['height']}, {image['bytes']} bytes>"
     return repr(value) if isinstance(value, str) else str(value)

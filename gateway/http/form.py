@@ -88,8 +88,8 @@ def _is_absent(part: Part) -> bool:
 
 
 async def _file(part: Part, limits: FormLimits) -> FilePart:
-    picture = picture_name(part.name)
-    name = picture[0] if picture else part.name
+    image = picture_name(part.name)
+    name = image[0] if image else part.name
     if part.kind == "file" or is_binary(part.data):
         if len(part.data) > limits.max_file_bytes:
             raise file_too_large(part.name, limits)

@@ -81,13 +81,13 @@ def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLi
         return held_file(name, text, param)
     if (url := _address(data, param)) is not None:
         return FilePart(name=name, address=ImageUrl(url=url, param=param))
-    picture = _decoded(data, param)
-    if not picture:
+    image = _decoded(data, param)
+    if not image:
         message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https address."
         raise invalid(param, message, "invalid_base64")
-    if len(picture) > limits.max_file_bytes:
+    if len(image) > limits.max_file_bytes:
         raise file_too_large(param, limits)
-    return FilePart(name=name, data=picture)
+    return FilePart(name=name, data=image)
 
 
 def held_file(name: str, text: str, param: str) -> FilePart:
@@ -132,18 +132,18 @@ def _decoded(data: bytes | memoryview, param: str) -> bytes | None:
         raise invalid(param, f"Invalid '{param}': a data URL has a comma before its data.", "invalid_base64")
     kind, body = head[5:comma].strip(), view[comma + 1 :]
     if _BASE64.search(kind):
-        if (picture := from_base64(body)) is None and (plain := percent_decoded(body)) is not None:
-            picture = from_base64(plain)
-        return picture
-    picture = percent_decoded(body)
-    if picture is None:
+        if (image := from_base64(body)) is None and (plain := percent_decoded(body)) is not None:
+            image = from_base64(plain)
+        return image
+    image = percent_decoded(body)
+    if image is None:
         message = f"Invalid '{param}': the data URL has a percent sign that escapes no byte. Send it as ;base64."
         raise invalid(param, message, "invalid_base64")
-    if not is_binary(picture):
+    if not is_binary(image):
         told = f" of the type {excerpt(kind.decode(errors='replace'))}" if kind else ""
         message = f"Invalid '{param}': the data URL{told} has a text in it, and no png, jpeg, webp, gif or avif."
         raise invalid(param, message, "invalid_base64")
-    return picture
+    return image
 
 
 def from_base64(data: bytes | memoryview) -> bytes | None:

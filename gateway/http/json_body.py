@@ -42,17 +42,17 @@ def _contents(buffer: io.BytesIO, charset: str | None, limits: FormLimits) -> Co
     for name, value in document.items():
         if is_absent(value):
             continue
-        picture = picture_name(name)
-        if picture is None:
+        image = picture_name(name)
+        if image is None:
             fields.append((name, document.restored(value, name)))
             continue
         for param, text, is_id in _pictures(name, value):
             if len(files) == limits.max_files:
                 raise invalid(name, f"The form has too many files: at most {limits.max_files}.", "too_many_files")
             if is_id:
-                files.append((name, held_file(picture[0], text, param)))
+                files.append((name, held_file(image[0], text, param)))
             else:
-                files.append((name, read_picture(picture[0], document.raw(text), param, limits)))
+                files.append((name, read_picture(image[0], document.raw(text), param, limits)))
     return files, fields
 
 

@@ -67,7 +67,7 @@ Kind = Literal["file", "text", "picture"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part, decoded. A part with a picture's name that does not say that it is a file is of the kind `picture`."""
+    """One part, decoded. A part with a picture's name that does not say that it is a file is of the kind `image`."""
 
     kind: Kind
     name: str

@@ -39,7 +39,7 @@ class ProcessLimits:
     timeout_s: float = 30
     memory_bytes: int = 2 << 30
     max_result_bytes: int = 512 << 20
-    pictures: int = 200
+    images: int = 200
     life_s: float = 600
 
 
@@ -205,7 +205,7 @@ class _Decoder:
     def fresh(self) -> bool:
         """Whether it may have another picture."""
         lived = time.monotonic() - self._began
-        return self.alive and self._asked < self._bounds.pictures and lived < self._bounds.life_s
+        return self.alive and self._asked < self._bounds.images and lived < self._bounds.life_s
 
     def ask(self, head: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         """Give it a picture and wait. Raises TimeoutError, Broken and OSError."""

@@ -82,7 +82,7 @@ def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step],
     """
     found: list[Step] = []
     at = len(data) - sum(value.get("alpha") or 0 for value in values)
-    picture = data if at == len(data) else data[:at]
+    image = data if at == len(data) else data[:at]
     for value in values:
         size = value.get("alpha")
         step = step_from(value, None if size is None else data[at : at + size])
@@ -90,7 +90,7 @@ def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step],
             raise ProtocolError("a step that is none")
         at += size or 0
         found.append(step)
-    return found, picture
+    return found, image
 
 
 def from_sending(sending: Sending) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class JobContext:
     def ended(self, attempt: AttemptRow) -> None:
         """An attempt has ended, in one way or another."""
 
-    def unkept(self, attempt: AttemptRow, pictures: Sequence[StoredImage]) -> None:
+    def unkept(self, attempt: AttemptRow, images: Sequence[StoredImage]) -> None:
         """An attempt gave these pictures, and not all of them are stored: until they are it has not ended."""
 
     def succeeded(self, attempt: str, handle: Handle) -> None:
@@ -201,7 +201,7 @@ class NotRecorded:
     """An attempt that is over but for the storing of its pictures."""
 
     attempt: AttemptRow
-    pictures: tuple[StoredImage, ...]
+    images: tuple[StoredImage, ...]
 
 
 class JobRecorder(JobContext):
@@ -289,8 +289,8 @@ class JobRecorder(JobContext):
         self.came.add(attempt)
 
     @override
-    def unkept(self, attempt: AttemptRow, pictures: Sequence[StoredImage]) -> None:
-        self.waiting.append(NotRecorded(attempt=attempt, pictures=tuple(pictures)))
+    def unkept(self, attempt: AttemptRow, images: Sequence[StoredImage]) -> None:
+        self.waiting.append(NotRecorded(attempt=attempt, images=tuple(images)))
 
     @override
     def succeeded(self, attempt: str, handle: Handle) -> None:

@@ -125,7 +125,7 @@ class ServedBy:
 class JobResult:
     """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
 
-    pictures: tuple[StoredImage, ...] = field(repr=False)
+    images: tuple[StoredImage, ...] = field(repr=False)
     served: ServedBy
     attempts: tuple[Attempt, ...]
     notes: tuple[str, ...]
@@ -137,4 +137,4 @@ class JobResult:
 
     @property
     def partial(self) -> bool:
-        return len(self.pictures) < self.wanted
+        return len(self.images) < self.wanted

@@ -55,7 +55,7 @@ class _Progress:
     been bought already. `halt` is why no more may be begun at all.
     """
 
-    pictures: dict[int, tuple[StoredImage, ...]] = field(default_factory=dict)
+    images: dict[int, tuple[StoredImage, ...]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     unknown: set[int] = field(default_factory=set)
     attempts: list[Attempt] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Executor:
             calls = len(candidate.plan.calls)
             if progress.attempts and calls != len(candidates[0].plan.calls):
                 continue  # its calls are not the ones that are missing
-            missing = [i for i in range(calls) if i not in progress.pictures and i not in progress.closed]
+            missing = [i for i in range(calls) if i not in progress.images and i not in progress.closed]
             late = progress.attempts and self.clock.now() >= deadline
             if not missing or progress.halt or progress.cancelled or late:
                 break
@@ -137,9 +137,9 @@ class Executor:
     async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
         """Take in an attempt that had ended before."""
         progress.attempts.append(attempt.told())
-        pictures = tuple([picture for kept in attempt.files if (picture := await self._loaded(kept)) is not None])
-        if pictures:
-            progress.pictures[attempt.number] = pictures
+        images = tuple([image for kept in attempt.files if (image := await self._loaded(kept)) is not None])
+        if images:
+            progress.images[attempt.number] = images
             progress.served.append(attempt)
         elif attempt.outcome != "ok":
             progress.causes.append(attempt.cause())
@@ -228,7 +228,7 @@ class Executor:
         async def use(came: Outcome) -> None:
             nonlocal outcome, made
             # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
-            outcome = replace(came, pictures=())
+            outcome = replace(came, images=())
             made = await unbroken(make(came, attempt, journal, self.imaging, self.received, self.keep))
 
         try:
@@ -248,12 +248,12 @@ class Executor:
             without_frames(error)
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
         self._record(ended, error, progress)
-        if all(picture.file for picture in made.pictures):
+        if all(image.file for image in made.images):
             journal.ended(ended)
         else:
-            journal.unkept(ended, made.pictures)
-        if made.pictures and outcome is not None:
-            progress.pictures[attempt.number] = made.pictures
+            journal.unkept(ended, made.images)
+        if made.images and outcome is not None:
+            progress.images[attempt.number] = made.images
             progress.served.append(ended)
             return outcome
         if error is None or cancelled:
@@ -318,7 +318,7 @@ def _finished(progress: _Progress, wanted: int) -> JobResult:
     last = progress.served[-1]
     told = [note for attempt in progress.served for note in (*attempt.making.notes, *attempt.notes)]
     return JobResult(
-        pictures=tuple(picture for i in sorted(progress.pictures) for picture in progress.pictures[i]),
+        images=tuple(image for i in sorted(progress.images) for image in progress.images[i]),
         served=ServedBy(provider=last.provider, model=last.model or last.route, degraded=last.making.degraded),
         attempts=tuple(progress.attempts),
         notes=tuple(dict.fromkeys(told)),
@@ -372,7 +372,7 @@ def _ended(
         ended_at=time.time(),
         message=_told(error) if error else None,
         notes=made.notes,
-        files=tuple(picture.to_json() for picture in made.pictures),
+        files=tuple(image.to_json() for image in made.images),
     )
 
 

@@ -39,7 +39,7 @@ _BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_
 class ProcessedImage:
     """The finished pictures of one call. Those without a file are not stored yet."""
 
-    pictures: tuple[StoredImage, ...] = ()
+    images: tuple[StoredImage, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -68,17 +68,17 @@ async def make(
         await received.forget([attempt.id])
         raise
     made = tuple([StoredImage(image=image, file=await keep(image), seed=making.seed) for image in done])
-    if not (once or all(picture.file for picture in made)):
+    if not (once or all(one.file for one in made)):
         await receive(away=True)
     return ProcessedImage(made, notes)
 
 
 async def recognise(imaging: ImagePool, outcome: Outcome, making: OutputSpec, owner: str = "") -> list[Image]:
     """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
-    if len(outcome.pictures) < making.pictures_per_call:
-        raise Undecodable(f"{len(outcome.pictures)} pictures came, {making.pictures_per_call} were asked for")
+    if len(outcome.images) < making.pictures_per_call:
+        raise Undecodable(f"{len(outcome.images)} pictures came, {making.pictures_per_call} were asked for")
     found = []
-    for data in outcome.pictures[: making.pictures_per_call]:
+    for data in outcome.images[: making.pictures_per_call]:
         try:
             image = await imaging.recognise(data, owner)
         except BadImage as error:

@@ -124,7 +124,7 @@ def pack(outcome: Outcome) -> bytes:
     """A result as one file, with a checksum."""
     head = json.dumps(
         {
-            "sizes": [len(picture) for picture in outcome.pictures],
+            "sizes": [len(image) for image in outcome.images],
             "seconds": outcome.seconds,
             "cost": outcome.cost,
             "executed": outcome.executed,
@@ -132,9 +132,9 @@ def pack(outcome: Outcome) -> bytes:
         }
     ).encode()
     digest = hashlib.sha256(head)
-    for picture in outcome.pictures:
-        digest.update(picture)
-    return b"".join((_FRONT.pack(len(head), digest.digest()), head, *outcome.pictures))
+    for image in outcome.images:
+        digest.update(image)
+    return b"".join((_FRONT.pack(len(head), digest.digest()), head, *outcome.images))
 
 
 def unpack(data: bytes) -> Outcome:
@@ -146,12 +146,12 @@ def unpack(data: bytes) -> Outcome:
         raise FileDamaged("changed")
     at = _FRONT.size + length
     head = json.loads(data[_FRONT.size : at])
-    pictures = []
+    images = []
     for size in head["sizes"]:
-        pictures.append(data[at : at + size])
+        images.append(data[at : at + size])
         at += size
     return Outcome(
-        pictures=tuple(pictures),
+        images=tuple(images),
         seconds=head["seconds"],
         cost=head["cost"],
         executed=head["executed"],

@@ -76,7 +76,7 @@ def unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
 def result_json(finished: JobResult) -> Json:
     served = finished.served
     return {
-        "pictures": [picture.to_json() for picture in finished.pictures],
+        "pictures": [image.to_json() for image in finished.images],
         "served": {"provider": served.provider, "model": served.model, "degraded": served.degraded},
         "notes": list(finished.notes),
     }
@@ -111,11 +111,11 @@ async def loaded(row: JobRow, attempts: tuple[Attempt, ...], load: LoadImage) ->
     if row.state == "failed":
         raise error_of(row, attempts)
     result = row.result or {}
-    pictures = [await load(kept) for kept in result.get("pictures", ())]
-    if not pictures or None in pictures:
+    images = [await load(kept) for kept in result.get("pictures", ())]
+    if not images or None in images:
         raise ResultExpired(kept=all(one["file"] for one in result.get("pictures", ())))
     return JobResult(
-        pictures=tuple(picture for picture in pictures if picture is not None),
+        images=tuple(image for image in images if image is not None),
         served=ServedBy(**result["served"]),
         attempts=attempts,
         notes=tuple(result["notes"]),

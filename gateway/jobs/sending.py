@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.imaging.pool import BadImage, ImagePool
 from gateway.routing.selection import Candidate, Choice, Excluded
 from normalization.images.prepare import PreparedImage
-from normalization.parameters.transparency import pictures
+from normalization.parameters.transparency import images
 from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, Step, Value
 
 
@@ -30,7 +30,7 @@ async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner
             continue
         try:
             if sending not in made:
-                made[sending] = {id(image): await imaging.ready(image, sending, owner) for image in pictures(request)}
+                made[sending] = {id(image): await imaging.ready(image, sending, owner) for image in images(request)}
         except BadImage as error:
             reason = f"cannot be sent the picture: {error.message}"
             excluded.append(Excluded(route=candidate.route, reason=reason, param="image"))

@@ -31,19 +31,19 @@ async def stored(
     """
     pause, until = _PAUSE_S, math.inf
     while True:
-        missing = [picture for one in recorder.waiting for picture in one.pictures if picture.file is None]
+        missing = [image for one in recorder.waiting for image in one.images if image.file is None]
         if not missing or clock.now() >= until:
             break
         await _pause(min(pause, until - clock.now()), recorder, clock, handed)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
         if handed.is_set() and until == math.inf:
             pause, until = _PAUSE_S, clock.now() + _HANDED_S
-        for picture in missing:
-            if (name := await _unless_left(keep(picture.image), recorder)) is not None:
-                finished = _named(finished, recorder, picture, name)
+        for image in missing:
+            if (name := await _unless_left(keep(image.image), recorder)) is not None:
+                finished = _named(finished, recorder, image, name)
     waiting, recorder.waiting = recorder.waiting, []
     for one in waiting:
-        recorder.ended(replace(one.attempt, files=tuple(picture.to_json() for picture in one.pictures)))
+        recorder.ended(replace(one.attempt, files=tuple(image.to_json() for image in one.images)))
     return finished
 
 
@@ -51,11 +51,11 @@ def _named(finished: JobResult, recorder: JobRecorder, old: StoredImage, name: s
     """The result with the name of one more file."""
     new = replace(old, file=name)
 
-    def renewed(pictures: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
-        return tuple(new if picture is old else picture for picture in pictures)
+    def renewed(images: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
+        return tuple(new if image is old else image for image in images)
 
-    recorder.waiting = [replace(one, pictures=renewed(one.pictures)) for one in recorder.waiting]
-    return replace(finished, pictures=renewed(finished.pictures))
+    recorder.waiting = [replace(one, images=renewed(one.images)) for one in recorder.waiting]
+    return replace(finished, images=renewed(finished.images))
 
 
 async def _pause(seconds: float, recorder: JobRecorder, clock: Clock, handed: asyncio.Event) -> None:

@@ -106,10 +106,10 @@ def gather(connection: Connection, job: str, at: float) -> JobRow | None:
 def result_of(attempts: Sequence[AttemptRow]) -> Json:
     """What these attempts have made, as a job's result: the pictures of each call, in the order of the calls."""
     made = {attempt.number: attempt for attempt in attempts if attempt.outcome == "ok" and attempt.files}
-    pictures = [kept for number in sorted(made) for kept in made[number].files if kept["file"]]
+    images = [kept for number in sorted(made) for kept in made[number].files if kept["file"]]
     last = max(made.values(), key=lambda attempt: attempt.ended_at or 0.0, default=None)
     served: Json = {"provider": "", "model": "", "degraded": False}
     if last is not None:
         served = {"provider": last.provider, "model": last.model or last.route, "degraded": last.making.degraded}
     notes = [note for attempt in made.values() for note in (*attempt.making.notes, *attempt.notes)]
-    return {"pictures": pictures, "served": served, "notes": list(dict.fromkeys(notes))}
+    return {"pictures": images, "served": served, "notes": list(dict.fromkeys(notes))}

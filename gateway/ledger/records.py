@@ -145,7 +145,7 @@ class Attempt:
 
     provider: str
     model: str
-    picture: int
+    image: int
     outcome: str
     seconds: float
     cost: int = 0
@@ -192,7 +192,7 @@ class AttemptRow:
         return Attempt(
             provider=self.provider,
             model=self.model or self.route,
-            picture=self.number,
+            image=self.number,
             outcome=self.outcome or self.state,
             seconds=round(max(0.0, (self.ended_at or self.sent_at) - self.sent_at), 3),
             cost=self.cost,

@@ -82,12 +82,15 @@ class Ledger:
         self.messages_ready = asyncio.Event()
         """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
         self._clock = clock
-        self._claims = Claims(processes, key_ttl_s=key_ttl_s, join_window_s=join_window_s, clock=clock)
+        self._claims = Claims(processes, key_ttl_s=key_ttl_s, join_window_s=join_window_s, clock=self._now)
 
     @property
     def up(self) -> bool:
         """Whether the last write and the last heartbeat went well, and nothing is owed."""
         return self.database.up and self.processes.heard
+
+    def _now(self) -> float:
+        return self._clock()
 
     async def accept(self, order: JobSpec) -> JobRow | None:
         """Write a job down, or find the one that has its idempotency key already; None where it is new.

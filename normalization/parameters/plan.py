@@ -17,7 +17,7 @@ from normalization.parameters.reshaping import Shaped, conflict, differs, shaped
 from normalization.parameters.rules import ConvertedRule, EmulatedRule, Param, Rule
 from normalization.parameters.schema import Model, Route, target_of
 from normalization.parameters.sizing import Geometry, OutOfReach, geometry, parse_size, resizing, scaled
-from normalization.parameters.transparency import TransparencyPlan, TransparencyUnsupported, handled, pictures
+from normalization.parameters.transparency import TransparencyPlan, TransparencyUnsupported, handled, images
 from normalization.parameters.undeclared import ignored, meant_too, overridden, undeclared, warnings_of
 from normalization.values import Announced, Image, ImageRequest, Plan, Resize, Sending, Size, Step, Value
 
@@ -127,11 +127,11 @@ def _alpha(model: Model, route: Route, request: ImageRequest, effect: Effect) ->
 def _sending(route: Route, request: ImageRequest, alpha: TransparencyPlan) -> Sending | None:
     """What is done to the request's pictures first; None where they go as they are."""
     takes = route.input
-    for image in pictures(request):
+    for image in images(request):
         if (reason := takes.refuses(image.width, image.height)) is not None:
             raise Ineligible("image", reason)
-    large = takes.max_bytes is not None and any(len(image.data) > takes.max_bytes for image in pictures(request))
-    foreign = any(image.format not in takes.formats for image in pictures(request))
+    large = takes.max_bytes is not None and any(len(image.data) > takes.max_bytes for image in images(request))
+    foreign = any(image.format not in takes.formats for image in images(request))
     if not (large or foreign or alpha.split or alpha.flatten):
         return None
     return Sending(flatten=alpha.flatten, split=alpha.split, max_bytes=takes.max_bytes, formats=takes.formats)
@@ -148,20 +148,20 @@ def _shaping(model: Model, route: Route, request: ImageRequest, values: Mapping[
     """What the parameters that are sent do to the size. Raises Ineligible where that cannot be together with a size."""
     image = request.images[0]
     sent = {name: values.get(name) for name, rule in route.rules.items() if target_of(name, rule) is not None}
-    picture = Size(width=image.width, height=image.height)
+    source = Size(width=image.width, height=image.height)
     undeclared_fields = {**request.extra, **request.provider_options.get(route.provider, {})}
     if parse_size(values.get("size")) is not None and (name := conflict(route.geometry, sent)) is not None:
         raise Ineligible(name, f"keeps no 'size' together with {name}, which changes the shape of the result")
-    return shaped(route.geometry, picture, sent, undeclared_fields, model.reshaping)
+    return shaped(route.geometry, source, sent, undeclared_fields, model.reshaping)
 
 
 def _geometry(
     model: Model, route: Route, request: ImageRequest, values: Mapping[str, Value], shaping: Shaped
 ) -> Geometry:
     image = request.images[0]
-    picture = Size(width=image.width, height=image.height)
+    source = Size(width=image.width, height=image.height)
     try:
-        return geometry(model, picture, values, frozenset(request.params), shaping)
+        return geometry(model, source, values, frozenset(request.params), shaping)
     except OutOfReach:
         # What makes the picture another one first is not done on every route: another may reach the size.
         options = request.provider_options

@@ -54,7 +54,7 @@ class Shaped:
 
 def shaped(
     reshaping: Reshaping,
-    picture: Size,
+    image: Size,
     values: Mapping[str, Value],
     undeclared: Mapping[str, Value],
     names: Collection[str],
@@ -69,10 +69,10 @@ def shaped(
     # Each of them once, however often and in however many spellings it was sent.
     sent = {folded(name): excerpt(name) for name, value in fields_in(undeclared) if value and folded(name) in known}
     unknown += sent.values()
-    source, first = picture, None
+    source, first = image, None
     if reshaping.first is not None and values.get(reshaping.first.when):
-        source = _first(reshaping.first, picture, values.get(reshaping.first.longer_side))
-        first = reshaping.first.when if source != picture else None
+        source = _first(reshaping.first, image, values.get(reshaping.first.longer_side))
+        first = reshaping.first.when if source != image else None
     return Shaped(source=source, first=first, by=tuple(unknown))
 
 
@@ -99,10 +99,10 @@ def problems(reshaping: Reshaping, sent: Collection[str], declared: Mapping[str,
             yield f"names {name}, which is of type {declared[name].type}: it has to be of type {kind}"
 
 
-def _first(first: FirstReshaping, picture: Size, asked: Value) -> Size:
+def _first(first: FirstReshaping, image: Size, asked: Value) -> Size:
     side = asked if isinstance(asked, int) and not isinstance(asked, bool) else first.default
-    longer = max(picture.width, picture.height)
+    longer = max(image.width, image.height)
     if longer == side or (longer < side and not first.enlarges):
-        return picture
-    width, height = (max(1, round(one * side / longer)) for one in (picture.width, picture.height))
+        return image
+    width, height = (max(1, round(one * side / longer)) for one in (image.width, image.height))
     return Size(width=width, height=height)

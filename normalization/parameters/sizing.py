@@ -28,11 +28,11 @@ class OutOfReach(InvalidValue):
 class Geometry:
     """The sizes of one request. `factor` is None for a model that does not enlarge, `target` where nobody asked.
 
-    `picture` is what the caller sent, `source` what is enlarged. `known` says whether the size of the provider's result
+    `image` is what the caller sent, `source` what is enlarged. `known` says whether the size of the provider's result
     is known before it is there.
     """
 
-    picture: Size
+    image: Size
     source: Size
     factor: float | None
     target: Size | None
@@ -58,7 +58,7 @@ def parse_size(value: Value) -> Size | None:
 
 
 def geometry(
-    model: Model, picture: Size, values: Mapping[str, Value], given: frozenset[str], shape: Shaped | None = None
+    model: Model, image: Size, values: Mapping[str, Value], given: frozenset[str], shape: Shaped | None = None
 ) -> Geometry:
     """Work out the sizes of a request.
 
@@ -66,12 +66,12 @@ def geometry(
     either, at its default. `shape` is what other parameters do to the size. Raises InvalidValue: OutOfReach for a size
     that no factor in the model's range reaches.
     """
-    shape = shape or Shaped(source=picture)
+    shape = shape or Shaped(source=image)
     source, size = shape.source, parse_size(values.get("size"))
     mode = cast("ResizeMode", values.get("size_mode") or "crop")
     if model.scaled_by is None:
         return Geometry(
-            picture=picture, source=source, factor=None, target=size, sized=size is not None, mode=mode, known=False
+            image=image, source=source, factor=None, target=size, sized=size is not None, mode=mode, known=False
         )
     known = not shape.by
     if size is None or model.scaled_by in given:
@@ -82,7 +82,7 @@ def geometry(
         factor, reached = _reach(model, model.scaled_by, source, size, mode)
         target, notes = size, (*_first_notes(shape, None), *reached)
     return Geometry(
-        picture=picture,
+        image=image,
         source=source,
         factor=factor,
         target=target,
@@ -105,7 +105,7 @@ def resizing(shape: Geometry, background: str | None) -> tuple[Resize, ...]:
         return (Resize(size=shape.target, mode="stretch", background=background),)
     if shape.mode == "fit" and shape.known:
         # Likewise: the aspect ratio is that of the picture, whatever the provider rounded to.
-        return (Resize(size=fitted(shape.picture, shape.target), mode="stretch", background=background),)
+        return (Resize(size=fitted(shape.image, shape.target), mode="stretch", background=background),)
     return (Resize(size=shape.target, mode=shape.mode, background=background, tell=not shape.known),)
 
 

@@ -32,7 +32,7 @@ def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[S
 
     `steps` are how the result is finished. Raises TransparencyUnsupported.
     """
-    if route.alpha == "keep" or not any(image.header.alpha for image in pictures(request)):
+    if route.alpha == "keep" or not any(image.header.alpha for image in images(request)):
         return TransparencyPlan()
     transcode = next((step for step in steps if isinstance(step, Transcode)), None)
     colour = (transcode.background if transcode else None) or WHITE
@@ -50,6 +50,6 @@ def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[S
     return TransparencyPlan(flatten=WHITE, notes=(note,))
 
 
-def pictures(request: ImageRequest) -> Sequence[Image]:
+def images(request: ImageRequest) -> Sequence[Image]:
     """Every picture of a request: those to be worked on, and those in parameters."""
     return (*request.images, *(value for value in request.params.values() if isinstance(value, Image)))

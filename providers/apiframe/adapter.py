@@ -162,7 +162,7 @@ class Apiframe:
             return list(found_in(at(await self._api.look(handle.id, [], MonotonicProgress(link.progress)), "result")))
 
         cost = cost_of(answer, handle.data.get("usd_per_credit", ""))
-        return Outcome(pictures=await self._collector.collect(named, deadline, again, cost=cost), cost=cost)
+        return Outcome(images=await self._collector.collect(named, deadline, again, cost=cost), cost=cost)
 
     async def find(self, sent: PendingSubmit) -> Handle | None:
         """Name the job that a webhook told of, else repeat the submit under its key, which gives the first job again.

@@ -29,7 +29,7 @@ from providers.fal.api import FalApi, Storage, loose_json, submit_headers
 from providers.fal.held import HeldRuns
 from providers.fal.queue import Queue, QueueResult, Stopped
 from providers.fal.recovery import History, marks
-from providers.fal.responses import NAME, addresses, at, cost, failure, pictures
+from providers.fal.responses import NAME, addresses, at, cost, failure, images
 from providers.fal.webhooks import FalSignatures
 from providers.http.bodies import Body, encoded_size, json_body
 from providers.http.ssrf import UrlPolicy
@@ -49,11 +49,11 @@ class FalResults:
         `deadline` is a reading of the clock. Raises Unfetched, and Undecodable, with the bill.
         """
         bill = cost(result.headers, usd)
-        found: list[Named] = list(pictures(result.answer))
+        found: list[Named] = list(images(result.answer))
         if not found:
             raise Undecodable(f"{NAME}: the result has no picture", cost=bill)
         fetched = await self.collector.collect(found, deadline, again, cost=bill)
-        return Outcome(pictures=fetched, seconds=result.run_s, cost=bill)
+        return Outcome(images=fetched, seconds=result.run_s, cost=bill)
 
 
 V = TypeVar("V")
@@ -305,7 +305,7 @@ class Fal:
 
         async def again() -> list[Named]:
             until = min(deadline, self._clock.now() + self._fetch_timeout_s)
-            return list(pictures((await self._queue.result(handle, until, ended=True)).answer))
+            return list(images((await self._queue.result(handle, until, ended=True)).answer))
 
         return await self._results.outcome(result, handle.data.get("usd_per_unit", ""), deadline, again)
 
@@ -313,7 +313,7 @@ class Fal:
         result = await self._held.wait(handle.id, deadline)
         link.succeeded()
         # Whoever finds the pictures broken may come back for them, where they lie at an address.
-        keeps = not any(isinstance(item, bytes) for item in pictures(result.answer))
+        keeps = not any(isinstance(item, bytes) for item in images(result.answer))
         try:
             return await self._results.outcome(result, handle.data.get("usd_per_unit", ""), deadline)
         except (Unfinished, asyncio.CancelledError):
@@ -325,7 +325,7 @@ class Fal:
     async def _run(self, url: str, body: Body, headers: dict[str, str], usd: str, deadline: float) -> QueueResult:
         response, raw = await self._api.post(url, body, headers, until=deadline, cap=self._answer_bytes)
         answer = await loose_json(raw)
-        if not response.is_success or (at(answer, "detail") is not None and not pictures(answer)):
+        if not response.is_success or (at(answer, "detail") is not None and not images(answer)):
             raise failure(response, answer, now=time.time(), ended=False, usd=usd)
         if answer is None:
             raise Unknown(f"{NAME}: the result broke off")

@@ -25,8 +25,8 @@ from providers.fal.responses import (
     cost,
     error_types,
     failure,
+    images,
     is_request_id,
-    pictures,
     reason,
     request_id,
     seconds,
@@ -149,7 +149,7 @@ class JobPoller:
     def _made(self, response: httpx.Response, answer: Json, end: QueueEnd) -> QueueResult:
         if answer is None:
             raise NoAnswer(f"{NAME}: the result is not JSON")
-        if pictures(answer):
+        if images(answer):
             run_s = seconds(at(end.answer, "metrics", "inference_time"))
             return QueueResult(answer=answer, headers=response.headers, run_s=run_s)
         if error_types(answer) or reason(answer):

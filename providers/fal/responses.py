@@ -203,7 +203,7 @@ def _before_echo(text: str) -> str:
     return _ECHO.split(text, maxsplit=1)[0].strip(" ,.")
 
 
-def pictures(answer: Json) -> list[Found]:
+def images(answer: Json) -> list[Found]:
     """Return the pictures of a result in order: `image` as an object or a text, `images` as a list, or a bare text."""
     if isinstance(answer, dict):
         several = answer.get("images")

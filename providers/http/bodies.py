@@ -241,10 +241,10 @@ def parse_json(body: bytes) -> Json:
     A data URI that is not valid base64 stays a string: what must be a picture is for the caller to say.
     """
     mark = token_hex(16)
-    rest, pictures = _cut(body, mark)
+    rest, images = _cut(body, mark)
     try:
         value: Json = json.loads(rest)
-        return _restore(value, mark, pictures)
+        return _restore(value, mark, images)
     except (ValueError, RecursionError) as exc:
         raise Undecodable("the answer is not JSON") from exc
 
@@ -253,7 +253,7 @@ def _cut(body: bytes, mark: str) -> tuple[bytes, dict[str, bytes]]:
     """Cut the data URIs out of the raw JSON, with a placeholder in the place of each."""
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
-    pictures: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     done = at = 0
     for _ in range(_MAX_CUTS):
         at = body.find(b'"data:', at)
@@ -267,27 +267,27 @@ def _cut(body: bytes, mark: str) -> tuple[bytes, dict[str, bytes]]:
             at += 1
             continue
         try:
-            picture = pybase64.b64decode(view[start:end], validate=True)
+            image = pybase64.b64decode(view[start:end], validate=True)
         except ValueError:
             # Escaped slashes, for one: the ordinary way below takes those.
             at = start
             continue
-        token = f"{mark}{len(pictures)}"
-        pictures[token] = picture
+        token = f"{mark}{len(images)}"
+        images[token] = image
         pieces += [view[done : at + 1], token.encode()]
         done = at = end
-    return (b"".join([*pieces, view[done:]]) if pieces else body), pictures
+    return (b"".join([*pieces, view[done:]]) if pieces else body), images
 
 
-def _restore(value: Json, mark: str, pictures: Mapping[str, bytes]) -> Json:
+def _restore(value: Json, mark: str, images: Mapping[str, bytes]) -> Json:
     if isinstance(value, str):
         if value.startswith(mark):
-            return pictures.get(value, value)
+            return images.get(value, value)
         return _decoded(value) if value.startswith("data:") else value
     if isinstance(value, list):
-        return [_restore(item, mark, pictures) for item in value]
+        return [_restore(item, mark, images) for item in value]
     if isinstance(value, dict):
-        return {key: _restore(item, mark, pictures) for key, item in value.items()}
+        return {key: _restore(item, mark, images) for key, item in value.items()}
     return value
 
 

@@ -241,13 +241,13 @@ class LocalProvider:
         # Whoever finds the pictures broken may come back for them, where they lie at an address.
         keep = not any(isinstance(item, bytes) for item in made.named)
         try:
-            pictures = await self._collector.collect(made.named, deadline)
+            images = await self._collector.collect(made.named, deadline)
         except (Unfinished, asyncio.CancelledError):
             keep = True
             raise
         finally:
             (self._keep if keep else self._forget)(run)
-        return Outcome(pictures=pictures, seconds=made.seconds, executed=made.executed, notes=made.notes)
+        return Outcome(images=images, seconds=made.seconds, executed=made.executed, notes=made.notes)
 
     async def _fetch(self, address: str, cap: int, deadline: float) -> bytes:
         try:

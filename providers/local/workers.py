@@ -82,8 +82,8 @@ def fitted(payload: Mapping[str, Value], worker: LocalWorker) -> tuple[dict[str,
     if not worker.inputs:
         return dict(payload), ()
     left_out = [name for name in payload if name not in worker.inputs]
-    if pictures := [name for name in left_out if isinstance(payload[name], Image)]:
-        raise Rejected(f"{NAME}: the worker announces no input for the picture {pictures[0]}")
+    if images := [name for name in left_out if isinstance(payload[name], Image)]:
+        raise Rejected(f"{NAME}: the worker announces no input for the picture {images[0]}")
     notes = (f"{', '.join(left_out)} was left out: the worker announces no such input.",) if left_out else ()
     return {name: value for name, value in payload.items() if name in worker.inputs}, notes
 

@@ -34,7 +34,7 @@ from providers.kit.polling import Pace, PollAgain, pace_key, poll
 from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, beyond, from_strangers
 from providers.replicate.api import Look, PredictionMissing, ReplicateApi
 from providers.replicate.recovery import ReplicateRecovery, written
-from providers.replicate.responses import ENDED, NAME, cost_of, failure, job_id, pictures, predict_time
+from providers.replicate.responses import ENDED, NAME, cost_of, failure, images, job_id, predict_time
 from providers.replicate.webhooks import ReplicateWebhook
 
 
@@ -73,23 +73,23 @@ class ReplicateResults:
         prediction = await self.whole(handle, prediction)
         if prediction["status"] != "succeeded":
             raise failure(prediction, bill(handle, prediction))
-        items = pictures(prediction.get("output"))
+        items = images(prediction.get("output"))
         if not items:
             removed = " any more" if prediction.get("data_removed") else ""
             raise Undecodable(f"{NAME}: the job succeeded, and has no picture{removed}")
         link.succeeded()
 
         async def again() -> list[Named]:
-            return pictures((await self._again(handle) or {}).get("output"))
+            return images((await self._again(handle) or {}).get("output"))
 
         cost = bill(handle, prediction)
         made = await self._collector.collect(items, deadline, again, cost=cost)
-        return Outcome(pictures=made, seconds=predict_time(prediction), cost=cost)
+        return Outcome(images=made, seconds=predict_time(prediction), cost=cost)
 
     async def whole(self, handle: Handle, prediction: dict[str, Json]) -> dict[str, Json]:
         """Return an ended prediction with its bill: a state that was written in two steps is whole the second time."""
         told = prediction["status"] == "aborted" or predict_time(prediction) is not None
-        if told and (prediction["status"] != "succeeded" or pictures(prediction.get("output"))):
+        if told and (prediction["status"] != "succeeded" or images(prediction.get("output"))):
             return prediction
         return await self._again(handle) or prediction
 

@@ -91,7 +91,7 @@ def cost_of(prediction: Mapping[str, Json], usd_per_second: str) -> int | None:
     return None if seconds is None or not usd_per_second else round(seconds * float(usd_per_second) * 1_000_000)
 
 
-def pictures(output: Json) -> list[bytes | str]:
+def images(output: Json) -> list[bytes | str]:
     """Return what an output holds: bytes that came inside of it, and addresses. One, a list, or an object of them."""
     found = []
     for leaf in _leaves(output):

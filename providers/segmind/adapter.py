@@ -267,7 +267,7 @@ class Segmind:
 
         seconds, cost = seconds_of(at(answer, "metrics", "inference_time")), micros_of(at(answer, "metrics", "cost"))
         found = await self._collector.collect(named, deadline, again, cost=cost)
-        return Outcome(pictures=found, seconds=seconds, cost=cost)
+        return Outcome(images=found, seconds=seconds, cost=cost)
 
     async def _held_outcome(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         answered = await self._held.answer(handle.id, deadline)
@@ -281,7 +281,7 @@ class Segmind:
             raise
         finally:
             self._held.let_go(handle.id, keep=keep)
-        return Outcome(pictures=found, seconds=answered.seconds, cost=answered.cost)
+        return Outcome(images=found, seconds=answered.seconds, cost=answered.cost)
 
     async def _look(self, url: str, missing: list[float]) -> _Answer | None:
         """Ask once for a job; None while it goes on. `missing` are the times at which it was not there.

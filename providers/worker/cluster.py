@@ -24,7 +24,7 @@ from ray.serve.exceptions import BackPressureError, RequestCancelledError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from providers.worker.engines import base, create
-from providers.worker.engines.pictures import lift_limit
+from providers.worker.engines.images import lift_limit
 from providers.worker.predictions import PredictionRunner
 from providers.worker.server import WorkerApi
 from providers.worker.settings import read

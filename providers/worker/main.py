@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     began = time.monotonic()
     _log_to_stderr()
     # Not with the command line, which others read as well.
-    from providers.worker.engines.pictures import lift_limit
+    from providers.worker.engines.images import lift_limit
 
     lift_limit()
     try:

@@ -115,5 +115,5 @@ def _files(folder: Path) -> tuple[Path, Path]:
 def _task(
     server: Server, key: str, sent: Path, given: Path, *, calls: int, concurrent: int, numbered: bool = False
 ) -> Task:
-    return Task(url=server.url, key=key, picture=str(sent), wanted=str(given), calls=calls, concurrent=concurrent,
+    return Task(url=server.url, key=key, image=str(sent), wanted=str(given), calls=calls, concurrent=concurrent,
                 factor=pictures.FACTOR, numbered=numbered)  # fmt: skip

@@ -26,7 +26,7 @@ class Task:
 
     url: str
     key: str
-    picture: str
+    image: str
     wanted: str
     calls: int
     concurrent: int
@@ -36,7 +36,7 @@ class Task:
 
     def files(self) -> tuple[bytes, bytes]:
         """Both pictures."""
-        return Path(self.picture).read_bytes(), Path(self.wanted).read_bytes()
+        return Path(self.image).read_bytes(), Path(self.wanted).read_bytes()
 
 
 @dataclass(frozen=True, slots=True)

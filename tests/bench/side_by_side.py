@@ -44,7 +44,7 @@ class Stage:
         task = self.tasks[name]
         before = self.servers[name].cpu
         done = processes.call(
-            Task(url=task.url, key=task.key, picture=task.picture, wanted=task.wanted, calls=calls,
+            Task(url=task.url, key=task.key, image=task.image, wanted=task.wanted, calls=calls,
                  concurrent=concurrent, factor=task.factor, direct=task.direct)
         )  # fmt: skip
         return done, self.servers[name].cpu - before
@@ -64,7 +64,7 @@ def stage(folder: Path, sides: tuple[int, int], factor: int, *, plain: bool = Tr
             servers["plain"] = stack.enter_context(processes.floor("plain", upstream))
         servers["darkroom"], key = stack.enter_context(processes.darkroom(folder / f"data-{width}", upstream))
         tasks = {
-            name: Task(url=server.url, key=key, picture=str(sent), wanted=str(given), calls=1, concurrent=1,
+            name: Task(url=server.url, key=key, image=str(sent), wanted=str(given), calls=1, concurrent=1,
                        factor=factor, direct=name == "direct")
             for name, server in servers.items()
         }  # fmt: skip
@@ -131,7 +131,7 @@ def measure_sizes(folder: Path, *, quick: bool) -> None:
 
 def _files(compared: Stage) -> tuple[str, str]:
     task = compared.tasks["darkroom"]
-    return task.picture, task.wanted
+    return task.image, task.wanted
 
 
 def _row(name: str, concurrent: int, seen: Mapping[str, Mapping[int, Seen]]) -> tuple[object, ...]:

@@ -30,7 +30,7 @@ def measure_shapes(folder: Path, *, quick: bool) -> None:
                 for calls in (20, *([80] if quick else [320] * ROUNDS)):
                     before = server.cpu
                     done = processes.call(
-                        Task(url=server.url, key=key, picture=str(sent), wanted=str(given), calls=calls, concurrent=16)
+                        Task(url=server.url, key=key, image=str(sent), wanted=str(given), calls=calls, concurrent=16)
                     )
                     if calls > 20:
                         seen.add(done, server.cpu - before)
@@ -55,7 +55,7 @@ def measure_processes(folder: Path, *, quick: bool) -> None:
             for workers, (server, key) in servers.items():
                 before = server.cpu
                 done = processes.call(
-                    Task(url=server.url, key=key, picture=str(sent), wanted=str(given), calls=320, concurrent=32)
+                    Task(url=server.url, key=key, image=str(sent), wanted=str(given), calls=320, concurrent=32)
                 )
                 if number:
                     seen[workers].add(done, server.cpu - before)

@@ -42,10 +42,10 @@ class Account:
         found += [f"SILENT: call {answer.call.number} ({answer.call.kind}) has no end" for answer in self.silent]
         found += [f"WRONG: call {a.call.number} got a picture that is not its own" for a in self.answers if a.wrong]
         found += [
-            f"HOLLOW: job {entry.id} is completed, with {entry.pictures} pictures of {good}\n{self._story(entry.seed)}"
+            f"HOLLOW: job {entry.id} is completed, with {entry.images} pictures of {good}\n{self._story(entry.seed)}"
             for entry in self.entries
             if entry.state == "completed"
-            and entry.pictures < (good := _good(entry))
+            and entry.images < (good := _good(entry))
             and entry.id not in self._delivered()
         ]
         return found
@@ -142,7 +142,7 @@ def _fates(answers: Sequence[Answer], entries: Sequence[Entry], bills: Sequence[
 
 def _fate(attempt: Attempt, entry: Entry, *, delivered: bool) -> Fate:
     if attempt.outcome == "ok":
-        there = delivered or entry.pictures >= _good(entry)
+        there = delivered or entry.images >= _good(entry)
         return "kept" if entry.state == "completed" and there else "lost"
     if attempt.state == "unknown":
         return "unknown"

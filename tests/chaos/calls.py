@@ -40,14 +40,14 @@ class Call:
     colour: Colour
     order: tuple[str, ...] = ALL
     timeout_s: float = 30.0
-    pictures: int = 1
+    images: int = 1
     equals: int = 1
     sides: tuple[int, int] = SMALL_SIDES
 
     @property
     def units(self) -> range:
         """The seeds of its pictures: what may be bought once for each job."""
-        return range(self.seed, self.seed + self.pictures)
+        return range(self.seed, self.seed + self.images)
 
     @property
     def key(self) -> str | None:
@@ -66,7 +66,7 @@ class Call:
             "model": "clarity-upscaler",
             "prompt": "a cup",
             "image": ("in.png", tiny(*self.sides, colour=self.colour), "image/png"),
-            "n": self.pictures,
+            "n": self.images,
             "response_format": "b64_json",
             "extra_body": more,
             "extra_headers": headers,
@@ -85,7 +85,7 @@ def calls(number: int, random: Random) -> list[Call]:
             colour=(random.randrange(256), index % 256, index // 256),
             order=order,
             timeout_s=random.choice(_PATIENCE_S),
-            pictures=random.choice((1, 1, 1, 1, 2)),
+            images=random.choice((1, 1, 1, 1, 2)),
             equals=_GROUPS[kind] if random.random() < _GROUPED else 1,
             sides=LARGE_SIDES if random.random() < _LARGE else SMALL_SIDES,
         )

@@ -36,7 +36,7 @@ class Entry:
     seed: int
     state: str
     code: str | None
-    pictures: int
+    images: int
     attempts: tuple[Attempt, ...]
     said: str = ""
     """What the API says of a completed job whose pictures cannot all be had, without them."""
@@ -77,7 +77,7 @@ def _entry(http: httpx.Client, job: str, colours: Mapping[int, Colour]) -> Entry
         seed=seed,
         state=row["status"],
         code=row["error"]["code"] if row["error"] else None,
-        pictures=pictures,
+        images=pictures,
         attempts=tuple(_attempt(seed, attempt) for attempt in row["attempts"]),
         said=said,
     )

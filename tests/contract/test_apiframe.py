@@ -125,7 +125,7 @@ async def test_a_job_is_an_upload_a_submit_looks_and_a_download(provider: Apifra
     """The exact requests go out in their order, and the picture and the bill come back."""
     sim.run_s = 0.03
     outcome = await run(provider)
-    assert [size(picture) for picture in outcome.pictures] == [(48, 32)]
+    assert [size(picture) for picture in outcome.images] == [(48, 32)]
     assert (outcome.seconds, outcome.cost) == (None, 30_000)
     upload, submit, *looks, delivery = sim.seen
     assert (upload.method, upload.path) == ("POST", "/v2/uploads")
@@ -156,7 +156,7 @@ async def test_a_job_is_an_upload_a_submit_looks_and_a_download(provider: Apifra
 async def test_another_model_has_another_params_object(provider: Apiframe, sim: simulator.Apiframe) -> None:
     """The route's option names it, and the price of a credit may be text."""
     outcome = await run(provider, TOPAZ, image=PICTURE, upscale_factor=4)
-    assert (size(outcome.pictures[0]), outcome.cost) == ((96, 64), 100_000)
+    assert (size(outcome.images[0]), outcome.cost) == ((96, 64), 100_000)
     assert set(sim.seen[1].json) == {"model", "topazUpscaleParams"}
 
 
@@ -189,14 +189,14 @@ async def test_a_handle_is_enough_for_another_process(
     restored = Handle(provider=handle.provider, id=handle.id, data=dict(handle.data))
     assert (await Apiframe(**settings).wait(restored, later())).cost == 30_000
     bare = Handle(provider="apiframe", id=sim.books.taken[0])
-    assert size((await Apiframe(**settings).wait(bare, later())).pictures[0]) == (48, 32)
+    assert size((await Apiframe(**settings).wait(bare, later())).images[0]) == (48, 32)
 
 
 @pytest.mark.parametrize("shape", ["object", "string"])
 async def test_the_result_is_an_object_or_a_text(provider: Apiframe, sim: simulator.Apiframe, shape: Any) -> None:
     """The specification leaves it open, and the pages show both."""
     sim.shape = shape
-    assert [size(picture) for picture in (await run(provider)).pictures] == [(48, 32)]
+    assert [size(picture) for picture in (await run(provider)).images] == [(48, 32)]
 
 
 VALIDATION = {"error": "Validation failed", "details": {"clarityUpscaleParams.scale_factor": ["Invalid input"]}}
@@ -277,7 +277,7 @@ async def test_a_lost_answer_is_asked_for_again_under_its_key(
 ) -> None:
     """The very same submit goes out again, and gives the job that was taken and paid the first time."""
     sim.faults.script("submit", fault)
-    assert size((await run(Apiframe(**settings, **impatient(fault)))).pictures[0]) == (48, 32)
+    assert size((await run(Apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
     first, second = (sent for sent in sim.seen if sent.path == "/v2/images/upscale")
     assert (first.body, first.headers) == (second.body, second.headers)
     assert (len(sim.books.taken), sim.books.billed, sim.books.count("POST", "uploads")) == (1, 1, 1)
@@ -379,7 +379,7 @@ async def test_a_failed_upload_submits_nothing(
 async def test_an_upload_is_tried_again(provider: Apiframe, sim: simulator.Apiframe) -> None:
     """Once: it costs nothing."""
     sim.faults.script("upload", Fault(kind="cut"))
-    assert (await run(provider)).pictures
+    assert (await run(provider)).images
     assert sim.books.count("POST", "uploads") == 2
 
 
@@ -421,14 +421,14 @@ OF_LOOKS = [f"{fault.kind}-{fault.status}-{number}" for number, fault in enumera
 async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: simulator.Apiframe, fault: Fault) -> None:
     """The job is there and paid, and the picture is fetched in the end."""
     sim.faults.script("poll", fault)
-    assert size((await run(Apiframe(**settings, **impatient(fault)))).pictures[0]) == (48, 32)
+    assert size((await run(Apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
     assert (sim.books.count("POST", "upscale"), sim.books.billed) == (1, 1)
 
 
 async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Apiframe) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
     sim.faults.script("poll", *[said(404, {"error": "UpstreamJob not found"})] * 2)
-    assert size((await run(Apiframe(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
+    assert size((await run(Apiframe(**settings, lost_after_s=0))).images[0]) == (48, 32)
 
 
 POLICY = "Provider returned an error: content policy violation"
@@ -472,7 +472,7 @@ async def test_a_job_that_gives_no_picture(
 async def test_a_job_that_gives_its_picture_late(provider: Apiframe, sim: simulator.Apiframe, word: str) -> None:
     """A result without pictures, an address that is gone and a word that nobody knows are looked at again."""
     sim.faults.script("job", broken(word))
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(provider)).images[0]) == (48, 32)
 
 
 async def test_a_job_that_does_not_end_may_not_be_bought_elsewhere(
@@ -507,7 +507,7 @@ async def test_a_delivery_that_fails_is_fetched_again(
 ) -> None:
     """The picture is paid for and is not given up lightly."""
     sim.faults.script("download", fault)
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(provider)).images[0]) == (48, 32)
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ async def test_credits_that_cannot_be_read_are_no_bill(
     """The picture is delivered all the same, in whatever case the status is written."""
     result = {"images": [{"url": "data:image/png;base64,cGljdHVyZQ=="}]}
     sim.faults.always("poll", said(200, {"status": "completed", "result": result, "creditCost": spent}))
-    assert await run(provider) == Outcome(pictures=(b"picture",), seconds=None, cost=None)
+    assert await run(provider) == Outcome(images=(b"picture",), seconds=None, cost=None)
 
 
 async def test_it_is_off_without_a_key_and_without_the_name_of_its_params(

@@ -118,7 +118,7 @@ async def test_a_job_is_found_by_another_process(sim: simulator.Apiframe, hooks:
     async with adapter(sim) as second:
         handle = stored(await second.find(sent))
         outcome = await second.wait(handle, later())
-    assert (size(outcome.pictures[0]), outcome.cost) == ((48, 32), 30_000)
+    assert (size(outcome.images[0]), outcome.cost) == ((48, 32), 30_000)
     assert sim.books.taken == [handle.id]
     first, again = (seen for seen in sim.seen if seen.path == "/v2/images/upscale")
     assert first.body == again.body

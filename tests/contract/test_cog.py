@@ -87,7 +87,7 @@ async def run(provider: LocalProvider, name: str = "job-1", **payload: Value) ->
 async def test_a_job_is_one_put_under_our_id_and_its_answer_is_the_picture(local: LocalProvider, cog: FakeCog) -> None:
     """The exact request goes out, the picture comes back as it was, and the time is the worker's own."""
     outcome = await run(local, "job-1", image=picture(PNG), prompt="größer", seed=7)
-    assert outcome == Outcome(pictures=(PNG,), seconds=1.5, cost=None)
+    assert outcome == Outcome(images=(PNG,), seconds=1.5, cost=None)
     assert cog.jobs == ["job-1"]
     assert cog.bodies == [{"input": {"image": data_uri(PNG), "prompt": "größer", "seed": 7}}]
     assert "prefer" not in cog.headers[0]
@@ -104,7 +104,7 @@ async def test_a_handle_says_where_the_job_is(local: LocalProvider, cog: FakeCog
 async def test_a_list_of_pictures_keeps_its_order(local: LocalProvider, cog: FakeCog) -> None:
     """A predictor that gives several gives all of them."""
     cog.play = lambda *_: async_(succeeded([data_uri(PNG), data_uri(b"two"), f"{cog.url}/files/a.png"]))
-    assert (await run(local)).pictures == (PNG, b"two", PNG)
+    assert (await run(local)).images == (PNG, b"two", PNG)
 
 
 async def async_(response: Response) -> Response:
@@ -114,7 +114,7 @@ async def async_(response: Response) -> Response:
 async def test_a_huge_picture_goes_there_and_back(local: LocalProvider) -> None:
     """20 MB in and 20 MB out are a matter of course."""
     data = os.urandom(20_000_000)
-    assert (await run(local, image=picture(data))).pictures == (data,)
+    assert (await run(local, image=picture(data))).images == (data,)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ async def test_pictures_above_the_limit_are_not_sent(local: LocalProvider, cog: 
 async def test_a_worker_without_a_place_is_asked_again_later(local: LocalProvider, cog: FakeCog, busy: Play) -> None:
     """No place is not a failure: the job waits and is sent again under its own id."""
     cog.plays = [busy, busy]
-    assert (await run(local)).pictures == (PNG,)
+    assert (await run(local)).images == (PNG,)
     assert cog.jobs == ["job-1"] * 3
     assert cog.cancelled == []
 
@@ -205,7 +205,7 @@ async def test_a_worker_that_never_has_a_place_throttles(local: LocalProvider, c
 async def test_a_lost_answer_is_cancelled_and_run_once_more(local: LocalProvider, cog: FakeCog, broken: Play) -> None:
     """Nothing is billed here, so the adapter settles an unknown outcome itself: cancel, then a new id."""
     cog.plays = [broken]
-    assert (await run(local)).pictures == (PNG,)
+    assert (await run(local)).images == (PNG,)
     assert cog.jobs == ["job-1", "job-1-again"]
     assert cog.cancelled == ["job-1"]
 
@@ -228,7 +228,7 @@ async def test_a_worker_that_died_after_its_health_check_passes_the_job_on(clien
             await until(lambda: all(worker.live for worker in both.describe()))
         with pytest.raises(Unreached):
             await run(local)
-        assert (await run(both)).pictures == (PNG,)
+        assert (await run(both)).images == (PNG,)
         assert [worker.status for worker in both.describe()] == ["UNREACHABLE", "READY"]
         await local.aclose()
         await both.aclose()
@@ -257,7 +257,7 @@ async def test_a_job_that_ends_while_it_is_cancelled_is_a_result(
     cog.play = finish
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
-    assert (await local.wait(handle, clock.after(0.05))).pictures == (PNG,)
+    assert (await local.wait(handle, clock.after(0.05))).images == (PNG,)
 
 
 async def test_a_worker_that_does_not_know_cancel_is_hung_up_on(
@@ -315,7 +315,7 @@ async def test_a_job_outlives_its_waiter(local: LocalProvider, cog: FakeCog) -> 
     await until(lambda: cog.at_work)
     waiter.cancel()
     await asyncio.wait({waiter})
-    assert (await local.wait(handle, soon())).pictures == (PNG,)
+    assert (await local.wait(handle, soon())).images == (PNG,)
     assert cog.cancelled == []
 
 

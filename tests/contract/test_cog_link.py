@@ -76,7 +76,7 @@ async def test_without_its_note_a_job_is_not_sent_and_its_place_is_free(local: L
     with pytest.raises(Refused):
         await local.submit(job("never"), Told(before=refuse))
     assert local.in_flight == 0
-    assert (await local.wait(await local.submit(job("next")), soon())).pictures == (PNG,)
+    assert (await local.wait(await local.submit(job("next")), soon())).images == (PNG,)
     assert cog.jobs == ["next"]
 
 
@@ -111,7 +111,7 @@ async def test_nothing_is_noted_where_nothing_is_sent(local: LocalProvider, cog:
 async def test_a_webhook_is_for_progress_alone(local: LocalProvider, cog: FakeCog) -> None:
     """The result comes by the connection, so neither outputs nor the end are asked for."""
     handle = await local.submit(job(seed=7), Told(webhook=WEBHOOK))
-    assert (await local.wait(handle, soon())).pictures == (PNG,)
+    assert (await local.wait(handle, soon())).images == (PNG,)
     assert cog.bodies == [{"input": {"seed": 7}, "webhook": WEBHOOK, "webhook_events_filter": ["start", "logs"]}]
 
 

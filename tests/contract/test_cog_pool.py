@@ -58,7 +58,7 @@ def how(provider: LocalProvider, upstream: Upstream = UPSTREAM) -> Readiness:
 
 
 async def run(provider: LocalProvider, name: str) -> None:
-    assert (await provider.wait(await provider.submit(job(name)), soon())).pictures == (PNG,)
+    assert (await provider.wait(await provider.submit(job(name)), soon())).images == (PNG,)
 
 
 async def test_no_worker_is_off(client: httpx.AsyncClient) -> None:
@@ -392,7 +392,7 @@ async def test_each_engine_has_its_own_order(client: httpx.AsyncClient, cog: Fak
         waiting = asyncio.create_task(local.submit(job("b")))
         await until(lambda: local.queue_depth == 1)
         handle = await local.submit(job("c", model="resample"))
-        assert (await local.wait(handle, soon())).pictures == (PNG,)
+        assert (await local.wait(handle, soon())).images == (PNG,)
         assert other.jobs == ["c"]
         waiting.cancel()
         await local.aclose()

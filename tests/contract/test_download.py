@@ -42,9 +42,9 @@ class Delivery:
 
     async def endpoint(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
-        return await play(request, self.faults.next("download"), self.picture)
+        return await play(request, self.faults.next("download"), self.image)
 
-    async def picture(self) -> Response:
+    async def image(self) -> Response:
         return Response(PICTURE, media_type="image/png")
 
 

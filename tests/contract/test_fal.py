@@ -13,7 +13,7 @@ from normalization.values import Value
 from providers.base import Handle, Readiness, Upstream
 from providers.errors import Rejected, Undecodable, Unreached, Unusable
 from providers.fal.adapter import Fal
-from providers.fal.responses import addresses, cost, pictures, reason
+from providers.fal.responses import addresses, cost, images, reason
 from providers.http.bodies import Json
 from providers.http.client import USER_AGENT
 from providers.kit.polling import Pace
@@ -61,7 +61,7 @@ async def test_the_picture_really_grows_and_the_bill_is_fals(fal: Fal, sim: FalA
     """What is delivered is the picture that was sent, larger; seconds and cost are what fal says of them."""
     sim.run_s = 0.05
     outcome = await run(fal, upscale_factor=3)
-    assert size(outcome.pictures[0]) == (72, 48)
+    assert size(outcome.images[0]) == (72, 48)
     assert outcome.seconds == 0.05
     # 72 x 48 pixels at 3 cents a megapixel.
     assert outcome.cost == round(72 * 48 / 1e6 * 0.03 * 1e6)
@@ -99,7 +99,7 @@ async def test_a_sub_path_is_in_the_submit_alone(fal: Fal, sim: FalAi) -> None:
     """Status and result are asked for under owner and app."""
     handle = await fal.submit(job("fal-ai/topaz/upscale/image", upscale_factor=2))
     outcome = await fal.wait(handle, soon())
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert sim.asked("POST")[0].path == "/fal-ai/topaz/upscale/image"
     assert {seen.path for seen in sim.asked("GET")} == {
         f"/fal-ai/topaz/requests/{handle.id}/status",
@@ -150,7 +150,7 @@ async def test_an_address_elsewhere_is_not_followed(fal: Fal, sim: FalAi, strang
     """Our key goes to the configured origin: an answer that names another one is not believed."""
     sim.announce = lambda _: stranger.format(media=sim.media_url, queue=sim.queue_url.removeprefix("http://"))
     outcome = await run(fal)
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert no_key_went_astray(sim)
     assert {seen.path.split("/requests/")[0] for seen in sim.asked("GET")} == {f"/{CLARITY}"}
 
@@ -161,7 +161,7 @@ async def test_a_handle_is_plain_data_and_works_elsewhere(fal: Fal, sim: FalAi) 
     stored = json.loads(json.dumps({"provider": handle.provider, "id": handle.id, "data": dict(handle.data)}))
     async with adapter(sim) as other:
         outcome = await other.wait(Handle(**stored), soon())
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert outcome.cost is not None
     assert len(sim.asked("POST")) == 1
 
@@ -203,14 +203,14 @@ async def test_one_job_is_learned_from_once(sim: FalAi, monkeypatch: pytest.Monk
 async def test_outputs_in_every_shape(fal: Fal, sim: FalAi, shape: Shape, inline: bool) -> None:
     """An object, a list, a text, at an address or as a data URI: it is the same picture."""
     sim.shape, sim.inline = shape, inline
-    assert [size(data) for data in (await run(fal)).pictures] == [(48, 32)]
+    assert [size(data) for data in (await run(fal)).images] == [(48, 32)]
     assert len(sim.asked("GET", host="media")) == (0 if inline else 1)
 
 
 def test_pictures_are_found_in_order_and_nothing_else_is() -> None:
     """Several keep their order; what is no address is no picture."""
     both: Json = {"images": [{"url": "https://a/1"}, {"url": b"2"}, "https://a/3"], "image": None}
-    assert pictures(both) == ["https://a/1", b"2", "https://a/3"]
+    assert images(both) == ["https://a/1", b"2", "https://a/3"]
     empty: list[Json] = [
         None,
         1,
@@ -221,7 +221,7 @@ def test_pictures_are_found_in_order_and_nothing_else_is() -> None:
         "file:///etc/passwd",
         [None],
     ]
-    assert [pictures(answer) for answer in empty] == [[]] * len(empty)
+    assert [images(answer) for answer in empty] == [[]] * len(empty)
 
 
 async def test_without_a_key_it_is_off(sim: FalAi) -> None:

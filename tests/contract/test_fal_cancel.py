@@ -58,7 +58,7 @@ async def test_a_cancel_that_comes_too_late_is_a_result(fal: Fal, sim: FalAi, cl
     sim.faults.script("job", Fault(kind="job", word="UNSTOPPABLE"))
     handle = await begun(fal)
     outcome = await fal.wait(handle, clock.after(0.3))
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert len(sim.asked("PUT", "/cancel")) == 1
 
 
@@ -68,7 +68,7 @@ async def test_a_deadline_in_the_middle_of_the_download(fal: Fal, sim: FalAi, cl
     handle = await begun(fal)
     with pytest.raises(Unfetched):
         await fal.wait(handle, clock.after(0.5))
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert sim.asked("PUT", "/cancel") == []
     assert sim.books.billed == 1
 
@@ -80,7 +80,7 @@ async def test_already_completed_is_a_result(sim: FalAi, clock: Joint, fault: Fa
     async with adapter(sim, clock=clock, lost_after_s=3600) as fal:
         handle = await begun(fal)
         outcome = await fal.wait(handle, clock.after(0.5))
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert len(sim.asked("PUT", "/cancel")) == 1
     assert sim.books.billed == 1
 
@@ -104,7 +104,7 @@ async def test_a_result_that_cannot_be_had_is_to_be_fetched(sim: FalAi, clock: J
         with pytest.raises(Unfetched, match=r"not fetched yet.*HTTP 502"):
             await fal.wait(handle, clock.after(0.5))
         sim.faults.clear()
-        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert sim.books.billed == 1
 
 
@@ -160,7 +160,7 @@ async def test_wait_after_a_cancel_that_came_too_late_is_quick(sim: FalAi, clock
     async with adapter(sim, clock=clock, pace=slow) as fal:
         handle = await begun(fal)
         await fal.cancel(handle)
-        assert size((await fal.wait(handle, clock.after(0.3))).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, clock.after(0.3))).images[0]) == (48, 32)
     assert len(sim.asked("PUT")) == 1
 
 
@@ -222,7 +222,7 @@ async def test_cancel_of_a_job_that_has_ended_is_harmless(fal: Fal, sim: FalAi) 
     """Its result stays, and may be fetched after."""
     handle = await begun(fal)
     await fal.cancel(handle)
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
 
 
 async def test_a_cancel_is_said_until_it_is_heard(sim: FalAi, clock: Joint) -> None:

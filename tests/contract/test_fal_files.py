@@ -29,7 +29,7 @@ async def test_a_large_picture_goes_to_the_storage_first(sim: FalAi) -> None:
     """The key goes to the REST host alone, the bytes to where it says, and their address into the input."""
     async with adapter(sim, data_uri_bytes=10) as fal:
         outcome = await run(fal, extra=[picture(tiny(8, 8))])
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     first, second = sim.asked("POST", host="rest")
     assert first.path == "/storage/upload/initiate"
     assert first.headers["authorization"] == f"Key {KEY}"

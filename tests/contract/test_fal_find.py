@@ -48,7 +48,7 @@ async def test_a_submit_whose_answer_is_lost_is_found(fal: Fal, sim: FalAi) -> N
     """fal lists it with our input: it is waited for, and paid for once."""
     sim.faults.script("submit", Fault(kind="cut", after=True))
     outcome = await run(fal, seed=7)
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert outcome.cost is not None
     assert len(sim.books.taken) == sim.books.billed == 1
 
@@ -60,7 +60,7 @@ async def test_a_crash_between_the_submit_and_its_answer(sim: FalAi) -> None:
         handle = await heir.find(sent)
         outcome = await heir.wait(handle, soon())
     assert [handle.id] == sim.books.taken
-    assert size(outcome.pictures[0]) == (72, 48)
+    assert size(outcome.images[0]) == (72, 48)
     assert outcome.cost == round(72 * 48 / 1e6 * 0.03 * 1e6)
     assert len(sim.asked("POST")) == sim.books.billed == 1
 
@@ -76,7 +76,7 @@ async def test_a_found_handle_is_as_good_as_any(sim: FalAi) -> None:
     assert handle.data.keys() == other.data.keys()
     stored = json.loads(json.dumps({"provider": handle.provider, "id": handle.id, "data": dict(handle.data)}))
     async with adapter(sim) as third:
-        assert size((await third.wait(Handle(**stored), soon())).pictures[0]) == (48, 32)
+        assert size((await third.wait(Handle(**stored), soon())).images[0]) == (48, 32)
 
 
 async def test_a_picture_that_was_uploaded_is_told_by_its_address(sim: FalAi) -> None:
@@ -257,7 +257,7 @@ async def test_a_webhook_names_the_job(sim: FalAi, fal: Fal) -> None:
     heard = replace(sent, heard=sim.books.taken[0])
     handle = await fal.find(heard)
     outcome = await fal.wait(handle, soon())
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert outcome.cost == round(48 * 32 / 1e6 * 0.03 * 1e6)
     assert sim.asked("GET", host="api") == []
 

@@ -101,7 +101,7 @@ async def test_twice_and_late_is_the_same(fal: Fal, sim: FalAi, box: Letterbox) 
     assert [await fal.parse_webhook(*got) for got in box.got] == [WebhookEvent(id=handle.id)] * 3
     sim.hooks.way, sim.hooks.late_s = "late", 0.1
     late = await fal.submit(job(), Told(webhook=box.url))
-    assert size((await fal.wait(late, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(late, soon())).images[0]) == (48, 32)
     await until(lambda: len(box.got) == 4)
     assert await fal.parse_webhook(*box.got[-1]) == WebhookEvent(id=late.id)
 
@@ -110,7 +110,7 @@ async def test_none_costs_nothing_but_time(fal: Fal, sim: FalAi, box: Letterbox)
     """A job whose webhook never comes is polled to its end."""
     sim.hooks.way = "none"
     handle = await fal.submit(job(), Told(webhook=box.url))
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert box.got == []
 
 

@@ -38,7 +38,7 @@ async def test_the_note_comes_once_and_after_all_that_is_free(sim: FalAi, mode: 
     told = Told(before=lambda: seen.append(len(sim.asked("PUT", host="media")) * 10 + len(sim.books.taken)))
     async with adapter(sim, mode=mode, data_uri_bytes=10) as fal:
         handle = await fal.submit(job(seed=7), told)
-        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert seen == [10]
     (note,) = told.notes
     assert (note["mode"], note["model"], note["usd_per_unit"]) == (mode, CLARITY, "0.03")
@@ -104,7 +104,7 @@ async def test_a_sleep_that_is_cut_short_is_a_look(sim: FalAi) -> None:
         told = Told()
         sim.run_s = 0.5
         handle = await fal.submit(job(), told)
-        assert size((await fal.wait(handle, clock.after(1.5), told)).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, clock.after(1.5), told)).images[0]) == (48, 32)
     assert sim.asked("PUT") == []
 
 
@@ -129,7 +129,7 @@ async def test_logs_that_make_trouble_are_left_alone(fal: Fal, sim: FalAi, fault
     sim.faults.script("poll", None, fault)
     told = Told()
     handle = await fal.submit(job(), told)
-    assert size((await fal.wait(handle, soon(), told)).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon(), told)).images[0]) == (48, 32)
     queries = [seen.query for seen in sim.asked("GET", "/status")]
     assert queries[:2] == ["logs=1", "logs=1"]
     assert set(queries[2:]) == {""}
@@ -142,7 +142,7 @@ async def test_a_log_that_is_none_is_no_matter(fal: Fal, sim: FalAi, logs: objec
     body = {"status": "COMPLETED", "logs": logs, "metrics": {"inference_time": 1}}
     sim.faults.always("poll", Fault(status=200, body=body))
     handle = await fal.submit(job(), told)
-    assert size((await fal.wait(handle, soon(), told)).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon(), told)).images[0]) == (48, 32)
     assert told.shares == []
 
 

@@ -43,7 +43,7 @@ async def fal(sim: FalAi) -> AsyncIterator[Fal]:
 async def test_one_request_and_its_answer(fal: Fal, sim: FalAi) -> None:
     """The same body and headers as in the queue, at the other host, and nothing is asked about it."""
     outcome = await run(fal, seconds=30, upscale_factor=3)
-    assert size(outcome.pictures[0]) == (72, 48)
+    assert size(outcome.images[0]) == (72, 48)
     assert outcome.cost == 104
     (seen,) = sim.asked("POST", host="run")
     assert seen.path == f"/{CLARITY}"
@@ -124,7 +124,7 @@ async def test_a_picture_that_is_gone_is_to_be_fetched(fal: Fal, sim: FalAi, wor
     with pytest.raises(Unfetched, match="HTTP 404"):
         await fal.wait(handle, soon())
     sim.files.gone.clear()
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert sim.books.billed == 1
 
 
@@ -146,7 +146,7 @@ async def test_a_download_at_the_deadline_is_made_again(fal: Fal, sim: FalAi) ->
     with pytest.raises(Unfetched, match="deadline passed while the result was fetched"):
         await fal.wait(handle, soon(0.5))
     sim.faults.clear()
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert sim.books.billed == 1
 
 
@@ -175,7 +175,7 @@ async def test_cancel_of_a_job_that_ended_is_harmless(fal: Fal, sim: FalAi) -> N
     handle = await begun(fal)
     await until(lambda: fal._held._tasks["dr-1"].done())
     await fal.cancel(handle)
-    assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+    assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     await fal.cancel(handle)
 
 
@@ -197,5 +197,5 @@ async def test_closing_ends_what_is_open(sim: FalAi) -> None:
 async def test_a_large_picture_is_uploaded_here_too(sim: FalAi) -> None:
     """The synchronous host has the same limit."""
     async with adapter(sim, mode="run", data_uri_bytes=10) as fal:
-        assert size((await run(fal)).pictures[0]) == (48, 32)
+        assert size((await run(fal)).images[0]) == (48, 32)
     assert sim.asked("POST", host="run")[0].json["image_url"].startswith(sim.media_url)

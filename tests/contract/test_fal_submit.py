@@ -156,7 +156,7 @@ async def test_an_answer_that_is_lost_as_a_whole_is_found_in_fals_list(sim: FalA
     async with adapter(sim, submit_timeout_s=0.4) as fal:
         handle = await begun(fal)
         assert [handle.id] == sim.books.taken
-        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert len(sim.asked("POST")) == sim.books.billed == 1
 
 
@@ -167,7 +167,7 @@ async def test_an_answer_in_pieces_still_names_the_job(sim: FalAi, fault: Fault)
     async with adapter(sim, submit_timeout_s=0.5) as fal:
         handle = await begun(fal)
         assert [handle.id] == sim.books.taken
-        assert size((await fal.wait(handle, soon())).pictures[0]) == (48, 32)
+        assert size((await fal.wait(handle, soon())).images[0]) == (48, 32)
     assert len(sim.asked("POST")) == 1
     assert sim.books.billed == 1
 

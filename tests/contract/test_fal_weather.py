@@ -61,7 +61,7 @@ async def test_a_failing_poll_is_polled_again(sim: FalAi, fault: Fault) -> None:
     """It is no reason to submit again, whatever it is."""
     sim.faults.script("poll", fault)
     async with adapter(sim, poll_timeout_s=0.3) as fal:
-        assert size((await run(fal)).pictures[0]) == (48, 32)
+        assert size((await run(fal)).images[0]) == (48, 32)
     assert len(sim.asked("POST")) == 1
     assert len(sim.asked("GET", "/status")) == 2
     assert sim.asked("PUT") == []
@@ -72,7 +72,7 @@ async def test_a_failing_poll_is_polled_again(sim: FalAi, fault: Fault) -> None:
 async def test_words_that_end_nothing(fal: Fal, sim: FalAi, word: str) -> None:
     """Back into the queue is legal, and an unknown word is no end."""
     sim.faults.script("job", Fault(kind="job", word=word))
-    assert size((await run(fal)).pictures[0]) == (48, 32)
+    assert size((await run(fal)).images[0]) == (48, 32)
     assert sim.books.billed == 1
 
 
@@ -101,7 +101,7 @@ async def test_a_result_that_does_not_come_is_fetched_again(sim: FalAi, fault: F
     """The job is done and paid for: one bad answer does not make it a failed one."""
     sim.faults.script("result", fault)
     async with adapter(sim, fetch_timeout_s=0.5) as fal:
-        assert size((await run(fal)).pictures[0]) == (48, 32)
+        assert size((await run(fal)).images[0]) == (48, 32)
     assert len(sim.asked("POST")) == 1
     assert sim.asked("PUT") == []
     assert sim.books.billed == 1
@@ -177,7 +177,7 @@ async def test_trouble_with_our_account_is_not_the_jobs_end(sim: FalAi, status: 
     """However often: the job is paid for, and its result waits until our key is good again."""
     sim.faults.script("result", *[Fault(status=status, body={"detail": "x"})] * 4)
     async with adapter(sim, lost_after_s=0) as fal:
-        assert size((await run(fal)).pictures[0]) == (48, 32)
+        assert size((await run(fal)).images[0]) == (48, 32)
 
 
 async def test_three_times_at_once_are_not_believed() -> None:
@@ -192,13 +192,13 @@ async def test_three_times_at_once_are_not_believed() -> None:
 async def test_a_job_that_is_missed_once_is_there(fal: Fal, sim: FalAi) -> None:
     """Right after the submit not every server knows of it."""
     sim.faults.script("poll", *[Fault(status=404, body={"detail": "Request not found"})] * 2)
-    assert size((await run(fal)).pictures[0]) == (48, 32)
+    assert size((await run(fal)).images[0]) == (48, 32)
 
 
 async def test_an_empty_result_is_fetched_once_more(fal: Fal, sim: FalAi) -> None:
     """Then it is paid for, and no picture."""
     sim.faults.script("job", Fault(kind="job", word="EMPTY_ONCE"), Fault(kind="job", word="EMPTY"))
-    assert size((await run(fal)).pictures[0]) == (48, 32)
+    assert size((await run(fal)).images[0]) == (48, 32)
     with pytest.raises(Undecodable, match="without a picture"):
         await run(fal)
     assert len(sim.asked("POST")) == 2
@@ -214,7 +214,7 @@ async def test_a_200_with_an_error_is_an_error(fal: Fal, sim: FalAi) -> None:
 async def test_a_result_that_moved_is_asked_for_again(fal: Fal, sim: FalAi) -> None:
     """A fresh address is had by asking the job once more, and no second job is bought."""
     sim.faults.script("job", Fault(kind="job", word="MOVED"))
-    assert size((await run(fal)).pictures[0]) == (48, 32)
+    assert size((await run(fal)).images[0]) == (48, 32)
     assert sim.books.billed == 1
     assert no_key_went_astray(sim)
 
@@ -231,7 +231,7 @@ async def test_a_result_that_is_lost_is_to_be_fetched(fal: Fal, sim: FalAi) -> N
 async def test_a_download_that_breaks_is_made_again(fal: Fal, sim: FalAi, fault: Fault) -> None:
     """The picture is paid for."""
     sim.faults.script("download", fault)
-    assert size((await run(fal)).pictures[0]) == (48, 32)
+    assert size((await run(fal)).images[0]) == (48, 32)
     assert sim.books.billed == 1
 
 
@@ -256,4 +256,4 @@ async def test_extra_fields_do_not_matter(fal: Fal, sim: FalAi) -> None:
     sim.faults.script("poll", Fault(status=200, body=more))
     outcome = await run(fal)
     assert outcome.seconds is None
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)

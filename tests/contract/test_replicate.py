@@ -55,7 +55,7 @@ async def test_a_job_is_one_submit_of_the_pinned_version_and_its_result_is_the_l
     """The exact request goes out, the picture comes back enlarged, and the cost is the time that Replicate bills."""
     outcome = await run(provider, job(seconds=10))
 
-    assert [size(data) for data in outcome.pictures] == [(48, 32)]
+    assert [size(data) for data in outcome.images] == [(48, 32)]
     assert sim.bodies == [{"version": CLARITY, "input": {"image": DATA_URI, "scale_factor": 2, "seed": 77}}]
     assert sim.books.requests[0] == ("POST", "/v1/predictions")
     assert sim.headers[0]["authorization"] == f"Bearer {TOKEN}"
@@ -75,7 +75,7 @@ async def test_an_official_model_is_submitted_to_its_own_path(provider: Replicat
 
     assert sim.books.requests[0] == ("POST", "/v1/models/topazlabs/image-upscale/predictions")
     assert sim.bodies == [{"input": {"image": DATA_URI, "upscale_factor": "4x"}}]
-    assert size(outcome.pictures[0]) == (96, 64)
+    assert size(outcome.images[0]) == (96, 64)
     assert outcome.cost is None
 
 
@@ -106,7 +106,7 @@ async def test_an_upload_is_tried_again(sim: Simulator, fault: Fault) -> None:
     async with adapter(sim, data_uri_bytes=10) as provider:
         outcome = await run(provider)
 
-    assert len(outcome.pictures) == 1
+    assert len(outcome.images) == 1
     assert sim.books.count("POST", "/v1/files") == 2
     assert sim.books.billed == 1
 
@@ -140,7 +140,7 @@ async def test_every_shape_of_output_is_read(sim: Simulator, shape: Any, wait_s:
     sim.shape = shape
     async with adapter(sim, wait_s=wait_s) as provider:
         outcome = await run(provider)
-    assert [size(data) for data in outcome.pictures] == [(48, 32)]
+    assert [size(data) for data in outcome.images] == [(48, 32)]
 
 
 async def test_pictures_inside_of_the_answer_need_no_download(provider: Replicate, sim: Simulator) -> None:
@@ -150,7 +150,7 @@ async def test_pictures_inside_of_the_answer_need_no_download(provider: Replicat
     prediction.output = [prediction.inline[0]]
     outcome = await provider.wait(handle, soon())
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
 
 
 async def test_a_submit_that_is_held_open_is_an_optimisation_only(sim: Simulator) -> None:
@@ -162,7 +162,7 @@ async def test_a_submit_that_is_held_open_is_an_optimisation_only(sim: Simulator
         sim.run_s = 1.4
         second = await run(held)
 
-    assert len(first.pictures) == len(second.pictures) == 1
+    assert len(first.images) == len(second.images) == 1
     assert first.cost
     assert second.cost
     assert sim.books.billed == 2
@@ -177,7 +177,7 @@ async def test_a_handle_is_enough_in_another_process(sim: Simulator) -> None:
     async with adapter(sim) as second:
         outcome = await second.wait(stored, soon())
 
-    assert len(outcome.pictures) == 1
+    assert len(outcome.images) == 1
     assert outcome.cost
     assert sim.books.billed == 1
 
@@ -209,7 +209,7 @@ async def test_odd_jobs_come_to_a_good_end(provider: Replicate, sim: Simulator, 
     sim.faults.script("job", Fault(kind="job", word=word))
     outcome = await run(provider)
 
-    assert len(outcome.pictures) == 1
+    assert len(outcome.images) == 1
     assert outcome.cost
     assert sim.books.billed == 1
 
@@ -241,7 +241,7 @@ async def test_a_job_that_was_done_before_its_cancel_is_a_result(
     handle = await provider.submit(job())
     outcome = await provider.wait(handle, clock.after(0.4))
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert sim.books.count("POST", "/cancel") == 1
 
 
@@ -258,7 +258,7 @@ async def test_cancelling_ends_a_job_and_harms_no_ended_one(provider: Replicate,
     await until(lambda: sim.jobs[done.id].status == "succeeded")
     await provider.cancel(done)
 
-    assert len((await provider.wait(done, soon())).pictures) == 1
+    assert len((await provider.wait(done, soon())).images) == 1
 
 
 async def test_a_job_that_never_began_is_aborted_by_its_own_deadline(provider: Replicate, sim: Simulator) -> None:
@@ -305,7 +305,7 @@ async def test_a_result_at_the_api_is_fetched_with_the_key(provider: Replicate, 
     sim.files[key] = ({"id": key}, PICTURE)
     handle = await provider.submit(job())
     sim.jobs[handle.id].output = f"{sim.url}/v1/files/{key}"
-    assert (await provider.wait(handle, soon())).pictures == (b'{"id":"a-file"}',)
+    assert (await provider.wait(handle, soon())).images == (b'{"id":"a-file"}',)
     sim.jobs[handle.id].output = f"{sim.url}/v1/files/none"
     with pytest.raises(Unfetched, match="HTTP 404"):
         await provider.wait(handle, soon())

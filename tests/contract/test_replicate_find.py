@@ -133,7 +133,7 @@ async def test_a_job_is_found_by_another_process(
         outcome = await second.wait(handle, soon())
         assert stored(await second.find(sent)) == dataclasses.replace(handle, data={**handle.data, "ready": "yes"})
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert bool(outcome.cost) == ("upstream" not in given)
     assert len(sim.books.taken) == 3
 

@@ -117,7 +117,7 @@ async def test_forged_messages_are_not_believed(provider: Replicate, sim: Simula
     handle = await provider.submit(job(), Told(hooks.url))
     await until(lambda: "succeeded" in hooks.events("status"))
     assert [await provider.parse_webhook(headers, body) for headers, body in hooks.came] == [None] * len(hooks.came)
-    assert len((await provider.wait(handle, soon())).pictures) == 1
+    assert len((await provider.wait(handle, soon())).images) == 1
 
 
 async def test_messages_that_come_twice_or_late_are_heard_all_the_same(
@@ -163,7 +163,7 @@ async def test_a_webhook_cuts_a_wait_short(sim: Simulator, hooks: Door) -> None:
     link = Woken(hooks.url)
     async with adapter(sim, pace=Never()) as provider:
         handle = await provider.submit(job(), link)
-        assert len((await provider.wait(handle, soon(3600), link)).pictures) == 1
+        assert len((await provider.wait(handle, soon(3600), link)).images) == 1
     assert link.slept == 1
 
 

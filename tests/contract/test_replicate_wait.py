@@ -65,7 +65,7 @@ async def test_two_misses_lose_no_job(sim: Simulator, clock: Joint) -> None:
     async with adapter(sim, clock=clock, vanish_s=0) as provider:
         handle = await provider.submit(job())
         sim.faults.script("poll", *[Fault(status=404, body={"detail": "Not found."})] * 2)
-        assert size((await provider.wait(handle, soon())).pictures[0]) == (48, 32)
+        assert size((await provider.wait(handle, soon())).images[0]) == (48, 32)
 
 
 @pytest.mark.parametrize(("word", "kind"), [("fails", Failed), ("nsfw", Blocked)])
@@ -140,7 +140,7 @@ async def test_who_comes_back_looks_at_once(sim: Simulator, clock: Joint) -> Non
     old = Handle(provider=handle.provider, id=handle.id, data={**handle.data, "at": f"{time.time() - 60:.3f}"})
     async with adapter(sim, clock=clock, pace=Hours(clock)) as second:
         await until(lambda: sim.jobs[handle.id].status == "succeeded")
-        assert len((await second.wait(old, clock.after(10))).pictures) == 1
+        assert len((await second.wait(old, clock.after(10))).images) == 1
     assert sim.books.count("POST", "cancel") == 0
 
 
@@ -164,5 +164,5 @@ async def test_after_a_cancel_the_wait_tells_the_truth(sim: Simulator, clock: Jo
 
     cost = round(sim.books.bills[running.id] * 1_000_000)
     assert bill(caught.value) == (cost, cost > 0)
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert Replicate.cancels

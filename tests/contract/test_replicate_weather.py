@@ -113,7 +113,7 @@ async def test_a_job_whose_submit_was_not_answered_is_found_again(
     sim.faults.script("submit", fault)
     outcome = await run(provider)
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert sim.books.count("POST", "/v1/predictions") == 1
     assert sim.books.billed == 1
 
@@ -189,7 +189,7 @@ async def test_a_poll_that_fails_is_polled_again(provider: Replicate, sim: Simul
     sim.faults.script("poll", fault, fault)
     outcome = await run(provider)
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert len(sim.bodies) == 1
     assert sim.books.billed == 1
 
@@ -212,7 +212,7 @@ async def test_a_download_that_fails_is_tried_again(provider: Replicate, sim: Si
     sim.faults.script("download", fault)
     outcome = await run(provider)
 
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert sim.books.billed == 1
     assert len(sim.bodies) == 1
 
@@ -220,7 +220,7 @@ async def test_a_download_that_fails_is_tried_again(provider: Replicate, sim: Si
 async def test_an_address_that_ran_out_is_asked_for_anew(provider: Replicate, sim: Simulator) -> None:
     """The job names its result again, each time; where none of the addresses is good, it stays to be fetched."""
     sim.faults.script("download", *[Fault(status=403)] * 4)
-    assert len((await run(provider)).pictures) == 1
+    assert len((await run(provider)).images) == 1
     sim.faults.always("download", Fault(status=403))
     with pytest.raises(Unfetched, match="HTTP 403") as caught:
         await run(provider)

@@ -138,7 +138,7 @@ async def test_a_job_is_an_upload_a_submit_looks_and_a_download(provider: Segmin
     """The exact requests go out in their order, and the picture, the time and the bill come back."""
     sim.run_s = 0.03
     outcome = await run(provider)
-    assert [size(picture) for picture in outcome.pictures] == [(48, 32)]
+    assert [size(picture) for picture in outcome.images] == [(48, 32)]
     assert (outcome.seconds, outcome.cost) == (0.03, 19_300)
     upload, submit, *looks = sim.seen
     assert (upload.path, upload.json) == ("/upload-asset", {"data_urls": [DATA_URI]})
@@ -179,7 +179,7 @@ async def test_small_pictures_may_travel_inside_of_the_request(
 ) -> None:
     """Where the operator allows it, nothing is uploaded."""
     provider = Segmind(**settings, data_uri_bytes=10_000)
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(provider)).images[0]) == (48, 32)
     assert sim.seen[0].json == {**WANTED, "image": DATA_URI}
     assert sim.books.count("POST", "upload") == 0
 
@@ -187,7 +187,7 @@ async def test_small_pictures_may_travel_inside_of_the_request(
 async def test_an_upload_answers_in_either_of_two_ways(provider: Segmind, sim: simulator.Segmind) -> None:
     """The client reads `file_urls`, the documentation shows `urls`."""
     sim.upload_key = "urls"
-    assert (await run(provider)).pictures
+    assert (await run(provider)).images
 
 
 async def test_a_handle_is_enough_for_another_process(
@@ -206,7 +206,7 @@ async def test_a_handle_is_enough_for_another_process(
 async def test_the_output_may_have_any_shape(provider: Segmind, sim: simulator.Segmind, shape: Any) -> None:
     """Only `output` is promised, and not what it is."""
     sim.shape = shape
-    assert [size(picture) for picture in (await run(provider)).pictures] == [(48, 32)]
+    assert [size(picture) for picture in (await run(provider)).images] == [(48, 32)]
 
 
 ANSWERS = [
@@ -392,7 +392,7 @@ async def test_a_failed_upload_submits_nothing(
 async def test_an_upload_is_tried_again(provider: Segmind, sim: simulator.Segmind) -> None:
     """Once: it costs nothing."""
     sim.faults.script("upload", Fault(kind="cut"))
-    assert (await run(provider)).pictures
+    assert (await run(provider)).images
     assert sim.books.count("POST", "upload") == 2
 
 
@@ -428,7 +428,7 @@ async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: si
     """At the status and at the result: the job is there and paid, and the picture is fetched in the end."""
     sim.faults.script("poll", fault)
     sim.faults.script("result", fault)
-    assert size((await run(Segmind(**settings, **impatient(fault)))).pictures[0]) == (48, 32)
+    assert size((await run(Segmind(**settings, **impatient(fault)))).images[0]) == (48, 32)
     assert (sim.books.count("POST", "/v2/"), sim.books.billed) == (1, 1)
 
 
@@ -469,7 +469,7 @@ async def test_a_job_that_gives_no_picture(
 async def test_a_job_that_gives_its_picture_late(provider: Segmind, sim: simulator.Segmind, word: str) -> None:
     """A result without output, an address that is gone and a word that nobody knows are looked at again."""
     sim.faults.script("job", broken(word))
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(provider)).images[0]) == (48, 32)
 
 
 async def test_a_job_that_does_not_end_may_not_be_bought_elsewhere(
@@ -506,7 +506,7 @@ async def test_a_result_that_stays_away_is_lost(provider: Segmind, sim: simulato
 async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Segmind, point: Op) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
     sim.faults.script(point, *[said(404, {"error": "Request not found"})] * 2)
-    assert size((await run(Segmind(**settings, lost_after_s=0))).pictures[0]) == (48, 32)
+    assert size((await run(Segmind(**settings, lost_after_s=0))).images[0]) == (48, 32)
 
 
 async def test_the_addresses_in_answers_are_not_followed(provider: Segmind, sim: simulator.Segmind) -> None:
@@ -528,7 +528,7 @@ DELIVERIES = [Fault(kind="cut"), Fault(kind="cut_within"), html(500), html(503),
 async def test_a_delivery_that_fails_is_fetched_again(provider: Segmind, sim: simulator.Segmind, fault: Fault) -> None:
     """The picture is paid for and is not given up lightly."""
     sim.faults.script("download", fault)
-    assert size((await run(provider)).pictures[0]) == (48, 32)
+    assert size((await run(provider)).images[0]) == (48, 32)
 
 
 @pytest.mark.parametrize(
@@ -564,14 +564,14 @@ async def test_a_bill_that_cannot_be_read_is_none(
     body = {"status": "COMPLETED", "output": [base64.b64encode(b"picture").decode()], "metrics": metrics}
     # Python's JSON knows infinity, and so does what we read it with.
     sim.faults.always("result", Fault(status=200, body=json.dumps(body)))
-    assert await run(provider) == Outcome(pictures=(b"picture",), seconds=None, cost=None)
+    assert await run(provider) == Outcome(images=(b"picture",), seconds=None, cost=None)
 
 
 async def test_v1_gives_the_bytes_and_the_headers(provider: Segmind, sim: simulator.Segmind) -> None:
     """One request after the upload, with the same body, and no look."""
     sim.run_s = 0.05
     outcome = await run(provider, V1)
-    assert size(outcome.pictures[0]) == (48, 32)
+    assert size(outcome.images[0]) == (48, 32)
     assert (outcome.seconds, outcome.cost) == (0.05, 19_300)
     upload, submit = sim.seen
     assert (upload.path, submit.path) == ("/upload-asset", "/v1/clarity-upscaler")
@@ -583,7 +583,7 @@ async def test_v1_may_answer_with_json(provider: Segmind, sim: simulator.Segmind
     """The content type decides, not the model."""
     sim.v1_json = True
     outcome = await run(provider, V1)
-    assert (size(outcome.pictures[0]), outcome.cost) == ((48, 32), 19_300)
+    assert (size(outcome.images[0]), outcome.cost) == ((48, 32), 19_300)
 
 
 # A half picture and endless bytes under a picture's type are pictures as far as this adapter looks.
@@ -619,7 +619,7 @@ async def test_v1_goes_on_past_the_deadline(provider: Segmind, sim: simulator.Se
     with pytest.raises(Expired) as caught:
         await provider.wait(handle, clock.after(0.05))
     assert not caught.value.next_route
-    assert size((await provider.wait(handle, later())).pictures[0]) == (48, 32)
+    assert size((await provider.wait(handle, later())).images[0]) == (48, 32)
     with pytest.raises(Unknown, match="another process"):
         await provider.wait(handle, later())
 

@@ -70,7 +70,7 @@ async def test_a_submit_is_announced_after_the_upload(sim: simulator.Segmind, up
     link = Counting()
     async with adapter(sim) as provider:
         handle = await provider.submit(job(upstream), link)
-        assert size((await provider.wait(handle, later(), link)).pictures[0]) == (48, 32)
+        assert size((await provider.wait(handle, later(), link)).images[0]) == (48, 32)
     assert link.at_sending == [1, 1]
     assert link.sent == [{}]
     assert link.shares == []
@@ -110,7 +110,7 @@ async def test_a_stored_job_is_waited_for_by_another_process(sim: simulator.Segm
         handle = stored(await first.submit(job()))
     link = Told()
     async with adapter(sim) as second:
-        assert size((await second.wait(handle, later(), link)).pictures[0]) == (48, 32)
+        assert size((await second.wait(handle, later(), link)).images[0]) == (48, 32)
     assert not handle.held
     assert link.slept
 

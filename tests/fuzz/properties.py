@@ -134,11 +134,11 @@ def wire(data: bytes) -> None:
     except Undecodable:
         return
     fal_responses.request_id(answer)
-    fal_responses.pictures(answer)
+    fal_responses.images(answer)
     fal_responses.seconds(fal_responses.at(answer, "metrics", "inference_time"))
     for ended in (True, False):
         fal_responses.failure(response, answer, now=0.0, ended=ended, usd="0.01")
-    replicate_responses.pictures(answer)
+    replicate_responses.images(answer)
     segmind_responses.found_in(answer)
     segmind_responses.seconds_of(segmind_responses.at(answer, "metrics", "inference_time"))
     segmind_responses.failure(answer)

@@ -57,7 +57,7 @@ def test_whole_pixels_are_enlarged(here: World, name: str) -> None:
     answer = here.edit(WHOLE[name](), retries=0)
 
     assert answer.status == 200, answer.text
-    size = opened(answer.pictures[0]).size
+    size = opened(answer.images[0]).size
     assert size in ((128, 96), (96, 128))
 
 

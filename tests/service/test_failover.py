@@ -39,7 +39,7 @@ def test_the_cheapest_serves_the_call_of_the_readme(photo: bytes) -> None:
         answer = there.edit(photo, prompt="a cup of espresso on a wooden table", size="1024x1024")
         assert answer.story == ["replicate ok"]
         assert answer.headers["x-darkroom-provider"] == "replicate"
-        assert [size(picture) for picture in answer.pictures] == [(1024, 1024)]
+        assert [size(picture) for picture in answer.images] == [(1024, 1024)]
         assert there.edit().story == ["fal ok"]
         assert [there.taken(name) for name in ALL] == [1, 1, 0, 0]
 
@@ -56,7 +56,7 @@ def test_a_provider_that_is_killed_before_it_took_the_job_is_left(photo: bytes) 
         there.stop("replicate")
         answer = call.result()
         assert (answer.status, answer.story) == (200, ["replicate unreached", "segmind ok"])
-        assert [size(picture) for picture in answer.pictures] == [(1024, 1024)]
+        assert [size(picture) for picture in answer.images] == [(1024, 1024)]
         assert [there.taken(name) for name in ALL] == [0, 0, 1, 0]
 
 
@@ -67,8 +67,8 @@ def test_of_three_pictures_the_one_that_failed_moves_on_alone() -> None:
         fal.faults.script("job", None, fails("FAILED"), None)
         answer = there.edit(n=3)
         assert answer.status == 200
-        assert len(set(answer.pictures)) == 1, "one picture, enlarged alike by everybody"
-        assert len(answer.pictures) == 3
+        assert len(set(answer.images)) == 1, "one picture, enlarged alike by everybody"
+        assert len(answer.images) == 3
         assert sorted(answer.story) == ["fal failed", "fal ok", "fal ok", "replicate ok"]
         lost, found = (
             next(one["picture"] for one in answer.attempts if one["outcome"] == outcome and one["provider"] == name)
@@ -89,7 +89,7 @@ def test_pictures_that_stay_missing_do_not_cost_the_others() -> None:
         replicate.faults.always("submit", says(503, {"detail": "Busy"}))
         fal.faults.script("job", None, fails("FAILED"))
         answer = there.edit(n=2)
-        assert (answer.status, len(answer.pictures)) == (200, 1)
+        assert (answer.status, len(answer.images)) == (200, 1)
         assert answer.body["metadata"]["partial"] is True
         fal.faults.script("job", None, fails("FAILED"))
         answer = there.edit(n=2, extra_body={"require_all": "true"})
@@ -150,7 +150,7 @@ def test_the_second_provider_gets_what_the_first_one_got() -> None:
         fal.faults.script("job", fails("FAILED"))
         answer = there.edit(picture, prompt="ein Käffchen ☕", extra_body=given)
         assert answer.story == ["fal failed", "replicate ok"]
-        assert [size(made) for made in answer.pictures] == [(90, 60)]
+        assert [size(made) for made in answer.images] == [(90, 60)]
         first, second = fal.asked("POST")[0].json, replicate.bodies[0]["input"]
         assert _bytes(first["image_url"]) == _bytes(second["image"]) == picture
         same = {name: first[name] for name in ("prompt", "negative_prompt", "creativity", "resemblance", "seed")}

@@ -53,7 +53,7 @@ def test_downscaling_is_delivered_and_bought_once(
     answer = there.edit(PICTURE, response_format="b64_json", extra_body=asked)
 
     assert answer.status == 200, answer.text
-    assert size(answer.pictures[0]) == delivered
+    assert size(answer.images[0]) == delivered
     assert answer.body["size"] == f"{delivered[0]}x{delivered[1]}"
     assert len(sim.books.taken) - before == 1
     assert any("With downscaling the input was made" in warning for warning in answer.body["metadata"]["warnings"])
@@ -66,7 +66,7 @@ def test_a_crop_that_the_provider_makes() -> None:
         answer = made.edit(PICTURE, **asked, extra_body={"crop_to_fill": True})
         refused = made.edit(PICTURE, **asked, size="1024x1024", extra_body={"crop_to_fill": True})
 
-        assert size(answer.pictures[0]) == (600, 600)
+        assert size(answer.images[0]) == (600, 600)
         assert (refused.status, refused.body["error"]["param"]) == (400, "crop_to_fill")
         assert "'size'" in refused.body["error"]["message"]
         assert made.taken("fal") == 1
@@ -81,7 +81,7 @@ def test_a_field_that_nobody_declared() -> None:
         answer = made.edit(PICTURE, **asked, extra_body=options)
 
         assert answer.status == 200, answer.text
-        assert size(answer.pictures[0]) == (900, 900)
+        assert size(answer.images[0]) == (900, 900)
         assert any("of 1200x900, 150 pixels at the left" in note for note in answer.body["metadata"]["warnings"])
         assert made.taken("fal") == made.billed("fal") == 1
 
@@ -102,7 +102,7 @@ def test_an_editing_model(mode: str, delivered: tuple[int, int], said: str | Non
         answer = made.edit(PICTURE, **asked, extra_body={"size_mode": mode})
 
         assert answer.status == 200, answer.text
-        assert size(answer.pictures[0]) == delivered
+        assert size(answer.images[0]) == delivered
         job = httpx.get(f"{made.url}/openai/v1/images/jobs/{answer.body['id']}").json()["result"]
         for body in (answer.body, job):
             notes = [note for note in body["metadata"]["warnings"] if "aspect ratio" in note]

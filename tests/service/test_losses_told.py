@@ -70,7 +70,7 @@ def test_the_density_is_kept(there: World, source: str, fmt: str) -> None:
     """Whoever prints the picture gets as many dots per inch as before."""
     image = encoded(noise(24, 16), source, dpi=(300, 300))
     answer = there.edit(image, routing='{"only": ["replicate"]}', output_format=fmt)
-    with Image.open(io.BytesIO(answer.pictures[0])) as made:
+    with Image.open(io.BytesIO(answer.images[0])) as made:
         made.load()
         found = made.info["dpi"]
 
@@ -83,7 +83,7 @@ def test_a_density_in_exif(there: World) -> None:
     exif[0x011A], exif[0x011B], exif[0x0128] = 240.0, 240.0, 2
     image = encoded(noise(24, 16), "webp", exif=exif)
     answer = there.edit(image, routing='{"only": ["fal"]}')
-    with Image.open(io.BytesIO(answer.pictures[0])) as made:
+    with Image.open(io.BytesIO(answer.images[0])) as made:
         assert round(float(made.info["dpi"][0])) == 240
 
 
@@ -101,8 +101,8 @@ def test_a_density_that_the_format_does_not_hold(there: World) -> None:
 def test_a_result_that_stays_as_it_is(there: World) -> None:
     """Its pixels are not encoded again for a density: but for that chunk it is the provider's file."""
     image = encoded(noise(24, 16), "png", dpi=(300, 300))
-    bare = there.edit(encoded(noise(24, 16), "png"), routing='{"only": ["fal"]}').pictures[0]
-    made = there.edit(image, routing='{"only": ["fal"]}').pictures[0]
+    bare = there.edit(encoded(noise(24, 16), "png"), routing='{"only": ["fal"]}').images[0]
+    made = there.edit(image, routing='{"only": ["fal"]}').images[0]
 
     at = made.find(b"pHYs") - 4
     assert made[at : at + 21] == chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
@@ -117,6 +117,6 @@ def test_the_density_of_a_picture_that_is_turned(there: World) -> None:
     answer = there.edit(source, routing='{"only": ["fal"]}', output_format="png")
 
     assert answer.status == 200, answer.text
-    with Image.open(io.BytesIO(answer.pictures[0])) as made:
+    with Image.open(io.BytesIO(answer.images[0])) as made:
         assert made.size == (32, 48)
         assert [round(float(dots)) for dots in made.info["dpi"]] == [100, 200]

@@ -32,7 +32,7 @@ def test_a_result_larger_than_what_callers_may_send(first: str) -> None:
 
         assert first in {candidate["provider"] for candidate in promised["candidates"]}
         assert (answer.status, answer.story) == (200, [f"{first} ok"])
-        assert [size(data) for data in answer.pictures] == [(48, 32)]
+        assert [size(data) for data in answer.images] == [(48, 32)]
         assert sum(one.billed(name) for name in THREE) == 1
 
 

@@ -73,7 +73,7 @@ class Played:
     seconds: float
     before: Any
     after: Any
-    picture: bytes
+    image: bytes
     taken: tuple[int, int]
     billed: tuple[int, int]
 
@@ -116,7 +116,7 @@ def test_what_is_paid_is_fetched(case: str, plays: Mapping[str, Future[Played]])
     assert played.taken == (1, 0), told
     # A worker of one's own bills nothing.
     assert played.billed == (0 if "-local-" in case else 1, 0), told
-    assert size(played.picture) == (48, 32), told
+    assert size(played.image) == (48, 32), told
     assert played.after["status"] == "completed", told
     assert [attempt["outcome"] for attempt in played.after["result"]["metadata"]["attempts"]] == ["ok"], told
     if trouble.once or answer.status == 200:
@@ -164,7 +164,7 @@ def _play(name: str, victim: str, alone: bool) -> Played:
             seconds=seconds,
             before=before,
             after=after,
-            picture=picture,
+            image=picture,
             taken=(len(books[0].taken), 0 if alone else len(books[1].taken)),
             billed=(books[0].billed, 0 if alone else books[1].billed),
         )

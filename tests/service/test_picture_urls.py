@@ -35,7 +35,7 @@ class Album:
     """A stranger's server. `/p/…` has the picture; what else it does stands in `give`."""
 
     url: str = ""
-    picture: bytes = PICTURE
+    image: bytes = PICTURE
     status: int = 200
     seen: list[Request] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
@@ -52,7 +52,7 @@ class Album:
         """The picture, with headers that nobody may pass on."""
         self.seen.append(request)
         strange = {"set-cookie": "a=stranger", "x-strange": "stranger", "content-disposition": "stranger"}
-        return Response(self.picture, self.status, strange, media_type="text/html")
+        return Response(self.image, self.status, strange, media_type="text/html")
 
     async def misbehave(self, request: Request) -> Response:
         """Everything else that a server may do."""
@@ -134,7 +134,7 @@ def shared() -> Iterator[Place]:
 @pytest.fixture
 def there(shared: Place) -> Place:
     """The shared place, with an album as new."""
-    shared.album.picture, shared.album.status = PICTURE, 200
+    shared.album.image, shared.album.status = PICTURE, 200
     shared.album.seen.clear()
     shared.album.left.clear()
     return shared
@@ -299,7 +299,7 @@ def test_a_repeated_call_asks_for_the_address(there: Place, headers: dict[str, s
     first = there.ask(headers=first_headers, image=url)
     assert first.status_code == 200, first.text
     taken = there.world.taken("replicate")
-    there.album.picture, there.album.status = (tiny(32, 32), 200) if later == "another picture" else (b"", 404)
+    there.album.image, there.album.status = (tiny(32, 32), 200) if later == "another picture" else (b"", 404)
     again = there.ask(headers=headers, image=url)
 
     assert again.status_code == 200, again.text

@@ -76,7 +76,7 @@ def test_a_paid_result_with_damage(there: World, name: str) -> None:
     answer = there.edit(plain("png"), routing='{"order": ["fal"]}')
 
     assert answer.status == 200, answer.text
-    found = quarters(opened(answer.pictures[0]))
+    found = quarters(opened(answer.images[0]))
     assert all(near(colour, wanted) for colour, wanted in zip(found, (RED, GREEN, BLUE, WHITE), strict=True))
     assert (there.taken("fal"), there.taken("replicate")) == (before[0] + 1, before[1])
     assert "image editor" not in answer.text
@@ -95,7 +95,7 @@ def test_a_paid_result_of_another_size(
     answer = there.edit(plain("png"), routing='{"order": ["fal"]}')
 
     assert words in warnings(answer)
-    assert opened(answer.pictures[0]).size == delivered
+    assert opened(answer.images[0]).size == delivered
     assert (there.taken("fal"), there.taken("replicate")) == (before[0] + 1, before[1])
 
 
@@ -128,7 +128,7 @@ def test_hdr_is_tone_mapped(there: World, fmt: str) -> None:
     answer = there.edit(pq(fmt))
 
     assert "HDR (PQ) was tone-mapped" in warnings(answer)
-    assert not any(opened(answer.pictures[0]).convert("L").histogram()[:236])
+    assert not any(opened(answer.images[0]).convert("L").histogram()[:236])
 
 
 def test_a_second_picture_is_told(there: World) -> None:

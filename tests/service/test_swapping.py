@@ -45,7 +45,7 @@ def test_a_provider_is_swapped(config: Path) -> None:
         assert set(routes(there, "real-esrgan")) == {"esrgan", "replicate", "segmind"}
         answer = there.edit(model="real-esrgan")
         assert answer.story == ["segmind ok"]
-        assert [size(picture) for picture in answer.pictures] == [(96, 64)]
+        assert [size(picture) for picture in answer.images] == [(96, 64)]
         assert there.taken("fal") == 0
 
 
@@ -71,7 +71,7 @@ def test_a_route_is_added(config: Path) -> None:
         assert found["segmind"]["price"] == {"per_image": 0.0001, "currency": "USD"}
         answer = there.edit(model="aura-sr")
         assert answer.story == ["segmind ok"]
-        assert [size(picture) for picture in answer.pictures] == [(96, 64)]
+        assert [size(picture) for picture in answer.images] == [(96, 64)]
 
 
 def test_a_price_moves_the_calls(config: Path) -> None:
@@ -118,5 +118,5 @@ def test_a_model_is_added(config: Path) -> None:
         assert "zoom" in [model["id"] for model in listed if model["available"]]
         answer = there.edit(model="zoom", extra_body={"zoom": 5})
         assert answer.story == ["fal ok"]
-        assert [size(picture) for picture in answer.pictures] == [(120, 80)]
-        assert [size(picture) for picture in there.edit(model="zoom").pictures] == [(72, 48)]
+        assert [size(picture) for picture in answer.images] == [(120, 80)]
+        assert [size(picture) for picture in there.edit(model="zoom").images] == [(72, 48)]

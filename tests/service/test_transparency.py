@@ -51,7 +51,7 @@ def test_transparency_is_kept(there: World, provider: str, asked: str) -> None:
 
     assert answer.status == 200, answer.text
     assert answer.body["background"] == "transparent"
-    made = opened(answer.pictures[0])
+    made = opened(answer.images[0])
     assert (made.size, made.mode) == ((128, 96), "RGBA")
     alpha = made.getchannel("A")
     assert alpha.getpixel(CORNER) == 0
@@ -79,7 +79,7 @@ def test_flattened_before_it_is_sent(
 
     assert answer.status == 200, answer.text
     assert answer.body["background"] == "opaque"
-    made = opened(answer.pictures[0])
+    made = opened(answer.images[0])
     assert made.mode == "RGB"
     found = made.getpixel(CORNER)
     assert isinstance(found, tuple)
@@ -105,6 +105,6 @@ def test_an_alpha_channel_that_says_nothing(there: World) -> None:
 def test_half_transparent_areas(there: World) -> None:
     """A shadow stays a shadow."""
     picture = Image.new("RGBA", (64, 48), (10, 20, 30, 128))
-    made = opened(there.edit(_png(picture), routing='{"only": ["replicate"]}').pictures[0])
+    made = opened(there.edit(_png(picture), routing='{"only": ["replicate"]}').images[0])
 
     assert made.getpixel(INSIDE) == (10, 20, 30, 128)

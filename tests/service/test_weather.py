@@ -61,7 +61,7 @@ def test_bad_weather(row: Row, plays: Mapping[str, Future[Played]]) -> None:
     assert played.strayed == []
     assert not [key for key in KEYS.values() if key in answer.text]
     if expect.status == 200:
-        assert [size(picture) for picture in answer.pictures] == [(48, 32)]
+        assert [size(picture) for picture in answer.images] == [(48, 32)]
     if expect.status == 504:
         assert answer.headers["x-should-retry"] == "false"
     if sum(played.billed) > 1:

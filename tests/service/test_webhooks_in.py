@@ -84,7 +84,7 @@ def test_a_lost_answer_is_found_again(name: str, fault: str) -> None:
         there.sims[name].faults.script("submit", LOST[fault])
         answer = there.edit()
         assert (answer.status, answer.story) == (200, [f"{name} ok"])
-        assert [size(picture) for picture in answer.pictures] == [(48, 32)]
+        assert [size(picture) for picture in answer.images] == [(48, 32)]
         assert (there.taken(name), there.billed(name)) == (1, 1)
 
 

@@ -46,7 +46,7 @@ class Work:
     model: str
     given: Mapping[str, Any]
     credits: int
-    picture: bytes = field(repr=False)
+    image: bytes = field(repr=False)
     kind: str
     word: str = ""
     looks: int = 0
@@ -240,7 +240,7 @@ class Apiframe(Simulated):
             model=body["model"],
             given=given,
             credits=model.credits,
-            picture=enlarge(data, float(given.get(model.scale, 2)), kind),
+            image=enlarge(data, float(given.get(model.scale, 2)), kind),
             kind=kind,
             word=fault.word if fault else "",
             webhook=body.get("webhookUrl"),
@@ -315,7 +315,7 @@ class Apiframe(Simulated):
             await asyncio.sleep(0.005)
         self._settle(work, state)
         if state == "COMPLETED" and "completed" in work.events:
-            url = self._put("images", work.kind, work.picture, 24 * _HOUR_S)
+            url = self._put("images", work.kind, work.image, 24 * _HOUR_S)
             result = {"images": [url]} if self.shape == "object" else url
             more = {"progress": 100, "result": result, "creditCost": work.credits}
             yield self._letter(work, "completed", status=state, completedAt="2026-11-21T09:00:13.000Z", **more)
@@ -349,7 +349,7 @@ class Apiframe(Simulated):
             return {"images": []}
         lives_s = 0.0 if work.word in {"MOVED", "LOST"} else 24 * _HOUR_S - (self._now() - work.begun)
         work.word = work.word.removesuffix("MOVED")
-        url = self._put("images", work.kind, work.picture, lives_s)
+        url = self._put("images", work.kind, work.image, lives_s)
         return {"images": [url]} if self.shape == "object" else url
 
     def _put(self, folder: str, kind: str, data: bytes, lives_s: float) -> str:

@@ -244,14 +244,14 @@ class FalAi(Desk):
             task.word = task.word.removesuffix("EMPTY_ONCE")
             return {"images": [], "timings": {}} if task.shape == "images" else {"image": None, "seed": 1}
         kind = "jpeg" if task.made.kind == "jpg" else task.made.kind
-        name = self.files.add(task.made.picture, kind)
+        name = self.files.add(task.made.image, kind)
         url = f"{self.media_url}/files/{name}"
         if self.inline or (isinstance(task.given, dict) and task.given.get("inline")):
-            url = f"data:image/{kind};base64,{base64.b64encode(task.made.picture).decode()}"
+            url = f"data:image/{kind};base64,{base64.b64encode(task.made.image).decode()}"
         if task.word in {"MOVED", "LOST"}:
             self.files.gone.add(name)
             task.word = task.word.removesuffix("MOVED")
-        file = {"url": url, "content_type": f"image/{kind}", "file_name": name, "file_size": len(task.made.picture)}
+        file = {"url": url, "content_type": f"image/{kind}", "file_name": name, "file_size": len(task.made.image)}
         output: Mapping[Shape, Any] = {
             "image": {"image": file, "seed": task.given.get("seed", 42), "timings": {"inference": task.run_s}},
             "images": {"images": [file], "seed": 42, "has_nsfw_concepts": [False], "prompt": "", "timings": {}},

@@ -63,7 +63,7 @@ MODELS: Mapping[str, Model] = {
 class Made:
     """What a run comes to: a picture, or an error's status and body; and the units that are billed."""
 
-    picture: bytes = field(default=b"", repr=False)
+    image: bytes = field(default=b"", repr=False)
     kind: str = "png"
     status: int = 200
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def run(model: Model, given: Any, fetch: Callable[[str], bytes | None]) -> Made:
         return Made(status=422, body={"detail": f"Could not load image from url: {address}"})
     width, height = size(picture)
     units = width * height / 1e6 if model.per_megapixel else 1.0
-    return Made(picture=picture, kind=kind, units=round(units, 8))
+    return Made(image=picture, kind=kind, units=round(units, 8))
 
 
 def _wrong(model: Model, given: Any) -> Any:

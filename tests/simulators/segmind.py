@@ -74,7 +74,7 @@ class Task:
     begun: float
     given: Mapping[str, Any]
     price: float
-    picture: bytes = field(repr=False, default=b"")
+    image: bytes = field(repr=False, default=b"")
     kind: str = "png"
     error: str | None = None
     word: str = ""
@@ -237,8 +237,8 @@ class Segmind(Simulated):
                 "x-seed-value": str(task.given.get("seed", 1337)),
             }
             if self.v1_json:
-                return JSONResponse({"image": base64.b64encode(task.picture).decode()}, headers=headers)
-            return Response(task.picture, headers=headers, media_type=_media_type(task.kind))
+                return JSONResponse({"image": base64.b64encode(task.image).decode()}, headers=headers)
+            return Response(task.image, headers=headers, media_type=_media_type(task.kind))
 
         return await self._meet(request, "submit", carry_out)
 
@@ -280,7 +280,7 @@ class Segmind(Simulated):
             task.error = f"{wrong[0]} must be within its range"
         else:
             factor = float(given.get(model.scale, model.default_scale))
-            task.picture = enlarge(data, factor, task.kind, first=first_of(given))
+            task.image = enlarge(data, factor, task.kind, first=first_of(given))
             if task.word != "STUCK":
                 self.credits -= task.price
                 self.books.bills[task.id] = task.price
@@ -353,7 +353,7 @@ class Segmind(Simulated):
             return {"output": None, "images": [], "seed": "1337"}
         name = f"{uuid.uuid4().hex}.{task.kind}"
         url = f"{self.images_url}/generations/{name}"
-        self._assets[name] = task.picture
+        self._assets[name] = task.image
         if task.word in {"MOVED", "LOST"}:
             self._gone.add(name)
             task.word = task.word.removesuffix("MOVED")
@@ -361,14 +361,14 @@ class Segmind(Simulated):
             "url": url,
             "content_type": _media_type(task.kind),
             "file_name": name,
-            "file_size": str(len(task.picture)),
+            "file_size": str(len(task.image)),
         }
         output: dict[Shape, object] = {
             "string": url,
             "list": [url],
             "object": {"url": url},
             "images": None,
-            "base64": base64.b64encode(task.picture).decode(),
+            "base64": base64.b64encode(task.image).decode(),
         }
         images = [entry] if self.shape in {"string", "images"} else []
         return {

@@ -81,7 +81,7 @@ class Answer:
         return [f"{attempt['provider']} {attempt['outcome']}" for attempt in self.attempts]
 
     @property
-    def pictures(self) -> list[bytes]:
+    def images(self) -> list[bytes]:
         """The pictures' bytes, from their base64."""
         return [base64.b64decode(item["b64_json"], validate=True) for item in self.body["data"]]
 

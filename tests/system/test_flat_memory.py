@@ -29,7 +29,7 @@ def test_memory_stays_flat(tmp_path: Path, shape: Callable[[Server], dict[str, s
 
         def call(calls: int) -> None:
             task = Task(
-                url=server.url, key=key, picture=str(sent), wanted=str(given), calls=calls, concurrent=8, factor=2
+                url=server.url, key=key, image=str(sent), wanted=str(given), calls=calls, concurrent=8, factor=2
             )
             processes.call(task)
 

@@ -50,7 +50,7 @@ MODULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "providers.worker.engines.lanczos_bp": ({"providers.worker", "normalization.values"}, {"PIL"}),
     # Gateway and worker read the samples of an image by the same code.
-    "providers.worker.engines.pictures": (
+    "providers.worker.engines.images": (
         {"providers.worker", "normalization.values", "normalization.images"},
         {"PIL"},
     ),

@@ -79,7 +79,7 @@ def document(config: Config, version: str) -> dict[str, Any]:
             "responses": {f"E{status}": _error(status) for status in CODES},
             "schemas": {
                 **schemas.schemas(),
-                "Picture": fields.picture(),
+                "Picture": fields.image(),
                 "EditForm": fields.form(config),
                 "EditDocument": fields.document(config),
                 **_rights(),

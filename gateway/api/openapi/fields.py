@@ -23,7 +23,7 @@ def document(config: Config) -> Schema:
     return _body(config, ref("Picture"), images=False)
 
 
-def picture() -> Schema:
+def image() -> Schema:
     """A picture in JSON: every way to name one."""
     address = text(f"A data URL or bare base64 ({_PICTURE}), or the http(s) address of one.", minLength=1)
     return {
@@ -57,15 +57,15 @@ def _url(address: Schema) -> Schema:
     }
 
 
-def _body(config: Config, picture: Schema, *, images: bool) -> Schema:
+def _body(config: Config, image: Schema, *, images: bool) -> Schema:
     most = max(model.max_images for model in config.models.values())
     doc = f"A model, an alias, or either after `provider/`. Default: {config.gateway.default_model}."
     properties: dict[str, Schema] = {"model": {**text(doc), "examples": [next(iter(config.models))]}}
-    several = many(picture, minItems=1, maxItems=most)
+    several = many(image, minItems=1, maxItems=most)
     for param, declared in _declared(config).items():
         shown = _shown(declared, of_all=len(config.models))
         if declared[0][1].type == "image":
-            shown = {"anyOf": [picture, several]} if param == "image" and most > 1 else picture
+            shown = {"anyOf": [image, several]} if param == "image" and most > 1 else image
         properties[param] = shown
     properties["provider_options"] = {
         "type": "object",

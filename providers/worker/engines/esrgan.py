@@ -21,9 +21,9 @@ from providers.worker.engines.base import (
     Value,
 )
 from providers.worker.engines.cards import Card, Cards, available_memory, find
+from providers.worker.engines.images import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 from providers.worker.engines.network import Network
 from providers.worker.engines.options import EsrganOptions, options
-from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 from providers.worker.engines.tensors import split_alpha, with_alpha
 
 

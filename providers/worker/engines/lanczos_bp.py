@@ -24,7 +24,7 @@ from providers.worker.engines.base import (
     Value,
     stop_if,
 )
-from providers.worker.engines.pictures import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
+from providers.worker.engines.images import OUTPUT_FORMATS, decode, encode, open_picture, upright_size
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BICUBIC = Image.Resampling.BICUBIC

@@ -33,9 +33,9 @@ from providers.worker.engines.diffusion.latents import Coder
 from providers.worker.engines.diffusion.models import Models, fit, load
 from providers.worker.engines.diffusion.prompts import TooLong, parse
 from providers.worker.engines.diffusion.prompts import encode as encode_prompts
+from providers.worker.engines.images import decode, encode, open_picture, upright_size
 from providers.worker.engines.network import Network
 from providers.worker.engines.options import TileDiffusionOptions, options
-from providers.worker.engines.pictures import decode, encode, open_picture, upright_size
 from providers.worker.engines.tensors import resized, split_alpha, to_picture, to_tensor, with_alpha
 
 LOGGER = logging.getLogger(__name__)

@@ -48,18 +48,18 @@ def test_the_plan(server: Served, query: str) -> None:
 
 def test_without_a_picture(server: Served) -> None:
     """Width and height stand in for the picture; what is wrong with them is told."""
-    found = dry(server, picture=False, model="lanczos-bp", width="600", height="400", scale_factor="3")
+    found = dry(server, image=False, model="lanczos-bp", width="600", height="400", scale_factor="3")
 
     assert found["candidates"][0]["delivered"] == "1800x1200"
     assert "width" not in found["candidates"][0]["payload"]
-    assert dry(server, picture=False, width="600")["error"]["param"] == "height"
-    assert dry(server, picture=False, width="0", height="400")["error"]["code"] == "integer_below_min_value"
-    assert dry(server, picture=False)["error"]["code"] == "missing_required_parameter"
+    assert dry(server, image=False, width="600")["error"]["param"] == "height"
+    assert dry(server, image=False, width="0", height="400")["error"]["code"] == "integer_below_min_value"
+    assert dry(server, image=False)["error"]["code"] == "missing_required_parameter"
 
 
 def test_only_a_dry_run_may_leave_the_picture_out(server: Served) -> None:
     """A call that would spend money needs its picture, whatever width and height say."""
-    found = dry(server, "dry_run=false", picture=False, width="600", height="400")
+    found = dry(server, "dry_run=false", image=False, width="600", height="400")
 
     assert found["error"]["param"] == "image"
 

@@ -29,7 +29,7 @@ def test_equal_calls(tmp_path: Path, kind: Kind, jobs: int, timeout_s: float) ->
         assert len({answer.job for answer in answers}) == jobs
         assert [bill.billed for bill in there.bills()] == [True] * jobs
         entries = ledger.read(served.url, {call.seed: call.colour})
-        assert [(entry.state, entry.pictures) for entry in entries] == [("completed", 1)] * jobs
+        assert [(entry.state, entry.images) for entry in entries] == [("completed", 1)] * jobs
 
 
 async def _at_once(calls: list[Call], base_url: str) -> list[Answer]:

@@ -61,7 +61,7 @@ def test_give_up(tmp_path: Path, sdk: Callable[[str, Call], str], provider: str)
         assert is_picture_of(picture, CALL.colour)
         assert [bill.billed for bill in there.bills()] == [True]
         [entry] = ledger.read(served.url, {CALL.seed: CALL.colour})
-        assert (entry.state, entry.pictures) == ("completed", 1)
+        assert (entry.state, entry.images) == ("completed", 1)
         # It did give up, and came again.
         log = served.log.read_text()
         assert log.count('"route": "/openai/v1/images/edits"') > 1, log

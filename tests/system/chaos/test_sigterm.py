@@ -49,7 +49,7 @@ def test_sigterm(tmp_path: Path) -> None:
         assert served.crashes() == []
         assert sorted(bill.unit for bill in there.bills() if bill.billed) == [call.seed for call in calls]
         assert len(there.bills()) == _JOBS
-    assert [(entry.state, entry.pictures) for entry in entries] == [("completed", 1)] * _JOBS
+    assert [(entry.state, entry.images) for entry in entries] == [("completed", 1)] * _JOBS
     # The quick ones were all answered, before the signal or after it; the slow ones came again once.
     sent_away = {seed: responses for seed, responses in heard.items() if len(responses) > 1}
     assert sent_away.keys() == {call.seed for call in calls if call.order[0] in _SLOW}

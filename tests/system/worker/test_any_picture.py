@@ -42,7 +42,7 @@ def test_any_picture(there: World, kind: str, seed: int) -> None:
     came = stranger(kind, seed)
     answer = there.edit(came.data, model="lanczos-bp", extra_body={"scale_factor": 2})
     assert answer.status == 200, f"{came.story}: {answer.text}"
-    [data] = answer.pictures
+    [data] = answer.images
     seen = came.seen if came.transparent else came.seen.convert("RGB")
     size = (2 * seen.width, 2 * seen.height)
     meant = enlarged(seen, size, passes=2, sharpen=0, cancelled=lambda: False).convert("RGBA")
@@ -61,7 +61,7 @@ def test_the_transparent_grey(running: Running, there: World, through: str, dept
     row = bytes(depth) + b"\xff" * depth
     data = raw_png((16, 16), depth, 0, row * 16, chunk(b"tRNS", struct.pack(">H", 0)))
     if through == "gateway":
-        made = opened(there.edit(data, model="lanczos-bp").pictures[0])
+        made = opened(there.edit(data, model="lanczos-bp").images[0])
     else:
         with httpx.Client(base_url=running.url, timeout=30) as client:
             given: dict[str, Any] = {"image": data_uri(data), "scale": 2}

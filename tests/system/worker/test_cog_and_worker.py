@@ -61,7 +61,7 @@ async def test_pictures_are_enlarged_two_at_a_time(local: LocalProvider) -> None
     image = coffee()
     outcomes = await asyncio.gather(*(run(local, f"x{scale}", image=image, scale=scale) for scale in (1, 2, 3)))
     for scale, outcome in zip((1, 2, 3), outcomes, strict=True):
-        with PIL.Image.open(io.BytesIO(outcome.pictures[0])) as made:
+        with PIL.Image.open(io.BytesIO(outcome.images[0])) as made:
             assert made.size == (scale * image.width, scale * image.height)
         assert outcome.seconds is not None
         assert outcome.seconds > 0

@@ -116,7 +116,7 @@ async def run(local: LocalProvider, wanted: UpstreamJob) -> Outcome:
 async def test_it_runs_jobs_in_their_order(local: LocalProvider) -> None:
     """Pictures go in and come out as they were, one after another, with the worker's own time."""
     outcomes = await asyncio.gather(*(run(local, job(f"run-{number}", seconds=0.05)) for number in range(4)))
-    assert [outcome.pictures for outcome in outcomes] == [(PNG,)] * 4
+    assert [outcome.images for outcome in outcomes] == [(PNG,)] * 4
     assert all(outcome.seconds is not None and 0.05 <= outcome.seconds < 5 for outcome in outcomes)
     assert local.engines() == ("echo",)
     await local.aclose()
@@ -128,7 +128,7 @@ async def test_its_errors_are_told_apart(local: LocalProvider) -> None:
         await run(local, job("fails", fail=True))
     with pytest.raises(Rejected, match=r"HTTP 422: .*seconds"):
         await run(local, job("bad", seconds="many"))
-    assert (await run(local, job("after"))).pictures == (PNG,)
+    assert (await run(local, job("after"))).images == (PNG,)
     await local.aclose()
 
 
@@ -138,7 +138,7 @@ async def test_a_deadline_frees_it_at_once(local: LocalProvider) -> None:
     with pytest.raises(Expired):
         await local.wait(handle, soon(0.5))
     began = soon(0)
-    assert (await run(local, job("next"))).pictures == (PNG,)
+    assert (await run(local, job("next"))).images == (PNG,)
     assert soon(0) - began < 5
     await local.aclose()
 
@@ -149,7 +149,7 @@ async def test_its_slot_is_shared_with_strangers(local: LocalProvider, client: h
         client.put(f"{coglet}/predictions/other", json={"input": {"image": data_uri(PNG), "seconds": 1}})
     )
     await asyncio.sleep(0.3)
-    assert (await run(local, job("mine"))).pictures == (PNG,)
+    assert (await run(local, job("mine"))).images == (PNG,)
     assert (await other).status_code == 200
     await local.aclose()
 
@@ -163,7 +163,7 @@ async def test_closing_the_gateway_frees_it(local: LocalProvider, client: httpx.
     began = soon(0)
     heir = LocalProvider(client, workers=[coglet])
     await heir.start()
-    assert (await run(heir, job("heir"))).pictures == (PNG,)
+    assert (await run(heir, job("heir"))).images == (PNG,)
     assert soon(0) - began < 5
     await heir.aclose()
 
@@ -173,7 +173,7 @@ async def test_its_webhooks_tell_how_far_it_is(local: LocalProvider) -> None:
     with letterbox() as box:
         wanted = job("watched", seconds=1.5)
         outcome = await local.wait(await local.submit(wanted, Told(webhook=box.url)), soon())
-        assert outcome.pictures == (PNG,)
+        assert outcome.images == (PNG,)
         heard = [await local.parse_webhook(headers, body) for headers, body in box.got]
     assert {one.id for one in heard if one} == {"watched"}
     shares = [one.progress for one in heard if one and one.progress is not None]

@@ -46,7 +46,7 @@ async def test_a_photograph(tmp_path: Path, photo: bytes) -> None:
             wanted = job("lanczos-bp", {"image": picture, "scale": 1.5, "sharpen": 1})
             outcome = await local.wait(await local.submit(wanted), wanted.deadline)
 
-    [made] = outcome.pictures
+    [made] = outcome.images
     assert Pictures.open(io.BytesIO(made)).size == (900, 600)
     assert outcome.seconds is not None
     assert 0 < outcome.seconds < 20
@@ -90,7 +90,7 @@ async def test_webhooks_are_given_to_a_worker_that_allows_them(tmp_path: Path, a
         async with adapter(running.url) as local:
             wanted = job("play", {"text": "x", "seconds": 0.8, "loud": True})
             handle = await local.submit(wanted, Told(webhook=box.url))
-            assert (await local.wait(handle, wanted.deadline)).pictures == (b"x",)
+            assert (await local.wait(handle, wanted.deadline)).images == (b"x",)
             if allowed:  # they come on their own way
                 await until(lambda: box.got, 60)
             said = [await local.parse_webhook(headers, body) for headers, body in box.got]

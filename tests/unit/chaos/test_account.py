@@ -13,10 +13,10 @@ from tests.chaos.providers import Bill
 CALL = Call(number=0, kind="plain", seed=10, colour=(1, 2, 3))
 BILL = Bill(provider="fal", id="a", unit=10, billed=True)
 GOOD = Attempt(provider="fal", unit=10, state="ended", outcome="ok", cost=0.1, job="a")
-ENTRY = Entry(id="img_1", seed=10, state="completed", code=None, pictures=1, attempts=(GOOD,))
+ENTRY = Entry(id="img_1", seed=10, state="completed", code=None, images=1, attempts=(GOOD,))
 ANSWER = Answer(call=CALL, status=200, right=1)
 UNKNOWN = replace(GOOD, state="unknown", outcome="unknown", job=None)
-FAILED = replace(ENTRY, state="failed", code="upstream_outcome_unknown", pictures=0, attempts=(UNKNOWN,))
+FAILED = replace(ENTRY, state="failed", code="upstream_outcome_unknown", images=0, attempts=(UNKNOWN,))
 
 
 def of(*bills: Bill, answer: Answer = ANSWER, entry: Entry | None = ENTRY) -> Account:
@@ -75,7 +75,7 @@ def test_under_one_key_they_are_one_job() -> None:
 def test_lost() -> None:
     """A bill of which the ledger has no word, or whose picture cannot be had, is lost."""
     assert words(of(BILL, entry=None)) == ["LOST"]
-    assert "LOST" in words(of(BILL, entry=replace(ENTRY, pictures=0)))
+    assert "LOST" in words(of(BILL, entry=replace(ENTRY, images=0)))
     assert words(of(BILL, entry=replace(FAILED, attempts=(GOOD,)))) == ["LOST"]
     assert words(of(BILL, entry=replace(FAILED, attempts=(replace(GOOD, outcome="failed", cost=0),)))) == ["LOST"]
 

@@ -141,11 +141,12 @@ def test_a_bomb_in_a_process_of_its_own() -> None:
     """The guard is ours and does not hang on how a process treats warnings: 100 megapixels only warn by default."""
     script = """
 import sys
-from normalization import headers, images, values
+from normalization import values
+from normalization.images import sniff, transform
 data = sys.stdin.buffer.read()
 try:
-    images.finish(data, headers.sniff(data), [values.Transcode(format="jpeg")])
-except headers.BadImage as error:
+    transform.finish(data, sniff.sniff(data), [values.Transcode(format="jpeg")])
+except sniff.BadImage as error:
     print(error.code)
 """
     bomb = pictures.raw_png((10_000, 10_000), 1, 0, b"")

@@ -57,7 +57,7 @@ class Account:
         self.log.append(f"wait {self.key}")
         if self.lost:
             raise self.lost
-        return Outcome(pictures=(b"x",))
+        return Outcome(images=(b"x",))
 
     async def find(self, sent: PendingSubmit) -> Handle | None:
         self.log.append(f"find {self.key}")
@@ -166,7 +166,7 @@ async def test_lost_submit_is_looked_for_with_its_own_key_alone() -> None:
 async def test_job_of_a_key_that_is_gone() -> None:
     bench = Bench(None, None)
     handle = Handle(provider="sim", id="x", data={"account": "gone"})
-    assert (await bench.accounts.wait(handle, 0)).pictures
+    assert (await bench.accounts.wait(handle, 0)).images
 
     bench.by_key[KEYS[0].reveal()].lost = Failed("no such job", unbilled=True)
     with pytest.raises(Unknown, match="not configured any more"):

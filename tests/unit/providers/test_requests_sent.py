@@ -226,7 +226,7 @@ async def test_fal_runs_a_job(wire: Wire) -> None:
     handle = await adapter.submit(job(FAL))
     outcome = await adapter.wait(handle, asyncio.get_running_loop().time() + 5)
 
-    assert outcome.pictures == (PNG,)
+    assert outcome.images == (PNG,)
     assert wire.sent() == [posted(f"https://fal.run/{FAL}", INLINE, **FAL_HEADERS)]
     assert wire.heard_the_key() == {"https://fal.run"}
 
@@ -282,7 +282,7 @@ async def test_segmind_makes_a_picture_at_once(wire: Wire) -> None:
     handle = await adapter.submit(job("clarity-upscaler", options={"api": "v1"}))
     outcome = await adapter.wait(handle, asyncio.get_running_loop().time() + 5)
 
-    assert outcome.pictures == (PNG,)
+    assert outcome.images == (PNG,)
     assert wire.sent() == [posted(url, INLINE, x_api_key=KEY)]
     assert wire.heard_the_key() == {SEGMIND}
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from providers.worker.engines.base import Field, InputRejected, Value
 from providers.worker.engines.diffusion.schedulers import SCHEDULERS
-from providers.worker.engines.pictures import OUTPUT_FORMATS
+from providers.worker.engines.images import OUTPUT_FORMATS
 
 # What may be looked at before the tokens are counted.
 _LONGEST_PROMPT = 32_000

@@ -155,7 +155,7 @@ def test_more_memory_than_there_is(made: Callable[..., DecoderProcesses]) -> Non
 
 def test_recycled(made: Callable[..., DecoderProcesses]) -> None:
     """After so many pictures, or so many seconds, another process takes over."""
-    decoder, seen = made(pictures=2), []
+    decoder, seen = made(images=2), []
     for _ in range(5):
         decoder.prepare(taken(plain("gif")))
         seen += decoder.pids

@@ -101,7 +101,7 @@ class Scripted:
             await self.clock.sleep(max(0.0, deadline - self.clock.now()))
         if isinstance(answer, ProviderError):
             raise answer
-        return Outcome(pictures=(answer,), cost=self.cost)
+        return Outcome(images=(answer,), cost=self.cost)
 
     async def find(self, sent: PendingSubmit) -> Handle | None:
         self.sought.append(sent)

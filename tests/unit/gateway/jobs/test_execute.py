@@ -80,7 +80,7 @@ async def test_only_what_is_missing_moves_on(imaging: ImagePool) -> None:
     second = provider("second", png())
     finished = await run(imaging, first, second, n=3)
 
-    assert len(finished.pictures) == 3
+    assert len(finished.images) == 3
     assert [job.payload for job in second.jobs] == [{"number": 1}]
     assert not finished.partial
 
@@ -102,7 +102,7 @@ async def test_each_picture_for_itself(imaging: ImagePool) -> None:
     finished = await run(imaging, first, second, n=3)
 
     assert [job.payload for job in second.jobs] == [{"number": 1}]
-    assert len(finished.pictures) == 2
+    assert len(finished.images) == 2
     assert finished.partial
 
 
@@ -126,7 +126,7 @@ async def test_some_stay_missing(imaging: ImagePool) -> None:
     """What was paid is delivered even when others stay missing, and the result says that it is partial."""
     finished = await run(imaging, provider("only", png(), Failed("x")), n=2)
 
-    assert len(finished.pictures) == 1
+    assert len(finished.images) == 1
     assert finished.partial
 
 
@@ -165,7 +165,7 @@ async def test_a_whole_picture_of_another_size(
 ) -> None:
     """It is paid for, and is not bought again: it is brought to size where that does not distort it, and told of."""
     finished = await run(imaging, provider("first", png(*size)), provider("second", png()))
-    image = finished.pictures[0].image
+    image = finished.images[0].image
 
     assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
     assert (image.width, image.height) == delivered
@@ -273,7 +273,7 @@ def test_no_route_at_all(excluded: list[dict[str, Any]], status: int, after: str
 
 def test_every_error_states_its_policy() -> None:
     """Each leaf of the error tree says on purpose what the loop, the breaker and the bill are to make of it."""
-    leaves = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.base"]
+    leaves = [cls for cls in ProviderError.__subclasses__() if cls.__module__ == "providers.errors"]
     for cls in leaves:
         leaves += cls.__subclasses__()
 
@@ -332,7 +332,7 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: ImagePool
     first = await executor.run("img_1", candidates(["sim"]), deadline, Rows())
     again = await executor.take_up([Rows.last], 1, 30, Rows())
 
-    assert [picture.file for picture in again.pictures] == [picture.file for picture in first.pictures]
+    assert [picture.file for picture in again.images] == [picture.file for picture in first.images]
     assert Away.away == -1
     assert len(clock.slept) == 3
 

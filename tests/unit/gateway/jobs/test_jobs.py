@@ -129,7 +129,7 @@ async def test_what_is_paid_is_not_lost_with_the_database(world: World) -> None:
     mend = await _break(jobs)
     slow.reservation.set()
     finished = await jobs.wait(job_ref.id, soon())
-    assert len(finished.pictures) == 1
+    assert len(finished.images) == 1
     await until(lambda: not jobs.ledger.database.up, "seen to be down")
     await mend()
     await until(lambda: jobs.ledger.database.up, "written after all")
@@ -197,7 +197,7 @@ async def test_keys_in_the_same_instant(world: World) -> None:
     assert len({p.id for p in job_ref}) == 1
     assert sum(not p.joined for p in job_ref) == 1
     assert len(sim.jobs) == 1
-    assert len({result.pictures[0].image.data for result in results}) == 1
+    assert len({result.images[0].image.data for result in results}) == 1
 
 
 async def test_what_cost_nothing_may_run_again(world: World) -> None:
@@ -209,7 +209,7 @@ async def test_what_cost_nothing_may_run_again(world: World) -> None:
         await jobs.wait(refused.id, soon())
     again = await jobs.place(order(idempotency_key="a"), candidates(["sim"]))
     assert not again.joined
-    assert (await jobs.wait(again.id, soon())).pictures
+    assert (await jobs.wait(again.id, soon())).images
 
     sim.lost, sim.found = Unknown("lost"), Unknown("still")
     lost = await jobs.place(order(idempotency_key="b"), candidates(["sim"]))
@@ -224,7 +224,7 @@ async def test_what_cost_nothing_may_run_again(world: World) -> None:
     sim.lost, sim.found = None, Handle(provider="sim", id="it")
     found = await jobs.place(order(idempotency_key="b"), candidates(["sim"]))
 
-    assert (await jobs.wait(found.id, soon())).pictures
+    assert (await jobs.wait(found.id, soon())).images
     assert len(sim.jobs) == 3
     assert sim.waited[-1] == "it"
 
@@ -255,8 +255,8 @@ async def test_a_lost_picture_of_several_is_found_later(world: World) -> None:
     again = await jobs.place(order(idempotency_key="k", wanted=2), candidates(["sim"], n=2))
     whole = await jobs.wait(again.id, soon())
 
-    assert (len(partial.pictures), len(whole.pictures)) == (1, 2)
-    assert whole.pictures[0] == partial.pictures[0]
+    assert (len(partial.images), len(whole.images)) == (1, 2)
+    assert whole.images[0] == partial.images[0]
     assert len(sim.jobs) == 2
 
 
@@ -385,7 +385,7 @@ async def test_leaving_while_the_submit_is_answered(world: World) -> None:
     finished = await jobs.wait(job_ref.id, soon())
 
     assert slow.cancelled == [slow.jobs[0].id]
-    assert len(finished.pictures) == 1  # it was done before its cancel came, and is paid for
+    assert len(finished.images) == 1  # it was done before its cancel came, and is paid for
 
 
 async def test_cancelling(world: World) -> None:
@@ -409,7 +409,7 @@ async def test_cancelling(world: World) -> None:
     with pytest.raises(NotCancellable):
         await other.cancel(job_ref.id, soon())
     stubborn.reservation.set()
-    assert (await other.wait(job_ref.id, soon())).pictures
+    assert (await other.wait(job_ref.id, soon())).images
 
 
 async def test_cancelling_in_another_process(world: World) -> None:
@@ -457,7 +457,7 @@ async def test_a_killed_process(world: World, at: str) -> None:
         assert (await row(after.ledger, asked.id)).spent_nothing
         return
     finished = await after.wait(asked.id, soon())
-    assert len(finished.pictures) == 1
+    assert len(finished.images) == 1
     assert len(sim.jobs) == 1
     assert len(sim.sought) == (at == "submitting")
 
@@ -502,7 +502,7 @@ async def test_a_job_that_was_not_taken(world: World) -> None:
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
 
     assert not again.joined
-    assert (await after.wait(again.id, soon())).pictures
+    assert (await after.wait(again.id, soon())).images
 
 
 async def test_leaving_in_good_order(world: World) -> None:
@@ -532,7 +532,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     assert len(held.cancelled) == 1
     await RecoveryLoop(next_, lease_s=1.0).adopt_orphans()
     slow.reservation.set()
-    assert (await next_.wait(job_ref[0].id, soon())).pictures
+    assert (await next_.wait(job_ref[0].id, soon())).images
     assert len(slow.jobs) == 1
 
 
@@ -576,7 +576,7 @@ async def test_late_jobs_are_kept(world: World) -> None:
 
     assert [(attempt.outcome, attempt.cost) for attempt in told.value.attempts] == [("unfinished", 30_000)]
     assert sum(clock.slept) > 25
-    assert len((await jobs.wait(job_ref.id, clock.after(600))).pictures) == 1
+    assert len((await jobs.wait(job_ref.id, clock.after(600))).images) == 1
     assert len(late.jobs) == 1
 
 
@@ -597,7 +597,7 @@ async def test_a_picture_that_does_not_come_is_asked_for_again(world: World) -> 
     jobs = await world.process(sim, other, attempt_timeout=20, clock=clock)
     job_ref = await jobs.place(order(), candidates(["sim", "other"]))
 
-    assert len((await jobs.wait(job_ref.id, clock.after(60))).pictures) == 1
+    assert len((await jobs.wait(job_ref.id, clock.after(60))).images) == 1
     assert clock.slept == [0.5]
     assert len(tried) == 2
     assert (len(sim.jobs), len(other.jobs)) == (1, 0)

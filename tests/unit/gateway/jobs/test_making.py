@@ -29,7 +29,7 @@ from tests.unit.gateway.jobs.scripted import candidates
 
 JPEG = (Transcode(format="jpeg"),)
 PICTURE = encoded(noise(20, 20), "png")
-GIVEN = Outcome(pictures=(PICTURE,), cost=7, seconds=1.5, executed="a/b", notes=("said",))
+GIVEN = Outcome(images=(PICTURE,), cost=7, seconds=1.5, executed="a/b", notes=("said",))
 Work = Callable[..., tuple[Image, tuple[str, ...]]]
 
 
@@ -105,7 +105,7 @@ async def test_the_limits_of_callers_pictures_are_not_those_of_results(output: S
     async with working(max_result_pixels=400) as imaging:
         found = await made(imaging, attempt(output))
 
-    assert [picture.image.format for picture in found.pictures] == ["jpeg"]
+    assert [picture.image.format for picture in found.images] == ["jpeg"]
     assert found.notes == ("said",)
 
 
@@ -114,7 +114,7 @@ async def test_a_result_beyond_every_limit_is_delivered_as_it_came() -> None:
     async with working(max_result_pixels=399) as imaging:
         found = await made(imaging, attempt(None))
 
-    assert [picture.image.data for picture in found.pictures] == [PICTURE]
+    assert [picture.image.data for picture in found.images] == [PICTURE]
     assert "as the provider made it (png, 20x20)" in found.notes[1]
     assert "jpeg" in found.notes[1]
 
@@ -132,11 +132,11 @@ async def test_trouble_of_ours(error: Exception) -> None:
     """It is tried again; where that does not help, the picture is delivered as it came, with a warning."""
     async with working(Unable(error, 1), max_result_pixels=400) as imaging:
         found = await made(imaging, attempt(None))
-        assert (found.pictures[0].image.format, found.notes) == ("jpeg", ("said",))
+        assert (found.images[0].image.format, found.notes) == ("jpeg", ("said",))
 
     async with working(Unable(error, 2), max_result_pixels=400) as imaging:
         found = await made(imaging, attempt(None))
-        assert found.pictures[0].image.data == PICTURE
+        assert found.images[0].image.data == PICTURE
         assert "could not be finished here" in found.notes[1]
 
 
@@ -149,7 +149,7 @@ async def test_an_error_of_ours(error: Exception) -> None:
     async with working(Unable(error, 9), max_result_pixels=400) as imaging:
         found = await made(imaging, attempt(None))
 
-    assert found.pictures[0].image.data == PICTURE
+    assert found.images[0].image.data == PICTURE
 
 
 async def test_the_second_try_is_alone() -> None:
@@ -177,7 +177,7 @@ async def test_what_is_no_picture_is_the_providers_fault(data: bytes, tmp_path: 
     received = Received([LocalStore(tmp_path)])
     async with working(max_result_pixels=400) as imaging:
         with pytest.raises(Undecodable):
-            await make(Outcome(pictures=(data,)), attempt(None), Book(held=True), imaging, received, somewhere)
+            await make(Outcome(images=(data,)), attempt(None), Book(held=True), imaging, received, somewhere)
 
     assert await received.get(attempt(None).id) is None
     assert not files_in(tmp_path)
@@ -289,6 +289,6 @@ def test_another_shape() -> None:
 async def test_a_result_that_lacks_its_end_alone() -> None:
     """All of its pixels are there: it is paid for, and is delivered."""
     async with working(max_result_pixels=400) as imaging:
-        done = await made(imaging, attempt(None), replace(GIVEN, pictures=(PICTURE[:-20],)))
+        done = await made(imaging, attempt(None), replace(GIVEN, images=(PICTURE[:-20],)))
 
-    assert [picture.image.format for picture in done.pictures] == ["jpeg"]
+    assert [picture.image.format for picture in done.images] == ["jpeg"]

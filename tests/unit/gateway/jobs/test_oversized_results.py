@@ -34,7 +34,7 @@ async def of(width: int, height: int, *finish: Step) -> tuple[ProcessedImage, li
     """What becomes of a result of this size, where another one was planned; and what was allowed for it."""
     data, decoders = encoded(Pillow.new("L", (width, height)), "png"), Counting()
     async with working(decoders, max_result_pixels=1000) as imaging:
-        given = Outcome(pictures=(data,))
+        given = Outcome(images=(data,))
         made = await make(given, attempt(PLANNED, finish), Book(), imaging, Received(()), somewhere)
     return made, decoders.most
 
@@ -45,7 +45,7 @@ async def test_far_more_pixels_than_were_planned() -> None:
         made, most = await of(*size, *JPEG)
 
         assert most == [1000]
-        [picture] = made.pictures
+        [picture] = made.images
         assert (picture.image.format, picture.image.width, picture.image.height) == ("png", *size)
         assert any("more than 0.0 megapixels" in note for note in made.notes)
 
@@ -56,7 +56,7 @@ async def test_no_more_than_were_planned() -> None:
         made, most = await of(*size, *JPEG)
 
         assert most[0] >= size[0] * size[1]
-        assert made.pictures[0].image.format == "jpeg"
+        assert made.images[0].image.format == "jpeg"
 
 
 async def test_transparency_that_is_not_put_back_is_told() -> None:
@@ -64,7 +64,7 @@ async def test_transparency_that_is_not_put_back_is_told() -> None:
     channel = encoded(Pillow.new("L", (20, 15), 90), "png")
     made, _ = await of(400, 300, JoinAlpha(alpha=channel), Transcode(format="png"))
 
-    assert made.pictures[0].image.header.alpha is False
+    assert made.images[0].image.header.alpha is False
     assert any("transparency was lost" in note for note in made.notes)
 
 
@@ -73,7 +73,7 @@ async def test_an_alpha_channel_larger_than_the_result() -> None:
     channel = encoded(Pillow.new("L", (400, 300), 90), "png")
     made, _ = await of(20, 15, JoinAlpha(alpha=channel), Transcode(format="png"))
 
-    image: Image = made.pictures[0].image
+    image: Image = made.images[0].image
     assert (image.width, image.height, image.header.alpha) == (20, 15, True)
     assert made.notes == ()
 

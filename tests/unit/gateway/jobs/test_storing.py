@@ -112,7 +112,7 @@ async def test_a_background_job_waits_for_the_store(world: World) -> None:
     assert (row.state, attempt.state) == ("in_progress", "submitted")
     assert (end.state, end.cost, ended.state, ended.outcome) == ("completed", 5, "ended", "ok")
     assert [kept["file"] for kept in ended.files] == list(world.shelf.files)
-    assert (await jobs.load(end)).pictures[0].image == finished.pictures[0].image
+    assert (await jobs.load(end)).images[0].image == finished.images[0].image
     assert one.waited == [one.jobs[0].id]
     assert [pause for pause in clock.slept if pause >= 0.5][:3] == [0.5, 1.0, 2.0]
 
@@ -131,7 +131,7 @@ async def test_a_caller_that_waits_is_given_it_at_once(world: World) -> None:
     await until(lambda: not jobs.count, "ended")
     end, [ended] = await written(jobs, asked.id)
 
-    assert [picture.file for picture in finished.pictures] == [None]
+    assert [picture.file for picture in finished.images] == [None]
     assert (row.state, end.state, ended.state) == ("in_progress", "completed", "ended")
     with pytest.raises(ResultExpired) as gone:
         await jobs.load(end)
@@ -153,7 +153,7 @@ async def test_an_answer_that_was_lost_on_its_way(world: World) -> None:
 
     again = await jobs.place(order(idempotency_key="once"), candidates(["one"]))
     assert again.joined
-    assert (await jobs.wait(again.id, clock.now() + 1000)).pictures
+    assert (await jobs.wait(again.id, clock.now() + 1000)).images
     assert len(one.jobs) == 1
 
 
@@ -222,7 +222,7 @@ async def test_one_of_four_and_a_process_that_ends(world: World, end: str, held:
 
     assert sorted(attempt.state for attempt in attempts) == ["ended", "ended", "ended", "submitted"]
     assert (row.state, [attempt.outcome for attempt in ended]) == ("completed", ["ok"] * 4)
-    assert len(finished.pictures) == len(world.shelf.files) == 4
+    assert len(finished.images) == len(world.shelf.files) == 4
     assert len(one.jobs) == 4
     # What it gave is kept beside the store, and nothing of that is left.
     assert (again.jobs, again.sought, again.waited) == ([], [], [])

@@ -48,7 +48,7 @@ async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: P
             await keeper.adopt_orphans()
         sim.reservation.set()
 
-        assert (await after.wait(job_ref.id, soon())).pictures
+        assert (await after.wait(job_ref.id, soon())).images
         for job in before.going():
             job.task.cancel()
 
@@ -89,7 +89,7 @@ async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path:
 
         opened.ended = down  # type: ignore[assignment, method-assign]
         sim.reservation.set()
-        assert (await jobs.wait(job_ref.id, soon())).pictures
+        assert (await jobs.wait(job_ref.id, soon())).images
         assert jobs.going() == []
         opened.database._failing = True
         for _ in range(3):

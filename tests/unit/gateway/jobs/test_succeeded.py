@@ -73,7 +73,7 @@ async def test_it_is_known_over_a_restart(imaging: ImagePool, tmp_path: Path) ->
         await RecoveryLoop(after, lease_s=1.0).adopt_orphans()
         finished = await after.wait(job_ref.id, clock.after(600))
 
-    assert len(finished.pictures) == 1
+    assert len(finished.images) == 1
     assert after_sim.jobs == []
 
 
@@ -161,7 +161,7 @@ async def test_an_error_keeps_no_picture(imaging: ImagePool) -> None:
         @override
         async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
             await Reading().take(4 << 20)
-            return Outcome(pictures=(bytes(4 << 20),))
+            return Outcome(images=(bytes(4 << 20),))
 
     clock = Skipping()
     executor = executing(imaging, Large("large", deque()), clock=clock)
@@ -171,7 +171,7 @@ async def test_an_error_keeps_no_picture(imaging: ImagePool) -> None:
         with pytest.raises(AllFailed) as caught:
             await executor.run("img_1", candidates(["large"]), clock.after(30), JobContext())
         assert executor.calls.room.used == 0
-        held = [one for one in gc.get_objects() if type(one) is Outcome and sum(map(len, one.pictures)) == 4 << 20]
+        held = [one for one in gc.get_objects() if type(one) is Outcome and sum(map(len, one.images)) == 4 << 20]
         assert held == []
         assert caught.value.causes
     finally:

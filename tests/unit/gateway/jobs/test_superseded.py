@@ -89,16 +89,16 @@ async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
     assert (await row(after, job_ref.id)).state == "failed"
 
     paused.reservation.set()
-    assert (await before.wait(job_ref.id, soon())).pictures
+    assert (await before.wait(job_ref.id, soon())).images
 
     ended = await row(after, job_ref.id)
     assert (ended.state, ended.cost, ended.error, ended.owner) == ("completed", 12_345, None, None)
-    assert len((await after.load(ended)).pictures) == 1
+    assert len((await after.load(ended)).images) == 1
     [attempt] = await after.ledger.attempts(job_ref.id)
     assert (attempt.state, attempt.outcome, attempt.cost) == ("ended", "ok", 12_345)
     again = await after.place(order(idempotency_key="k"), candidates(["sim"]))
     assert again.joined
-    assert (await after.wait(again.id, soon())).pictures
+    assert (await after.wait(again.id, soon())).images
     assert other.jobs == []
 
 
@@ -116,7 +116,7 @@ async def test_a_picture_in_hand_of_a_job_that_another_works_on(two: Two) -> Non
     assert (await row(after, job_ref.id)).state == "in_progress"
     other.reservation.set()
 
-    assert len((await after.wait(job_ref.id, soon())).pictures) == 1
+    assert len((await after.wait(job_ref.id, soon())).images) == 1
     assert (await row(after, job_ref.id)).state == "completed"
 
 
@@ -141,11 +141,11 @@ async def test_one_of_two_pictures_in_hand(two: Two) -> None:
         await asyncio.sleep(0.005)
         attempts = await before.ledger.attempts(job_ref.id)
     await take_over(after)
-    assert len((await after.wait(job_ref.id, soon())).pictures) == 1
+    assert len((await after.wait(job_ref.id, soon())).images) == 1
     gate.set()
     await before.wait(job_ref.id, soon())
 
-    assert len((await after.load(await row(after, job_ref.id))).pictures) == 2
+    assert len((await after.load(await row(after, job_ref.id))).images) == 2
 
 
 async def test_the_next_process_had_it_too(two: Two) -> None:
@@ -186,7 +186,7 @@ async def test_a_submit_that_was_taken_after_all(two: Two) -> None:
     assert (attempt.state, attempt.handle) == ("submitted", Handle(provider="sim", id=paused.jobs[0].id))
     paused.reservation.set()
 
-    assert (await before.wait(job_ref.id, soon())).pictures
+    assert (await before.wait(job_ref.id, soon())).images
     assert (await row(after, job_ref.id)).state == "completed"
 
 
@@ -209,7 +209,7 @@ async def test_a_pause_before_the_bytes_leave(two: Two, taken: bool) -> None:
     before.ledger.sending = then_paused  # type: ignore[method-assign]
     job_ref = await before.place(order(), candidates(["sim"]))
     if not taken:
-        assert (await before.wait(job_ref.id, soon())).pictures
+        assert (await before.wait(job_ref.id, soon())).images
         assert before.ledger.processes.sure
         return
     with pytest.raises(AllFailed):

@@ -37,7 +37,7 @@ async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
     await outlast(second.ledger)
     await RecoveryLoop(second, lease_s=1.0).adopt_orphans()
     sim.reservation.set()
-    [made] = (await second.wait(job_ref.id, soon())).pictures
+    [made] = (await second.wait(job_ref.id, soon())).images
 
     assert made.image.header.alpha
     assert decoded(scan(made.image.data)).getpixel((3, 3))[3] == 77  # type: ignore[index]

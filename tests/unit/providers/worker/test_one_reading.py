@@ -13,7 +13,7 @@ from PIL import Image
 from normalization.images.pixels import pixels_of
 from normalization.images.sniff import scan, sniff
 from normalization.images.transform import prepare
-from providers.worker.engines.pictures import decode, open_picture
+from providers.worker.engines.images import decode, open_picture
 from tests.support.pictures import FEATURES, chunk, encoded, exif, feature, noise, opened, plain, raw_png, taken
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
