@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gateway.jobs.context import JobAttemptContext, JobContext, JobStopped
 from gateway.ledger.records import AttemptRow
@@ -107,16 +107,15 @@ class AttemptRunner:
         provider = self.providers.get(attempt.provider)
         if provider is None:
             raise Unknown(f"{attempt.provider} is no provider any more")
-        handle = attempt.handle
-        if handle is None or handle.held:
-            handle = await provider.find(await self._sent(attempt, journal))
-            if handle is None:
-                message = f"{attempt.provider}: the job was lost with the process that had it"
-                raise Failed(message, unbilled=True)
-            handle = await self._noted(provider, attempt, handle, journal)
         link = JobAttemptContext(journal, attempt)
+        link.left = True
+        searching = self._recovered(provider, attempt, journal)
+        handle, cancelled = await self._through_cancels(searching, link, lambda: journal.leaving)
         link.handle = handle
         link.made = attempt.succeeded
+        if cancelled:
+            await self._interrupted(provider, handle, link, journal, use)
+            return
         now = self.clock.now()
         deadline = now + max(left, _LEAST_S)
         limits = (deadline, max(deadline, now + left + self.late))
@@ -127,26 +126,59 @@ class AttemptRunner:
         self, provider: Provider, job: UpstreamJob, link: JobAttemptContext, journal: JobContext
     ) -> tuple[Handle, bool]:
         """Submit; the handle, and whether the call was cancelled meanwhile."""
-        submitting = asyncio.ensure_future(provider.submit(job, link))
-        cancelled = False
-        while not submitting.done():
-            try:
-                await asyncio.wait({submitting})
-            except asyncio.CancelledError:
-                cancelled = link.stopped = True
-                # What has left may have bought something: its answer is waited for. What has not never leaves.
-                if not link.left:
-                    submitting.cancel()
         try:
-            handle = submitting.result()
-        except (asyncio.CancelledError, JobStopped):
-            if link.left and submitting.cancelled():
-                # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
-                raise asyncio.CancelledError from None
+            return await self._through_cancels(self._submitted(provider, job, link, journal), link)
+        except JobStopped:
             raise AttemptCancelled(None) from None
+
+    async def _submitted(
+        self, provider: Provider, job: UpstreamJob, link: JobAttemptContext, journal: JobContext
+    ) -> Handle:
+        """Submit, and write down which job the provider made of it."""
+        try:
+            handle = await provider.submit(job, link)
         except Unknown as lost:
             handle = await self._found(provider, link, journal, lost)
-        return await self._noted(provider, link.attempt, handle, journal), cancelled
+        return await self._noted(provider, link.attempt, handle, journal)
+
+    async def _recovered(self, provider: Provider, attempt: AttemptRow, journal: JobContext) -> Handle:
+        """The provider's job of an attempt that another process began. Raises Failed (unbilled) where it has none."""
+        if attempt.handle is not None and not attempt.handle.held:
+            return attempt.handle
+        handle = await provider.find(await self._sent(attempt, journal))
+        if handle is None:
+            message = f"{attempt.provider}: the job was lost with the process that had it"
+            raise Failed(message, unbilled=True)
+        return await self._noted(provider, attempt, handle, journal)
+
+    async def _through_cancels(
+        self,
+        work: Coroutine[Any, Any, Handle],
+        link: JobAttemptContext,
+        leaves: Callable[[], bool] = lambda: False,
+    ) -> tuple[Handle, bool]:
+        """Do work that ends with the provider's job written down; the job, and whether it was cancelled meanwhile.
+
+        A request that has left may have bought something: its answer is awaited, and written down, before the provider
+        is asked to cancel. One that has not left never leaves. `leaves` says whether the work is for another process
+        to do. Raises what the work raises, and JobStopped.
+        """
+        working = asyncio.ensure_future(work)
+        cancelled = False
+        while not working.done():
+            try:
+                await asyncio.wait({working})
+            except asyncio.CancelledError:
+                cancelled = link.stopped = True
+                if not link.left or leaves():
+                    working.cancel()
+        try:
+            return working.result(), cancelled
+        except asyncio.CancelledError:
+            if link.left:
+                # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
+                raise
+            raise JobStopped from None
 
     async def _found(self, provider: Provider, link: JobAttemptContext, journal: JobContext, lost: Unknown) -> Handle:
         """The job of a submit whose answer was lost, where the provider calls and tells of it. Raises `lost`."""

@@ -54,7 +54,7 @@ def test_cancelled_twice() -> None:
     with world("fal", "replicate") as there, caller(there.url) as client, ThreadPoolExecutor(2) as pool:
         fal = there.sims["fal"]
         assert isinstance(fal, FalAi)
-        fal.run_s = 1.5
+        fal.run_s = 60
         fal.faults.script("job", Fault(kind="job", word="UNSTOPPABLE"))
         job = ask(client, background="true").json()["id"]
         until(lambda: there.taken("fal"), "fal has it")
@@ -62,6 +62,8 @@ def test_cancelled_twice() -> None:
         until(lambda: fal.books.count("PUT", "/cancel"), "fal was asked to cancel")
         time.sleep(0.1)  # so that it is being watched
         second = pool.submit(client.post, f"/images/jobs/{job}/cancel")
+        time.sleep(0.1)  # so that it waits too
+        fal.finish_runs()
 
         for answer in (first.result(), second.result()):
             assert (answer.status_code, answer.json()["status"]) == (200, "completed")
