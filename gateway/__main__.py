@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--quiet", action="store_true", help="print nothing but mistakes")
     how.add_argument("--markdown", action="store_true", help="print the page docs/models.md")
     route = commands.add_parser("route", help="ask a running gateway how it would serve a request")
-    route.add_argument("picture", type=Path, metavar="PICTURE")
+    route.add_argument("image", type=Path, metavar="IMAGE")
     route.add_argument("fields", nargs="*", metavar="NAME=VALUE", help="such as model=clarity-upscaler scale_factor=4")
     route.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (default: %(default)s)")
     route.set_defaults(config=None)

@@ -14,7 +14,7 @@ from gateway.jobs.errors import JobRef, JobResult
 from gateway.ledger.records import Attempt
 from gateway.routing.pricing import MICROS
 from gateway.telemetry import metrics
-from normalization.values import Image, fields_of
+from normalization.values import Image
 from providers.http.bodies import BodyPart, encode_chunks, encoded_length
 
 # The formats of OpenAI's own enum: typed clients fail on another word, so the key is left out for avif.
@@ -147,7 +147,19 @@ def metadata(job_ref: JobRef, finished: JobResult, notes: Sequence[str]) -> dict
 
 def describe_attempts(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """Attempts as JSON; the cost in US dollars."""
-    return [{**fields_of(attempt), "cost": attempt.cost / MICROS} for attempt in attempts]
+    return [
+        {
+            "provider": attempt.provider,
+            "model": attempt.model,
+            "picture": attempt.image,
+            "outcome": attempt.outcome,
+            "seconds": attempt.seconds,
+            "cost": attempt.cost / MICROS,
+            "actual": attempt.actual,
+            "message": attempt.message,
+        }
+        for attempt in attempts
+    ]
 
 
 def count(job_ref: JobRef, finished: JobResult, delivered: Sequence[ImageResult]) -> None:

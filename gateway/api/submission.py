@@ -93,10 +93,8 @@ def caller_of(request: Request) -> str:
 
 def prefers_async(request: Request) -> bool:
     """Whether `Prefer: respond-async` is among the preferences of a request (RFC 7240)."""
-    wishes = ",".join(request.headers.getlist("prefer")).split(",")
-    return any(
-        re.split("[;=]", preferences, maxsplit=1)[0].strip().lower() == "respond-async" for preferences in wishes
-    )
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(re.split("[;=]", one, maxsplit=1)[0].strip().lower() == "respond-async" for one in preferences)
 
 
 def mode_of(request: Request, asked: EditRequest) -> Mode:

@@ -146,7 +146,7 @@ async def test_a_name_is_judged_by_the_answer_that_is_connected_to(
     monkeypatch: pytest.MonkeyPatch, answer: list[str]
 ) -> None:
     """It is looked up once, by the connector: there is no second answer to be deceived by, and all of it counts."""
-    monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
+    monkeypatch.setattr("providers.http.ssrf.NameResolver", Names)
     Names.asked, Names.answers = 0, [answer, ["8.8.8.8"]]
     url_policy = UrlPolicy()
     deadline = asyncio.get_running_loop().time() + 5
@@ -158,7 +158,7 @@ async def test_a_name_is_judged_by_the_answer_that_is_connected_to(
 
 async def test_a_name_is_allowed_with_its_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """`host:port` exempts that origin, and no other port of the host."""
-    monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
+    monkeypatch.setattr("providers.http.ssrf.NameResolver", Names)
     Names.asked, Names.answers = 0, [["127.0.0.1"], ["127.0.0.1"]]
     deadline = asyncio.get_running_loop().time() + 5
     with serve(Response(b"a picture")) as served:
@@ -232,7 +232,7 @@ async def test_a_discreet_guard_does_not_tell_which_names_there_are(
     monkeypatch: pytest.MonkeyPatch, answer: list[str] | OSError
 ) -> None:
     """A name of our network and one that nobody has are refused in the same words."""
-    monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
+    monkeypatch.setattr("providers.http.ssrf.NameResolver", Names)
     Names.asked, Names.answers = 0, [answer]
     url_policy = UrlPolicy(discreet=True)
     async with downloads_client(url_policy) as client:
@@ -245,7 +245,7 @@ async def test_a_name_that_changes_its_mind_gains_nothing(monkeypatch: pytest.Mo
 
     127.0.0.2 plays the public address here; the same port of 127.0.0.1 is what the name wants to lead to.
     """
-    monkeypatch.setattr("providers.http.ssrf.Lookup", Names)
+    monkeypatch.setattr("providers.http.ssrf.NameResolver", Names)
     monkeypatch.setattr("providers.http.ssrf.public", lambda address: address == "127.0.0.2")
     seen: list[str] = []
 

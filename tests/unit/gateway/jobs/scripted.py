@@ -47,7 +47,7 @@ def png(width: int = 8, height: int = 8) -> bytes:
 class Scripted:
     """A provider that gives one prepared answer for each wait, in the order of the waits.
 
-    `reservation` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is
+    `hold` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is
     what `find` gives.
     """
 
@@ -59,7 +59,7 @@ class Scripted:
     jobs: list[UpstreamJob] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     waited: list[str] = field(default_factory=list)
-    reservation: asyncio.Event | None = None
+    hold: asyncio.Event | None = None
     hold_submit: asyncio.Event | None = None
     hold_upload: asyncio.Event | None = None
     lost: ProviderError | None = None
@@ -91,9 +91,9 @@ class Scripted:
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         self.waited.append(handle.id)
         answer = self.answers.popleft()
-        if self.reservation is not None:
+        if self.hold is not None:
             try:
-                await self.reservation.wait()
+                await self.hold.wait()
             except asyncio.CancelledError:
                 self.answers.appendleft(answer)
                 raise
@@ -114,8 +114,8 @@ class Scripted:
 
     async def cancel(self, handle: Handle) -> None:
         self.cancelled.append(handle.id)
-        if self.reservation is not None:
-            self.reservation.set()
+        if self.hold is not None:
+            self.hold.set()
 
     async def start(self) -> None: ...
 

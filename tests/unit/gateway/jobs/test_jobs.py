@@ -79,7 +79,7 @@ async def row(ledger: Ledger, id: str) -> JobRow:  # noqa: A002 - a job's id
 async def test_a_job_is_written_before_and_after(world: World) -> None:
     """When a submit has left its attempt is in the ledger, before a wait its handle, before an answer its end."""
     slow = provider("slow", png(), cost=1234)
-    slow.reservation, slow.hold_submit = asyncio.Event(), asyncio.Event()
+    slow.hold, slow.hold_submit = asyncio.Event(), asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
     job_ref = await jobs.place(asked, candidates(["slow"]))
@@ -88,7 +88,7 @@ async def test_a_job_is_written_before_and_after(world: World) -> None:
     slow.hold_submit.set()
     await until(lambda: slow.waited, "waited for")
     [submitted] = await jobs.ledger.attempts(asked.id)
-    slow.reservation.set()
+    slow.hold.set()
     finished = await jobs.wait(job_ref.id, soon())
     [ended] = await jobs.ledger.attempts(asked.id)
     job = await row(jobs.ledger, asked.id)
@@ -121,13 +121,13 @@ async def test_nothing_is_bought_that_is_not_written(world: World) -> None:
 async def test_what_is_paid_is_not_lost_with_the_database(world: World) -> None:
     """A picture that was bought is handed out though its end cannot be written; that is written once it can be."""
     slow = provider("slow", png())
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
     job_ref = await jobs.place(asked, candidates(["slow"]))
     await until(lambda: slow.waited, "waited for")
     mend = await _break(jobs)
-    slow.reservation.set()
+    slow.hold.set()
     finished = await jobs.wait(job_ref.id, soon())
     assert len(finished.images) == 1
     await until(lambda: not jobs.ledger.database.up, "seen to be down")
@@ -155,11 +155,11 @@ async def _break(jobs: JobManager) -> Any:
 async def test_same_key_same_job(world: World) -> None:
     """A call with the key of an earlier one is given its job: while it goes on, and when it has ended."""
     slow = provider("slow", png())
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow)
     first = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
     running = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
-    slow.reservation.set()
+    slow.hold.set()
     told = [await jobs.wait(job_ref.id, soon()) for job_ref in (first, running)]
     ended = await jobs.place(order(idempotency_key="k"), candidates(["slow"]))
 
@@ -263,14 +263,14 @@ async def test_a_lost_picture_of_several_is_found_later(world: World) -> None:
 async def test_retries_join_what_nobody_waits_for(world: World) -> None:
     """Three equal calls are three jobs, and the retries of their callers, who have all left, are given one each."""
     slow = provider("slow", png(8, 8), png(8, 9), png(9, 8))
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow)
     firsts = [await jobs.place(order(), candidates(["slow"])) for _ in range(3)]
     await until(lambda: len(slow.waited) == 3, "all at work")
     for job_ref in firsts:
         jobs.leave(job_ref, delivered=False)
     retries = [await jobs.place(order(), candidates(["slow"]), retry=1) for _ in range(3)]
-    slow.reservation.set()
+    slow.hold.set()
     await asyncio.gather(*(jobs.wait(job_ref.id, soon()) for job_ref in retries))
 
     assert len({job_ref.id for job_ref in firsts}) == 3
@@ -282,13 +282,13 @@ async def test_retries_join_what_nobody_waits_for(world: World) -> None:
 async def test_a_retry_beside_a_living_caller(world: World) -> None:
     """Where the caller of an equal job still waits for it, a retry is another call's, and buys."""
     slow, clock = provider("slow", png(), png()), Skipping()
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow, clock=clock)
     first = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     retry = await jobs.place(order(), candidates(["slow"]), retry=1)
     watched = sum(clock.slept)
-    slow.reservation.set()
+    slow.hold.set()
     await jobs.wait(retry.id, clock.after(60))
 
     assert 0.5 < watched < 1.5
@@ -299,7 +299,7 @@ async def test_a_retry_beside_a_living_caller(world: World) -> None:
 async def test_a_second_retry_follows_its_own_first(world: World) -> None:
     """A caller who repeats twice is given its own job again, not that of another who repeated once."""
     slow = provider("slow", png(), png())
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow, clock=Skipping())
     a, b = [await jobs.place(order(), candidates(["slow"])) for _ in range(2)]
     await until(lambda: len(slow.waited) == 2, "at work")
@@ -309,7 +309,7 @@ async def test_a_second_retry_follows_its_own_first(world: World) -> None:
     jobs.leave(again, delivered=False)
     second = await jobs.place(order(), candidates(["slow"]), retry=2)
     other = await jobs.place(order(), candidates(["slow"]), retry=1)
-    slow.reservation.set()
+    slow.hold.set()
 
     assert again.id == second.id == a.id
     assert other.id == b.id
@@ -354,13 +354,13 @@ async def test_leaving_before_the_submit_cancels(world: World) -> None:
 async def test_leaving_after_the_submit(world: World, policy: str) -> None:
     """What is paid for is finished and kept, or cancelled upstream, as the operator says."""
     slow = provider("slow", Failed("it was cancelled", unbilled=True) if policy == "cancel" else png())
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow, on_disconnect=policy)
     job_ref = await jobs.place(order(), candidates(["slow"]))
     await until(lambda: slow.waited, "at work")
     jobs.leave(job_ref, delivered=False)
     await asyncio.sleep(0.02)
-    slow.reservation.set()
+    slow.hold.set()
     try:
         await jobs.wait(job_ref.id, soon())
     except JobCancelled as cancelled:
@@ -391,7 +391,7 @@ async def test_leaving_while_the_submit_is_answered(world: World) -> None:
 async def test_cancelling(world: World) -> None:
     """A cancelled job is cancelled upstream, seen to end, and its bill is told; where nobody can cancel it goes on."""
     slow = provider("slow", Failed("canceled", cost=4321))
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     jobs = await world.process(slow)
     asked = order()
     job_ref = await jobs.place(asked, candidates(["slow"]))
@@ -402,20 +402,20 @@ async def test_cancelling(world: World) -> None:
     assert (job.state, job.cost) == ("cancelled", 4321)
 
     stubborn = provider("stubborn", png())
-    stubborn.reservation, stubborn.cancels = asyncio.Event(), False
+    stubborn.hold, stubborn.cancels = asyncio.Event(), False
     other = await world.process(stubborn)
     job_ref = await other.place(order(), candidates(["stubborn"]))
     await until(lambda: stubborn.waited, "at work")
     with pytest.raises(NotCancellable):
         await other.cancel(job_ref.id, soon())
-    stubborn.reservation.set()
+    stubborn.hold.set()
     assert (await other.wait(job_ref.id, soon())).images
 
 
 async def test_cancelling_in_another_process(world: World) -> None:
     """Whoever works on a job hears of a cancel that came to another process."""
     slow = provider("slow", Failed("canceled", unbilled=True))
-    slow.reservation = asyncio.Event()
+    slow.hold = asyncio.Event()
     here, there = await world.process(slow), await world.process(slow)
     keeping = asyncio.create_task(RecoveryLoop(here, lease_s=1.0).keep())
     job_ref = await here.place(order(), candidates(["slow"]))
@@ -432,7 +432,7 @@ async def test_cancelling_in_another_process(world: World) -> None:
 async def test_a_killed_process(world: World, at: str) -> None:
     """Whatever a process was at when it was killed, the next one goes on from what is written and never pays twice."""
     sim = provider("sim", png(), png())
-    sim.reservation, sim.hold_submit, sim.hold_upload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    sim.hold, sim.hold_submit, sim.hold_upload = asyncio.Event(), asyncio.Event(), asyncio.Event()
     for gate, name in ((sim.hold_upload, "uploading"), (sim.hold_submit, "submitting")):
         if at != name:
             gate.set()
@@ -444,7 +444,7 @@ async def test_a_killed_process(world: World, at: str) -> None:
     await until({"uploading": lambda: True, "submitting": lambda: sim.jobs, "submitted": lambda: sim.waited}[at], at)
     await asyncio.sleep(0.05)
     await world.kill(before)
-    for gate in (sim.reservation, sim.hold_submit, sim.hold_upload):
+    for gate in (sim.hold, sim.hold_submit, sim.hold_upload):
         gate.set()
     sim.found = Handle(provider="sim", id="found")
 
@@ -512,7 +512,7 @@ async def test_leaving_in_good_order(world: World) -> None:
         provider("quick", png()),
         provider("held", Failed("gone", unbilled=True)),
     )
-    slow.reservation, quick.reservation, held.reservation = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    slow.hold, quick.hold, held.hold = asyncio.Event(), asyncio.Event(), asyncio.Event()
     held.held = True
     jobs = await world.process(slow, quick, held)
     names = ("slow", "quick", "held")
@@ -520,7 +520,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     await until(lambda: slow.waited and quick.waited and held.waited, "at work")
     closing = asyncio.create_task(RecoveryLoop(jobs, lease_s=1.0).close(soon(0.2), soon(3)))
     await asyncio.sleep(0.02)
-    quick.reservation.set()
+    quick.hold.set()
     await closing
     with pytest.raises(ShuttingDown):
         await jobs.place(order(), candidates(["slow"]))
@@ -531,7 +531,7 @@ async def test_leaving_in_good_order(world: World) -> None:
     assert (slow.cancelled, quick.cancelled) == ([], [])
     assert len(held.cancelled) == 1
     await RecoveryLoop(next_, lease_s=1.0).adopt_orphans()
-    slow.reservation.set()
+    slow.hold.set()
     assert (await next_.wait(job_ref[0].id, soon())).images
     assert len(slow.jobs) == 1
 
@@ -539,14 +539,14 @@ async def test_leaving_in_good_order(world: World) -> None:
 async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
     """A process whose job another one has taken over learns it before it buys anything more for it."""
     first, second = provider("first", Failed("no", unbilled=True)), provider("second", png())
-    first.reservation = asyncio.Event()
+    first.hold = asyncio.Event()
     clock = Skipping()
     jobs = await world.process(first, second, clock=clock)
     asked = order()
     job_ref = await jobs.place(asked, candidates(["first", "second"]))
     await until(lambda: first.waited, "at work")
     await jobs.ledger.database.write(lambda c: c.execute(text("UPDATE jobs SET owner = 'another'")))
-    first.reservation.set()
+    first.hold.set()
     with pytest.raises(JobPending):
         await jobs.wait(job_ref.id, clock.after(30))
 
@@ -557,7 +557,7 @@ async def test_a_process_that_was_given_up_stops_buying(world: World) -> None:
 async def test_late_jobs_are_kept(world: World) -> None:
     """A caller is told at the deadline of a job that cannot be cancelled; its picture comes later, and is kept."""
     late, clock = provider("late", Unfinished("goes on"), Unfinished("goes on"), png()), Skipping()
-    late.reservation = gate = asyncio.Event()
+    late.hold = gate = asyncio.Event()
     gate.set()
     whole = late.wait
 

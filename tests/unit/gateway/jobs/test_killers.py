@@ -29,7 +29,7 @@ def kill(opened: Ledger) -> None:
 async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Path) -> None:
     """It is taken up as often as that, its outcome stays unknown with its estimate, and nothing is bought again."""
     sim = provider("sim", *(png() for _ in range(20)))
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     clock = Skipping()
 
     def process(opened: Ledger, over: Scripted) -> JobManager:
@@ -61,7 +61,7 @@ async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Pat
 async def test_leaving_in_good_order_counts_for_nothing(imaging: ImagePool, tmp_path: Path) -> None:
     """A job that is handed on at each deployment is no killer."""
     sim = provider("sim", *(png() for _ in range(20)))
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     clock = Skipping()
     asked = order()
     async with ledger(tmp_path) as opened:

@@ -36,7 +36,7 @@ asyncio.run(main())
 # A process that starts and ends over and over, and looks each time whether the others still see its lock.
 STARTING = """
 import fcntl, pathlib, sys
-from gateway.ledger.leases import Processes
+from gateway.ledger.leases import Leases
 
 def robbed(path):
     try:
@@ -50,7 +50,7 @@ def robbed(path):
 
 folder, count = pathlib.Path(sys.argv[1]), 0
 for _ in range(int(sys.argv[2])):
-    one = Processes(None, lease_s=30, folder=folder)
+    one = Leases(None, lease_s=30, folder=folder)
     one.lock()
     count += robbed(folder / one.id)
     one.unlock()

@@ -23,7 +23,7 @@ def soon(seconds: float = 10) -> float:
 async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: Path) -> None:
     """A connection that is lost between taking a job over and reading its attempts leaves it to nobody for a while."""
     sim = provider("sim", png(), png())
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     async with ledger(tmp_path) as first, ledger(tmp_path) as second:
         before = jobs_of(executing(imaging, sim), first)
         job_ref = await before.place(order(), candidates(["sim"]))
@@ -46,7 +46,7 @@ async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: P
         for _ in range(2):  # seen once it may be one that is about to begin
             assert after.going() == []
             await keeper.adopt_orphans()
-        sim.reservation.set()
+        sim.hold.set()
 
         assert (await after.wait(job_ref.id, soon())).images
         for job in before.going():
@@ -74,7 +74,7 @@ async def test_a_job_whose_acceptance_nobody_heard_of(imaging: ImagePool, tmp_pa
 async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path: Path) -> None:
     """A job at work is not begun twice, and one whose end is owed is not begun again."""
     sim = provider("sim", png(), png())
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     async with ledger(tmp_path) as opened:
         jobs = jobs_of(executing(imaging, sim), opened)
         keeper = RecoveryLoop(jobs, lease_s=1.0)
@@ -88,7 +88,7 @@ async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path:
             raise LedgerDown("down")
 
         opened.ended = down  # type: ignore[assignment, method-assign]
-        sim.reservation.set()
+        sim.hold.set()
         assert (await jobs.wait(job_ref.id, soon())).images
         assert jobs.going() == []
         opened.database._failing = True

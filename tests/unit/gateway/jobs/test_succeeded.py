@@ -57,7 +57,7 @@ async def test_it_is_known_over_a_restart(imaging: ImagePool, tmp_path: Path) ->
     """A process that takes the job up knows that it has succeeded, though its provider says something else by then."""
     clock = Skipping()
     sim = made("sim", png())
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     shelf = Shelf()
     async with ledger(tmp_path) as opened:
         before = jobs_of(executing(imaging, sim, shelf=shelf, attempt_timeout=600, clock=clock), opened)

@@ -78,7 +78,7 @@ async def row(jobs: JobManager, job: str) -> JobRow:
 async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
     """The next process cannot find the job and gives it up; the picture that comes after all is the job's, billed."""
     paused, other = provider("sim", png(), cost=12_345), provider("sim")
-    paused.held, paused.reservation, other.found = True, asyncio.Event(), Unknown("nobody knows")
+    paused.held, paused.hold, other.found = True, asyncio.Event(), Unknown("nobody knows")
     before, after = await two.process(paused), await two.process(other)
     asked = order(idempotency_key="k", webhook_url="https://example.com/hook")
     job_ref = await before.place(asked, candidates(["sim"]))
@@ -88,7 +88,7 @@ async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
         await after.wait(job_ref.id, soon())
     assert (await row(after, job_ref.id)).state == "failed"
 
-    paused.reservation.set()
+    paused.hold.set()
     assert (await before.wait(job_ref.id, soon())).images
 
     ended = await row(after, job_ref.id)
@@ -105,16 +105,16 @@ async def test_a_picture_in_hand_of_a_job_that_is_unknown(two: Two) -> None:
 async def test_a_picture_in_hand_of_a_job_that_another_works_on(two: Two) -> None:
     """It is written at once; whoever has the job by now ends it with that picture, and its caller is given it."""
     paused, other = provider("sim", png()), provider("sim", Unknown("lost"))
-    paused.reservation, other.reservation = asyncio.Event(), asyncio.Event()
+    paused.hold, other.hold = asyncio.Event(), asyncio.Event()
     before, after = await two.process(paused), await two.process(other)
     job_ref = await before.place(order(idempotency_key="k"), candidates(["sim"]))
     await until(lambda: paused.waited, "at work")
     await take_over(after)
     await until(lambda: other.waited, "taken over")
-    paused.reservation.set()
+    paused.hold.set()
     await before.ended(job_ref.id, soon(0.2))
     assert (await row(after, job_ref.id)).state == "in_progress"
-    other.reservation.set()
+    other.hold.set()
 
     assert len((await after.wait(job_ref.id, soon())).images) == 1
     assert (await row(after, job_ref.id)).state == "completed"
@@ -130,7 +130,7 @@ async def test_one_of_two_pictures_in_hand(two: Two) -> None:
 
     async def wait(*args: Any) -> Any:
         if len(paused.waited) == 1:
-            paused.reservation = gate
+            paused.hold = gate
         return await whole(*args)
 
     paused.wait = wait  # type: ignore[method-assign, assignment]
@@ -151,14 +151,14 @@ async def test_one_of_two_pictures_in_hand(two: Two) -> None:
 async def test_the_next_process_had_it_too(two: Two) -> None:
     """Where both have fetched the picture the job keeps the one that it ended with, and its bill."""
     paused, other = provider("sim", png(), cost=1), provider("sim", png(), cost=2)
-    paused.reservation = asyncio.Event()
+    paused.hold = asyncio.Event()
     before, after = await two.process(paused), await two.process(other)
     job_ref = await before.place(order(), candidates(["sim"]))
     await until(lambda: paused.waited, "at work")
     await take_over(after)
     await after.wait(job_ref.id, soon())
     kept = await row(after, job_ref.id)
-    paused.reservation.set()
+    paused.hold.set()
     await before.wait(job_ref.id, soon())
 
     assert await row(after, job_ref.id) == kept
@@ -177,14 +177,14 @@ async def test_a_submit_that_was_taken_after_all(two: Two) -> None:
     with pytest.raises(AllFailed) as caught:
         await after.wait(job_ref.id, soon())
     assert isinstance(caught.value.causes[0], Failed)
-    paused.reservation = asyncio.Event()
+    paused.hold = asyncio.Event()
     paused.hold_submit.set()
     await until(lambda: paused.waited, "waited for")
     going = await row(after, job_ref.id)
     [attempt] = await after.ledger.attempts(job_ref.id)
     assert (going.state, going.owner) == ("in_progress", before.ledger.process)
     assert (attempt.state, attempt.handle) == ("submitted", Handle(provider="sim", id=paused.jobs[0].id))
-    paused.reservation.set()
+    paused.hold.set()
 
     assert (await before.wait(job_ref.id, soon())).images
     assert (await row(after, job_ref.id)).state == "completed"

@@ -24,7 +24,7 @@ __all__ = ["world"]
 async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
     """It is joined to the picture, and is in the ledger no more once that is made."""
     sim = provider("sim", png(), png())
-    sim.reservation = asyncio.Event()
+    sim.hold = asyncio.Event()
     first = await world.process(sim)
     channel = encoded(Pillow.new("L", (4, 4), 77), "png")
     [one] = candidates(["sim"])
@@ -36,7 +36,7 @@ async def test_the_alpha_channel_outlives_its_process(world: World) -> None:
     second = await world.process(sim)
     await outlast(second.ledger)
     await RecoveryLoop(second, lease_s=1.0).adopt_orphans()
-    sim.reservation.set()
+    sim.hold.set()
     [made] = (await second.wait(job_ref.id, soon())).images
 
     assert made.image.header.alpha
