@@ -119,7 +119,7 @@ class GracefulShutdown:
             self._began = self._jobs.clock.now()
             self._jobs.leaving.set()
             # Handlers that wait for a job are sent away then: the server waits for them.
-            self._loop.call_later(_FINISH * self._grace_s, self._jobs.let_go.set)
+            self._loop.call_later(_FINISH * self._grace_s, self._jobs.shutting_down.set)
 
 
 _LAG_INTERVAL_S = 0.25

@@ -30,7 +30,7 @@ class ClientConnection:
         self._placed = job_ref
         self._open = True
         self._leaving = asyncio.create_task(disconnected(request))
-        self._ending = asyncio.create_task(jobs.let_go.wait())
+        self._ending = asyncio.create_task(jobs.shutting_down.wait())
 
     @property
     def gone(self) -> bool:

@@ -285,7 +285,7 @@ async def _result(
     try:
         finished = await caller.wait(until)
     except problems.UNDONE as error:
-        raise problems.told(error, job_ref, leaving=state.jobs.let_go.is_set()) from error
+        raise problems.told(error, job_ref, leaving=state.jobs.shutting_down.is_set()) from error
     if (missing := await incomplete(delivery, finished, links)) is not None:
         raise missing
     return finished, *await deliver(delivery, finished, links)

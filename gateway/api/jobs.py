@@ -206,7 +206,7 @@ def no_such_job() -> ApiError:
 
 def _away(state: State, job: str) -> asyncio.Event:
     """What sends away whoever waits for a job: one that is worked on here may yet end while this process leaves."""
-    return state.jobs.let_go if state.jobs.live(job) else state.jobs.leaving
+    return state.jobs.shutting_down if state.jobs.live(job) else state.jobs.leaving
 
 
 def _fresh(row: JobRow, live: RunningJob | None) -> JobRow:

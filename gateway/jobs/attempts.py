@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from gateway.jobs.context import JobAttemptContext, JobContext, JobStopped
+from gateway.jobs.context import JobAttemptContext, JobStopped, Recorder
 from gateway.ledger.records import AttemptRow
 from gateway.ledger.store import LedgerDown, UpstreamJobClaimed
 from normalization.values import Value
@@ -60,7 +60,7 @@ class AttemptRunner:
     """What the answers of all calls together may take in memory."""
 
     async def make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: JobContext, use: Use
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, recorder: Recorder, use: Use
     ) -> None:
         """Submit, wait for the end, and use what came. Pictures that are found to be broken are fetched once more.
 
@@ -69,7 +69,7 @@ class AttemptRunner:
         """
         try:
             with self.room.lease() as lease:
-                await self._make(attempt, payload, deadline, journal, _releasing(use, lease))
+                await self._make(attempt, payload, deadline, recorder, _releasing(use, lease))
         except ProviderError as error:
             error.redact(_texts(dict(payload)))
             if isinstance(error, Rejected):
@@ -81,24 +81,24 @@ class AttemptRunner:
             raise
 
     async def _make(
-        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, journal: JobContext, use: Use
+        self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, recorder: Recorder, use: Use
     ) -> None:
         provider = self.providers[attempt.provider]
         now = self.clock.now()
         ending = min(_ENDING_S, _ENDING_SHARE * max(0.0, deadline - now)) if provider.cancels else 0.0
         limit = min(deadline - ending, now + self.attempt_timeout)
         job = UpstreamJob(
-            id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=journal.owner
+            id=attempt.id, upstream=attempt.upstream, payload=payload, deadline=limit, owner=recorder.owner
         )
-        link = JobAttemptContext(journal, attempt)
-        handle, cancelled = await self._submit(provider, job, link, journal)
-        link.handle = handle
+        context = JobAttemptContext(recorder, attempt)
+        handle, cancelled = await self._submit(provider, job, context, recorder)
+        context.handle = handle
         if cancelled:
-            return await self._interrupted(provider, handle, link, journal, use)
+            return await self._interrupted(provider, handle, context, recorder, use)
         limits = (limit, deadline, deadline + self.late)
-        return await self._wait(provider, handle, limits, link, journal, use)
+        return await self._wait(provider, handle, limits, context, recorder, use)
 
-    async def take_up(self, attempt: AttemptRow, left: float, journal: JobContext, use: Use) -> None:
+    async def take_up(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
         """Go on with a call that another process began, or that this one lost sight of, and use what came.
 
         `left` is in how many seconds its job's deadline is, negative where that has passed. Raises as `make` does, and
@@ -107,54 +107,54 @@ class AttemptRunner:
         provider = self.providers.get(attempt.provider)
         if provider is None:
             raise Unknown(f"{attempt.provider} is no provider any more")
-        link = JobAttemptContext(journal, attempt)
-        link.left = True
-        searching = self._recovered(provider, attempt, journal)
-        handle, cancelled = await self._through_cancels(searching, link, lambda: journal.leaving)
-        link.handle = handle
-        link.made = attempt.succeeded
+        context = JobAttemptContext(recorder, attempt)
+        context.left = True
+        searching = self._recovered(provider, attempt, recorder)
+        handle, cancelled = await self._through_cancels(searching, context, lambda: recorder.leaving)
+        context.handle = handle
+        context.made = attempt.succeeded
         if cancelled:
-            await self._interrupted(provider, handle, link, journal, use)
+            await self._interrupted(provider, handle, context, recorder, use)
             return
         now = self.clock.now()
         deadline = now + max(left, _LEAST_S)
         limits = (deadline, max(deadline, now + left + self.late))
         with self.room.lease() as lease:
-            await self._wait(provider, handle, limits, link, journal, _releasing(use, lease))
+            await self._wait(provider, handle, limits, context, recorder, _releasing(use, lease))
 
     async def _submit(
-        self, provider: Provider, job: UpstreamJob, link: JobAttemptContext, journal: JobContext
+        self, provider: Provider, job: UpstreamJob, context: JobAttemptContext, recorder: Recorder
     ) -> tuple[Handle, bool]:
         """Submit; the handle, and whether the call was cancelled meanwhile."""
         try:
-            return await self._through_cancels(self._submitted(provider, job, link, journal), link)
+            return await self._through_cancels(self._submitted(provider, job, context, recorder), context)
         except JobStopped:
             raise AttemptCancelled(None) from None
 
     async def _submitted(
-        self, provider: Provider, job: UpstreamJob, link: JobAttemptContext, journal: JobContext
+        self, provider: Provider, job: UpstreamJob, context: JobAttemptContext, recorder: Recorder
     ) -> Handle:
         """Submit, and write down which job the provider made of it."""
         try:
-            handle = await provider.submit(job, link)
+            handle = await provider.submit(job, context)
         except Unknown as lost:
-            handle = await self._found(provider, link, journal, lost)
-        return await self._noted(provider, link.attempt, handle, journal)
+            handle = await self._found(provider, context, recorder, lost)
+        return await self._noted(provider, context.attempt, handle, recorder)
 
-    async def _recovered(self, provider: Provider, attempt: AttemptRow, journal: JobContext) -> Handle:
+    async def _recovered(self, provider: Provider, attempt: AttemptRow, recorder: Recorder) -> Handle:
         """The provider's job of an attempt that another process began. Raises Failed (unbilled) where it has none."""
         if attempt.handle is not None and not attempt.handle.held:
             return attempt.handle
-        handle = await provider.find(await self._sent(attempt, journal))
+        handle = await provider.find(await self._sent(attempt, recorder))
         if handle is None:
             message = f"{attempt.provider}: the job was lost with the process that had it"
             raise Failed(message, unbilled=True)
-        return await self._noted(provider, attempt, handle, journal)
+        return await self._noted(provider, attempt, handle, recorder)
 
     async def _through_cancels(
         self,
         work: Coroutine[Any, Any, Handle],
-        link: JobAttemptContext,
+        context: JobAttemptContext,
         leaves: Callable[[], bool] = lambda: False,
     ) -> tuple[Handle, bool]:
         """Do work that ends with the provider's job written down; the job, and whether it was cancelled meanwhile.
@@ -169,36 +169,36 @@ class AttemptRunner:
             try:
                 await asyncio.wait({working})
             except asyncio.CancelledError:
-                cancelled = link.stopped = True
-                if not link.left or leaves():
+                cancelled = context.stopped = True
+                if not context.left or leaves():
                     working.cancel()
         try:
             return working.result(), cancelled
         except asyncio.CancelledError:
-            if link.left:
+            if context.left:
                 # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
                 raise
             raise JobStopped from None
 
-    async def _found(self, provider: Provider, link: JobAttemptContext, journal: JobContext, lost: Unknown) -> Handle:
+    async def _found(self, provider: Provider, context: JobAttemptContext, recorder: Recorder, lost: Unknown) -> Handle:
         """The job of a submit whose answer was lost, where the provider calls and tells of it. Raises `lost`."""
-        if link.webhook is None or not link.left:
+        if context.webhook is None or not context.left:
             raise lost
-        name = await journal.heard(link.attempt.id, _HEARD_S)
+        name = await recorder.heard(context.attempt.id, _HEARD_S)
         if name is None:
             raise lost
-        handle = await provider.find(await self._sent(replace(link.attempt, heard=name), journal))
+        handle = await provider.find(await self._sent(replace(context.attempt, heard=name), recorder))
         if handle is None:
             raise lost
         return handle
 
-    async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, journal: JobContext) -> Handle:
+    async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, recorder: Recorder) -> Handle:
         """Write down whose a provider's job is, and return it. One that is another call's is not this one's: of equal
         calls whose answers were lost each has to find one of its own. Raises Unknown where there is none."""
         claimed: set[str] = set()
         while True:
             try:
-                await journal.submitted(attempt.id, handle)
+                await recorder.submitted(attempt.id, handle)
             except LedgerDown:
                 # It is written as soon as that can be: the job is bought, and is waited for in any case.
                 return handle
@@ -206,7 +206,7 @@ class AttemptRunner:
                 found = None
                 if handle.id not in claimed:
                     claimed.add(handle.id)
-                    sent = await self._sent(attempt, journal)
+                    sent = await self._sent(attempt, recorder)
                     found = await provider.find(replace(sent, others=sent.others | claimed))
                 if found is None:
                     raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
@@ -214,17 +214,17 @@ class AttemptRunner:
             else:
                 return handle
 
-    async def _sent(self, attempt: AttemptRow, journal: JobContext) -> PendingSubmit:
+    async def _sent(self, attempt: AttemptRow, recorder: Recorder) -> PendingSubmit:
         """What an adapter needs to find an attempt's job, and to tell it from those of others."""
-        return replace(attempt.as_sent(), others=await journal.others(attempt))
+        return replace(attempt.as_sent(), others=await recorder.others(attempt))
 
     async def _wait(
         self,
         provider: Provider,
         handle: Handle,
         limits: Sequence[float],
-        link: JobAttemptContext,
-        journal: JobContext,
+        context: JobAttemptContext,
+        recorder: Recorder,
         use: Use,
     ) -> None:
         """Wait to the first limit; for a job that may not be bought elsewhere, to the next one, and so on.
@@ -235,26 +235,26 @@ class AttemptRunner:
         try:
             for limit in dict.fromkeys(before):
                 with contextlib.suppress(Unfinished):
-                    return await self._insist(provider, handle, limit, link, use)
-            journal.overdue()
-            return await self._insist(provider, handle, last, link, use)
+                    return await self._insist(provider, handle, limit, context, use)
+            recorder.overdue()
+            return await self._insist(provider, handle, last, context, use)
         except asyncio.CancelledError:
-            return await self._interrupted(provider, handle, link, journal, use)
+            return await self._interrupted(provider, handle, context, recorder, use)
 
     async def _interrupted(
-        self, provider: Provider, handle: Handle, link: JobAttemptContext, journal: JobContext, use: Use
+        self, provider: Provider, handle: Handle, context: JobAttemptContext, recorder: Recorder, use: Use
     ) -> None:
         """Leave a job for another process, or cancel it and see what it came to: it may have been done before."""
-        if journal.leaving and not handle.held:
+        if recorder.leaving and not handle.held:
             raise asyncio.CancelledError
         try:
             await provider.cancel(handle)
-            await use(await provider.wait(handle, self.clock.now() + _SEEN_S, link))
+            await use(await provider.wait(handle, self.clock.now() + _SEEN_S, context))
         except ProviderError as error:
             raise AttemptCancelled(error) from None
 
     async def _insist(
-        self, provider: Provider, handle: Handle, limit: float, link: JobAttemptContext, use: Use
+        self, provider: Provider, handle: Handle, limit: float, context: JobAttemptContext, use: Use
     ) -> None:
         """Wait for a job, fetch its pictures and use them. Raises Unfinished at `limit`.
 
@@ -264,15 +264,15 @@ class AttemptRunner:
         broken: Undecodable | None = None
         while True:
             try:
-                outcome = await provider.wait(handle, limit, link)
+                outcome = await provider.wait(handle, limit, context)
             except ProviderError as error:
                 if broken is not None and not isinstance(error, Unfinished):
                     # There is no second copy to be had of it.
                     raise broken from None
-                if not isinstance(error, Unfinished) and (not link.made or isinstance(error, _ENDS)):
+                if not isinstance(error, Unfinished) and (not context.made or isinstance(error, _ENDS)):
                     raise
                 if self.clock.now() + pause >= limit:
-                    if not link.made:
+                    if not context.made:
                         raise
                     if isinstance(error, Unfetched):
                         raise

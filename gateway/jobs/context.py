@@ -74,7 +74,7 @@ class WebhookSignals:
         return bell
 
 
-class JobContext:
+class Recorder:
     """The book of one job. This one keeps nothing: the ledger's does (`gateway/jobs/manager.py`).
 
     `leaving` is true once the process is about to end: work that another one can go on with is left as it is.
@@ -139,8 +139,8 @@ class JobStopped(Exception):
 class JobAttemptContext(AttemptContext):
     """Connects one upstream call with the book of its job."""
 
-    def __init__(self, journal: JobContext, attempt: AttemptRow) -> None:
-        self.webhook = journal.webhook(attempt)
+    def __init__(self, recorder: Recorder, attempt: AttemptRow) -> None:
+        self.webhook = recorder.webhook(attempt)
         self.attempt = attempt
         self.left = False
         """Whether the request may have left."""
@@ -150,7 +150,7 @@ class JobAttemptContext(AttemptContext):
         """The provider's job, once it has one."""
         self.made = False
         """Whether the provider has said that the job has succeeded."""
-        self._journal = journal
+        self._journal = recorder
         self._share = 0.0
 
     @override
@@ -204,7 +204,7 @@ class NotRecorded:
     images: tuple[StoredImage, ...]
 
 
-class JobRecorder(JobContext):
+class LedgerRecorder(Recorder):
     """Writes a job's attempts into the ledger: what is about to be bought at once, what has ended with the next write.
 
     `moved` is called whenever there is something new to tell of the job.
@@ -224,7 +224,7 @@ class JobRecorder(JobContext):
         self.owner = order.key
         self.sent = False
         """Whether anything may have been bought for this job."""
-        self.going: dict[str, str] = {}
+        self.active: dict[str, str] = {}
         """The providers of the attempts that are under way, by the attempts' ids."""
         self.share = 0.0
         self.made: set[str] = set()
@@ -262,7 +262,7 @@ class JobRecorder(JobContext):
             self.pending = [*ended, *self.pending]
             raise
         self.sent = True
-        self.going[attempt.id] = attempt.provider
+        self.active[attempt.id] = attempt.provider
         self._moved()
 
     @override
@@ -272,7 +272,7 @@ class JobRecorder(JobContext):
     @override
     async def submitted(self, attempt: str, handle: Handle) -> None:
         self.sent = True
-        self.going[attempt] = handle.provider
+        self.active[attempt] = handle.provider
         if handle.held:
             self._held.add(attempt)
             # Its name is ours, and nobody but this process can go on with it: there is nothing to wait for.
@@ -301,10 +301,10 @@ class JobRecorder(JobContext):
 
     @override
     def ended(self, attempt: AttemptRow) -> None:
-        self.going.pop(attempt.id, None)
+        self.active.pop(attempt.id, None)
         self._bells.forget(attempt.id)
         self.pending.append(attempt)
-        if self.going:
+        if self.active:
             # Others go on, perhaps for long: what has been made must not be forgotten meanwhile.
             ended, self.pending = self.pending, []
             self._ledger.attempts_ended(self._order, ended)

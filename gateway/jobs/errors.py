@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.auth.keys import BudgetExceeded, ConcurrencyExceeded, QuotaExceeded
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.ledger.records import AllFailed, Attempt, AttemptRow, JobInterrupted, JobRow, Json, StoredImage
 from gateway.ledger.store import LedgerDown
 from providers.errors import Unknown
@@ -97,7 +97,7 @@ MOST_KILLS = 5
 """How many processes may end while they work on a job."""
 
 
-async def give_up(attempts: Sequence[AttemptRow], journal: JobContext) -> JobResult:
+async def give_up(attempts: Sequence[AttemptRow], recorder: Recorder) -> JobResult:
     """End a job that has ended so many processes. Raises AllFailed, and JobInterrupted where nothing was bought."""
     message = f"{MOST_KILLS} processes ended while they worked on this job: it was given up"
     told = []
@@ -105,7 +105,7 @@ async def give_up(attempts: Sequence[AttemptRow], journal: JobContext) -> JobRes
         if attempt.state != "ended":
             attempt = replace(attempt, state="unknown", outcome="unknown", cost=attempt.estimate, message=message)
             attempt = replace(attempt, ended_at=time.time())
-            journal.ended(attempt)
+            recorder.ended(attempt)
         told.append(attempt.told())
     if not told:
         raise JobInterrupted

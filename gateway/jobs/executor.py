@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from gateway.auth.keys import QuotaExceeded
 from gateway.imaging.pool import ImagePool
 from gateway.jobs.attempts import AttemptCancelled, AttemptRunner, Use, without_frames
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.jobs.errors import JobResult, ServedBy
 from gateway.jobs.postprocess import ProcessedImage, make
 from gateway.jobs.received import Received
@@ -94,7 +94,7 @@ class Executor:
         """The clock of everything that waits for a job, here and at the providers."""
         return self.calls.clock
 
-    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, journal: JobContext) -> JobResult:
+    async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, recorder: Recorder) -> JobResult:
         """Try route after route until every picture is there. Only what is missing goes on to the next one.
 
         `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, AttemptCancelled where it
@@ -114,12 +114,12 @@ class Executor:
                 break
             if rebuys := sum(i in progress.unknown for i in missing):
                 metrics.DUPLICATES.labels(candidate.route.provider).inc(rebuys)
-            work = (self._picture(job, candidate, i, deadline, progress, journal) for i in missing)
+            work = (self._picture(job, candidate, i, deadline, progress, recorder) for i in missing)
             await _all(work, progress)
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
-    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, journal: JobContext) -> JobResult:
+    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, recorder: Recorder) -> JobResult:
         """Go on with a job of which these attempts are known, in their order; nothing new is bought.
 
         `left` is in how many seconds the job's deadline is. Raises as `run` does.
@@ -128,8 +128,8 @@ class Executor:
         for attempt in attempts:
             if attempt.state == "ended":
                 await self._remember(attempt, progress)
-        going = (self._took_up(attempt, left, progress, journal) for attempt in attempts if attempt.state != "ended")
-        await _all(going, progress)
+        active = (self._took_up(attempt, left, progress, recorder) for attempt in attempts if attempt.state != "ended")
+        await _all(active, progress)
         if not progress.attempts:
             raise JobInterrupted
         return _finished(progress, wanted)
@@ -169,7 +169,7 @@ class Executor:
         number: int,
         deadline: float,
         progress: _Progress,
-        journal: JobContext,
+        recorder: Recorder,
     ) -> None:
         """One call, from its submit to the finished picture; what came of it is written into `progress`."""
         route, plan = candidate.route, candidate.plan
@@ -179,9 +179,9 @@ class Executor:
             with self.breakers.attempt(candidate.model, route.name, route.provider):
 
                 async def making(use: Use) -> None:
-                    await self.calls.make(attempt, plan.calls[number], deadline, journal, use)
+                    await self.calls.make(attempt, plan.calls[number], deadline, recorder, use)
 
-                outcome = await self._settled(making, attempt, progress, journal)
+                outcome = await self._settled(making, attempt, progress, recorder)
         except ProviderError as error:
             if isinstance(error, Unknown):
                 progress.unknown.add(number)
@@ -199,21 +199,21 @@ class Executor:
             expected=candidate.cost.seconds,
         )
 
-    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, journal: JobContext) -> None:
+    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, recorder: Recorder) -> None:
         with contextlib.suppress(ProviderError, _Ended):
-            await self._settled(partial(self._again, attempt, left, journal), attempt, progress, journal)
+            await self._settled(partial(self._again, attempt, left, recorder), attempt, progress, recorder)
 
-    async def _again(self, attempt: AttemptRow, left: float, journal: JobContext, use: Use) -> None:
+    async def _again(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
         """Use what an attempt gave before, where that was kept; else its provider is asked."""
         kept = await self.received.found(attempt.id, self.clock)
         if kept is None:
-            await self.calls.take_up(attempt, left, journal, use)
+            await self.calls.take_up(attempt, left, recorder, use)
             return
-        journal.received(attempt.id)
+        recorder.received(attempt.id)
         await use(kept)
 
     async def _settled(
-        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, journal: JobContext
+        self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, recorder: Recorder
     ) -> Outcome:
         """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
         not in what is returned.
@@ -229,7 +229,7 @@ class Executor:
             nonlocal outcome, made
             # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
             outcome = replace(came, images=())
-            made = await unbroken(make(came, attempt, journal, self.imaging, self.received, self.keep))
+            made = await unbroken(make(came, attempt, recorder, self.imaging, self.received, self.keep))
 
         try:
             await work(use)
@@ -249,9 +249,9 @@ class Executor:
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
         self._record(ended, error, progress)
         if all(image.file for image in made.images):
-            journal.ended(ended)
+            recorder.ended(ended)
         else:
-            journal.unkept(ended, made.images)
+            recorder.unkept(ended, made.images)
         if made.images and outcome is not None:
             progress.images[attempt.number] = made.images
             progress.served.append(ended)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.auth.keys import ConcurrencyExceeded, QuotaExceeded
 from gateway.jobs import running
-from gateway.jobs.context import Address, JobRecorder, WebhookSignals
+from gateway.jobs.context import Address, LedgerRecorder, WebhookSignals
 from gateway.jobs.errors import (
     MOST_KILLS,
     NOTHING_BOUGHT,
@@ -54,7 +54,7 @@ class JobManager:
         self.signals = signals or WebhookSignals()
         self.leaving = asyncio.Event()
         """Set once no more work is taken."""
-        self.let_go = asyncio.Event()
+        self.shutting_down = asyncio.Event()
         """Set when whoever waits for a job has to be sent away: the process ends."""
         self._executor = executor
         self._rules = rules
@@ -126,9 +126,9 @@ class JobManager:
                 return None
             await self.clock.sleep(running.FIRST_LOOK_S)
 
-    def _begin(self, order: JobSpec, work: Callable[[JobRecorder], Coroutine[Any, Any, JobResult]]) -> RunningJob:
+    def _begin(self, order: JobSpec, work: Callable[[LedgerRecorder], Coroutine[Any, Any, JobResult]]) -> RunningJob:
         job = RunningJob(order=order)
-        job.recorder = JobRecorder(
+        job.recorder = LedgerRecorder(
             self.ledger,
             order,
             signals=self.signals,
@@ -244,13 +244,13 @@ class JobManager:
         else:
             job.task.add_done_callback(lambda task: call())
 
-    def going(self) -> list[RunningJob]:
+    def active(self) -> list[RunningJob]:
         """The jobs that go on in this process."""
         return list(self._live.values())
 
     def stop(self, id: str) -> None:  # noqa: A002 - a job's id
         """Cancel a job of this process, where that is possible."""
-        if (job := self._live.get(id)) is not None and self._may_cancel(job.recorder.going.values()):
+        if (job := self._live.get(id)) is not None and self._may_cancel(job.recorder.active.values()):
             job.cancel()
 
     def live(self, job: str) -> RunningJob | None:
@@ -329,17 +329,17 @@ class JobManager:
             return
         ends = not job.recorder.sent or self._rules.on_disconnect.get(job_ref.model) == "cancel"
         metrics.LEFT.labels("cancelled" if ends else "finishes").inc()
-        if ends and not job.task.done() and self._may_cancel(job.recorder.going.values()):
+        if ends and not job.task.done() and self._may_cancel(job.recorder.active.values()):
             job.cancel()
 
     async def cancel(self, id: str, until: float) -> None:  # noqa: A002 - a job's id
         """Cancel a job, and wait until `until` for its end. Raises NotCancellable, LedgerDown."""
         job = self._live.get(id)
         if job is not None:
-            going = list(job.recorder.going.values())
+            active = list(job.recorder.active.values())
         else:
-            going = [attempt.provider for attempt in await self.ledger.attempts(id) if attempt.ended_at is None]
-        if not self._may_cancel(going):
+            active = [attempt.provider for attempt in await self.ledger.attempts(id) if attempt.ended_at is None]
+        if not self._may_cancel(active):
             raise NotCancellable
         if job is None:
             await self.ledger.ask_to_cancel(id)
@@ -348,9 +348,9 @@ class JobManager:
             job.cancel()
             await asyncio.wait({job.task}, timeout=max(0.0, until - self.clock.now()))
 
-    def _may_cancel(self, going: Iterable[str]) -> bool:
+    def _may_cancel(self, active: Iterable[str]) -> bool:
         """Whether anything would come of it: not where all that goes on is at providers that cannot."""
-        at = {self.providers[name] for name in going if name in self.providers}
+        at = {self.providers[name] for name in active if name in self.providers}
         return not at or any(provider.cancels for provider in at)
 
     async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id
@@ -364,7 +364,7 @@ class JobManager:
 
         Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.
         """
-        live = next((job for job in self._live.values() if attempt in job.recorder.going), None)
+        live = next((job for job in self._live.values() if attempt in job.recorder.active), None)
         if live is not None:
             self.signals.ring(attempt, heard.id, ended=heard.ended)
         row = await self.ledger.heard(attempt, heard.id)
@@ -389,5 +389,5 @@ class JobManager:
                 row.order, lambda recorder: self._executor.take_up(attempts, row.order.wanted, left, recorder)
             )
         job.recorder.sent = bool(attempts)
-        job.recorder.going = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
+        job.recorder.active = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}
         job.task.add_done_callback(running.count_resumed)

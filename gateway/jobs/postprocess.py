@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from gateway.imaging.pool import BadImage, ImagePool
 from gateway.imaging.processes import LimitExceeded
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.jobs.received import Received
 from gateway.ledger.records import AttemptRow, OutputSpec, StoredImage
 from gateway.telemetry import metrics
@@ -44,25 +44,25 @@ class ProcessedImage:
 
 
 async def make(
-    outcome: Outcome, attempt: AttemptRow, journal: JobContext, imaging: ImagePool, received: Received, keep: Keep
+    outcome: Outcome, attempt: AttemptRow, recorder: Recorder, imaging: ImagePool, received: Received, keep: Keep
 ) -> ProcessedImage:
     """Finish a call's pictures and keep them. Raises Undecodable.
 
     What the provider gave is kept first, unless it can be asked again and nothing has to be done to it.
     """
-    making, once = attempt.making, journal.is_held(attempt.id)
+    making, once = attempt.making, recorder.is_held(attempt.id)
 
     async def receive(*, away: bool = False) -> None:
         if await received.put(attempt.id, outcome, away=away):
-            journal.received(attempt.id)
+            recorder.received(attempt.id)
 
     if once:
         await receive()
     try:
-        came = await recognise(imaging, outcome, making, journal.owner)
+        came = await recognise(imaging, outcome, making, recorder.owner)
         if not (once or is_finished(came, making)):
             await receive()
-        done, notes = await finish(imaging, came, making, outcome.notes, journal.owner)
+        done, notes = await finish(imaging, came, making, outcome.notes, recorder.owner)
     except Undecodable:
         # Whoever takes the job up has to ask the provider once more.
         await received.forget([attempt.id])

@@ -54,8 +54,8 @@ class RecoveryLoop:
         ledger = self._jobs.ledger
         if not ledger.database.up:
             return  # what is owed may be their ends
-        going = {job.order.id for job in self._jobs.going()}
-        found = set(await ledger.own()) - going
+        active = {job.order.id for job in self._jobs.active()}
+        found = set(await ledger.own()) - active
         for name in found & self._strays:
             row = await ledger.read(name)
             if row is not None and not row.ended and ledger.database.up:
@@ -70,18 +70,18 @@ class RecoveryLoop:
         """
         self._jobs.leaving.set()
         await self._wait(until)
-        self._jobs.let_go.set()
-        for job in self._jobs.going():
+        self._jobs.shutting_down.set()
+        for job in self._jobs.active():
             job.recorder.leaving = True
             job.task.cancel()
         await self._wait(last)
 
     async def _hear_of_cancels(self) -> None:
-        going = [job.order.id for job in self._jobs.going()]
-        for name in await self._jobs.ledger.cancels(going) if going else ():
+        active = [job.order.id for job in self._jobs.active()]
+        for name in await self._jobs.ledger.cancels(active) if active else ():
             self._jobs.stop(name)
 
     async def _wait(self, until: float) -> None:
         """Wait for the jobs that go on."""
-        if tasks := {job.task for job in self._jobs.going()}:
+        if tasks := {job.task for job in self._jobs.active()}:
             await asyncio.wait(tasks, timeout=max(0.1, until - self._jobs.clock.now()))

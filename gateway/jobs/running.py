@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.jobs.context import JobRecorder
+from gateway.jobs.context import LedgerRecorder
 from gateway.jobs.errors import JobResult, ResultExpired, ServedBy, error_of
 from gateway.ledger.records import AllFailed, Attempt, AttemptRow, JobCancelled, JobRow, JobSpec, Json, StoredImage
 from gateway.telemetry import metrics
@@ -32,7 +32,7 @@ class RunningJob:
     """Work under way in this process."""
 
     order: JobSpec
-    recorder: JobRecorder = field(init=False)
+    recorder: LedgerRecorder = field(init=False)
     task: asyncio.Task[JobResult] = field(init=False)
     callers: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable
 from dataclasses import replace
 
-from gateway.jobs.context import JobRecorder
+from gateway.jobs.context import LedgerRecorder
 from gateway.jobs.errors import JobResult
 from gateway.jobs.postprocess import Keep
 from gateway.ledger.records import StoredImage
@@ -21,7 +21,7 @@ _HANDED_S = 15.0
 
 
 async def stored(
-    finished: JobResult, recorder: JobRecorder, keep: Keep, clock: Clock, handed: asyncio.Event
+    finished: JobResult, recorder: LedgerRecorder, keep: Keep, clock: Clock, handed: asyncio.Event
 ) -> JobResult:
     """The same result once all of its pictures are stored, or a while after `handed` says that a caller has them.
 
@@ -47,7 +47,7 @@ async def stored(
     return finished
 
 
-def _named(finished: JobResult, recorder: JobRecorder, old: StoredImage, name: str) -> JobResult:
+def _named(finished: JobResult, recorder: LedgerRecorder, old: StoredImage, name: str) -> JobResult:
     """The result with the name of one more file."""
     new = replace(old, file=name)
 
@@ -58,7 +58,7 @@ def _named(finished: JobResult, recorder: JobRecorder, old: StoredImage, name: s
     return replace(finished, images=renewed(finished.images))
 
 
-async def _pause(seconds: float, recorder: JobRecorder, clock: Clock, handed: asyncio.Event) -> None:
+async def _pause(seconds: float, recorder: LedgerRecorder, clock: Clock, handed: asyncio.Event) -> None:
     """Wait for a while, or until a caller has the pictures, where none has them yet."""
     if handed.is_set():
         return await _slept(seconds, recorder, clock)
@@ -75,14 +75,14 @@ async def _pause(seconds: float, recorder: JobRecorder, clock: Clock, handed: as
     return None
 
 
-async def _slept(seconds: float, recorder: JobRecorder, clock: Clock) -> None:
+async def _slept(seconds: float, recorder: LedgerRecorder, clock: Clock) -> None:
     async def slept() -> None:
         await clock.sleep(seconds)
 
     await _unless_left(slept(), recorder)
 
 
-async def _unless_left(work: Awaitable[str | None], recorder: JobRecorder) -> str | None:
+async def _unless_left(work: Awaitable[str | None], recorder: LedgerRecorder) -> str | None:
     """Do a piece of work to its end, whoever cancels it, but for the end of the process."""
     task = asyncio.ensure_future(work)
     while not task.done():

@@ -59,7 +59,7 @@ async def test_while_another_processs_job_is_searched(tmp_path: Path) -> None:
         jobs = jobs_of(executing(imaging, sim, attempt_timeout=600), first)
         job = await jobs.place(order(), candidates(["sim"]))
         await until(lambda: sim.jobs, "the submit has left")
-        [live] = jobs.going()
+        [live] = jobs.active()
         live.recorder.leaving = True
         attempts = await first.attempts(job.id)
         row = await first.read(job.id)

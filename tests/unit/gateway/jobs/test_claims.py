@@ -66,7 +66,7 @@ async def test_equal_calls_whose_submits_were_lost(imaging: ImagePool, tmp_path:
         assert sorted(attempt.handle.id for attempt in attempts if attempt.handle) == listed
         assert sorted(str(attempt.outcome) for attempt in attempts) == ["ok", "ok" if len(listed) == 2 else "unknown"]
         assert sim.jobs == []
-        for job in before.going():
+        for job in before.active():
             job.task.cancel()
 
 
@@ -120,5 +120,5 @@ async def test_who_looks_is_told_of_the_others(imaging: ImagePool, tmp_path: Pat
 
         assert attempt.outcome == "ok"
         assert [sent.others for sent in sim.sought] == [frozenset({dying.jobs[0].id})]
-        for job in before.going():
+        for job in before.active():
             job.task.cancel()

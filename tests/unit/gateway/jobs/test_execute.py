@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api.problems import failed, no_route
 from gateway.imaging.pool import ImagePool
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.jobs.errors import JobResult
 from gateway.ledger.records import AllFailed, AttemptRow, Json, StoredImage
 from gateway.ledger.store import LedgerDown
@@ -55,7 +55,7 @@ async def run(imaging: ImagePool, *providers: Scripted, n: int = 1, deadline_s: 
     clock = Skipping()
     executor = executing(imaging, *providers, clock=clock)
     deadline = clock.after(deadline_s)
-    return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, JobContext())
+    return await executor.run("img_1", candidates([p.name for p in providers], n=n), deadline, Recorder())
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -115,7 +115,7 @@ async def test_the_notes_of_every_route(imaging: ImagePool) -> None:
     ]
     deadline = asyncio.get_running_loop().time() + 30
 
-    assert (await executing(imaging, first, second).run("img_1", routes, deadline, JobContext())).notes == (
+    assert (await executing(imaging, first, second).run("img_1", routes, deadline, Recorder())).notes == (
         "both",
         "first",
         "second",
@@ -180,7 +180,7 @@ async def test_unknown_outcomes(imaging: ImagePool, most: int | None, bought: in
     before = metrics.DUPLICATES.labels("second")._value.get()
     deadline = asyncio.get_running_loop().time() + 30
     try:
-        finished = await executor.run("img_1", candidates(["first", "second"]), deadline, JobContext())
+        finished = await executor.run("img_1", candidates(["first", "second"]), deadline, Recorder())
     except AllFailed:
         outcomes = ["unknown"]
     else:
@@ -192,7 +192,7 @@ async def test_unknown_outcomes(imaging: ImagePool, most: int | None, bought: in
     assert len(second.jobs) == bought
 
 
-class _Full(JobContext):
+class _Full(Recorder):
     """A book that takes the first call and no other."""
 
     async def sending(self, attempt: AttemptRow) -> None:
@@ -296,7 +296,7 @@ async def test_a_cancel_that_comes_late_buys_nothing_more(imaging: ImagePool) ->
 
     executor = replace(executor, keep=keep)
     deadline = asyncio.get_running_loop().time() + 30
-    task = asyncio.create_task(executor.run("img_1", candidates(["first", "second"], n=2), deadline, JobContext()))
+    task = asyncio.create_task(executor.run("img_1", candidates(["first", "second"], n=2), deadline, Recorder()))
     await kept.wait()
     task.cancel()
     await asyncio.sleep(0)
@@ -320,7 +320,7 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: ImagePool
                 raise StorageError("away")
             return await super().load(kept)
 
-    class Rows(JobContext):
+    class Rows(Recorder):
         last: AttemptRow
 
         def ended(self, attempt: AttemptRow) -> None:

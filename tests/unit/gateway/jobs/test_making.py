@@ -15,7 +15,7 @@ from obstore.store import LocalStore
 from gateway.imaging.pool import ImagePool, InputLimits
 from gateway.imaging.processes import DecoderProcesses, LimitExceeded
 from gateway.jobs import executor
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.jobs.postprocess import FittedImage, ProcessedImage, fit, make
 from gateway.jobs.received import Received, pack, unpack
 from gateway.ledger.records import AttemptRow, OutputSpec
@@ -33,7 +33,7 @@ GIVEN = Outcome(images=(PICTURE,), cost=7, seconds=1.5, executed="a/b", notes=("
 Work = Callable[..., tuple[Image, tuple[str, ...]]]
 
 
-class Book(JobContext):
+class Book(Recorder):
     """A journal that says whether the attempt is held, and knows what was received."""
 
     def __init__(self, *, held: bool = False) -> None:

@@ -42,14 +42,14 @@ async def test_a_job_that_was_taken_and_not_read(imaging: ImagePool, tmp_path: P
         second.attempts = lost  # type: ignore[method-assign]
         with pytest.raises(LedgerDown):
             await keeper.adopt_orphans()
-        assert after.going() == []
+        assert after.active() == []
         for _ in range(2):  # seen once it may be one that is about to begin
-            assert after.going() == []
+            assert after.active() == []
             await keeper.adopt_orphans()
         sim.hold.set()
 
         assert (await after.wait(job_ref.id, soon())).images
-        for job in before.going():
+        for job in before.active():
             job.task.cancel()
 
 
@@ -61,7 +61,7 @@ async def test_a_job_whose_acceptance_nobody_heard_of(imaging: ImagePool, tmp_pa
         await opened.accept(asked)
         keeper = RecoveryLoop(jobs, lease_s=1.0)
         for _ in range(2):
-            assert jobs.going() == []
+            assert jobs.active() == []
             await keeper.adopt_orphans()
 
         with pytest.raises(JobInterrupted):
@@ -90,9 +90,9 @@ async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path:
         opened.ended = down  # type: ignore[assignment, method-assign]
         sim.hold.set()
         assert (await jobs.wait(job_ref.id, soon())).images
-        assert jobs.going() == []
+        assert jobs.active() == []
         opened.database._failing = True
         for _ in range(3):
             await keeper._take_up_strays()
-        assert jobs.going() == []
+        assert jobs.active() == []
         assert sim.waited == [sim.jobs[0].id]

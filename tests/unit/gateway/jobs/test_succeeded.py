@@ -12,7 +12,7 @@ import pytest
 from typing_extensions import override
 
 from gateway.imaging.pool import ImagePool
-from gateway.jobs.context import JobContext
+from gateway.jobs.context import Recorder
 from gateway.jobs.errors import JobPending, JobResult
 from gateway.jobs.recovery import RecoveryLoop
 from gateway.ledger.records import AllFailed, AttemptRow, succeeded
@@ -47,7 +47,7 @@ async def test_what_a_provider_says_afterwards_is_no_end(imaging: ImagePool, err
     clock = Skipping()
     first, second = made("first", error, error, png()), provider("second", png())
     executor = executing(imaging, first, second, attempt_timeout=20, clock=clock)
-    finished = await executor.run("img_1", candidates(["first", "second"]), clock.after(60), JobContext())
+    finished = await executor.run("img_1", candidates(["first", "second"]), clock.after(60), Recorder())
 
     assert [attempt.outcome for attempt in finished.attempts] == ["ok"]
     assert (len(first.jobs), len(second.jobs)) == (1, 0)
@@ -88,7 +88,7 @@ async def test_it_is_fetched_until_it_is_too_late(
     object.__setattr__(executor.calls, "late", 3600.0)
     ended: list[AttemptRow] = []
 
-    class Rows(JobContext):
+    class Rows(Recorder):
         @override
         def ended(self, attempt: AttemptRow) -> None:
             ended.append(attempt)
@@ -108,7 +108,7 @@ async def _begun(imaging: ImagePool) -> AttemptRow:
     """An attempt whose job has succeeded."""
     rows: list[AttemptRow] = []
 
-    class Rows(JobContext):
+    class Rows(Recorder):
         @override
         async def sending(self, attempt: AttemptRow) -> None:
             rows.append(attempt)
@@ -150,7 +150,7 @@ async def test_a_job_is_ended_before_its_deadline(imaging: ImagePool) -> None:
         slow = Slow("slow", deque(), cancels=cancels)
         executor = executing(imaging, slow, attempt_timeout=1000, clock=clock)
         with pytest.raises(AllFailed):
-            await executor.run("img_1", candidates(["slow"]), began + wait_s, JobContext())
+            await executor.run("img_1", candidates(["slow"]), began + wait_s, Recorder())
         assert limits.pop() == pytest.approx(expected, abs=0.5)
 
 
@@ -169,7 +169,7 @@ async def test_an_error_keeps_no_picture(imaging: ImagePool) -> None:
     gc.disable()
     try:
         with pytest.raises(AllFailed) as caught:
-            await executor.run("img_1", candidates(["large"]), clock.after(30), JobContext())
+            await executor.run("img_1", candidates(["large"]), clock.after(30), Recorder())
         assert executor.calls.room.used == 0
         held = [one for one in gc.get_objects() if type(one) is Outcome and sum(map(len, one.images)) == 4 << 20]
         assert held == []
@@ -185,7 +185,7 @@ async def test_fewer_pictures_come_with_a_warning(imaging: ImagePool) -> None:
 
     clock = Skipping()
     executor = executing(imaging, provider("only", png(), Failed("x")), clock=clock)
-    finished: JobResult = await executor.run("img_1", candidates(["only"], n=2), clock.after(30), JobContext())
+    finished: JobResult = await executor.run("img_1", candidates(["only"], n=2), clock.after(30), Recorder())
     told = metadata(JobRef(id="img_1", created=0, joined=False, model="m"), finished, ["a note"])
 
     assert told["partial"] is True
