@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -11,6 +12,7 @@ import pytest
 
 from gateway.jobs.errors import MOST_KILLS
 from gateway.ledger.records import STATES, AttemptRow
+from gateway.settings import ProvidersFile
 from providers.errors import ProviderError
 from tests.support.paths import ROOT
 from tests.unit.test_layers import FOLDERS, imports, modules
@@ -27,7 +29,7 @@ TOPS = ("config", "docs", "gateway", "normalization", "providers", "tests", ".ci
 NAMED = re.compile(rf"`((?:{'|'.join(map(re.escape, TOPS))})/[^`\s<>]*)`")
 # Words that have another one here. A document may name them only to say so.
 UNUSED = re.compile(
-    r"\b(pictures?|callers?|grants?|wish(?:es)?|journal|bells?|postman|keeper|strangers?|whoever has|so many)\b",
+    r"\b(pictures?|callers?|grants?|wish(?:es)?|journal|bells?|postman|keeper|strangers?|whoever|told|heard|so many)\b",
     re.IGNORECASE,
 )
 MOST_CHARACTERS = 120
@@ -101,8 +103,18 @@ def test_words(page: str) -> None:
     assert not [line for line in lines if UNUSED.search(re.sub(r"`[^`]*`", "", line))]
 
 
+def test_every_command_works() -> None:
+    """Each make target and each command that CONTRIBUTING names is there."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = set(re.findall(r"\bdarkroom ([a-z]+)", TEXTS["contributing"]))
+
+    assert set(re.findall(r"^make ([a-z-]+)", TEXTS["contributing"], re.MULTILINE)) <= targets
+    assert commands == {"check", "route", "worker"}
+    assert all(f'"{command}"' in (ROOT / "gateway" / "__main__.py").read_text() for command in commands)
+
+
 def test_the_pages_are_linked() -> None:
-    """Whoever reads the README or the page on tests finds the map and the rules."""
+    """The README and the page on tests lead to the map and to the rules."""
     for page in ("README.md", "docs/testing.md"):
         text = (ROOT / page).read_text()
         assert "architecture.md)" in text, page
@@ -144,6 +156,17 @@ def every(kind: type[ProviderError]) -> Iterator[type[ProviderError]]:
     for below in kind.__subclasses__():
         yield below
         yield from every(below)
+
+
+def test_which_providers_cancel() -> None:
+    """The table of providers has each of them, and says whether it can cancel."""
+    found = {row[0].strip("`"): row[2] for row in rows(ARCHITECTURE, "### What a provider can tell and stop")}
+
+    assert set(found) == set(ProvidersFile.model_fields)
+    for name, answer in found.items():
+        module = importlib.import_module(f"providers.{name}.adapter")
+        adapters = [kind for kind in vars(module).values() if getattr(kind, "__module__", "") == module.__name__]
+        assert [kind.cancels for kind in adapters if hasattr(kind, "cancels")] == [answer == "yes"], name
 
 
 def test_states() -> None:
