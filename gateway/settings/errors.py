@@ -1,16 +1,19 @@
-"""Mistakes in the config, told so that the reader can mend them: where, what was found, what was expected."""
+"""Configuration errors, worded so that the reader can fix them: the place, what was found, and what was expected."""
 
 from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from normalization.parameters.rules import ModelProblem, RuleProblem
+from normalization.parameters.schema import Model, Route
+
+Place = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,11 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One thing to mend. `key` is dotted, empty when the whole file is meant; `expected` is empty when `found` is a
-    whole sentence that says it."""
+    """One thing to fix.
+
+    `where` is the file or the environment variable, `key` the dotted key in it, empty when the whole file is meant.
+    `expected` is empty when `found` is a complete sentence.
+    """
 
     where: str
     key: str
@@ -36,65 +42,67 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """The config cannot be used. The message has one line for each mistake."""
+    """The configuration cannot be used. The message has one line for each problem."""
 
     def __init__(self, mistakes: Sequence[ConfigProblem]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = tuple(mistakes)
 
 
-def explain(
-    error: ValidationError,
-    schema: type[BaseModel],
-    where: str,
-    changed: Mapping[tuple[str, ...], Override],
-    prefix: tuple[str, ...],
-) -> list[ConfigProblem]:
-    """Turn pydantic's findings into mistakes; a value that came from the environment is blamed on its variable."""
+def _unmoved(place: Place) -> Place:
+    return place
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the values of a document come from.
+
+    `file` is its path, `prefix` its place among all documents, `changed` what environment variables set, by place among
+    all documents. `as_written` maps a place of the document to the place where the file has it.
+    """
+
+    file: str
+    prefix: Place
+    changed: Mapping[Place, Override] = field(default_factory=dict)
+    as_written: Callable[[Place], Place] = _unmoved
+
+    def problem(self, place: Place, found: str, expected: str) -> ConfigProblem:
+        """A problem at a place of the document, attributed to the environment variable or the file that set it."""
+        for here in (place, self.as_written(place)):
+            if (override := self._override(here)) is not None:
+                return ConfigProblem(f"environment variable {override.variable}", ".".join(here), found, expected)
+        return ConfigProblem(self.file, ".".join(self.as_written(place)), found, expected)
+
+    def problems(self, found: Iterable[ModelProblem], at: Place = ()) -> list[ConfigProblem]:
+        """The same for the problems of what stands at a place."""
+        return [self.problem((*at, *one.place), one.found, one.expected) for one in found]
+
+    def _override(self, place: Place) -> Override | None:
+        whole = self.prefix + place
+        return next((override for at, override in self.changed.items() if whole[: len(at)] == at), None)
+
+
+def explain(error: ValidationError, schema: type[BaseModel], source: Source) -> list[ConfigProblem]:
+    """Turn pydantic's errors into problems, one for each place."""
     found: dict[tuple[str, ...], ConfigProblem] = {}
     for item in error.errors(include_url=False):
-        path = tuple(str(part) for part in item["loc"] if not _is_tag(part))
+        place = tuple(str(part) for part in item["loc"] if not _is_tag(part))
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, RuleProblem):
-            for mistake in told(cause.problems, where, changed, prefix, path):
-                found[mistake.where, mistake.key, mistake.found] = mistake
+            for problem in source.problems(cause.problems, place):
+                found[problem.where, problem.key, problem.found] = problem
             continue
-        mistake = ConfigProblem(
-            blamed(where, changed, prefix + path),
-            ".".join(path),
-            _HIDDEN if _is_secret(schema, path) else _found(item),
-            _expected(item, schema, path),
-        )
-        found.setdefault((mistake.where, mistake.key), mistake)
+        text = _HIDDEN if _is_secret(schema, place) else _found(item)
+        problem = source.problem(place, text, _expected(item, schema, place))
+        found.setdefault((problem.where, problem.key), problem)
     return list(found.values())
-
-
-def told(
-    problems: Iterable[ModelProblem],
-    where: str,
-    changed: Mapping[tuple[str, ...], Override],
-    prefix: tuple[str, ...],
-    path: tuple[str, ...],
-) -> list[ConfigProblem]:
-    """Turn problems of what stands at `path` into mistakes."""
-    return [
-        ConfigProblem(blamed(where, changed, prefix + place), ".".join(place), problem.found, problem.expected)
-        for problem in problems
-        for place in ((*path, *problem.place),)
-    ]
-
-
-def blamed(where: str, changed: Mapping[tuple[str, ...], Override], place: tuple[str, ...]) -> str:
-    """Where to mend what is wrong at a place: the file, or the environment variable that set it."""
-    override = next((o for p, o in changed.items() if place[: len(p)] == p), None)
-    return f"environment variable {override.variable}" if override else where
 
 
 _HIDDEN = "a value that is not shown"
 
 
 def _is_secret(schema: type[BaseModel], path: Sequence[str]) -> bool:
-    """Whether a place of the schema is a secret, whose value stays out of what is told of it."""
+    """Whether a place of the schema holds a secret, whose value must not appear in a message."""
     owners = [schema]
     for part in path[:-1]:
         inner = [m for o in owners if part in o.model_fields for m in _models(o.model_fields[part].annotation)]
@@ -107,7 +115,7 @@ def _holds_secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(_holds_secret(argument) for argument in typing.get_args(annotation))
 
 
-# pydantic puts the branch of a union into the location: it is no key of the reader's file.
+# pydantic puts the branch of a union into the location; the reader's file has no such key.
 _TAGS = frozenset({"passthrough", "renamed", "converted", "emulated"})
 
 
@@ -145,15 +153,20 @@ def _sentence(item: Mapping[str, Any]) -> str:
     return str(item["msg"]).removeprefix("Value error, ")
 
 
+# Keys of the files alone: normalization/parameters/shorthand.py writes out what they stand for.
+_SHORT_KEYS: Mapping[type[BaseModel], str] = {Model: "optional", Route: "passthrough"}
+
+
 def _keys(schema: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """The keys that exist at a place of the schema."""
+    """The keys that a file may have at a place of the schema."""
     models: list[type[BaseModel]] = [schema]
     for part in path:
         annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
         inner = [model for annotation in annotations for model in _models(annotation)]
-        # A part that is no field is a key of a table: the models stay those of its values.
+        # A part that is not a field is a key of a table: the models stay those of its values.
         models = inner or models
-    return sorted({name for model in models for name in model.model_fields})
+    short = {_SHORT_KEYS[model] for model in models if model in _SHORT_KEYS}
+    return sorted({name for model in models for name in model.model_fields} | short)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""Reads and checks `config/*.toml` and the environment. Every mistake is told with file, key, found and expected."""
+"""Reads and validates `config/*.toml` and the environment. Each problem names file, key, found and expected."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
-from gateway.settings.environment import fill, overlay
-from gateway.settings.errors import ConfigError, ConfigProblem, Override, explain, told
+from gateway.settings.environment import PREFIX, fill, overlay
+from gateway.settings.errors import ConfigError, ConfigProblem, Override, Place, Source, explain
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
 from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, ParamType, Rule
 from normalization.parameters.schema import Model, unpaired
+from normalization.parameters.shorthand import LongForm, drop_undeclared, expand, table_at
 
 __all__ = ["Config", "ConfigError", "load"]
 
@@ -57,49 +58,36 @@ class Config:
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Config:
-    """Read a config folder with the overrides of the environment. Raises ConfigError with every mistake found."""
-    if not folder.is_dir():
-        raise ConfigError([ConfigProblem(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
-    mistakes: list[ConfigProblem] = []
-    documents = {
-        "gateway": _read(folder / "gateway.toml", mistakes),
-        "providers": _read(folder / "providers.toml", mistakes),
-        "standard": _read(folder / "standard.toml", mistakes),
-        "models": {path.stem: _read(path, mistakes) for path in sorted((folder / "models").glob("*.toml"))},
-    }
-    if mistakes:
-        raise ConfigError(mistakes)
+    """Read a configuration folder and apply the environment's overrides. Raises ConfigError with every problem."""
+    documents = _documents(folder)
     sections, names = tuple(documents), tuple(documents["models"])
-    changed = overlay(documents, environ)
-    _fill_secrets(documents, folder / "gateway.toml", changed)
-    mistakes += _strays(changed, sections, names)
-    gateway = _validate(GatewayFile, documents["gateway"], folder / "gateway.toml", changed, ("gateway",), mistakes)
-    providers = _validate(
-        ProvidersFile, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes
-    )
-    path = folder / "standard.toml"
-    standard = _validate(StandardParameters, documents["standard"], path, changed, ("standard",), mistakes)
-    shared = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
-    mistakes += told(shared, str(path), changed, ("standard",), ())
-    # A mistake in standard.toml is reported once, for that file, not for every route that uses its rules.
-    told_of = {problem.place[1] for problem in shared}
+    forms, changed = _with_environment(documents, folder, environ)
+    problems = _strays(changed, sections, names)
+
+    def source(*section: str) -> Source:
+        return Source(f"{folder.joinpath(*section)}.toml", section, changed)
+
+    gateway = _validate(GatewayFile, documents["gateway"], source("gateway"), problems)
+    providers = _validate(ProvidersFile, documents["providers"], source("providers"), problems)
+    standard = _validate(StandardParameters, documents["standard"], source("standard"), problems)
+    wrong_rules = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
+    problems += source("standard").problems(wrong_rules)
     models: dict[str, Model] = {}
     if standard is not None:
         for name, document in documents["models"].items():
-            path = folder / "models" / f"{name}.toml"
-            whole = _compose(name, document, standard)
-            model = _validate(Model, whole, path, changed, ("models", name), mistakes)
-            mistakes += told(_model_problems(document, whole, told_of), str(path), changed, ("models", name), ())
-            if model is not None:
-                models[name] = model
+            form = forms.get(name, LongForm({}))
+            at = replace(source("models", name), as_written=form.as_written)
+            # A problem in standard.toml is reported once, for that file, not for every route that uses its rules.
+            model = _model(name, document, form, standard, {problem.place[1] for problem in wrong_rules}, at, problems)
+            models |= {name: model} if model is not None else {}
     if not documents["models"]:
-        mistakes.append(ConfigProblem(str(folder / "models"), "", "no model", "one TOML file for each model"))
+        problems.append(ConfigProblem(str(folder / "models"), "", "no model", "one TOML file for each model"))
     if gateway is not None:
-        mistakes += _references(gateway, documents["models"], folder / "gateway.toml")
-        mistakes += _forgetful(gateway.gateway, folder / "gateway.toml", changed)
-    if mistakes or gateway is None or providers is None or standard is None:
-        # Mistakes in the rules of a model that is valid otherwise are found twice.
-        raise ConfigError(list(dict.fromkeys(mistakes)))
+        problems += _references(gateway, documents["models"], folder / "gateway.toml")
+        problems += _forgetful(gateway.gateway, source("gateway"))
+    if problems or gateway is None or providers is None or standard is None:
+        # Problems in the rules of a model that is valid otherwise are found twice.
+        raise ConfigError(list(dict.fromkeys(problems)))
     return Config(
         folder=folder,
         gateway=gateway.gateway,
@@ -109,6 +97,79 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         multipliers=standard.multipliers,
         models=models,
     )
+
+
+def _documents(folder: Path) -> dict[str, Any]:
+    """The TOML documents of a folder, by section. Raises ConfigError with every file that is missing or malformed."""
+    if not folder.is_dir():
+        raise ConfigError([ConfigProblem(str(folder), "", "no such folder", "a folder with gateway.toml and models/")])
+    problems: list[ConfigProblem] = []
+    documents = {
+        "gateway": _read(folder / "gateway.toml", problems),
+        "providers": _read(folder / "providers.toml", problems),
+        "standard": _read(folder / "standard.toml", problems),
+        "models": {path.stem: _read(path, problems) for path in sorted((folder / "models").glob("*.toml"))},
+    }
+    if problems:
+        raise ConfigError(problems)
+    return documents
+
+
+def _with_environment(
+    documents: dict[str, Any], folder: Path, environ: Mapping[str, str]
+) -> tuple[dict[str, LongForm], dict[Place, Override]]:
+    """Apply the environment to the documents and write the models out; return what was written out, and what was set.
+
+    Variables that reach into a route's rules or params apply to the long form, where each route has its own; all others
+    to the files as they are written.
+    """
+    late = {variable: text for variable, text in environ.items() if _reaches_into_a_route(variable)}
+    changed = overlay(documents, {variable: text for variable, text in environ.items() if variable not in late})
+    standard = table_at(documents["standard"], "params")
+    forms = {
+        name: expand(document, standard)
+        for name, document in documents["models"].items()
+        if isinstance(document, Mapping)
+    }
+    documents["models"] |= {name: form.document for name, form in forms.items()}
+    changed |= overlay(documents, late)
+    _fill_secrets(documents, folder / "gateway.toml", changed)
+    return forms, changed
+
+
+def _reaches_into_a_route(variable: str) -> bool:
+    """Whether a variable is `DARKROOM_MODELS__<MODEL>__ROUTES__<ROUTE>__RULES…` or `…__PARAMS…`."""
+    match variable.removeprefix(PREFIX).upper().split("__"):
+        case ["MODELS", _, "ROUTES", _, "RULES" | "PARAMS", *_]:
+            return True
+    return False
+
+
+def _model(
+    name: str,
+    document: object,
+    form: LongForm,
+    standard: StandardParameters,
+    reported: Set[str],
+    source: Source,
+    problems: list[ConfigProblem],
+) -> Model | None:
+    """A model, None if it is invalid; its problems are added to `problems`. `reported` are invalid standard rules."""
+    if not isinstance(document, Mapping):
+        return _validate(Model, document, source, problems)
+    problems += source.problems(form.problems)
+    whole = _compose(name, document, standard)
+    problems += source.problems(_drop_undeclared(whole, form))
+    model = _validate(Model, whole, source, problems)
+    problems += source.problems(_model_problems(document, whole, reported))
+    return model
+
+
+def _drop_undeclared(whole: Mapping[str, Any], form: LongForm) -> Iterator[ModelProblem]:
+    for key, route in whole["routes"].items():
+        if isinstance(route, Mapping):
+            declared = {**whole["params"], **table_at(route, "params")}
+            yield from drop_undeclared(form, key, declared, route["rules"])
 
 
 def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str, ...], Override]) -> None:
@@ -154,10 +215,10 @@ def _read(path: Path, mistakes: list[ConfigProblem]) -> dict[str, Any]:
 
 def _compose(name: str, document: Mapping[str, Any], standard: StandardParameters) -> dict[str, Any]:
     """A model's document with the standard parameters and rules filled in where it has none of its own."""
-    params = {**{key: param.model_dump() for key, param in standard.params.items()}, **_table(document, "params")}
+    params = {**{key: param.model_dump() for key, param in standard.params.items()}, **table_at(document, "params")}
     routes = {}
-    for key, route in _table(document, "routes").items():
-        own = _table(route, "rules")
+    for key, route in table_at(document, "routes").items():
+        own = table_at(route, "rules")
         rules = {**{k: rule.model_dump() for k, rule in standard.rules.items() if k in params}, **own}
         routes[key] = {"name": key, "provider": key, **route, "rules": rules} if isinstance(route, Mapping) else route
     # A model's file adds names of its own; what is no list is left for the schema to refuse.
@@ -166,23 +227,11 @@ def _compose(name: str, document: Mapping[str, Any], standard: StandardParameter
     return {**document, "id": name, "params": params, "routes": routes, "reshaping": reshaping}
 
 
-def _table(document: object, key: str) -> dict[str, Any]:
-    value = document.get(key) if isinstance(document, Mapping) else None
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _validate(
-    schema: type[T],
-    document: Mapping[str, Any],
-    path: Path,
-    changed: Mapping[tuple[str, ...], Override],
-    prefix: tuple[str, ...],
-    mistakes: list[ConfigProblem],
-) -> T | None:
+def _validate(schema: type[T], document: object, source: Source, problems: list[ConfigProblem]) -> T | None:
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        mistakes += explain(error, schema, str(path), changed, prefix)
+        problems += explain(error, schema, source)
         return None
 
 
@@ -197,16 +246,16 @@ def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_
             continue
         if isinstance(provider := route.get("provider"), str) and provider not in known:
             yield ModelProblem(("routes", key, "provider"), provider, f"one of {', '.join(known)}")
-        own = _table(_table(document, "routes").get(key), "rules")
+        own = table_at(table_at(document, "routes").get(key), "rules")
         for problem in _rule_problems(route, {**_kinds(whole), **_kinds(route)}):
             if problem.place[1] in own or problem.place[1] not in told_of:
                 yield replace(problem, place=("routes", key, *problem.place))
-        yield from unpaired(whole["params"], key, _table(route, "params"), _table(route, "rules"))
+        yield from unpaired(whole["params"], key, table_at(route, "params"), table_at(route, "rules"))
 
 
 def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator[ModelProblem]:
     """What is wrong with the rules of a document, beyond what their schema says: names of code, and what that needs."""
-    for name, text in _table(document, "rules").items():
+    for name, text in table_at(document, "rules").items():
         for problem in _named(text):
             yield replace(problem, place=("rules", name, *problem.place))
         try:
@@ -230,7 +279,7 @@ def _kinds(document: object) -> dict[str, ParamType]:
     """The types of the parameters that a document declares, where they are such."""
     return {
         name: param["type"]
-        for name, param in _table(document, "params").items()
+        for name, param in table_at(document, "params").items()
         if isinstance(param, Mapping) and param.get("type") in get_args(ParamType)
     }
 
@@ -248,14 +297,10 @@ def _references(file: GatewayFile, models: Collection[str], path: Path) -> list[
     return found
 
 
-def _forgetful(
-    settings: GatewaySettings, path: Path, changed: Mapping[tuple[str, ...], Override]
-) -> list[ConfigProblem]:
-    """A ledger that forgets a job while a repeated call may still be given it: the call would buy once more."""
+def _forgetful(settings: GatewaySettings, source: Source) -> list[ConfigProblem]:
+    """A ledger that forgets a job while a repeated request may still refer to it: the request would buy it again."""
     if (found := settings.forgetful()) is None:
         return []
     name, least = found
-    override = changed.get(("gateway", "gateway", "ledger_ttl_s"))
-    where = str(path) if override is None else f"environment variable {override.variable}"
-    expected = f"{least:g} at least, which is {name}: a call that is repeated until then must find its job"
-    return [ConfigProblem(where, "gateway.ledger_ttl_s", f"{settings.ledger_ttl_s:g}", expected)]
+    expected = f"at least {least:g}, the value of {name}: a request repeated until then must find its job"
+    return [source.problem(("gateway", "ledger_ttl_s"), f"{settings.ledger_ttl_s:g}", expected)]

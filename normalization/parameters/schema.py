@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from normalization.parameters.names import near
 from normalization.parameters.reshaping import Reshaping, problems
 from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, RenamedRule, Rule, RuleProblem
 from normalization.values import Value
@@ -189,30 +190,36 @@ def unpaired(
     params: Collection[str], route: str, own: Collection[str], rules: Collection[str]
 ) -> Iterator[ModelProblem]:
     """Parameters without a rule on a route, and rules without a parameter. `own` are those that the route declares."""
+    unknown = sorted(set(rules) - set(params) - set(own))
     if missing := sorted(set(params) - set(own) - set(rules)):
-        yield _no_rule(
-            route,
-            missing,
-            ", or for every route without one of its own in [rules] of standard.toml. What only other routes have is "
-            "declared in their [routes.NAME.params] instead of in [params]",
+        everywhere = (
+            "; or one rule for all routes in [rules] of standard.toml. A parameter that only some routes have is "
+            "declared in [optional], or in their [routes.NAME.params] instead of in [params]"
         )
+        yield _no_rule(route, missing, unknown, everywhere)
     if missing := sorted(set(own) - set(rules)):
-        yield _no_rule(route, missing, f", or take it out of [routes.{route}.params]")
-    if unknown := sorted(set(rules) - set(params) - set(own)):
-        names = ", ".join(unknown)
+        otherwise = f". If the route does not have it, take it out of [routes.{route}.params]"
+        yield _no_rule(route, missing, unknown, otherwise)
+    if unknown:
+        hints = (near(name, {*params, *own} - set(rules)) for name in unknown)
+        meant = ", ".join(dict.fromkeys(hint for hint in hints if hint))
         yield ModelProblem(
             (),
-            f"routes.{route}.rules has a rule for {names}, which no parameter declares: declare it in [params], or in "
-            f"[routes.{route}.params] if this route alone has it, or take the rule away",
+            f"routes.{route}.rules has a rule for {', '.join(unknown)}, which no parameter declares: "
+            f"{f'did you mean {meant}? Otherwise ' if meant else ''}declare it in [params], in [optional] if only some "
+            f"routes have it, or in [routes.{route}.params] if this route alone has it, or delete the rule",
         )
 
 
-def _no_rule(route: str, names: list[str], otherwise: str) -> ModelProblem:
-    one = f'{names[0]} = {{ rule = "passthrough" }}'
+def _no_rule(route: str, names: list[str], unknown: list[str], otherwise: str) -> ModelProblem:
+    one = names[0]
+    slip = next((slip for name in names if (slip := near(name, unknown))), None)
     return ModelProblem(
         (),
-        f"routes.{route}.rules has no rule for the parameter {', '.join(names)}: write one there, such as {one}, or "
-        f'{{ rule = "emulated", by = "ignore" }} where the provider has no such thing{otherwise}',
+        f"routes.{route}.rules has no rule for the parameter{'s' if len(names) > 1 else ''} {', '.join(names)}: "
+        f'write {one} = {{ rule = "passthrough" }} there, or add "{one}" to routes.{route}.passthrough, if the '
+        'provider takes it unchanged; { rule = "emulated", by = "ignore" } if the provider has no such parameter'
+        f"{otherwise}{f' (did you mean it by {slip}?)' if slip else ''}",
     )
 
 
@@ -267,7 +274,8 @@ def _declared_otherwise(model: Model, route: Route) -> Iterator[ModelProblem]:
         other = model.param(name)
         if other is not None and other.type != param.type:
             yield ModelProblem(
-                (), f"routes.{route.name}.params.{name} is of type {param.type}, on another route of type {other.type}"
+                ("routes", route.name, "params", name, "type"),
+                f"declared of type {param.type} here, of type {other.type} on another route",
             )
 
 
@@ -279,6 +287,6 @@ def _written_twice(route: Route) -> Iterator[ModelProblem]:
             continue
         if target in seen:
             yield ModelProblem(
-                (), f"routes.{route.name}.rules writes the field {target} twice: for {seen[target]} and {name}"
+                (), f"routes.{route.name} writes the field {target} twice: for {seen[target]} and for {name}"
             )
         seen[target] = name

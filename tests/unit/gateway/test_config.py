@@ -1,7 +1,9 @@
 """The config: what may be said, what the environment changes, and what each mistake is told as."""
 
 import json
+import re
 import shutil
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -12,7 +14,9 @@ from gateway.settings.errors import ConfigProblem
 from gateway.settings.loader import SHIPPED, ConfigError, load
 from normalization.parameters.convert import CONVERTERS, Converter, NoSuchValue
 from normalization.parameters.rules import ConvertedRule, ParamType
+from normalization.parameters.shorthand import expand
 from normalization.values import Header, Image, Value
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -31,6 +35,7 @@ def edit(folder: Path, file: str, old: str, new: str) -> None:
 
 LANCZOS = "models/lanczos-bp.toml"
 CLARITY = "models/clarity-upscaler.toml"
+SHARPEN = 'passthrough = ["sharpen"]\n[routes.local.rules]'
 # file, what is replaced, by what, and every part that the message must have.
 MISTAKES = {
     "not toml": ("gateway.toml", "[gateway]", "[gateway", ["gateway.toml", "expected a TOML document"]),
@@ -107,9 +112,9 @@ MISTAKES = {
     "no routes": (LANCZOS, "[routes.local]\nmodel", "[nothing]\nmodel", ["nothing"]),
     "rule without parameter": (
         LANCZOS,
-        "sharpen = { rule",
-        "sharpn = { rule",
-        ["rules has no rule for the parameter sharpen"],
+        SHARPEN,
+        '[routes.local.rules]\nsharpn = { rule = "passthrough" }',
+        ["rules has no rule for the parameter sharpen", "did you mean it by sharpn?", "did you mean sharpen?"],
     ),
     "parameter without rule": (
         LANCZOS,
@@ -168,8 +173,8 @@ MISTAKES = {
     ),
     "two types": (
         CLARITY,
-        '[routes.resample.params]\nsharpen = { type = "number"',
-        '[routes.resample.params]\nsharpen = { type = "integer"',
+        "[routes.resample.rules]",
+        '[routes.resample.params]\nsharpen = { type = "integer" }\n[routes.resample.rules]',
         ["routes.resample.params.sharpen", "type integer", "type number"],
     ),
 }
@@ -509,7 +514,7 @@ def test_everything_that_is_wrong_with_a_file_is_told_at_once(folder: Path) -> N
     edit(folder, LANCZOS, 'type = "integer"', 'type = "int"')
     edit(folder, LANCZOS, 'prompt = { rule = "emulated", by = "ignore" }', 'prompt = { rule = "emulated", by = "no" }')
     edit(folder, LANCZOS, '{ rule = "renamed", to = "scale" }', '{ rule = "converted", using = "magic", into = "s" }')
-    edit(folder, LANCZOS, "sharpen = { rule", "sharpn = { rule")
+    edit(folder, LANCZOS, SHARPEN, '[routes.local.rules]\nsharpn = { rule = "passthrough" }')
     edit(folder, LANCZOS, "[routes.local]", '[routes.local]\nprovider = "nobody"')
     edit(folder, "standard.toml", 'by = "fan_out"', 'by = "fan"')
     edit(folder, "gateway.toml", '"clarity-upscaler"', '"clarity"')
@@ -579,3 +584,142 @@ def test_the_least_time_of_a_ledger() -> None:
     """As long as keys are good suffices."""
     environ = {"DARKROOM_GATEWAY__LEDGER_TTL_S": "900", "DARKROOM_GATEWAY__IDEMPOTENCY_TTL_S": "900"}
     assert load(SHIPPED, environ).gateway.ledger_ttl_s == 900
+
+
+SHORT = [
+    ("passthrough of nothing", '"sharpen", "scheduler"', '"sharpn", "scheduler"', "routes.replicate.passthrough",
+     '"sharpn", which no parameter declares', "(did you mean sharpen?)"),
+    ("passthrough twice", '"sharpen", "scheduler"', '"sharpen", "sharpen", "scheduler"', "routes.replicate.passthrough",
+     '"sharpen" 2 times', "each parameter once"),
+    ("passthrough and a rule", "[routes.replicate.rules]", '[routes.replicate.rules]\nseed = { rule = "passthrough" }',
+     "routes.replicate.passthrough", '"seed", which has a rule in [routes.replicate.rules] as well', "one of the two"),
+    ("no list", '["negative_prompt", "creativity", "seed", "enable_safety_checker"]', "true", "routes.fal.passthrough",
+     "True", "a list of parameter names"),
+    ("misspelt list", "passthrough", "passthru", "routes.replicate.passthru", "a key that does not exist",
+     "passthrough (did you mean it?)"),
+    ("misspelt table", "[optional]", "[optinal]", "optinal", "a key that does not exist",
+     "optional (did you mean it?)"),
+    ("optional for no route", "[optional]", '[optional]\nstray = { type = "string", doc = "A stray." }',
+     "optional.stray", "a parameter that no route names", "or not at all"),
+    ("optional and for all", "[optional]", '[optional]\nseed = { type = "integer", doc = "A seed." }', "optional.seed",
+     "a parameter that [params] declares as well", "one of the two"),
+    ("optional and standard", "[optional]", '[optional]\nn = { type = "integer", doc = "How many." }', "optional.n",
+     "a parameter that every model has, by standard.toml", "it in [params]"),
+    ("optional of no type", 'pattern = { type = "boolean"', 'pattern = { type = "bool"', "optional.pattern.type",
+     "'bool'", "'boolean'"),
+    ("optional without doc", ', doc = "Make a seamless tile."', "", "optional.pattern.doc", "nothing", "required"),
+    ("optional default", 'sharpen = { type = "number", ', 'sharpen = { type = "number", default = 11, ',
+     "optional.sharpen", "the default 11 is outside its own bounds: 0 to 10", ""),
+    ("a route's own key", '{ doc = "Latent tile height." }', '{ max = "high" }',
+     "routes.local.params.tiling_height.max", "'high'", "a valid number"),
+    ("another type", '{ doc = "Latent tile height." }', '{ type = "number" }',
+     "routes.local.params.tiling_height.type", "declared of type number here, of type integer on another route", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "key", "found", "expected"), [s[1:] for s in SHORT], ids=[s[0] for s in SHORT])
+def test_a_mistake_of_the_short_spelling(folder: Path, old: str, new: str, key: str, found: str, expected: str) -> None:
+    """Reported once, at the place where it was written, not at each route that it reaches."""
+    edit(folder, CLARITY, old, new)
+
+    (mistake,) = [mistake for mistake in told(folder) if mistake.key == key]
+    assert mistake.where == str(folder / CLARITY)
+    assert mistake.found == found
+    assert expected in mistake.expected
+
+
+def test_a_missing_name_is_reported_with_the_way_to_list_it(folder: Path) -> None:
+    """A parameter of every route that one neither lists nor has a rule for: both ways to mend it do."""
+    edit(folder, CLARITY, '["negative_prompt", "creativity", "seed", ', '["negative_prompt", "seed", ')
+
+    (mistake,) = told(folder)
+    assert str(mistake).startswith(f"{folder / CLARITY}: routes.fal.rules has no rule for the parameter creativity: ")
+    assert 'write creativity = { rule = "passthrough" } there' in mistake.found
+    assert 'add "creativity" to routes.fal.passthrough' in mistake.found
+    edit(folder, CLARITY, "[routes.fal.rules]", '[routes.fal.rules]\ncreativity = { rule = "passthrough" }')
+    assert load(folder, {}).models == load(SHIPPED, {}).models
+
+
+def test_both_spellings_are_one_model() -> None:
+    """Every shipped model, written out with a rule for each parameter on each route, is the same."""
+    shipped = load(SHIPPED, {}).models
+    for name, model in shipped.items():
+        standard = tomllib.loads((SHIPPED / "standard.toml").read_text())["params"]
+        form = expand(tomllib.loads((SHIPPED / "models" / f"{name}.toml").read_text()), standard)
+        text = json.dumps(form.document, default=str)
+        assert "optional" not in form.document
+        assert "passthrough" not in {key for route in form.document["routes"].values() for key in route}
+        assert load(SHIPPED, {f"DARKROOM_MODELS__{name.replace('-', '_').upper()}": text}).models[name] == model
+
+
+REPLICATE = "DARKROOM_MODELS__CLARITY_UPSCALER__ROUTES__REPLICATE"
+
+
+def test_variables_reach_what_a_file_says_in_short(folder: Path) -> None:
+    """A route has its own parameters and rules for them, whether its file lists them or not."""
+    environ = {
+        f"{REPLICATE}__RULES__SEED": '{"rule": "renamed", "to": "noise"}',
+        f"{REPLICATE}__RULES__CREATIVITY__MAX": "0.5",
+        f"{REPLICATE}__PARAMS__SHARPEN__MAX": "5",
+        f"{REPLICATE}__PARAMS__EXTRA": '{"type": "string", "doc": "Only here."}',
+        f"{REPLICATE}__RULES__EXTRA": '{"rule": "passthrough"}',
+    }
+    plain, changed = load(folder, {}).models["clarity-upscaler"], load(folder, environ).models["clarity-upscaler"]
+
+    rules, params = changed.routes["replicate"].rules, changed.routes["replicate"].params
+    assert rules["seed"].model_dump(exclude_defaults=True) == {"rule": "renamed", "to": "noise"}
+    assert rules["creativity"].rule == "passthrough"
+    assert rules["creativity"].max == 0.5
+    assert params["sharpen"].max == 5
+    assert params["extra"].type == "string"
+    assert {name: route for name, route in changed.routes.items() if name != "replicate"} == {
+        name: route for name, route in plain.routes.items() if name != "replicate"
+    }
+
+
+def test_variables_change_the_short_spelling(folder: Path) -> None:
+    """Its own keys, too: a shared declaration for every route that has it, and a list as a whole."""
+    model = "DARKROOM_MODELS__CLARITY_UPSCALER"
+    environ = {
+        f"{model}__OPTIONAL__SHARPEN__MAX": "5",
+        f"{model}__ROUTES__RESAMPLE__PASSTHROUGH": '["sharpen", "pattern", "extra"]',
+        f"{model}__ROUTES__RESAMPLE__PARAMS__EXTRA": '{"type": "string", "doc": "Only here."}',
+    }
+    routes = load(folder, environ).models["clarity-upscaler"].routes
+
+    assert {route.params["sharpen"].max for route in routes.values() if "sharpen" in route.params} == {5}
+    assert list(routes["resample"].params) == ["sharpen", "pattern", "extra"]
+    assert routes["resample"].rules["extra"].rule == "passthrough"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("__OPTIONAL__SHARPEN__MAX", "high", "optional.sharpen.max"),
+        ("__ROUTES__REPLICATE__PARAMS__SHARPEN__MAX", "high", "routes.replicate.params.sharpen.max"),
+        ("__ROUTES__REPLICATE__RULES__SEED__MAX", "high", "routes.replicate.rules.seed.max"),
+        ("__ROUTES__LOCAL__PASSTHROUGH", "seed", "routes.local.passthrough"),
+        ("", "a model", ""),
+    ],
+)
+def test_a_variable_is_blamed_by_its_own_name(folder: Path, name: str, value: str, key: str) -> None:
+    """The place is that of the variable, not that of the file's spelling."""
+    variable = f"DARKROOM_MODELS__CLARITY_UPSCALER{name}"
+
+    assert (f"environment variable {variable}", key) in {
+        (mistake.where, mistake.key) for mistake in told(folder, {variable: value})
+    }
+
+
+def test_the_model_of_the_readme(folder: Path) -> None:
+    """The example of the documentation is a whole file of at most 25 lines, which loads as it stands."""
+    readme = (ROOT / "README.md").read_text()
+    text = re.search(r"```toml\n# config/(models/pixel-lift\.toml)\n(.*?)```", readme, re.DOTALL)
+    assert text is not None
+    assert len(text[2].splitlines()) <= 25
+    (folder / text[1]).write_text(text[2])
+
+    routes = load(folder, {}).models["pixel-lift"].routes
+    assert set(routes["replicate"].params) == {"seed", "sharpen"}
+    assert set(routes["fal"].params) == {"seed"}
+    assert routes["fal"].rules["seed"].rule == "passthrough"
