@@ -109,7 +109,7 @@ class AttemptRunner:
             raise Unknown(f"{attempt.provider} is no provider any more")
         handle = attempt.handle
         if handle is None or handle.held:
-            handle = await provider.find(await self._sent(attempt, journal))
+            handle = await provider.recover(await self._sent(attempt, journal))
             if handle is None:
                 message = f"{attempt.provider}: the job was lost with the process that had it"
                 raise Failed(message, unbilled=True)
@@ -155,7 +155,7 @@ class AttemptRunner:
         name = await journal.heard(link.attempt.id, _HEARD_S)
         if name is None:
             raise lost
-        handle = await provider.find(await self._sent(replace(link.attempt, heard=name), journal))
+        handle = await provider.recover(await self._sent(replace(link.attempt, heard=name), journal))
         if handle is None:
             raise lost
         return handle
@@ -175,7 +175,7 @@ class AttemptRunner:
                 if handle.id not in claimed:
                     claimed.add(handle.id)
                     sent = await self._sent(attempt, journal)
-                    found = await provider.find(replace(sent, others=sent.others | claimed))
+                    found = await provider.recover(replace(sent, claimed_ids=sent.claimed_ids | claimed))
                 if found is None:
                     raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
                 handle = found
@@ -184,7 +184,7 @@ class AttemptRunner:
 
     async def _sent(self, attempt: AttemptRow, journal: JobContext) -> PendingSubmit:
         """What an adapter needs to find an attempt's job, and to tell it from those of others."""
-        return replace(attempt.as_sent(), others=await journal.others(attempt))
+        return replace(attempt.as_sent(), claimed_ids=await journal.others(attempt))
 
     async def _wait(
         self,
