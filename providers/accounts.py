@@ -207,7 +207,7 @@ class Accounts:
         except ProviderError as error:
             raise Unknown(f"{error.told}; {_gone(account)}", said=error.said) from error
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         """Look with the key that sent it. Raises Unknown where that is configured no more: in another account the job
         is surely not, and asking there might buy it a second time."""
         account = sent.data.get(_ACCOUNT, "")
@@ -215,7 +215,7 @@ class Accounts:
         if adapter is None:
             raise Unknown(f"{self.name}: the answer to the submit was lost; {_gone(account)}")
         with self._hidden():
-            handle = await adapter.find(sent)
+            handle = await adapter.recover(sent)
         return _signed(handle, account) if handle and account else handle
 
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:

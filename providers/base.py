@@ -1,7 +1,8 @@
-"""The contract of an adapter: what it is given, what it returns, and the context of an attempt."""
+"""The contract of an adapter: what it is given, what it returns, the context of an attempt, and a base class."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from normalization.values import Announced, Value
 from providers.clock import CLOCK, Clock
+from providers.errors import Unknown
 
 
 class Readiness(Enum):
@@ -23,7 +25,7 @@ class Readiness(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """The provider's own name of a model, with the adapter's options from the route's `[options]`."""
+    """The provider's own name for a model, with the adapter's options from the route's `[options]`."""
 
     model: str
     options: Mapping[str, Value] = field(default_factory=dict)
@@ -34,8 +36,8 @@ class UpstreamJob:
     """One upstream call.
 
     `id` is ours and unique to the attempt: letters, digits, `-` and `_`. `payload` is the model's input object, with
-    pictures as `Image` leaves for the adapter to encode or upload. `deadline` is in seconds of the event loop's clock.
-    `owner` is the API key that it is for: where jobs wait in a queue of ours, owners take turns.
+    images as `Image` leaves for the adapter to encode or upload. `deadline` is in seconds of the event loop's clock.
+    `owner` is the API key that the job belongs to: where jobs wait in a queue of ours, owners take turns.
     """
 
     id: str
@@ -47,9 +49,9 @@ class UpstreamJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
-    """A job that a provider has taken. Plain data: it is stored, and may be waited for in another process.
+    """A job that a provider has accepted. Plain data: it is stored, and another process may wait for the job.
 
-    `held` is true where the job lives in a connection of this process, so that no other one can wait for it.
+    `held` is true where the job lives in a connection of this process, so that no other process can wait for it.
     """
 
     provider: str
@@ -60,11 +62,11 @@ class Handle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSubmit:
-    """A submit that left, and of whose answer nothing is known: what was written down right before it.
+    """A submit that was sent and whose answer was lost: what was recorded right before it was sent.
 
-    `id` and `upstream` are the Job's, `at` is in seconds of the wall clock, `data` what the adapter gave to
-    `AttemptContext.sending`. `heard` is the provider's own id of the job, where its webhook has told it. `others` are
-    ids of jobs there that are known to be those of other submits, however much like this one.
+    `id` and `upstream` are those of the `UpstreamJob`, `at` is in seconds of the wall clock, `data` is what the adapter
+    passed to `AttemptContext.sending`. `heard` is the provider's own id of the job, where its webhook has reported it.
+    `claimed_ids` are the provider's ids of jobs that belong to other submits, however similar they are to this one.
     """
 
     id: str
@@ -72,15 +74,15 @@ class PendingSubmit:
     at: float
     data: Mapping[str, str] = field(default_factory=dict)
     heard: str | None = None
-    others: frozenset[str] = frozenset()
+    claimed_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookEvent:
-    """What a webhook said, once it is known to come from the provider: a hint, for the job itself is asked.
+    """What a verified webhook reports. It is a hint only: the result is always requested from the provider.
 
-    `id` is the provider's id of the job, None where it tells none; `progress` its share that is done, from 0 to 1.
-    `ended` is false where it says that the job goes on: then there is nothing to ask for yet.
+    `id` is the provider's id of the job, None where the webhook has none; `progress` is from 0 to 1. `ended` is false
+    where the job goes on, so that there is no result to request yet.
     """
 
     id: str | None = None
@@ -89,7 +91,7 @@ class WebhookEvent:
 
 
 class AttemptContext:
-    """What connects a job at a provider with whoever ordered it. This one connects to nobody.
+    """Connects a job at a provider with the job of the gateway. This base class connects it with nothing.
 
     `webhook` is the address that the provider may report to, None where it cannot reach us.
     """
@@ -97,37 +99,38 @@ class AttemptContext:
     webhook: str | None = None
 
     async def sending(self, data: Mapping[str, str]) -> None:
-        """Awaited right before the request leaves that may buy something; what it raises stops that request.
+        """Await this right before the request that may cost money; an exception from it stops that request.
 
-        `data` is written down. With it `find` has to recognise the job in another process: no picture, no key.
+        `data` is stored. `recover` must be able to recognise the job by it in another process. It holds no image and no
+        API key.
         """
 
     async def others(self) -> frozenset[str]:
-        """The provider's ids of jobs that are known to be those of other submits: for who looks for a lost one."""
+        """Return the provider's ids of jobs that belong to other submits, for a search for a lost job."""
         return frozenset()
 
     def progress(self, share: float) -> None:
-        """Tell how much is done, from 0 to 1, by the provider's own word."""
+        """Report the progress that the provider states, from 0 to 1."""
 
     def succeeded(self) -> None:
-        """Tell that the provider says the job has succeeded: from now on it is only to be fetched."""
+        """Report that the provider says the job has succeeded: from now on its result only has to be fetched."""
 
     async def sleep(self, seconds: float, clock: Clock = CLOCK) -> None:
-        """Wait between two looks, by this clock; a webhook may cut it short."""
+        """Wait between two polls, by this clock; a webhook may end the wait early."""
         await clock.sleep(seconds)
 
 
 NO_CONTEXT = AttemptContext()
-"""For jobs that nobody wants to hear of in between."""
+"""For jobs whose progress nobody follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a finished job gave. `images` are the bytes as they came, not looked into.
+    """The result of a finished job. `images` are the bytes as received, not inspected.
 
-    `seconds` is the provider's own measure of its run time, `cost` its bill in micro-dollars; None where it tells none.
+    `seconds` is the run time and `cost` the bill in micro-dollars that the provider states; None where it states none.
     `executed` is what it says it ran, in printable ASCII; empty where it says nothing beyond the model's name. `notes`
-    are what it says it did otherwise than asked: sentences for the caller.
+    are sentences for the client about what the provider did differently from the request.
     """
 
     images: tuple[bytes, ...] = field(repr=False)
@@ -138,9 +141,9 @@ class Outcome:
 
 
 class Provider(Protocol):
-    """An adapter. It raises `ProviderError` and nothing else of its own making.
+    """An adapter. It raises `ProviderError` and no other exception of its own.
 
-    `cancels` is false where the provider has no way to stop a job: then `cancel` does nothing.
+    `cancels` is false where the provider cannot stop a job: then `cancel` does nothing.
     """
 
     name: str
@@ -148,57 +151,112 @@ class Provider(Protocol):
 
     @property
     def queue_depth(self) -> int:
-        """Jobs of this process that wait for a place there; 0 for a provider that keeps its own queue."""
+        """Jobs of this process that wait for a free place; 0 for a provider that keeps its own queue."""
         ...
 
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        """Say whether it can serve this model now, with a sentence for the operator why not. Never waits."""
+        """Return whether it can serve this model now, and if not, a sentence for the operator. Never waits."""
         ...
 
     def announced(self, upstream: Upstream) -> Announced | None:
-        """Say what a program of the operator's own takes for this model; None for a provider, which sees to its inputs
-        itself. Never waits."""
+        """Return the inputs that one of the operator's own programs declares for this model; None for a provider, which
+        validates its inputs itself. Never waits."""
         ...
 
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
-        """Hand the job over. When this returns the provider has taken the work, and money may flow.
+        """Submit the job. When this returns, the provider has accepted the work, and it may cost money.
 
         What costs nothing (uploads, a place in a queue) comes first, then `link.sending`, then the request that buys.
+        Raises Unknown where the answer to that request was lost.
         """
         ...
 
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the result until `deadline` (event loop's clock). A failing poll never causes a second submit.
 
-        Once the provider says that the job has succeeded, `link.succeeded` is called, and what remains is
-        `providers/kit/results.py`'s: the pictures, or Unfetched. It may be called again, and in another process
-        where the handle is not `held`.
+        Once the provider says that the job has succeeded, the adapter calls `link.succeeded`, and the rule of
+        `providers/kit/results.py` applies: it returns the images or raises Unfetched. `wait` may be called again, also
+        in another process where the handle is not `held`.
         """
         ...
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
-        """Say what became of a submit whose answer nobody heard, in this process or in another one.
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
+        """Find out what became of a submit whose answer was lost, in this process or in another one.
 
-        Returns the job's handle where the provider took it, None where it surely did not; never submits anew but under
-        a key that the provider honours. Raises Unknown where that cannot be told.
+        Returns the job's handle where the provider accepted it, None where it certainly did not. Never submits again,
+        except under an idempotency key that the provider honours. Raises Unknown where it cannot be determined.
         """
         ...
 
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
-        """Read what came to the webhook's address; None where it is not surely the provider's.
+        """Verify and read a request to the webhook's address; None where it is not certainly from the provider.
 
         Header names are in lower case.
         """
         ...
 
     async def cancel(self, handle: Handle) -> None:
-        """Ask the provider to stop the job and see that it ended. Harmless on a job that has ended already."""
+        """Ask the provider to stop the job and wait until it has ended. Harmless for a job that has already ended."""
         ...
 
     async def start(self) -> None:
-        """Begin what runs beside requests, such as health checks."""
+        """Start background tasks, such as health checks."""
         ...
 
     async def aclose(self) -> None:
-        """Stop what `start` began. The shared HTTP client belongs to the caller."""
+        """Stop the background tasks. The shared HTTP client stays open: it belongs to the gateway."""
         ...
+
+
+class BaseProvider(ABC):
+    """A `Provider` with honest defaults: an adapter overrides what its provider can do.
+
+    `key` is the API key, None where none is configured; `key_env` is the environment variable that it is read from. By
+    default a provider with a key is ready, jobs cannot be cancelled, there are no webhooks, and a submit whose answer
+    was lost stays Unknown, so that nothing is bought twice.
+    """
+
+    name: str
+    cancels: bool = False
+
+    def __init__(self, *, key: str | None = None, key_env: str = "") -> None:
+        self._key = key
+        self._key_env = key_env
+
+    @property
+    def queue_depth(self) -> int:
+        return 0
+
+    @property
+    def missing_key(self) -> str:
+        """The sentence for the operator about a key that is not configured."""
+        return f"{self._key_env} is not set"
+
+    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
+        return (Readiness.READY, "") if self._key else (Readiness.OFF, self.missing_key)
+
+    def announced(self, upstream: Upstream) -> Announced | None:
+        return None
+
+    @abstractmethod
+    async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle: ...
+
+    @abstractmethod
+    async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome: ...
+
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
+        """Raise Unknown: the provider cannot be asked about a job whose id is not known."""
+        raise Unknown(f"{self.name}: the answer to the submit was lost, and the provider cannot be asked for the job")
+
+    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
+        """Return None: the provider sends no webhooks."""
+        return None
+
+    async def cancel(self, handle: Handle) -> None:  # noqa: B027 - a default, not a stub
+        """Do nothing: the provider cannot cancel. The job goes on, may be billed, and can be waited for."""
+
+    async def start(self) -> None:  # noqa: B027 - a default, not a stub
+        """Do nothing: there are no background tasks."""
+
+    async def aclose(self) -> None:  # noqa: B027 - a default, not a stub
+        """Do nothing: there are no background tasks."""

@@ -145,7 +145,7 @@ class AttemptRunner:
         """The provider's job of an attempt that another process began. Raises Failed (unbilled) where it has none."""
         if attempt.handle is not None and not attempt.handle.held:
             return attempt.handle
-        handle = await provider.find(await self._sent(attempt, recorder))
+        handle = await provider.recover(await self._sent(attempt, recorder))
         if handle is None:
             message = f"{attempt.provider}: the job was lost with the process that had it"
             raise Failed(message, unbilled=True)
@@ -187,7 +187,7 @@ class AttemptRunner:
         name = await recorder.heard(context.attempt.id, _HEARD_S)
         if name is None:
             raise lost
-        handle = await provider.find(await self._sent(replace(context.attempt, heard=name), recorder))
+        handle = await provider.recover(await self._sent(replace(context.attempt, heard=name), recorder))
         if handle is None:
             raise lost
         return handle
@@ -207,7 +207,7 @@ class AttemptRunner:
                 if handle.id not in claimed:
                     claimed.add(handle.id)
                     sent = await self._sent(attempt, recorder)
-                    found = await provider.find(replace(sent, others=sent.others | claimed))
+                    found = await provider.recover(replace(sent, claimed_ids=sent.claimed_ids | claimed))
                 if found is None:
                     raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
                 handle = found
@@ -216,7 +216,7 @@ class AttemptRunner:
 
     async def _sent(self, attempt: AttemptRow, recorder: Recorder) -> PendingSubmit:
         """What an adapter needs to find an attempt's job, and to tell it from those of others."""
-        return replace(attempt.as_sent(), others=await recorder.others(attempt))
+        return replace(attempt.as_sent(), claimed_ids=await recorder.others(attempt))
 
     async def _wait(
         self,

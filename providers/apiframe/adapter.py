@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import httpx
+from typing_extensions import override
 
 from normalization.values import Image, Value
 from providers.apiframe.api import ApiframeApi
@@ -18,6 +19,7 @@ from providers.apiframe.responses import JOB_ID, NAME, at, check, cost_of, found
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
+    BaseProvider,
     Handle,
     Outcome,
     PendingSubmit,
@@ -43,7 +45,7 @@ _LATE_S = 5.0
 _NO_PARAMS = "the route has no options.params, such as clarityUpscaleParams"
 
 
-class Apiframe:
+class Apiframe(BaseProvider):
     """The adapter for Apiframe. `http` is for its API; `downloads` for results, which lie at public addresses.
 
     The key goes to the origin of `base_url` and nowhere else. `submit_timeout_s` bounds a submit (Apiframe fetches the
@@ -59,8 +61,6 @@ class Apiframe:
     """
 
     name = NAME
-    cancels = False
-    queue_depth = 0
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Apiframe:
         max_result_bytes: int = 400 * 1024 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
+        super().__init__(key=key, key_env="APIFRAME_API_KEY")
         self._api = ApiframeApi(
             http,
             key=key,
@@ -92,28 +93,20 @@ class Apiframe:
         )
         fetch = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
         self._collector = ResultCollector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
-        self._key = key
         self._pace = pace
         self._clock = clock
         self._scheme = base_url.partition("//")[0]
         self._submit_timeout_s = submit_timeout_s
 
+    @override
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         if not self._key:
-            return Readiness.OFF, "APIFRAME_API_KEY is not set"
+            return Readiness.OFF, self.missing_key
         if not isinstance(upstream.options.get("params"), str):
             return Readiness.OFF, _NO_PARAMS
         return Readiness.READY, ""
 
-    def announced(self, upstream: Upstream) -> None:
-        """Return None: the provider sees to its inputs itself."""
-
-    async def start(self) -> None:
-        """Nothing runs beside requests."""
-
-    async def aclose(self) -> None:
-        """Nothing runs beside requests."""
-
+    @override
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload the pictures and post the job, again under the same key where the answer was lost.
 
@@ -132,6 +125,7 @@ class Apiframe:
         await link.sending(data)
         return _handle(sent, await self._posted(sent, body, job.deadline))
 
+    @override
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the job's end and fetch its pictures.
 
@@ -164,7 +158,8 @@ class Apiframe:
         cost = cost_of(answer, handle.data.get("usd_per_credit", ""))
         return Outcome(images=await self._collector.collect(named, deadline, again, cost=cost), cost=cost)
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    @override
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         """Name the job that a webhook told of, else repeat the submit under its key, which gives the first job again.
 
         Where Apiframe had not taken the first one, it takes this one: the job is then bought, once, and later than it
@@ -181,12 +176,10 @@ class Apiframe:
         lost = Unknown(f"{NAME}: the answer to the submit was lost")
         return _handle(sent, await self._posted(sent, Body((body.encode(),)), deadline, lost))
 
+    @override
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook, signed with what follows from our key. Its signature holds no time: it may be a repeat."""
         return await heard(headers, body, self._key) if self._key else None
-
-    async def cancel(self, handle: Handle) -> None:
-        """Do nothing: Apiframe cannot cancel. The job goes on, is billed if it succeeds, and can be waited for."""
 
     def _reporting(self, link: AttemptContext) -> dict[str, Value]:
         """Return what of a submit asks for webhooks: only at HTTPS, but of an Apiframe that is simulated."""

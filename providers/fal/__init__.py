@@ -1,5 +1,5 @@
 """The adapter for fal.ai.
 
 May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values.
-Libraries: httpx, anyio, nacl.
+Libraries: httpx, anyio, nacl, typing_extensions.
 """

@@ -10,16 +10,16 @@ from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
+from typing_extensions import override
 
 from normalization.values import Value
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
+    BaseProvider,
     Handle,
     Outcome,
     PendingSubmit,
-    Readiness,
-    Upstream,
     UpstreamJob,
     WebhookEvent,
 )
@@ -58,14 +58,13 @@ class FalResults:
 
 V = TypeVar("V")
 
-_NO_KEY = "FAL_KEY is not set"
 # How long beyond the deadline a result is fetched that was done before its cancel came: it is paid for.
 _GRACE_S = 15.0
 # How many jobs are remembered: which ones were stopped, and which request is whose.
 _REMEMBERED = 1000
 
 
-class Fal:
+class Fal(BaseProvider):
     """The adapter for fal.ai.
 
     `mode` "queue" submits to `queue_url` and asks for the result; "run" holds a request to `run_url` open. Pictures
@@ -87,7 +86,6 @@ class Fal:
 
     name = NAME
     cancels = True
-    queue_depth = 0
 
     def __init__(
         self,
@@ -114,6 +112,7 @@ class Fal:
         data_uri_bytes: int = 4 * 1024 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
+        super().__init__(key=(key or "").strip() or None, key_env="FAL_KEY")
         self._clock = clock
         self._run_url = run_url.rstrip("/")
         self._queue_url = queue_url.rstrip("/")
@@ -123,7 +122,7 @@ class Fal:
         self._data_uri_bytes = data_uri_bytes
         # A result with its pictures inside, as base64.
         self._answer_bytes = max_result_bytes * 4 // 3 + 1_000_000
-        self._api = FalApi(http, (key or "").strip() or None, clock)
+        self._api = FalApi(http, self._key, clock)
         self._held = HeldRuns(clock)
         rest_url = rest_url.rstrip("/")
         self._storage = Storage(
@@ -159,27 +158,20 @@ class Fal:
             cancel_timeout_s=cancel_timeout_s,
         )
 
-    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        return (Readiness.READY, "") if self._api.key else (Readiness.OFF, _NO_KEY)
-
-    def announced(self, upstream: Upstream) -> None:
-        """Return None: the provider sees to its inputs itself."""
-
-    async def start(self) -> None:
-        """Nothing runs beside requests."""
-
+    @override
     async def aclose(self) -> None:
         await self._held.aclose()
 
+    @override
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Hand a job over; in "run" mode begin the request, and what comes of it, `wait` tells.
 
-        A submit whose answer is lost is looked for as `find` does. Raises Rejected, Blocked, Throttled, Unusable and
+        A submit whose answer is lost is looked for as `recover` does. Raises Rejected, Blocked, Throttled, Unusable and
         Failed as fal refuses it, Unreached where nothing was sent or an upload failed, Unknown where the answer was
         lost and fal cannot tell what became of it.
         """
-        if not self._api.key:
-            raise Unusable(f"{NAME}: {_NO_KEY}")
+        if not self._key:
+            raise Unusable(f"{NAME}: {self.missing_key}")
         payload = job.payload
         if encoded_size(payload) > self._data_uri_bytes:
             payload = await self._placed(job)
@@ -203,9 +195,10 @@ class Fal:
         try:
             request, where = await self._queue.submit(model, body, headers, until=until, webhook=link.webhook)
         except Unknown as exc:
-            return await self._recognised(replace(sent, others=await link.others()), exc)
+            return await self._recognised(replace(sent, claimed_ids=await link.others()), exc)
         return self._handle(sent, request, where)
 
+    @override
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the result; a job that is not done by `deadline` is cancelled and seen to end.
 
@@ -240,14 +233,15 @@ class Fal:
                 raise Expired(exc.told, said=exc.said, cost=0 if became == "removed" else None) from exc
         return await self._ended(handle, beyond(deadline, self._clock), link)
 
-    async def find(self, sent: PendingSubmit) -> Handle:
+    @override
+    async def recover(self, sent: PendingSubmit) -> Handle:
         """Find a job by the request id that its webhook told, or else in fal's list of our requests.
 
         There it is the one request of that endpoint and time that has all of the job's input. Raises Unknown where
         there is no such request, or more than one: none is no proof that the job was not taken. So it is as well in
         "run" mode, where nobody can be asked for a result.
         """
-        if sent.data.get("mode") != "queue" or not self._api.key:
+        if sent.data.get("mode") != "queue" or not self._key:
             raise Unknown(f"{NAME}: nobody can be asked what became of the job")
         if sent.heard is None:
             return await self._recognised(sent, Unknown(f"{NAME}: the answer to the submit was lost"))
@@ -255,11 +249,13 @@ class Fal:
             raise Unknown(f"{NAME}: the job that was heard of is not there")
         return self._handle(sent, sent.heard, {})
 
+    @override
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Take a webhook that fal signed. It says that a request ended, and the queue is asked how."""
         request = await self._signatures.request(headers, body)
         return None if request is None else WebhookEvent(id=request)
 
+    @override
     async def cancel(self, handle: Handle) -> None:
         """Ask for the job's end and see it. Raises Unknown where it was not seen."""
         if handle.held or handle.data.get("mode") == "run":
@@ -275,7 +271,7 @@ class Fal:
     async def _recognised(self, sent: PendingSubmit, lost: Unknown) -> Handle:
         """Return the handle of the request that must be the job's; raise what was `lost` where there is none."""
         others = frozenset(request for request, owner in self._owners.items() if owner != sent.id)
-        request = await self._history.find(sent, others | sent.others)
+        request = await self._history.find(sent, others | sent.claimed_ids)
         if request is None:
             raise lost
         return self._handle(sent, request, {})

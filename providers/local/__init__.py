@@ -2,5 +2,5 @@
 
 May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values,
 providers.fairness.
-Libraries: httpx, anyio.
+Libraries: httpx, anyio, typing_extensions.
 """

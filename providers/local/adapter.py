@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import httpx
+from typing_extensions import override
 
 from normalization.values import Announced, Value
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
+    BaseProvider,
     Handle,
     Outcome,
     PendingSubmit,
@@ -76,7 +78,7 @@ class _NoPlace(Exception):
     """The worker had no free place after all."""
 
 
-class LocalProvider:
+class LocalProvider(BaseProvider):
     """The adapter for Cog workers: one queue before all of them.
 
     `workers` are base URLs. `max_queue` bounds the jobs that wait; their owners take turns, and a job waits to its
@@ -114,6 +116,7 @@ class LocalProvider:
         min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         clock: Clock = CLOCK,
     ) -> None:
+        super().__init__()
         self._http = http
         self._cancel_timeout_s = cancel_timeout_s
         # The container's limit is on the body; a little of it is for what is not pictures.
@@ -136,6 +139,7 @@ class LocalProvider:
         )
 
     @property
+    @override
     def queue_depth(self) -> int:
         """How many jobs wait for a worker."""
         return self._pool.waiting
@@ -153,21 +157,26 @@ class LocalProvider:
         """Return the engines that live workers announce."""
         return engines(self._pool.workers)
 
+    @override
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
         return readiness(self._pool.workers, upstream)
 
+    @override
     def announced(self, upstream: Upstream) -> Announced:
         return announced(self._pool.workers, upstream)
 
+    @override
     async def start(self) -> None:
         self._pool.start()
 
+    @override
     async def aclose(self) -> None:
         await self._pool.aclose()
         await asyncio.gather(*map(self._end, self._runs.values()))
         for run in list(self._runs.values()):
             self._forget(run)
 
+    @override
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Wait for a free worker and begin to send it the job; what the worker says to it, `wait` tells.
 
@@ -193,6 +202,7 @@ class LocalProvider:
             self._runs[job.id] = run
         return run.handle
 
+    @override
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Wait for the answer; at `deadline` the job is ended and Expired raised. No error costs anything.
 
@@ -205,7 +215,8 @@ class LocalProvider:
             exc.cost, exc.billed = 0, False
             raise
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    @override
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         """Return a job of this process. One of an earlier process is stopped, and None returned.
 
         A worker may have taken that one, but its result went to a connection that is gone, and nothing was billed for
@@ -216,6 +227,7 @@ class LocalProvider:
         await self._stop_everywhere(sent.id)
         return None
 
+    @override
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read what a worker tells of a prediction. Cog signs nothing: that the address is secret is all there is."""
         return await heard(body)
@@ -256,6 +268,7 @@ class LocalProvider:
         except TimeoutError as exc:
             raise Expired(f"{NAME}: the deadline passed while the output was fetched") from exc
 
+    @override
     async def cancel(self, handle: Handle) -> None:
         """End the job: at its worker, and in the queue. Does nothing for a job that has ended."""
         if run := self._runs.get(handle.id):

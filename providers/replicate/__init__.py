@@ -1,5 +1,5 @@
 """The adapter for Replicate.
 
 May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values.
-Libraries: httpx, anyio.
+Libraries: httpx, anyio, typing_extensions.
 """

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import httpx
+from typing_extensions import override
 
 from normalization.values import Image, Value
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
+    BaseProvider,
     Handle,
     Outcome,
     PendingSubmit,
@@ -117,7 +119,7 @@ _LOOK_S = 0.1
 _REMEMBERED = 4096
 
 
-class Replicate:
+class Replicate(BaseProvider):
     """The adapter for Replicate.
 
     `http` is for the API and alone sees the key, `downloads` for results. `upstream.model` is `owner/name`. With
@@ -155,6 +157,7 @@ class Replicate:
         data_uri_bytes: int = 256 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
+        super().__init__(key=key, key_env="REPLICATE_API_TOKEN")
         self._clock = clock
         # An answer may have the results in it, as base64.
         answer_bytes = 2 * max_result_bytes + 1024 * 1024
@@ -171,7 +174,6 @@ class Replicate:
             clock=clock,
         )
         self._hook = ReplicateWebhook(self._api.secret, clock)
-        self._configured = bool(key)
         self._pace = pace
         self._submit_timeout_s = submit_timeout_s
         self._reconcile_s = reconcile_s
@@ -184,27 +186,15 @@ class Replicate:
         # A list that was read with another key, which may be another account's, says nothing.
         self._token = hashlib.sha256((key or "").encode()).hexdigest()[:8]
 
-    @property
-    def queue_depth(self) -> int:
-        """Always 0: jobs wait at Replicate."""
-        return 0
-
+    @override
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        if not self._configured:
-            return Readiness.OFF, "REPLICATE_API_TOKEN is not set"
+        if not self._key:
+            return Readiness.OFF, self.missing_key
         if not _MODEL.fullmatch(upstream.model):
             return Readiness.OFF, f"{upstream.model!r} is not owner/name"
         return Readiness.READY, ""
 
-    def announced(self, upstream: Upstream) -> None:
-        """Return None: the provider sees to its inputs itself."""
-
-    async def start(self) -> None:
-        """Nothing runs beside requests."""
-
-    async def aclose(self) -> None:
-        """Nothing was begun."""
-
+    @override
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload what is large and create a prediction; where the answer is lost, look for it in Replicate's list.
 
@@ -225,9 +215,10 @@ class Replicate:
         try:
             prediction = await self._create(job, path, body)
         except Unknown as exc:
-            prediction = await self._sought(job, replace(sent, others=await link.others()), exc)
+            prediction = await self._sought(job, replace(sent, claimed_ids=await link.others()), exc)
         return self._handle(sent, prediction)
 
+    @override
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the end and fetch the pictures. A job that is not done by `deadline` is cancelled and seen to end.
 
@@ -256,7 +247,8 @@ class Replicate:
             deadline = beyond(deadline, self._clock)
         return await self._results.of(handle, prediction, deadline, link)
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    @override
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         """Ask for the prediction that a webhook told of, else look for it in Replicate's list.
 
         A list may lag. So None takes a list that was read back to the submit, more than a minute after the submit can
@@ -265,7 +257,7 @@ class Replicate:
         """
 
         def taken(name: str) -> bool:
-            return name in sent.others or self._ours.get(name, sent.id) != sent.id
+            return name in sent.claimed_ids or self._ours.get(name, sent.id) != sent.id
 
         search = self._search(sent, taken)
         found = await search.run(self._clock.now() + self._reconcile_s)
@@ -275,10 +267,12 @@ class Replicate:
             raise Unknown(f"{NAME}: the job is not in the list, and may be in another account's")
         return None
 
+    @override
     async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
         """Read a webhook. The secret that it is signed with is fetched when it is needed, and kept."""
-        return await self._hook.heard(headers, body) if self._configured else None
+        return await self._hook.heard(headers, body) if self._key else None
 
+    @override
     async def cancel(self, handle: Handle) -> None:
         """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
         await self._end(handle)
@@ -313,7 +307,7 @@ class Replicate:
 
     async def _sought(self, job: UpstreamJob, sent: PendingSubmit, lost: Unknown) -> dict[str, Json]:
         """Look for a prediction whose submit was not answered. Raises `lost` where it does not turn up."""
-        search = self._search(sent, lambda name: name in self._ours or name in sent.others)
+        search = self._search(sent, lambda name: name in self._ours or name in sent.claimed_ids)
         until = min(job.deadline, self._clock.now() + self._reconcile_s)
         with contextlib.suppress(Unknown):
             if prediction := await search.run(until, pause=_FIND_AFTER_S):

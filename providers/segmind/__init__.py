@@ -1,5 +1,5 @@
 """The adapter for Segmind.
 
 May import: providers.base, providers.clock, providers.errors, providers.http, providers.kit, normalization.values.
-Libraries: httpx, anyio, pybase64.
+Libraries: httpx, anyio, pybase64, typing_extensions.
 """

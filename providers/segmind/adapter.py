@@ -17,18 +17,16 @@ from urllib.parse import quote
 import anyio.to_thread
 import httpx
 import pybase64
+from typing_extensions import override
 
 from normalization.values import Value
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
+    BaseProvider,
     Handle,
     Outcome,
-    PendingSubmit,
-    Readiness,
-    Upstream,
     UpstreamJob,
-    WebhookEvent,
 )
 from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
@@ -66,7 +64,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,99}")
 _Answer: TypeAlias = "dict[str, Json]"
 
 
-class Segmind:
+class Segmind(BaseProvider):
     """The adapter for Segmind. `http` is for its API; `downloads` for results, which lie at public addresses.
 
     The key goes to the origins of `base_url` and `upload_url` and nowhere else. Pictures that as base64, together, take
@@ -82,8 +80,6 @@ class Segmind:
     """
 
     name = NAME
-    cancels = False
-    queue_depth = 0
 
     def __init__(
         self,
@@ -105,6 +101,7 @@ class Segmind:
         max_result_bytes: int = 400 * 1024 * 1024,
         clock: Clock = CLOCK,
     ) -> None:
+        super().__init__(key=key, key_env="SEGMIND_API_KEY")
         self._http = http
         self._collector = ResultCollector(
             NAME,
@@ -114,7 +111,6 @@ class Segmind:
             clock=clock,
         )
         self._download = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._key = key
         self._pace = pace
         self._base_url = base_url.rstrip("/")
         self._upload_url = f"{upload_url.rstrip('/')}/upload-asset"
@@ -128,19 +124,12 @@ class Segmind:
         self._clock = clock
         self._held = HeldRequests(clock)
 
-    def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
-        return (Readiness.READY, "") if self._key else (Readiness.OFF, "SEGMIND_API_KEY is not set")
-
-    def announced(self, upstream: Upstream) -> None:
-        """Return None: the provider sees to its inputs itself."""
-
-    async def start(self) -> None:
-        """Nothing runs beside requests."""
-
+    @override
     async def aclose(self) -> None:
-        """Hang up on v1 jobs that are being made: their answers have nowhere to go any more."""
+        """Close the connections of v1 jobs that are still running: nobody is left to read their answers."""
         await self._held.aclose()
 
+    @override
     async def submit(self, job: UpstreamJob, link: AttemptContext = NO_CONTEXT) -> Handle:
         """Upload the pictures and post the job. A v1 job is only begun here: what Segmind says to it, `wait` tells.
 
@@ -164,6 +153,7 @@ class Segmind:
         key = pace_key(NAME, job.upstream.model, job.payload)
         return Handle(provider=NAME, id=found, data={"api": "v2", "pace": key, "submitted": f"{time.time():.3f}"})
 
+    @override
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         """Poll to the job's end and fetch its pictures. Segmind does not tell how much of a job is done.
 
@@ -179,17 +169,6 @@ class Segmind:
             raise
         except Expired as exc:
             raise Unfinished(f"{NAME}: the deadline passed, and the job cannot be cancelled") from exc
-
-    async def find(self, sent: PendingSubmit) -> Handle | None:
-        """Raise Unknown: Segmind has no list of jobs, no key to repeat a submit under, and no webhooks."""
-        raise Unknown(f"{NAME}: the answer to the submit was lost, and Segmind cannot be asked for the job")
-
-    async def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent | None:
-        """Return None: Segmind sends no webhooks."""
-        return None
-
-    async def cancel(self, handle: Handle) -> None:
-        """Do nothing: Segmind cannot cancel. The job goes on, is billed when it succeeds, and can be waited for."""
 
     async def _uploaded(self, payload: Mapping[str, Value]) -> Mapping[str, Value]:
         """Return the payload with addresses at Segmind in place of its pictures."""

@@ -116,7 +116,7 @@ async def test_a_job_is_found_by_another_process(sim: simulator.Apiframe, hooks:
     sent = await lost(sim, taken=taken, webhook=hooks.url)
     assert len(sim.books.taken) == int(taken)
     async with adapter(sim) as second:
-        handle = stored(await second.find(sent))
+        handle = stored(await second.recover(sent))
         outcome = await second.wait(handle, later())
     assert (size(outcome.images[0]), outcome.cost) == ((48, 32), 30_000)
     assert sim.books.taken == [handle.id]
@@ -131,7 +131,7 @@ async def test_a_job_is_found_as_often_as_it_is_looked_for(sim: simulator.Apifra
     sent = await lost(sim)
     async with adapter(sim) as second:
         sim.faults.script("submit", Fault(kind="cut", after=True), Fault(status=401, body={"error": "no"}))
-        handles = [stored(await second.find(sent)) for _ in range(2)]
+        handles = [stored(await second.recover(sent)) for _ in range(2)]
     assert [handle.id for handle in handles] == sim.books.taken * 2
 
 
@@ -151,7 +151,7 @@ async def test_what_no_repeat_settles_is_unknown(sim: simulator.Apiframe, fault:
     sim.faults.always("submit", fault)
     async with adapter(sim) as second:
         with pytest.raises(Unknown):
-            await second.find(sent)
+            await second.recover(sent)
     assert sim.books.count("POST", "upscale") == 5
 
 
@@ -165,7 +165,7 @@ async def test_a_key_that_is_not_honoured_any_more_buys_nothing(
         changes = {"at": time.time() - 3600 * changes["at"]}
     async with adapter(sim) as second:
         with pytest.raises(Unknown, match="not honoured"):
-            await second.find(dataclasses.replace(sent, **changes))
+            await second.recover(dataclasses.replace(sent, **changes))
     assert sim.books.count("POST", "upscale") == 1
 
 
@@ -174,10 +174,10 @@ async def test_a_job_that_a_webhook_told_of_needs_no_submit(sim: simulator.Apifr
     sent = await lost(sim)
     old = dataclasses.replace(sent, at=sent.at - 3600 * 30, heard=sim.books.taken[0])
     async with adapter(sim) as second:
-        handle = stored(await second.find(old))
+        handle = stored(await second.recover(old))
         assert (await second.wait(handle, later())).cost == 30_000
         assert sim.books.count("POST", "upscale") == 1
-        assert stored(await second.find(dataclasses.replace(sent, heard="../me"))).id == handle.id
+        assert stored(await second.recover(dataclasses.replace(sent, heard="../me"))).id == handle.id
 
 
 async def run_to_its_end(sim: simulator.Apiframe, hooks: Door) -> None:

@@ -190,7 +190,7 @@ async def test_a_crash_between_the_request_and_its_answer(
     handle = await local.submit(job(), told)
     await until(lambda: cog.at_work)
     heir = await ready(LocalProvider(client, workers=[cog.url], health_interval_s=60))
-    assert await heir.find(sent(handle.id, told.notes[0])) is None
+    assert await heir.recover(sent(handle.id, told.notes[0])) is None
     await until(lambda: not cog.at_work)
     assert sorted(cog.cancelled) == ["job-1", "job-1-again"]
     with pytest.raises(Failed, match="cancelled"):
@@ -202,8 +202,8 @@ async def test_what_a_crash_left_is_stopped_wherever_it_is(client: httpx.AsyncCl
     """A job may have moved on to another worker, and a worker may be gone: finding never fails for that."""
     async with served(FakeCog()) as other:
         heir = LocalProvider(client, workers=[cog.url, other.url, "http://127.0.0.1:9"], cancel_timeout_s=0.5)
-        assert await heir.find(sent("job-1", {"worker": cog.url})) is None
-        assert await heir.find(sent("job-2")) is None
+        assert await heir.recover(sent("job-1", {"worker": cog.url})) is None
+        assert await heir.recover(sent("job-2")) is None
         assert set(cog.cancelled) == set(other.cancelled) == {"job-1", "job-1-again", "job-2", "job-2-again"}
 
 
@@ -226,7 +226,7 @@ async def test_a_job_of_this_process_is_found(local: LocalProvider, cog: FakeCog
     """It is simply there, and is not stopped."""
     cog.play = hold
     handle = await local.submit(job())
-    assert await local.find(replace(sent("job-1"), heard="job-1")) == handle
+    assert await local.recover(replace(sent("job-1"), heard="job-1")) == handle
     assert cog.cancelled == []
     await local.cancel(handle)
 

@@ -57,7 +57,7 @@ async def test_a_crash_between_the_submit_and_its_answer(sim: FalAi) -> None:
     """Another process finds the job with what was written down, and has its picture; fal has one job in its books."""
     sent = await crashed(sim, seed=7, upscale_factor=3)
     async with adapter(sim) as heir:
-        handle = await heir.find(sent)
+        handle = await heir.recover(sent)
         outcome = await heir.wait(handle, soon())
     assert [handle.id] == sim.books.taken
     assert size(outcome.images[0]) == (72, 48)
@@ -69,8 +69,8 @@ async def test_a_found_handle_is_as_good_as_any(sim: FalAi) -> None:
     """It is plain data, and has what the handle of an answered submit has."""
     sent = await crashed(sim, seed=7)
     async with adapter(sim) as heir:
-        handle = await heir.find(sent)
-        again = await heir.find(sent)
+        handle = await heir.recover(sent)
+        again = await heir.recover(sent)
         other = await heir.submit(job(seed=8))
     assert handle == again
     assert handle.data.keys() == other.data.keys()
@@ -93,7 +93,7 @@ async def test_a_job_that_was_never_taken_stays_unknown(sim: FalAi, fal: Fal) ->
     """That fal does not list it is no proof: it may not be listed yet."""
     sent = await crashed(sim, taken=False)
     with pytest.raises(Unknown):
-        await fal.find(sent)
+        await fal.recover(sent)
     assert sim.books.taken == []
     assert len(sim.asked("POST")) == 1
 
@@ -103,7 +103,7 @@ async def test_a_job_that_still_runs_is_found_when_it_is_listed(sim: FalAi) -> N
     sim.run_s = 0.4
     sent = await crashed(sim)
     async with adapter(sim, reconcile_s=60) as heir:
-        assert [(await heir.find(sent)).id] == sim.books.taken
+        assert [(await heir.recover(sent)).id] == sim.books.taken
     assert len(sim.asked("GET", "by-endpoint", host="api")) > 2
 
 
@@ -121,7 +121,7 @@ async def test_the_job_of_another_input_is_not_taken_for_it(sim: FalAi, fal: Fal
     sent = await crashed(sim, taken=False, seed=7, upscale_factor=2)
     await run(fal, **{"upscale_factor": 2, **other})
     with pytest.raises(Unknown):
-        await fal.find(sent)
+        await fal.recover(sent)
     assert len(sim.asked("GET", "by-endpoint", host="api")) >= 2
 
 
@@ -131,7 +131,7 @@ async def test_of_two_with_the_same_input_none_is_taken(sim: FalAi) -> None:
     await crashed(sim, name="dr-2", seed=7)
     async with adapter(sim) as heir:
         with pytest.raises(Unknown):
-            await heir.find(sent)
+            await heir.recover(sent)
     assert sim.books.billed == 2
 
 
@@ -148,8 +148,8 @@ async def test_a_request_of_another_time_is_not_taken(sim: FalAi, fal: Fal) -> N
     sent = await crashed(sim, seed=7)
     for away in (-3600, 3600):
         with pytest.raises(Unknown):
-            await fal.find(replace(sent, at=sent.at + away))
-    assert (await fal.find(replace(sent, at=sent.at - 5))).id == sim.books.taken[0]
+            await fal.recover(replace(sent, at=sent.at + away))
+    assert (await fal.recover(replace(sent, at=sent.at - 5))).id == sim.books.taken[0]
 
 
 async def test_without_its_input_no_request_is_taken(sim: FalAi, fal: Fal) -> None:
@@ -157,14 +157,14 @@ async def test_without_its_input_no_request_is_taken(sim: FalAi, fal: Fal) -> No
     sent = await crashed(sim, seed=7)
     sim.history.withheld.update(sim.books.taken)
     with pytest.raises(Unknown):
-        await fal.find(sent)
+        await fal.recover(sent)
     sim.history.withheld.clear()
     with pytest.raises(Unknown):
-        await fal.find(replace(sent, data={**sent.data, "input": "{}"}))
+        await fal.recover(replace(sent, data={**sent.data, "input": "{}"}))
     with pytest.raises(Unknown):
-        await fal.find(replace(sent, data={**sent.data, "input": "?"}))
+        await fal.recover(replace(sent, data={**sent.data, "input": "?"}))
     with pytest.raises(Unknown):
-        await fal.find(replace(sent, data={}))
+        await fal.recover(replace(sent, data={}))
 
 
 async def test_beside_one_that_cannot_be_judged_none_is_taken(sim: FalAi, fal: Fal) -> None:
@@ -174,9 +174,9 @@ async def test_beside_one_that_cannot_be_judged_none_is_taken(sim: FalAi, fal: F
     sim.history.withheld.add(sim.books.taken[1])
     async with adapter(sim) as heir:
         with pytest.raises(Unknown):
-            await heir.find(sent)
+            await heir.recover(sent)
         sim.history.withheld.clear()
-        assert (await heir.find(sent)).id == sim.books.taken[0]
+        assert (await heir.recover(sent)).id == sim.books.taken[0]
 
 
 async def test_the_list_is_read_to_its_end(sim: FalAi, fal: Fal) -> None:
@@ -186,7 +186,7 @@ async def test_the_list_is_read_to_its_end(sim: FalAi, fal: Fal) -> None:
     for number in range(250):
         name = f"stranger-{number:04d}"
         sim._tasks[name] = replace(template, id=name, sent=template.sent + 100)
-    assert (await fal.find(sent)).id == sim.books.taken[0]
+    assert (await fal.recover(sent)).id == sim.books.taken[0]
     looks = sim.asked("GET", "by-endpoint", host="api")
     assert sum("cursor=" in seen.query for seen in looks) == 2
     # Inputs may be large: only that of a request of the time is asked for.
@@ -196,7 +196,7 @@ async def test_the_list_is_read_to_its_end(sim: FalAi, fal: Fal) -> None:
 async def test_the_list_is_asked_for_like_this(sim: FalAi, fal: Fal) -> None:
     """Our key, the endpoint with its sub-path, the time, and nothing of the input."""
     sent = await crashed(sim, seed=7)
-    await fal.find(sent)
+    await fal.recover(sent)
     first, second = sim.asked("GET", "by-endpoint", host="api")
     assert {seen.headers["authorization"] for seen in (first, second)} == {f"Key {KEY}"}
     assert first.path == "/v1/models/requests/by-endpoint"
@@ -223,7 +223,7 @@ async def test_a_list_that_does_not_come_is_asked_for_again(sim: FalAi, fault: F
     sent = await crashed(sim, seed=7)
     sim.faults.script("list", fault)
     async with adapter(sim, reconcile_s=60) as heir:
-        assert (await heir.find(sent)).id == sim.books.taken[0]
+        assert (await heir.recover(sent)).id == sim.books.taken[0]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ async def test_a_list_that_cannot_be_had_is_unknown(sim: FalAi, fault: Fault) ->
     sim.faults.always("list", fault)
     async with adapter(sim, poll_timeout_s=0.3, reconcile_s=0.3) as heir:
         with pytest.raises(Unknown):
-            await heir.find(sent)
+            await heir.recover(sent)
     assert len(sim.asked("POST")) == 1
 
 
@@ -255,7 +255,7 @@ async def test_a_webhook_names_the_job(sim: FalAi, fal: Fal) -> None:
     sim.run_s = 0.3
     sent = await crashed(sim, seed=7)
     heard = replace(sent, heard=sim.books.taken[0])
-    handle = await fal.find(heard)
+    handle = await fal.recover(heard)
     outcome = await fal.wait(handle, soon())
     assert size(outcome.images[0]) == (48, 32)
     assert outcome.cost == round(48 * 32 / 1e6 * 0.03 * 1e6)
@@ -267,7 +267,7 @@ async def test_a_webhook_that_names_no_job_of_ours_is_unknown(sim: FalAi, fal: F
     """fal signs for all of its users: an id that is not known there with our key is not ours."""
     sent = await crashed(sim, seed=7)
     with pytest.raises(Unknown):
-        await fal.find(replace(sent, heard=heard))
+        await fal.recover(replace(sent, heard=heard))
 
 
 async def test_a_request_held_open_cannot_be_found(sim: FalAi) -> None:
@@ -279,12 +279,12 @@ async def test_a_request_held_open_cannot_be_found(sim: FalAi) -> None:
         await fal.wait(handle, soon())
         sent = PendingSubmit(id=wanted.id, upstream=wanted.upstream, at=time.time(), data=told.notes[0])
         with pytest.raises(Unknown):
-            await fal.find(sent)
+            await fal.recover(sent)
         with pytest.raises(Unknown):
-            await fal.find(replace(sent, heard=sim.books.taken[0]))
+            await fal.recover(replace(sent, heard=sim.books.taken[0]))
     async with adapter(sim, key=None) as off:
         with pytest.raises(Unknown):
-            await off.find(replace(sent, data={**sent.data, "mode": "queue"}))
+            await off.recover(replace(sent, data={**sent.data, "mode": "queue"}))
 
 
 def test_a_fingerprint_is_of_values_and_not_of_their_spelling() -> None:

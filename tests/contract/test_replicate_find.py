@@ -45,7 +45,7 @@ async def lost(
 
 async def found(sim: Simulator, sent: PendingSubmit, **settings: Any) -> Handle | None:
     async with adapter(sim, **settings) as second:
-        return await second.find(sent)
+        return await second.recover(sent)
 
 
 def aged(sim: Simulator, sent: PendingSubmit, seconds: float = 3600) -> PendingSubmit:
@@ -128,10 +128,10 @@ async def test_a_job_is_found_by_another_process(
         await other.submit(job(seed=78))
     sent = await lost(sim, job(**given), webhook, **settings)
     async with adapter(sim) as second:
-        handle = stored(await second.find(sent))
+        handle = stored(await second.recover(sent))
         assert handle.id == sim.books.taken[2]
         outcome = await second.wait(handle, soon())
-        assert stored(await second.find(sent)) == dataclasses.replace(handle, data={**handle.data, "ready": "yes"})
+        assert stored(await second.recover(sent)) == dataclasses.replace(handle, data={**handle.data, "ready": "yes"})
 
     assert size(outcome.images[0]) == (48, 32)
     assert bool(outcome.cost) == ("upstream" not in given)
@@ -154,7 +154,7 @@ async def test_of_two_alike_each_is_found_once(sim: Simulator) -> None:
     first, second = await lost(sim), await lost(sim)
     second = dataclasses.replace(second, id="attempt-2", at=first.at)
     async with adapter(sim) as later:
-        handles = [await later.find(sent) for sent in (first, second, second, first)]
+        handles = [await later.recover(sent) for sent in (first, second, second, first)]
     assert [handle.id for handle in handles if handle] == [*sim.books.taken, *reversed(sim.books.taken)]
 
 
@@ -296,7 +296,7 @@ async def test_a_clock_that_was_wrong_buys_nothing_twice(sim: Simulator, wrong_s
 async def test_a_known_job_of_another_call_is_no_doubt(sim: Simulator) -> None:
     """The same call was made before, an hour ago, and its job is known: the one that never arrived is absent."""
     sent = aged(sim, await lost(sim))
-    later = dataclasses.replace(sent, at=sent.at + 1800, others=frozenset(sim.books.taken))
+    later = dataclasses.replace(sent, at=sent.at + 1800, claimed_ids=frozenset(sim.books.taken))
     assert await found(sim, later) is None
 
 
@@ -311,5 +311,5 @@ async def test_a_submit_that_never_arrived_is_found_to_be_absent(sim: Simulator)
             await accounts.submit(job(), link)
         (data,) = link.sent
         sent = PendingSubmit(id="attempt-1", upstream=UPSTREAM, at=time.time() - 3600, data=data)
-        assert await accounts.find(sent) is None
+        assert await accounts.recover(sent) is None
     assert sim.books.taken == []

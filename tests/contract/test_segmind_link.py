@@ -96,7 +96,7 @@ async def test_a_lost_job_stays_unknown(sim: simulator.Segmind) -> None:
     async with adapter(sim) as second:
         for heard in (None, sim.books.taken[0]):
             with pytest.raises(Unknown):
-                await second.find(
+                await second.recover(
                     PendingSubmit(id=sent.id, upstream=sent.upstream, at=sent.at, data=sent.data, heard=heard)
                 )
         assert await second.parse_webhook({"webhook-id": "x"}, b'{"request_id": "x"}') is None

@@ -59,7 +59,7 @@ class Account:
             raise self.lost
         return Outcome(images=(b"x",))
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         self.log.append(f"find {self.key}")
         return Handle(provider="sim", id="found")
 
@@ -154,9 +154,9 @@ async def test_lost_submit_is_looked_for_with_its_own_key_alone() -> None:
     bench = Bench(None, None)
     sent = PendingSubmit(id="j", upstream=UP, at=0, data={"account": KEYS[1].id})
 
-    handle = await bench.accounts.find(sent)
+    handle = await bench.accounts.recover(sent)
     with pytest.raises(Unknown, match="not configured any more"):
-        await bench.accounts.find(replace(sent, data={"account": "gone"}))
+        await bench.accounts.recover(replace(sent, data={"account": "gone"}))
 
     assert handle is not None
     assert handle.data["account"] == KEYS[1].id

@@ -48,7 +48,7 @@ class Scripted:
     """A provider that gives one prepared answer for each wait, in the order of the waits.
 
     `hold` keeps waits from ending, `hold_submit` submits from being answered after the job was taken. `found` is
-    what `find` gives.
+    what `recover` gives.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Scripted:
             raise answer
         return Outcome(images=(answer,), cost=self.cost)
 
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         self.sought.append(sent)
         if isinstance(self.found, ProviderError):
             raise self.found

@@ -65,7 +65,7 @@ async def test_while_another_processs_job_is_searched(tmp_path: Path) -> None:
         row = await first.read(job.id)
         assert row is not None
 
-        sim.find = search  # type: ignore[method-assign]
+        sim.recover = search  # type: ignore[method-assign]
         others = jobs_of(executing(imaging, sim, attempt_timeout=600), first)
         others.take_up(row, attempts)
         await searching.wait()

@@ -26,9 +26,9 @@ class Listing(Scripted):
     listed: list[str] = field(default_factory=list)
 
     @override
-    async def find(self, sent: PendingSubmit) -> Handle | None:
+    async def recover(self, sent: PendingSubmit) -> Handle | None:
         self.sought.append(sent)
-        found = next((name for name in self.listed if name not in sent.others), None)
+        found = next((name for name in self.listed if name not in sent.claimed_ids), None)
         if found is None:
             raise Unknown("it is not listed")
         return Handle(provider=self.name, id=found)
@@ -94,7 +94,7 @@ async def test_a_lost_answer_is_never_that_of_another_call(imaging: ImagePool, t
             await again.wait(second.id, asyncio.get_running_loop().time() + 10)
         [lost] = await opened.attempts(second.id)
         assert (lost.state, lost.handle) == ("unknown", None)
-        assert [sent.others for sent in same.sought] == [frozenset({attempt.handle.id})]
+        assert [sent.claimed_ids for sent in same.sought] == [frozenset({attempt.handle.id})]
 
         with pytest.raises(UpstreamJobClaimed):
             await opened.submitted(lost.id, attempt.handle, 1.0)
@@ -119,6 +119,6 @@ async def test_who_looks_is_told_of_the_others(imaging: ImagePool, tmp_path: Pat
         [attempt] = await taken_up(jobs_of(executing(imaging, sim), second), lost.id)
 
         assert attempt.outcome == "ok"
-        assert [sent.others for sent in sim.sought] == [frozenset({dying.jobs[0].id})]
+        assert [sent.claimed_ids for sent in sim.sought] == [frozenset({dying.jobs[0].id})]
         for job in before.active():
             job.task.cancel()
