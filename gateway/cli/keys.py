@@ -130,7 +130,7 @@ def _what_changes(config: Config, api_key: ApiKey, *, another: bool) -> str:
     if another:
         return "Nothing changes for clients that run: the other keys go on."
     return (
-        f"It is the only key. Within {config.gateway.keys_remembered_s:g} s servers refuse calls without one, from "
+        f"It is the only key. Within {config.gateway.key_cache_s:g} s servers refuse calls without one, from "
         "their own machine too, unless they were started with --no-auth. Give it to clients that run, as api_key or "
         f"'Authorization: Bearer …'; `darkroom keys revoke {api_key.id}` brings the former state back."
     )

@@ -66,7 +66,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "DARKROOM_ADMIN_KEY": ADMIN,
         "DARKROOM_API_KEYS": PLAIN,
         "DARKROOM_DATA": str(folder),
-        "DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2",
+        "DARKROOM_GATEWAY__KEY_CACHE_S": "0.2",
     }
     with world(*ALL, environ=environ) as running, caller(running.url, key=ADMIN) as admin:
         yield Guarded(world=running, admin=admin, folder=folder)

@@ -36,7 +36,7 @@ from tests.support.world import PATIENCE
 pytestmark = pytest.mark.early
 
 KEY = re.compile(r"dr_[0-9a-f]{16}_[\w-]{43}")
-QUICK = {"DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2"}
+QUICK = {"DARKROOM_GATEWAY__KEY_CACHE_S": "0.2"}
 
 
 def paying(sim: Simulated) -> dict[str, str]:
