@@ -14,9 +14,9 @@ from tests.support.running import Served
 PHOTO = COFFEE
 
 
-def dry(served: Served, query: str = "dry_run=true", *, picture: bool = True, **fields: Any) -> Any:
+def dry(served: Served, query: str = "dry_run=true", *, image: bool = True, **fields: Any) -> Any:
     """Post a dry run; return its answer."""
-    files = {"image": ("coffee.png", PHOTO.read_bytes())} if picture else {"unused": ("", b"")}
+    files = {"image": ("coffee.png", PHOTO.read_bytes())} if image else {"unused": ("", b"")}
     return httpx.post(f"{served.base_url}/images/edits?{query}", data=fields, files=files, trust_env=False).json()
 
 
