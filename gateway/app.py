@@ -220,7 +220,7 @@ async def running(
             ledger.database,
             rates,
             policy=policy,
-            remember_s=settings.key_cache_s,
+            cache_s=settings.key_cache_s,
         )
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = RunStatsStore()

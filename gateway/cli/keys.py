@@ -75,7 +75,7 @@ def change(args: argparse.Namespace, *, as_json: bool) -> int:
 def show_all(*, as_json: bool) -> int:
     """Print every key's id and limits, never the secret key. Raises ConfigError."""
     with opened(secret_text(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
-        found = key_store.all_told(connection, time.time())
+        found = key_store.all_with_spent(connection, time.time())
     if as_json:
         _print_json(listed([described(api_key, spent) for api_key, spent in found], more=False))
     elif not found:
@@ -88,7 +88,7 @@ def show_all(*, as_json: bool) -> int:
 def show(key: str, *, as_json: bool) -> int:
     """Print one key. Raises ConfigError."""
     with opened(secret_text(_config().gateway.ledger_url), _data()) as engine, engine.begin() as connection:
-        found = key_store.told(connection, key, time.time())
+        found = key_store.with_spent(connection, key, time.time())
     if found is None:
         return _report_unknown(key)
     if as_json:
@@ -105,7 +105,7 @@ def revoke(key: str, *, as_json: bool) -> int:
         opened(secret_text(_config().gateway.ledger_url), _data(), writes=True) as engine,
         engine.begin() as connection,
     ):
-        found = key_store.told(connection, key, now) if key_store.revoke(connection, key, now) else None
+        found = key_store.with_spent(connection, key, now) if key_store.revoke(connection, key, now) else None
         any_left = key_store.any_in_force(connection)
     if found is None:
         return _report_unknown(key)

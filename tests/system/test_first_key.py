@@ -293,7 +293,7 @@ def test_a_folder_that_cannot_be_written(ledgers: Callable[[], Engine], tmp_path
     engine, data = ledgers(), tmp_path / "a-file" / "data"
     data.parent.write_text("in the way")
 
-    with pytest.raises(ConfigError, match="calls cost money, so they need a key") as caught:
+    with pytest.raises(ConfigError, match="requests cost money, so they need a key") as caught:
         ensure(engine, data, make=True)
 
     assert "darkroom keys create" in str(caught.value)
