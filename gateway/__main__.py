@@ -14,17 +14,17 @@ from gateway.settings.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status. What is wrong with the command line or the config is 2."""
+    """Run a command; return its exit status: 2 for an invalid command line or config."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["worker"]:
-        # Before anything of the gateway is imported: a worker starts many times and needs none of it.
+        # Before any gateway module is imported: workers start often, and need none of them.
         from providers.worker import main as worker
 
         return worker.run(arguments[1:])
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.command == "jobs" and (mistake := _misused(args)) is not None:
-        parser.error(mistake)
+    if args.command == "jobs" and (problem := _purge_problem(args)) is not None:
+        parser.error(problem)
     if args.config:
         os.environ["DARKROOM_CONFIG"] = str(args.config)
     if args.command == "serve" and args.no_auth:
@@ -39,28 +39,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return explain.route(args.url, args.image, args.fields)
         if args.command in ("jobs", "costs"):
-            return _history(args)
+            return _reports(args)
         if args.command == "keys":
             return _keys(args)
         from gateway.cli import check
 
         return check.check(quiet=args.quiet, markdown=args.markdown)
     except ConfigError as error:
-        print(f"darkroom: the configuration cannot be used\n{error}", file=sys.stderr)
+        print(f"darkroom: invalid configuration\n{error}", file=sys.stderr)
         return 2
 
 
-def _misused(args: argparse.Namespace) -> str | None:
-    """What is wrong about options of `jobs` that do not go together: what is forgotten does not come back."""
+def _purge_problem(args: argparse.Namespace) -> str | None:
+    """Why the options of `jobs` cannot be combined, or None: a purge cannot be undone, so its options must be clear."""
     if not args.purge:
-        return None if args.before is None else "--before goes with --purge"
+        return None if args.before is None else "--before requires --purge"
     if args.before is None:
-        return "--purge needs --before, such as --before 30d"
+        return "--purge requires --before, such as --before 30d"
     chosen = [name for name in ("id", "state", "model", "provider", "key", "since") if getattr(args, name) is not None]
-    return f"--purge forgets by age alone, and takes no {', '.join(chosen)}" if chosen else None
+    return f"--purge selects jobs by age only and cannot be combined with: {', '.join(chosen)}" if chosen else None
 
 
-def _history(args: argparse.Namespace) -> int:
+def _reports(args: argparse.Namespace) -> int:
     import time
 
     from gateway.cli import ledger
@@ -73,8 +73,8 @@ def _history(args: argparse.Namespace) -> int:
         return ledger.purge(max(0.0, time.time() - args.before), as_json=args.json)
     if args.id is not None:
         return ledger.job(args.id, as_json=args.json)
-    wanted = JobFilter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
-    return ledger.jobs(wanted, limit=args.limit, as_json=args.json)
+    job_filter = JobFilter(key=args.key, model=args.model, provider=args.provider, state=args.state, since=since)
+    return ledger.jobs(job_filter, limit=args.limit, as_json=args.json)
 
 
 def _keys(args: argparse.Namespace) -> int:
@@ -101,72 +101,76 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
     serve.add_argument("--workers", type=int, default=1, help="gateway processes (default: %(default)s)")
     serve.add_argument(
-        "--no-auth", action="store_true", help="serve calls without an API key, though they cost money: loopback only"
+        "--no-auth",
+        action="store_true",
+        help="serve requests without an API key, even those that cost money (loopback only)",
     )
-    check = commands.add_parser("check", help="check the config and print the table")
+    check = commands.add_parser("check", help="validate the config and print the table of parameters")
     how = check.add_mutually_exclusive_group()
-    how.add_argument("--quiet", action="store_true", help="print nothing but mistakes")
+    how.add_argument("--quiet", action="store_true", help="print errors only")
     how.add_argument("--markdown", action="store_true", help="print the page docs/models.md")
     route = commands.add_parser("route", help="ask a running gateway how it would serve a request")
-    route.add_argument("image", type=Path, metavar="IMAGE")
-    route.add_argument("fields", nargs="*", metavar="NAME=VALUE", help="such as model=clarity-upscaler scale_factor=4")
-    route.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (default: %(default)s)")
+    route.add_argument("image", type=Path, metavar="IMAGE", help="the image file")
+    route.add_argument(
+        "fields", nargs="*", metavar="NAME=VALUE", help="fields, such as model=clarity-upscaler scale_factor=4"
+    )
+    route.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway's address (default: %(default)s)")
     route.set_defaults(config=None)
     commands.add_parser("worker", help="run a local worker (see: darkroom worker --help)")
-    jobs = commands.add_parser("jobs", help="what happened: the ledger's jobs, or everything about one")
-    jobs.add_argument("id", nargs="?", metavar="ID", help="a job's id, as in the answer's `id`")
+    jobs = commands.add_parser("jobs", help="list the recorded jobs, or show one in full")
+    jobs.add_argument("id", nargs="?", metavar="ID", help="a job's id, as in the response's `id`")
     jobs.add_argument("--state", choices=("queued", "in_progress", "completed", "failed", "cancelled"))
     for name in ("model", "provider", "key"):
-        jobs.add_argument(f"--{name}")
-    jobs.add_argument("--limit", type=_count, default=20, help="how many (default: %(default)s)")
-    jobs.add_argument("--purge", action="store_true", help="forget the jobs that ended longer ago than --before")
-    jobs.add_argument("--before", type=_age, metavar="AGE", help="with --purge, such as 30d")
-    costs = commands.add_parser("costs", help="what it cost")
+        jobs.add_argument(f"--{name}", help=f"only jobs with this {'API key id' if name == 'key' else name}")
+    jobs.add_argument("--limit", type=_count, default=20, help="how many jobs to list (default: %(default)s)")
+    jobs.add_argument("--purge", action="store_true", help="delete the jobs that ended longer ago than --before")
+    jobs.add_argument("--before", type=_age, metavar="AGE", help="with --purge: an age such as 30d")
+    costs = commands.add_parser("costs", help="sum up what was spent")
     costs.add_argument("--by", choices=("provider", "model", "key", "day"), default="provider")
-    keys = commands.add_parser("keys", help="who may call, how often and for how much")
+    keys = commands.add_parser("keys", help="manage API keys, their limits and budgets")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="make a key, and print it: it is shown this once")
-    create.add_argument("--name", required=True, help="whose it is, for the lists")
-    create.add_argument("--admin", action="store_true", help="may see all jobs, read /metrics and make keys")
+    create = actions.add_parser("create", help="create an API key and print it; it is not shown again")
+    create.add_argument("--name", required=True, help="a label, such as the owner's name")
+    create.add_argument("--admin", action="store_true", help="allow it to see all jobs, read /metrics and create keys")
     create.add_argument(
-        "--keep", action="store_true", help="keep it in the data folder too, as the key of this machine's commands"
+        "--keep", action="store_true", help="also save it in the data folder, for the darkroom commands on this machine"
     )
     change = actions.add_parser(
-        "change", help="change what a key may: what is not named stays, none takes a limit away"
+        "change", help="change a key's limits; `none` removes a limit, options not given stay unchanged"
     )
     for action in (create, change):
         action.add_argument(
-            "--budget", type=_or_none(str), metavar="USD/PERIOD", help="25/month, 2.50/day, 100 for good"
+            "--budget", type=_or_none(str), metavar="USD/PERIOD", help="such as 25/month, 2.50/day, or 100 in total"
         )
-        action.add_argument("--rpm", type=_or_none(_count), metavar="N", help="requests a minute")
-        action.add_argument("--concurrency", type=_or_none(_count), metavar="N", help="jobs at once")
-        action.add_argument("--models", type=_or_none(_names), metavar="A,B", help="the only models it may use")
-        action.add_argument("--providers", type=_or_none(_names), metavar="A,B", help="the only providers it may reach")
-        action.add_argument("--expires", type=_or_none(_moment), metavar="WHEN", help="such as 30d, or 2027-01-31")
-    whole = actions.add_parser("list", help="every key, without the keys themselves")
-    one = actions.add_parser("show", help="one key, and what it has spent")
-    revoke = actions.add_parser("revoke", help="take no more calls with a key")
+        action.add_argument("--rpm", type=_or_none(_count), metavar="N", help="requests per minute")
+        action.add_argument("--concurrency", type=_or_none(_count), metavar="N", help="concurrent jobs")
+        action.add_argument("--models", type=_or_none(_names), metavar="A,B", help="allow only these models")
+        action.add_argument("--providers", type=_or_none(_names), metavar="A,B", help="allow only these providers")
+        action.add_argument("--expires", type=_or_none(_moment), metavar="WHEN", help="such as 30d or 2027-01-31")
+    every = actions.add_parser("list", help="list all keys, without their secrets")
+    one = actions.add_parser("show", help="show one key and what it has spent")
+    revoke = actions.add_parser("revoke", help="revoke a key")
     for action in (change, one, revoke):
-        action.add_argument("id", metavar="ID", help="such as key_0123456789abcdef")
-    for action in (create, change, whole, one, revoke):
-        action.add_argument("--json", action="store_true", help="for scripts")
+        action.add_argument("id", metavar="ID", help="the key's id, such as key_0123456789abcdef")
+    for action in (create, change, every, one, revoke):
+        action.add_argument("--json", action="store_true", help="print JSON")
     for command in (jobs, costs):
-        command.add_argument("--since", type=_age, metavar="AGE", help="such as 90s, 30m, 24h, 7d")
-        command.add_argument("--json", action="store_true", help="for scripts")
-    for command in (serve, check, jobs, costs, create, change, whole, one, revoke):
+        command.add_argument("--since", type=_age, metavar="AGE", help="only the last 90s, 30m, 24h, 7d, …")
+        command.add_argument("--json", action="store_true", help="print JSON")
+    for command in (serve, check, jobs, costs, create, change, every, one, revoke):
         command.add_argument("--config", type=Path, help="the config folder (default: DARKROOM_CONFIG, or the shipped)")
     return parser
 
 
 def _count(text: str) -> int:
-    """A number from 1 on."""
+    """Parse a positive number."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 100000")
     return int(text)
 
 
 def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same, or nothing for the word none. What was not given at all is argparse's own None: this is told apart."""
+    """Wrap a parser to accept `none`, which gives NONE: argparse uses None for an option that was not given."""
 
     def wrapped(text: str) -> Any:
         return NONE if text == "none" else read(text)
@@ -175,31 +179,31 @@ def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _names(text: str) -> list[str]:
-    """Names between commas."""
+    """Parse names separated by commas."""
     return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _moment(text: str) -> float:
-    """A time to come, in seconds since the epoch, from an age or a date."""
+    """Parse a future time, given as a duration or a date, into seconds since the epoch."""
     import time
     from datetime import UTC, datetime
 
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         try:
             return time.time() + _age(text)
         except argparse.ArgumentTypeError:
-            message = f"{text!r} is no time: expected one such as 30d, 2027-01-31 or 2027-01-31T12:00:00Z"
+            message = f"invalid time {text!r}: expected one such as 30d, 2027-01-31 or 2027-01-31T12:00:00Z"
             raise argparse.ArgumentTypeError(message) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _age(text: str) -> float:
-    """Seconds, from text such as 24h."""
+    """Parse an age such as 24h into seconds."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
     if text[-1:] not in units or not text[:-1].isascii() or not text[:-1].isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: expected a number and s, m, h, d or w, such as 24h")
+        raise argparse.ArgumentTypeError(f"invalid age {text!r}: expected a number and s, m, h, d or w, such as 24h")
     return float(text[:-1]) * units[text[-1]]
 
 

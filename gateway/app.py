@@ -220,7 +220,7 @@ async def running(
             ledger.database,
             rates,
             policy=policy,
-            remember_s=settings.keys_remembered_s,
+            cache_s=settings.key_cache_s,
         )
         breakers = Breakers(settings.breaker(), time.monotonic)
         learning = RunStatsStore()
@@ -228,7 +228,7 @@ async def running(
             calls=AttemptRunner(
                 providers=providers,
                 attempt_timeout=settings.attempt_timeout_s,
-                late=settings.late_s,
+                late=settings.late_result_s,
                 clock=clock,
                 room=MemoryBudget(settings.max_in_flight_result_bytes),
             ),
@@ -238,7 +238,9 @@ async def running(
             keep=stored.keep,
             load=stored.load,
             received=received,
-            max_duplicate=int(settings.max_duplicate_usd * MICROS) if settings.on_unknown == "failover" else None,
+            max_duplicate=int(settings.max_duplicate_usd * MICROS)
+            if settings.on_unknown_outcome == "failover"
+            else None,
         )
         reports = Reports(ledger.database, key_ttl_s=settings.idempotency_ttl_s, join_window_s=settings.join_window_s)
         secrets = await open_secrets(ledger.database, secret_text(settings.webhook_secret))

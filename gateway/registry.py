@@ -119,7 +119,7 @@ def _accounts(parts: ProviderParts, name: str, make: Callable[[str | None], Prov
     keys = [AccountKey(name, key) for key in keys_of(parts.config.providers, name, parts.environ)]
     if not keys:
         return make(None)
-    return Accounts(keys, lambda key: make(key.reveal()), park_s=parts.config.gateway.park_s)
+    return Accounts(keys, lambda key: make(key.reveal()), park_s=parts.config.gateway.account_suspend_s)
 
 
 class _Cloud(TypedDict):

@@ -271,7 +271,7 @@ async def _place(
     try:
         if candidates:
             if order.idempotency_key is None and retry == 0:
-                await state.authenticator.afford(api_key, order.reserve)
+                await state.authenticator.check_budget(api_key, order.reserve)
             return await state.jobs.place(order, candidates, retry=retry)
         return await state.jobs.repeated(order, retry)
     except problems.UNPLACED as error:

@@ -1,4 +1,4 @@
-"""API keys: who may call, how often and for how much.
+"""API keys: authentication, limits and budgets.
 
 `budgets.py` reserves money before a submit and settles it afterwards.
 

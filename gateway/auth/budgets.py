@@ -1,7 +1,7 @@
-"""Charges: what a key's budget holds for a job before anything is sent for it, and what it has cost in the end.
+"""Budget reservations: money is reserved before a job is submitted, and replaced by its actual cost afterwards.
 
-All of it runs in the transaction that writes down what is about to be sent, so that of many calls at once, in one
-process or in several, none is sent that the budget does not reach for.
+Everything runs in the transaction that records what is about to be sent, so that concurrent requests, in one process or
+several, can never spend more than the budget.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _MICROS = 1_000_000
 
 # Built once: building a statement costs several times what running it does.
 _LOCK = select(KEYS.c.id).where(KEYS.c.id == bindparam("this")).with_for_update()
-_HELD = select(JOBS.c.charged, JOBS.c.charged_to).where(JOBS.c.id == bindparam("this"))
-_HOLD = update(JOBS).where(JOBS.c.id == bindparam("this"))
-_GOING = select(func.count()).where(
+_RESERVED = select(JOBS.c.charged, JOBS.c.charged_to).where(JOBS.c.id == bindparam("this"))
+_RESERVE = update(JOBS).where(JOBS.c.id == bindparam("this"))
+_RUNNING = select(func.count()).where(
     JOBS.c.key == bindparam("of_key"),
-    # Its words stand in it: a list would be written into the statement at each call.
+    # Literals: a list parameter would be expanded into the statement on every call.
     JOBS.c.state.in_([literal_column(f"'{state}'") for state in _OPEN]),
     JOBS.c.charged.is_not(None),
     JOBS.c.id != bindparam("but"),
@@ -41,24 +41,24 @@ _ADD = (
 def reserve(
     connection: Connection, job: str, key: str, quota: Quota, *, whole: int, now: float, margin: int = 0
 ) -> None:
-    """Hold for a job what its attempts may cost, the one that is about to be made and is written down included.
+    """Reserve what a job's attempts may cost, including the recorded attempt that is about to start.
 
-    With its first attempt the `whole` is held that the job may cost, later as much as its attempts may come to, each
-    that goes on with a `margin` above its estimate; in micro-dollars.
-    Raises BudgetExceeded and ConcurrencyExceeded: then the attempt must not be made.
+    The first attempt reserves `whole`, the most that the job may cost; later ones reserve the sum of its attempts, with
+    a `margin` above the estimate of each running one. All amounts are in micro-dollars.
+    Raises BudgetExceeded and ConcurrencyExceeded: the attempt must not be made.
     """
     if not is_embedded(connection.engine):
-        # Whoever charges the same key waits here until this transaction has ended. SQLite has one writer in any case.
+        # Reservations of the same key wait here for this transaction to end. SQLite has one writer in any case.
         connection.execute(_LOCK, {"this": key})
-    held, name = connection.execute(_HELD, {"this": job}).one()
-    if held is None and quota.concurrency is not None:
+    reserved, name = connection.execute(_RESERVED, {"this": job}).one()
+    if reserved is None and quota.concurrency is not None:
         _check_capacity(connection, job, key, quota.concurrency)
     if quota.budget is None:
-        connection.execute(_HOLD, {"this": job, "charged": 0})
+        connection.execute(_RESERVE, {"this": job, "charged": 0})
         return
     period = quota.budget.period(now)
-    wanted = whole if held is None else max(held, _bought(connection, job, margin))
-    more = wanted - (held or 0)
+    total = whole if reserved is None else max(reserved, _bought(connection, job, margin))
+    more = total - (reserved or 0)
     spent = spent_in(connection, key, name or period.name)
     if name is None:
         name = period.name
@@ -67,47 +67,44 @@ def reserve(
     if more > 0:
         check(quota.budget, spent or 0, more, now)
     _add(connection, key, name, more)
-    connection.execute(_HOLD, {"this": job, "charged": wanted, "charged_to": name})
+    connection.execute(_RESERVE, {"this": job, "charged": total, "charged_to": name})
 
 
-def settle(connection: Connection, job: str, key: str, held: int, period: str, cost: int) -> None:
-    """Replace what a period of a key holds for a job by what the job has cost; both in micro-dollars."""
-    if held != cost:
-        _add(connection, key, period, cost - held)
-        connection.execute(_HOLD, {"this": job, "charged": cost})
+def settle(connection: Connection, job: str, key: str, reserved: int, period: str, cost: int) -> None:
+    """Replace a job's reservation in a key's period by its actual cost; both are in micro-dollars."""
+    if reserved != cost:
+        _add(connection, key, period, cost - reserved)
+        connection.execute(_RESERVE, {"this": job, "charged": cost})
 
 
 def check(budget: Budget, spent: int, more: int, now: float) -> None:
-    """Raise BudgetExceeded where a budget, of which `spent` is gone, does not reach for `more`: in micro-dollars.
-
-    What costs nothing is never over it.
-    """
+    """Raise BudgetExceeded if `spent` and `more`, in micro-dollars, exceed a budget. What is free always passes."""
     if more <= 0 or spent + more <= budget.limit:
         return
     period = budget.period(now)
     left = max(0, budget.limit - spent) / _MICROS
-    again = f"It begins anew at {period.until}." if period.until else "It does not begin anew."
+    reset = f"It resets at {period.until}." if period.until else "It does not reset."
     raise BudgetExceeded(
-        f"This key's budget of {budget} has ${left:.4f} left, and this needs ${more / _MICROS:.4f}. {again}"
+        f"This API key's budget of {budget} has ${left:.4f} left; this request needs ${more / _MICROS:.4f}. {reset}"
     )
 
 
 def _check_capacity(connection: Connection, job: str, key: str, most: int) -> None:
-    going = connection.execute(_GOING, {"of_key": key, "but": job}).scalar_one()
-    if going >= most:
+    running = connection.execute(_RUNNING, {"of_key": key, "but": job}).scalar_one()
+    if running >= most:
         raise ConcurrencyExceeded(
-            f"{going} jobs of this key go on, and it may have {most} at once: try again when one has ended."
+            f"This API key has {running} running jobs, and {most} is its limit. Try again when one has ended."
         )
 
 
 def _bought(connection: Connection, job: str, margin: int) -> int:
-    """What a job's attempts have cost, or may cost while they go on: each of those a margin above its estimate."""
-    going = connection.execute(_OPEN_ATTEMPTS, {"this": job}).scalar_one() if margin else 0
-    return int(connection.execute(_BOUGHT, {"this": job}).scalar() or 0) + margin * int(going)
+    """What a job's attempts have cost, or may cost while they run: the estimate and a margin."""
+    running = connection.execute(_OPEN_ATTEMPTS, {"this": job}).scalar_one() if margin else 0
+    return int(connection.execute(_BOUGHT, {"this": job}).scalar() or 0) + margin * int(running)
 
 
 def _begin(connection: Connection, key: str, period: str, start: float, end: float | None) -> int:
-    """Open a period's account, with what was spent in it while the key had no budget, or another one; return that."""
+    """Open a period's account with what was already spent in it, under no budget or another one; return that."""
     in_it = [JOBS.c.key == key, JOBS.c.created_at >= start, *([JOBS.c.created_at < end] if end is not None else [])]
     costs = case((JOBS.c.ended_at.is_not(None), JOBS.c.cost), else_=func.coalesce(JOBS.c.charged, 0))
     before = int(connection.execute(select(func.sum(costs)).where(*in_it)).scalar() or 0)

@@ -1,7 +1,7 @@
-"""The keys at start: those of the environment, and the first key, made when calls cost money and none exists.
+"""API keys at startup: the static keys from the environment, and the first key, created if requests cost money.
 
-Exactly one key is made however many processes start together: they lock the table of keys meanwhile. It is kept in a
-file of the data folder, where the `darkroom` commands of this machine find it.
+Exactly one key is created even if several processes start together, because they take a lock. It is stored in a file in
+the data folder, where the `darkroom` commands on this machine find it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _MOST_BYTES = 1024
 
 
 class FirstKeyUnreadable(Exception):
-    """The file is there and holds no API key. The message names it."""
+    """The file exists but holds no API key. The message names it."""
 
 
 def file(data: Path) -> Path:
-    """Where a data folder has it."""
+    """The path of the key file in a data folder."""
     return data / NAME
 
 
 def read(data: Path) -> str | None:
-    """The key; None where there is no file. Raises OSError and FirstKeyUnreadable."""
+    """The stored key; None if the file does not exist. Raises OSError and FirstKeyUnreadable."""
     path = file(data)
     try:
         with path.open("rb") as opened:
@@ -46,25 +46,25 @@ def read(data: Path) -> str | None:
         return None
     if id_of(text) is None:
         raise FirstKeyUnreadable(
-            f"{path} holds no API key: delete it, and the next start makes one where one is needed"
+            f"{path} holds no API key: delete it, and the next start creates a key if one is needed"
         )
     return text
 
 
 def write(data: Path, key: str) -> None:
-    """Keep a key in place of the one that was kept: for this account alone, and whole or not at all. Raises OSError."""
+    """Replace the stored key atomically, readable only by this user. Raises OSError."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = file(data)
-    beside = path.with_name(f".{NAME}-{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = path.with_name(f".{NAME}-{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(f"{key}\n".encode())
             opened.flush()
             os.fsync(opened.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -74,7 +74,7 @@ def write(data: Path, key: str) -> None:
 
 
 def forget(data: Path, number: str) -> bool:
-    """Delete the file if it holds the key with this id; whether it did. Raises OSError and FirstKeyUnreadable."""
+    """Delete the file if it holds the key with this id; return whether it did. Raises OSError, FirstKeyUnreadable."""
     key = read(data)
     if key is None or id_of(key) != number:
         return False
@@ -83,13 +83,13 @@ def forget(data: Path, number: str) -> bool:
 
 
 _NAME = "first key"
-# Any number, the same for all: who looks whether a first key is needed holds a Postgres' advisory lock of it.
+# An arbitrary number shared by all processes: the Postgres advisory lock held while checking for a first key.
 _LOCK = 7_209_118_452
 
 
 @dataclass(frozen=True, slots=True)
 class FirstKey:
-    """The key in the data folder. `key` is set where it was made just now: it is shown this once."""
+    """The key in the data folder. `key` is set only if it was just created, to be shown once."""
 
     path: Path
     key: str | None = field(default=None, repr=False)
@@ -104,7 +104,7 @@ def keys_of(environ: Mapping[str, str]) -> StaticKeys:
 
 
 def policy_of(config: Config, environ: Mapping[str, str], keys: StaticKeys) -> AuthPolicy:
-    """What is asked of calls. Raises ConfigError where that is said in two ways."""
+    """The auth policy. Raises ConfigError if the settings contradict the environment."""
     auth = config.gateway.auth
     if auth == "none" and keys:
         found = "none (or --no-auth), and DARKROOM_API_KEYS or DARKROOM_ADMIN_KEY is set as well"
@@ -113,46 +113,46 @@ def policy_of(config: Config, environ: Mapping[str, str], keys: StaticKeys) -> A
 
 
 def ensure(engine: Engine, data: Path, *, make: bool) -> FirstKey | None:
-    """The key in the data folder, if it is good; with `make` one is made where the register has no good key.
+    """The key in the data folder, if valid; with `make`, one is created if no valid key is stored in the database.
 
-    None where there is none, or only keys that were made otherwise. Raises ConfigError where one cannot be made.
+    None if only keys created in other ways exist, or none. Raises ConfigError if one cannot be created.
     """
     try:
         with engine.begin() as connection:
             if make and not is_embedded(engine):
-                # SQLite's own lock is held already, for the transaction began as a writing one.
+                # With SQLite the transaction already holds the write lock.
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             return _ensure(connection, data, time.time(), make=make)
     except FirstKeyUnreadable as error:
         raise ConfigError([ConfigProblem("DARKROOM_DATA", "", str(error), "")]) from None
     except OSError as error:
-        found = f"no API key, and no first one can be kept in {file(data)} ({error.strerror})"
+        found = f"no API key, and the first one cannot be saved in {file(data)} ({error.strerror})"
         raise ConfigError([ConfigProblem("DARKROOM_DATA", "", found, _EXPECTED)]) from None
     except SQLAlchemyError as error:
-        # Only the kind: the message may have the address with its password.
-        found = f"no API key, and none can be made ({type(error).__name__})"
+        # Only the error's class: the message may contain the address with its password.
+        found = f"no API key, and none can be created ({type(error).__name__})"
         raise ConfigError([ConfigProblem("the ledger", "", found, _EXPECTED)]) from error
 
 
 _EXPECTED = (
-    "a folder and a ledger that can be written to, keys in DARKROOM_API_KEYS, or one made with `darkroom keys create`: "
-    "calls cost money, so they need a key"
+    "a writable data folder and ledger, keys in DARKROOM_API_KEYS, or one created with `darkroom keys create`: "
+    "requests cost money, so they need a key"
 )
 
 
 def _ensure(connection: Connection, data: Path, now: float, *, make: bool) -> FirstKey | None:
-    good = {api_key.id for api_key in key_store.every(connection) if api_key.good(now)}
+    valid = {api_key.id for api_key in key_store.every(connection) if api_key.good(now)}
     path = file(data)
-    if not make or good:
+    if not make or valid:
         key = _readable(data)
-        return FirstKey(path) if key is not None and id_of(key) in good else None
+        return FirstKey(path) if key is not None and id_of(key) in valid else None
     key = read(data)
     if key is not None and key_store.find(connection, id_of(key) or "") is None:
-        # A start that ended between the file and the ledger left it, or another ledger has the key.
+        # Left by a start that ended between writing the file and the ledger, or the key is in another ledger.
         _register(connection, key, now)
         return FirstKey(path)
     _, key = draw()
-    # First the file: a key that only the ledger has is nobody's.
+    # The file first: nobody could use a key that only the ledger knows.
     write(data, key)
     _register(connection, key, now)
     return FirstKey(path, key)
@@ -164,7 +164,7 @@ def _register(connection: Connection, key: str, now: float) -> None:
 
 
 def _readable(data: Path) -> str | None:
-    """The key in the data folder, where it is of no weight whether there is one."""
+    """The key in the data folder; None also if it cannot be read, for cases where it is optional."""
     try:
         return read(data)
     except (OSError, FirstKeyUnreadable):

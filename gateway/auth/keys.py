@@ -18,18 +18,18 @@ from gateway.settings.types import Auth
 
 
 class AuthPolicy(Enum):
-    """What is asked of a call that carries no key. Without a key only the server's own machine is ever served."""
+    """How requests without a key are treated. Without a key, only the server's own machine is ever served."""
 
-    REQUIRED = "a call without a key is refused"
-    WHILE_KEYS_EXIST = "a call without a key is refused while the register has a key that was not revoked"
-    OFF = "a call without a key is served"
+    REQUIRED = "required for every request"
+    WHILE_KEYS_EXIST = "required while at least one key exists that is not revoked"
+    OFF = "not required"
 
 
 def policy(auth: Auth, *, has_keys: bool, buys: bool) -> AuthPolicy:
-    """What is asked of calls. `has_keys`: the environment has API keys; `buys`: a provider's key is configured.
+    """The auth policy. `has_keys`: the environment has API keys; `buys`: a provider's key is configured.
 
-    A server cannot tell who called: behind a proxy on the same machine everybody looks like its owner. So what costs
-    money is never for calls without a key, unless the operator says so.
+    Behind a proxy on the same machine every client looks local. So requests that cost money always need a key, unless
+    the operator turns that off.
     """
     if auth == "none":
         return AuthPolicy.OFF
@@ -40,19 +40,19 @@ _KEY = re.compile(r"dr_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 def draw() -> tuple[str, str]:
-    """A new key's id, and the key itself: shown once, and kept nowhere."""
+    """A new key's id, and the secret key, which is shown once and never stored."""
     number = secrets.token_hex(8)
     return f"key_{number}", f"dr_{number}_{secrets.token_urlsafe(32)}"
 
 
 def id_of(key: str) -> str | None:
-    """The id that a key names; None for what is no key of ours."""
+    """The id contained in a key; None if the text is not one of our keys."""
     match = _KEY.fullmatch(key)
     return f"key_{match[1]}" if match else None
 
 
 def digest(key: str) -> bytes:
-    """What is kept of a key. Its 256 random bits need no slow hash."""
+    """The stored hash of a key. Its 256 random bits need no slow hash."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -66,7 +66,7 @@ _WANTED = f"expected dollars and a period, such as 25/month (the periods: {', '.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """A period of the calendar, in UTC. `end` is in seconds since the epoch; None where it never ends."""
+    """A calendar period in UTC. `start` and `end` are in seconds since the epoch; `end` is None if it never ends."""
 
     name: str
     start: float
@@ -87,7 +87,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read `25/month`, `0.50/day` or `100`, which is for good. Raises ValueError that says what is expected."""
+        """Parse `25/month`, `0.50/day` or `100` (in total). Raises ValueError that says what is expected."""
         match = _TEXT.fullmatch(text.strip())
         every = (match[2] or "total") if match else ""
         if match is None or every not in PERIODS:
@@ -95,7 +95,7 @@ class Budget:
         return cls(limit=int(Decimal(match[1]) * _MICROS), every=every)
 
     def period(self, at: float) -> Period:
-        """The period that a time, in seconds since the epoch, falls into."""
+        """The period that contains a time, in seconds since the epoch."""
         if self.every == "total":
             return Period(name="total", start=0.0, end=None)
         day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -117,7 +117,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """What the ledger holds a key to. `concurrency` is how many of its jobs may go on at once, in all processes."""
+    """The limits that the ledger enforces. `concurrency` is the number of concurrent jobs over all processes."""
 
     budget: Budget | None = None
     concurrency: int | None = None
@@ -125,10 +125,10 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key's rights. `id` stands in the ledger and tells nothing of the key; "" is the operator's own machine.
+    """An API key. `id` appears in the ledger and reveals nothing of the secret; "" stands for the operator's machine.
 
-    `models` and `providers` are the only ones it may use, None means all. `rpm` are requests a minute, `concurrency`
-    calls at once. Times are in seconds since the epoch.
+    `models` and `providers` are the only ones it may use, None means all. `rpm` is requests per minute, `concurrency`
+    the number of concurrent jobs. Times are in seconds since the epoch.
     """
 
     id: str
@@ -145,95 +145,95 @@ class ApiKey:
     digest: bytes = field(default=b"", repr=False)
 
     def matches(self, digest: bytes, now: float) -> bool:
-        """Whether the key with this digest is this one, compared in constant time, and good at this time."""
+        """Whether this digest is the key's, compared in constant time, and the key is valid at this time."""
         return hmac.compare_digest(digest, self.digest) and self.good(now)
 
     def good(self, now: float) -> bool:
-        """Whether it is neither revoked nor expired at this time."""
+        """Whether the key is neither revoked nor expired at this time."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
     def quota(self) -> Quota | None:
-        """What the ledger has to hold it to; None where that is nothing."""
+        """The limits that the ledger has to enforce; None if there are none."""
         if self.budget is None and self.concurrency is None:
             return None
         return Quota(budget=self.budget, concurrency=self.concurrency)
 
     @property
     def scope(self) -> str | None:
-        """The id of the only key whose jobs and requests it may see; None for an admin, who sees all."""
+        """The id of the key whose jobs this key may see (its own); None for an admin, who sees all."""
         return None if self.admin else self.id
 
     def allows_model(self, model: str) -> bool:
-        """Whether it may use a model, by the model's id."""
+        """Whether the key may use a model, by the model's id."""
         return self.models is None or model in self.models
 
     def allows_provider(self, provider: str) -> bool:
-        """Whether its requests may go to a provider."""
+        """Whether the key's requests may go to a provider."""
         return self.providers is None or provider in self.providers
 
 
 OPERATOR = ApiKey(id="", name="operator", admin=True)
-"""Whoever calls from this machine while there are no keys."""
+"""The identity of requests from this machine while no keys exist."""
 
 
 class QuotaExceeded(Exception):
-    """A key may not do this now. Nothing was sent. The message is a sentence for whoever has the key."""
+    """A key's quota does not allow this now. Nothing was sent. The message is a sentence for the client."""
 
 
 class BudgetExceeded(QuotaExceeded):
-    """The key's budget does not reach for it."""
+    """The key's remaining budget is too small."""
 
 
 class ConcurrencyExceeded(QuotaExceeded):
-    """As many of the key's jobs go on as may."""
+    """The key has reached its limit of concurrent jobs."""
 
 
 LEAST_LENGTH = 32
-"""Characters of a key: of random hexadecimal digits these are 128 bits, and no word that somebody would type."""
+"""Minimum characters of a key: 128 bits in random hexadecimal digits, and longer than a word that people type."""
 
 
 class UnusableKey(Exception):
-    """What the environment says cannot be taken for API keys. The message names the variable or the file."""
+    """The API keys in the environment cannot be used. The message names the variable or the file."""
 
 
 class UnreadableKey(UnusableKey):
-    """The file that is to hold a key cannot be read, or is empty."""
+    """A key file cannot be read or is empty."""
 
 
 class WeakKey(UnusableKey):
-    """A key is so short that it can be guessed."""
+    """A key is short enough to be guessed."""
 
 
 class StaticKeys:
-    """The keys of the environment, held as digests."""
+    """The API keys from the environment, stored as digests."""
 
     def __init__(self, text: str | None, admin: str | None = None) -> None:
         parts = (part.strip() for part in (text or "").split(","))
-        self._grants = tuple(_grant(part, admin=False) for part in parts if part)
+        self._keys = tuple(_static_key(part, admin=False) for part in parts if part)
         if admin and admin.strip():
-            self._grants += (_grant(admin.strip(), admin=True),)
+            self._keys += (_static_key(admin.strip(), admin=True),)
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> StaticKeys:
         """Read `DARKROOM_API_KEYS` and `DARKROOM_ADMIN_KEY`, each also as `…_FILE`. Raises UnusableKey."""
-        callers, admin = _value(environ, "DARKROOM_API_KEYS"), _value(environ, "DARKROOM_ADMIN_KEY")
-        _check_strength("DARKROOM_API_KEYS", (callers or "").split(","))
+        clients, admin = _value(environ, "DARKROOM_API_KEYS"), _value(environ, "DARKROOM_ADMIN_KEY")
+        _check_strength("DARKROOM_API_KEYS", (clients or "").split(","))
         _check_strength("DARKROOM_ADMIN_KEY", [admin or ""])
-        return cls(callers, admin)
+        return cls(clients, admin)
 
     def __bool__(self) -> bool:
-        return bool(self._grants)
+        return bool(self._keys)
 
     def find(self, key: str) -> ApiKey | None:
-        """The grant of a key; None where it is none of these."""
-        given = digest(key)
-        # Every key is looked at, so that the time does not tell which one came near. The last counts: the admin's.
-        found = None
-        for api_key in self._grants:
-            if hmac.compare_digest(given, api_key.digest):
-                found = api_key
-        return found
+        """The API key for a secret key; None if it is not one of these."""
+        key_digest = digest(key)
+        # All keys are compared, so that timing reveals nothing. The last match wins: the admin key.
+        match = None
+        for api_key in self._keys:
+            if hmac.compare_digest(key_digest, api_key.digest):
+                match = api_key
+        return match
 
 
 def presented(headers: Mapping[str, str]) -> str | None:
@@ -245,22 +245,22 @@ def presented(headers: Mapping[str, str]) -> str | None:
 
 
 def _check_strength(name: str, parts: Sequence[str]) -> None:
-    """Raise WeakKey for a key that is too short. The key itself is never told: it may be in use elsewhere."""
+    """Raise WeakKey for a key that is too short. The message never contains the key, which may be used elsewhere."""
     keys = [part.strip() for part in parts if part.strip()]
     for number, key in enumerate(keys, 1):
         if len(key) < LEAST_LENGTH:
             which = f"key {number} of {len(keys)}" if len(keys) > 1 else "the key"
             raise WeakKey(
-                f"{name}: {which} has {len(key)} characters, and whoever guesses it spends your money; expected at "
-                f"least {LEAST_LENGTH} random ones, such as `openssl rand -hex 32` or "
-                "`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` print"
+                f"{name}: {which} has {len(key)} characters, which is short enough to be guessed; use at least "
+                f"{LEAST_LENGTH} random characters, from `openssl rand -hex 32` or "
+                "`python3 -c 'import secrets; print(secrets.token_urlsafe(32))'`"
             )
 
 
-def _grant(key: str, *, admin: bool) -> ApiKey:
-    found = digest(key)
-    number = hashlib.sha256(b"id:" + found).hexdigest()[:16]
-    return ApiKey(id=f"key_{number}", name="admin" if admin else "environment", admin=admin, digest=found)
+def _static_key(key: str, *, admin: bool) -> ApiKey:
+    key_digest = digest(key)
+    number = hashlib.sha256(b"id:" + key_digest).hexdigest()[:16]
+    return ApiKey(id=f"key_{number}", name="admin" if admin else "environment", admin=admin, digest=key_digest)
 
 
 def _value(environ: Mapping[str, str], name: str) -> str | None:
@@ -268,12 +268,12 @@ def _value(environ: Mapping[str, str], name: str) -> str | None:
     if not path:
         return environ.get(name)
     if environ.get(name, "").strip():
-        raise UnreadableKey(f"{name} and {name}_FILE are both set: keep one of them")
+        raise UnreadableKey(f"{name} and {name}_FILE are both set: set only one of them")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableKey(f"{name}_FILE: {path} cannot be read ({type(error).__name__})") from None
     if not text.strip():
         raise UnreadableKey(f"{name}_FILE: {path} is empty")
-    # One a line is as good as commas between them.
+    # Keys on separate lines are accepted as well as commas.
     return ",".join(text.split())

@@ -1,4 +1,4 @@
-"""Requests a minute and calls at once, for each key."""
+"""Limits per API key: requests per minute, and concurrent requests in this process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from limits.aio.strategies import MovingWindowRateLimiter as SharedLimiter
     from redis.asyncio import BlockingConnectionPool
 
-# Counting must not hold up a call for longer than the call is worth.
+# The timeout of Redis: counting must not delay a request for long.
 _REDIS_S = 0.5
-# How long a Redis that failed is left alone: each try costs a caller the time above.
-_REST_S = 5.0
+# How long Redis is not used after a failure: each attempt could delay a request by the timeout above.
+_REDIS_PAUSE_S = 5.0
 _CONNECTIONS = 16
 _EXPIRE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """How a key stands after a call. `reset_s` is in how many seconds the oldest call leaves the minute."""
+    """A key's rate limit after a request. `reset_s` is the time until the oldest one leaves the window, in s."""
 
     limit: int
     remaining: int
@@ -37,7 +37,7 @@ class RateLimit:
     allowed: bool
 
     def headers(self) -> dict[str, str]:
-        """As OpenAI's headers tell it."""
+        """The state as OpenAI's rate limit headers."""
         return {
             "x-ratelimit-limit-requests": str(self.limit),
             "x-ratelimit-remaining-requests": str(self.remaining),
@@ -46,12 +46,12 @@ class RateLimit:
 
     @property
     def retry_after(self) -> int:
-        """In how many whole seconds a call will be taken again."""
+        """Whole seconds until a request is accepted again."""
         return max(1, math.ceil(self.reset_s))
 
 
 class _Memory(MemoryStorage):
-    """The library's own, which throws away what has expired once a second, and not from a new thread every 10 ms."""
+    """The library's storage, but expiring entries once a second instead of in a new thread every 10 ms."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "timer":
@@ -60,46 +60,46 @@ class _Memory(MemoryStorage):
 
 
 class RateLimiter:
-    """Counts calls over a moving minute: in memory, or in a Redis that all processes share.
+    """Counts requests in a sliding window of one minute: in memory, or in a Redis shared by all processes.
 
-    While the Redis is away each process counts for itself: a limit that is somewhat loose is better than no service.
+    While Redis is unavailable each process counts on its own: a looser limit is better than no service.
     """
 
     def __init__(self, url: str | None = None) -> None:
         self._own = MovingWindowRateLimiter(_Memory())
         self._pool = _pool(url) if url is not None else None
         self._shared = _limiter(self._pool) if self._pool is not None else None
-        self._rests_until = 0.0
+        self._redis_paused_until = 0.0
         self._calls: Counter[str] = Counter()
 
     async def take(self, key: str, rpm: int) -> RateLimit:
-        """Count one call of a key, unless that is one too many."""
+        """Count one request of a key, unless the limit is reached."""
         item = RateLimitItemPerMinute(rpm)
-        if self._shared is not None and time.monotonic() >= self._rests_until:
+        if self._shared is not None and time.monotonic() >= self._redis_paused_until:
             try:
                 allowed = await self._shared.hit(item, key)
                 return _rate(item, allowed, await self._shared.get_window_stats(item, key))
-            except Exception as error:  # noqa: BLE001 - whatever it is, calls are counted here meanwhile
-                self._rests_until = time.monotonic() + _REST_S
+            except Exception as error:  # noqa: BLE001 - after any error, this process counts on its own
+                self._redis_paused_until = time.monotonic() + _REDIS_PAUSE_S
                 event("limits.redis_failed", logging.ERROR, error=type(error).__name__)
-        # In memory: it waits for nothing.
+        # In memory, so this does not block.
         allowed = self._own.hit(item, key)
         return _rate(item, allowed, self._own.get_window_stats(item, key))
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the connections to Redis."""
         if self._pool is not None:
             await self._pool.aclose()
 
     def enter(self, key: str, most: int) -> bool:
-        """Begin a call of a key in this process; false where `most` go on already. Each true needs a `leave`."""
+        """Begin a request of a key in this process; false if `most` are in progress. Each true needs a `leave`."""
         if self._calls[key] >= most:
             return False
         self._calls[key] += 1
         return True
 
     def leave(self, key: str) -> None:
-        """End a call."""
+        """End a request."""
         self._calls[key] -= 1
         if self._calls[key] <= 0:
             del self._calls[key]
@@ -117,8 +117,7 @@ def _limiter(pool: BlockingConnectionPool) -> SharedLimiter:
     from limits.aio.storage import RedisStorage
     from limits.aio.strategies import MovingWindowRateLimiter
 
-    # Given a pool of ours, because the storage opens connections and has no word for closing them. It reads nothing
-    # from the address then.
+    # We pass our own pool, because the storage cannot close the connections that it opens. The address is then unused.
     options: dict[str, Any] = {"connection_pool": pool}
     return MovingWindowRateLimiter(
         RedisStorage("async+redis://", implementation="redispy", key_prefix="darkroom", **options)

@@ -1,4 +1,4 @@
-"""The register of keys in the ledger's database, as SQL over one connection."""
+"""Stored API keys, in the ledger's database: functions over one connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPENT = select(SPENDING.c.spent).where(SPENDING.c.key == bindparam("of_key"), S
 
 
 def add(connection: Connection, api_key: ApiKey) -> None:
-    """Enter a new key."""
+    """Store a new key."""
     connection.execute(
         insert(KEYS).values(
             id=api_key.id,
@@ -36,22 +36,22 @@ def add(connection: Connection, api_key: ApiKey) -> None:
 def find(connection: Connection, key: str) -> ApiKey | None:
     """A key by its id."""
     row = connection.execute(select(KEYS).where(KEYS.c.id == key)).first()
-    return _grant(row) if row else None
+    return _api_key(row) if row else None
 
 
 def every(connection: Connection) -> list[ApiKey]:
-    """All keys, the newest first, with those that were revoked."""
+    """All keys, including revoked ones, the newest first."""
     rows = connection.execute(select(KEYS).order_by(KEYS.c.created_at.desc(), KEYS.c.id))
-    return [_grant(row) for row in rows]
+    return [_api_key(row) for row in rows]
 
 
 def any_in_force(connection: Connection) -> bool:
-    """Whether there is a key that was not revoked. One that has expired counts: no time that passes lets anybody in."""
+    """Whether a key exists that was not revoked. An expired key counts, so that access never opens by itself."""
     return connection.execute(select(KEYS.c.id).where(KEYS.c.revoked_at.is_(None)).limit(1)).first() is not None
 
 
 def change(connection: Connection, api_key: ApiKey) -> None:
-    """Write down what a key may from now on. Its name, its id and the key itself stay."""
+    """Store a key's new limits. Its id, name and secret do not change."""
     old = find(connection, api_key.id)
     connection.execute(
         update(KEYS)
@@ -67,7 +67,7 @@ def change(connection: Connection, api_key: ApiKey) -> None:
         )
     )
     if old is not None and _every(old) != _every(api_key):
-        # Accounts of other periods know nothing of what is spent meanwhile: they are counted anew from the jobs.
+        # Sums of the other periods would miss what is spent from now on: they are recomputed from the jobs.
         connection.execute(delete(SPENDING).where(SPENDING.c.key == api_key.id))
 
 
@@ -76,28 +76,28 @@ def _every(api_key: ApiKey) -> str | None:
 
 
 def revoke(connection: Connection, key: str, at: float) -> bool:
-    """Revoke a key; false where there is none with this id. Doing it again changes nothing."""
-    there = update(KEYS).where(KEYS.c.id == key, KEYS.c.revoked_at.is_(None)).values(revoked_at=at)
-    return bool(connection.execute(there).rowcount) or find(connection, key) is not None
+    """Revoke a key; false if no key has this id. Idempotent."""
+    statement = update(KEYS).where(KEYS.c.id == key, KEYS.c.revoked_at.is_(None)).values(revoked_at=at)
+    return bool(connection.execute(statement).rowcount) or find(connection, key) is not None
 
 
 def spent_in(connection: Connection, key: str, period: str) -> int | None:
-    """What a key has spent in a period, by the period's name, with what is held for jobs that go on: micro-dollars.
+    """What a key has spent in a period, including reservations for running jobs, in micro-dollars.
 
-    None where the period has no account yet.
+    None if the period has no entry yet.
     """
-    found: int | None = connection.execute(_SPENT, {"of_key": key, "of": period}).scalar()
-    return found
+    spent: int | None = connection.execute(_SPENT, {"of_key": key, "of": period}).scalar()
+    return spent
 
 
-def told(connection: Connection, key: str, now: float) -> tuple[ApiKey, int] | None:
-    """A key by its id, with what it has spent in its budget's period, in micro-dollars."""
+def with_spent(connection: Connection, key: str, now: float) -> tuple[ApiKey, int] | None:
+    """A key by its id, with what it has spent in the current budget period, in micro-dollars."""
     api_key = find(connection, key)
     return None if api_key is None else (api_key, _spent_now(connection, api_key, now))
 
 
-def all_told(connection: Connection, now: float) -> list[tuple[ApiKey, int]]:
-    """Every key, the newest first, with what it has spent."""
+def all_with_spent(connection: Connection, now: float) -> list[tuple[ApiKey, int]]:
+    """All keys, the newest first, with what each has spent."""
     return [(api_key, _spent_now(connection, api_key, now)) for api_key in every(connection)]
 
 
@@ -109,7 +109,7 @@ def _listed(names: frozenset[str] | None) -> Sequence[str] | None:
     return None if names is None else sorted(names)
 
 
-def _grant(row: Row[Any]) -> ApiKey:
+def _api_key(row: Row[Any]) -> ApiKey:
     return ApiKey(
         id=row.id,
         name=row.name,

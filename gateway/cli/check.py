@@ -1,4 +1,4 @@
-"""`darkroom check`: is the config right, and what does it say? Also the generated page docs/models.md."""
+"""`darkroom check`: validates the config and prints its table. Also generates docs/models.md."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _text(config: Config, policy: AuthPolicy) -> Iterator[str]:
             on = "on" if count == 1 else f"on, with {count} keys"
             yield f"{name}: {on if count else f'off, {settings.key_env} is not set'}"
     for name, alias in config.aliases.items():
-        yield f"{name}: another name of {alias.model}"
+        yield f"{name}: an alias of {alias.model}"
     for model in config.models.values():
-        if preferences := _wish(model):
+        if preferences := _routing(model):
             yield f"{model.id}: {preferences}"
     for model in config.models.values():
         for route in model.routes.values():
@@ -59,7 +59,7 @@ def _text(config: Config, policy: AuthPolicy) -> Iterator[str]:
                 f"  {line}" for line in _columns([_HEAD, *(_row(cell) for cell in cells(model) if cell.route is route)])
             )
     yield ""
-    yield "The configuration is right."
+    yield "The configuration is valid."
 
 
 def _workers(config: Config) -> str:
@@ -88,16 +88,16 @@ def _page(config: Config) -> Iterator[str]:
     yield "| passthrough | sent as is |"
     yield "| renamed | the same value under the provider's name |"
     yield "| converted | the value is transformed by a named converter |"
-    yield "| emulated | the provider has no such thing; the gateway does it, or says that it was ignored |"
+    yield "| emulated | not a parameter of the provider: done by the gateway, or reported as ignored |"
     for model in config.models.values():
         yield from _model(model)
     yield ""
-    yield "## Other names"
+    yield "## Aliases"
     yield ""
-    yield "A `*` stands for any characters but a slash. An exact name counts before a pattern, of several patterns the"
-    yield "most specific one."
+    yield "A `*` matches any characters except a slash. An exact name takes precedence over a pattern, and the most"
+    yield "specific pattern over the others."
     yield ""
-    yield "| name | model | pictures come as |"
+    yield "| name | model | images are returned as |"
     yield "|---|---|---|"
     for name, alias in config.aliases.items():
         form = alias.default_response_format or config.gateway.default_response_format
@@ -106,13 +106,13 @@ def _page(config: Config) -> Iterator[str]:
     yield f"Refused on every route: {', '.join(f'`{name}`' for name in sorted(config.denied))}."
 
 
-def _wish(model: Model) -> str:
-    """What a model's file says of its routing, in words; nothing where it says nothing."""
-    found = model.routing.model_dump(exclude_defaults=True)
-    return ", ".join(f"{key} = {_said(value)}" for key, value in found.items())
+def _routing(model: Model) -> str:
+    """A model's default routing preferences in words; empty if its file has none."""
+    preferences = model.routing.model_dump(exclude_defaults=True)
+    return ", ".join(f"{key} = {_in_words(value)}" for key, value in preferences.items())
 
 
-def _said(value: object) -> str:
+def _in_words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else _plain(value)
 
 
@@ -122,8 +122,8 @@ def _model(model: Model) -> Iterator[str]:
     yield ""
     yield f"{model.doc} Modes: {', '.join(model.modes)}."
     yield ""
-    if preferences := _wish(model):
-        yield f"Unless a request says otherwise: {preferences}."
+    if preferences := _routing(model):
+        yield f"Default routing: {preferences}."
         yield ""
     yield "| parameter | type | range | default | |"
     yield "|---|---|---|---|---|"
@@ -138,22 +138,22 @@ def _route(model: Model, route: Route) -> Iterator[str]:
     yield ""
     yield f"### {model.id} through {route.provider}{'' if route.name == route.provider else f' ({route.name})'}"
     yield ""
-    what = f"`{route.model}`" if route.model else "any worker with the inputs " + _inputs(route)
-    yield f"Runs {what}. Price: {_price(route.price)}. Source: {route.source}."
+    upstream = f"`{route.model}`" if route.model else "any worker with the inputs " + _inputs(route)
+    yield f"Runs {upstream}. Price: {_price(route.price)}. Source: {route.source}."
     if route.degraded:
         yield ""
         yield f"Degraded: {route.degraded}"
     yield ""
-    yield f"Transparency: {_transparency(model, route)}. Pictures: {_taken(route.input)}."
+    yield f"Transparency: {_transparency(model, route)}. Accepted images: {_accepted(route.input)}."
     yield ""
     yield "| parameter | rule | |"
     yield "|---|---|---|"
     for cell in cells(model):
         if cell.route is not route:
             continue
-        only = f"Only here. {cell.param.type}, {_range(cell.param)}. {cell.param.doc}" if cell.only_here else ""
+        only = f"This route only. {cell.param.type}, {_range(cell.param)}. {cell.param.doc}" if cell.only_here else ""
         if cell.rule.default is not None:
-            only += f"Default here: {_plain(cell.rule.default)}"
+            only += f"Default on this route: {_plain(cell.rule.default)}"
         yield f"| `{cell.name}` | {_escape(cell.describe())} | {_escape(only)} |"
 
 
@@ -161,18 +161,18 @@ def _transparency(model: Model, route: Route) -> str:
     if route.alpha == "keep":
         return "kept"
     if model.scaled_by is None:
-        return "dropped; emulated by flattening before it is sent"
-    return "dropped; emulated by enlarging the alpha channel, or by flattening before it is sent"
+        return "dropped; emulated by flattening the image before it is sent"
+    return "dropped; emulated by enlarging the alpha channel, or by flattening the image before it is sent"
 
 
-def _taken(takes: Input) -> str:
+def _accepted(accepts: Input) -> str:
     limits = [
-        f"{takes.max_bytes / 1e6:,.1f} MB" if takes.max_bytes else "",
-        f"{takes.max_pixels / 1e6:g} megapixels" if takes.max_pixels else "",
-        f"{takes.max_side:,} pixels a side" if takes.max_side else "",
+        f"{accepts.max_bytes / 1e6:,.1f} MB" if accepts.max_bytes else "",
+        f"{accepts.max_pixels / 1e6:g} megapixels" if accepts.max_pixels else "",
+        f"{accepts.max_side:,} pixels a side" if accepts.max_side else "",
     ]
     most = " and ".join(limit for limit in limits if limit)
-    return f"{', '.join(takes.formats)}{f', at most {most}' if most else ''}"
+    return f"{', '.join(accepts.formats)}{f', at most {most}' if most else ''}"
 
 
 def _inputs(route: Route) -> str:
@@ -190,7 +190,7 @@ def _range(param: Param) -> str:
 
 
 def _default(cell: Cell) -> str:
-    """What is sent when the caller says nothing: the route's own default before the parameter's."""
+    """The value sent when the client gives none: the route's own default, else the parameter's."""
     return _plain(cell.param.default if cell.rule.default is None else cell.rule.default)
 
 
@@ -203,14 +203,14 @@ def _price(price: Price) -> str:
     work = parts.pop("work", {})
     if parts == {"per_image": 0} or not any(parts.values()):
         return "free"
-    told = ", ".join(f"{key} = {value:g}" for key, value in parts.items() if not isinstance(value, bool)) + " USD"
-    return f"{told}, {', '.join(_share(name, share) for name, share in work.items())}" if work else told
+    amounts = ", ".join(f"{key} = {value:g}" for key, value in parts.items() if not isinstance(value, bool)) + " USD"
+    return f"{amounts}, {', '.join(_share(name, share) for name, share in work.items())}" if work else amounts
 
 
 def _share(name: str, share: float | Mapping[str, float]) -> str:
     if isinstance(share, Mapping):
         return f"times {' or '.join(f'{factor:g} for {name} = {word}' for word, factor in share.items())}"
-    return f"for {name} = {share:g} and in proportion to it"
+    return f"for {name} = {share:g}, and proportional to it"
 
 
 def _escape(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`darkroom route`: asks a running gateway how it would serve a request, and prints the answer as a table."""
+"""`darkroom route`: asks a running gateway how it would serve a request, and prints the plan as a table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _HEAD = ("", "provider", "route", "cost USD", "output", "delivered", "finish", "
 
 
 def route(url: str, image: Path, fields: Sequence[str]) -> int:
-    """Print the candidates for a picture with these `name=value` fields; return the exit status."""
+    """Print the candidate routes for an image with these `name=value` fields; return the exit status."""
     pairs = [field.partition("=") for field in fields]
-    if wrong := [name for name, equals, _ in pairs if not equals]:
-        print(f"darkroom: found {wrong[0]!r}; expected name=value, such as scale_factor=4", file=sys.stderr)
+    if invalid := [name for name, equals, _ in pairs if not equals]:
+        print(f"darkroom: found {invalid[0]!r}; expected name=value, such as scale_factor=4", file=sys.stderr)
         return 2
     key = _key(url)
     try:
@@ -35,47 +35,47 @@ def route(url: str, image: Path, fields: Sequence[str]) -> int:
         print(f"darkroom: {image}: {error.strerror}", file=sys.stderr)
         return 2
     except httpx.TransportError:
-        print(f"darkroom: no gateway answers at {url}; start one with: darkroom serve", file=sys.stderr)
+        print(f"darkroom: no gateway is running at {url}; start one with: darkroom serve", file=sys.stderr)
         return 1
-    found = answer.json()
-    if "error" in found:
-        print(f"darkroom: {found['error']['message']}", file=sys.stderr)
+    plan = answer.json()
+    if "error" in plan:
+        print(f"darkroom: {plan['error']['message']}", file=sys.stderr)
         if answer.status_code == 401:
-            print("darkroom: this command takes the key from DARKROOM_API_KEYS, or from the folder DARKROOM_DATA of a "
-                  "gateway on this machine", file=sys.stderr)  # fmt: skip
+            print("darkroom: set DARKROOM_API_KEYS to a valid API key; for a gateway on this machine the key is read "
+                  "from the folder DARKROOM_DATA", file=sys.stderr)  # fmt: skip
         return 1
-    print("\n".join(_lines(found)))
+    print("\n".join(_lines(plan)))
     return 0
 
 
 def _key(url: str) -> str | None:
-    """The environment's key, or for a gateway on this machine the one in its data folder: that goes nowhere else."""
-    if given := os.environ.get("DARKROOM_API_KEYS", "").partition(",")[0].strip():
-        return given
+    """The key from the environment, or the one in the data folder, which is sent to this machine only."""
+    if key := os.environ.get("DARKROOM_API_KEYS", "").partition(",")[0].strip():
+        return key
     if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
         return None
     try:
         return first_key.read(Path(os.environ.get("DARKROOM_DATA", ".darkroom")))
     except (OSError, first_key.FirstKeyUnreadable) as error:
-        print(f"darkroom: no key was sent: {error}", file=sys.stderr)
+        print(f"darkroom: sending no API key: {error}", file=sys.stderr)
         return None
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    rows = [_HEAD, *(_row(number, candidate) for number, candidate in enumerate(found["candidates"], 1))]
+def _lines(plan: dict[str, Any]) -> Iterator[str]:
+    rows = [_HEAD, *(_row(number, candidate) for number, candidate in enumerate(plan["candidates"], 1))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    for candidate in found["candidates"]:
+    for candidate in plan["candidates"]:
         yield ""
         yield (
-            f"{candidate['route']} is sent, {candidate['calls']} times:"
+            f"sent to {candidate['route']}, in {candidate['calls']} calls:"
             if candidate["calls"] > 1
-            else f"{candidate['route']} is sent:"
+            else f"sent to {candidate['route']}:"
         )
         yield from (f"  {name} = {_value(value)}" for name, value in candidate["payload"].items())
         yield from (f"  ! {warning}" for warning in candidate["warnings"])
-    for excluded in found["excluded"]:
+    for excluded in plan["excluded"]:
         yield ""
         yield f"not {excluded['route']}: it {excluded['reason']}"
 

@@ -1,4 +1,4 @@
-"""`darkroom jobs` and `darkroom costs`: what the ledger knows, read from it directly, with or without a server."""
+"""`darkroom jobs` and `darkroom costs`: reports from the ledger, whether or not a server is running."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from gateway.settings.loader import SHIPPED, Config, load
 from gateway.settings.types import secret_text
 
 _HEAD = ("id", "created (UTC)", "state", "model", "provider", "seconds", "cost USD")
-_ATTEMPTS = ("picture", "provider", "route", "outcome", "seconds", "estimate", "cost USD", "", "upstream id")
-_COSTS = ("jobs", "attempts", "cost USD", "of it estimated", "of it lost")
+_ATTEMPTS = ("image", "provider", "route", "outcome", "seconds", "estimate", "cost USD", "", "upstream id")
+_COSTS = ("jobs", "attempts", "cost USD", "estimated USD", "failed USD")
 
 
-def jobs(wanted: JobFilter, *, limit: int, as_json: bool) -> int:
+def jobs(job_filter: JobFilter, *, limit: int, as_json: bool) -> int:
     """Print jobs, the newest first. Raises ConfigError."""
     with _ledger() as engine, engine.begin() as connection:
-        page = read_page(connection, wanted, None, limit)
+        page = read_page(connection, job_filter, None, limit)
     if as_json:
         _print_json(listed([described(entry) for entry in page.entries], more=page.more))
     else:
@@ -54,41 +54,43 @@ def jobs(wanted: JobFilter, *, limit: int, as_json: bool) -> int:
 def job(name: str, *, as_json: bool) -> int:
     """Print everything about one job. Raises ConfigError."""
     with _ledger() as engine, engine.begin() as connection:
-        told = read_one(connection, name)
-    if told is None:
-        print(f"darkroom: the ledger has no job {name!r}, or not any more", file=sys.stderr)
+        report = read_one(connection, name)
+    if report is None:
+        print(f"darkroom: no such job: {name!r} (it may have expired)", file=sys.stderr)
         return 1
     if as_json:
-        _print_json(with_parameters(told))
+        _print_json(with_parameters(report))
     else:
-        print("\n".join(_whole(told)))
+        print("\n".join(_details(report)))
     return 0
 
 
 def purge(before: float, *, as_json: bool) -> int:
-    """Forget the jobs that ended before a time (seconds since the epoch), and say how many. Raises ConfigError.
+    """Delete the jobs that ended before a time (seconds since the epoch), and print how many. Raises ConfigError.
 
-    Of those whose idempotency key is in force only what was asked is forgotten: a repeated call would buy again.
+    A job whose idempotency key is still valid loses its parameters only: without the job, a retry would buy it again.
     """
     config = _config()
     kept = in_force(time.time() - config.gateway.idempotency_ttl_s)
     with _ledger(config, writes=True) as engine:
-        # A few at a time: a server that writes meanwhile is not held up.
-        gone = _bit_by_bit(engine, lambda connection: forget_some(connection, before, kept))
-        _bit_by_bit(engine, lambda connection: blank_some(connection, before))
+        # In small batches, so that a server writing at the same time is not blocked.
+        deleted = _in_batches(engine, lambda connection: forget_some(connection, before, kept))
+        _in_batches(engine, lambda connection: blank_some(connection, before))
         with engine.begin() as connection:
-            left = left_from(connection, before)
+            kept_jobs = left_from(connection, before)
     if as_json:
-        _print_json({"object": "jobs.purged", "count": gone, "kept": left, "before": before})
+        _print_json({"object": "jobs.purged", "count": deleted, "kept": kept_jobs, "before": before})
         return 0
-    print(f"{gone} {'job' if gone == 1 else 'jobs'} that ended before {_when(before)} UTC: forgotten")
-    if left:
-        what = "1 job with a key stays" if left == 1 else f"{left} jobs with keys stay"
-        print(f"{what} without parameters: without it the key, good for idempotency_ttl_s, would buy again")
+    print(f"{deleted} {'job' if deleted == 1 else 'jobs'} deleted that ended before {_when(before)} UTC")
+    if kept_jobs:
+        which = "1 job with a valid idempotency key was"
+        if kept_jobs > 1:
+            which = f"{kept_jobs} jobs with valid idempotency keys were"
+        print(f"{which} kept without parameters, so that a retry within idempotency_ttl_s does not buy again")
     return 0
 
 
-def _bit_by_bit(engine: Engine, some: Callable[[Connection], int]) -> int:
+def _in_batches(engine: Engine, some: Callable[[Connection], int]) -> int:
     whole = 0
     while True:
         with engine.begin() as connection:
@@ -127,47 +129,47 @@ def _list(page: JobPage) -> Iterator[str]:
     if not page.entries:
         yield "no jobs"
         return
-    yield from format_table([_HEAD, *(_row(told) for told in page.entries)], right=(5, 6))
+    yield from format_table([_HEAD, *(_row(report) for report in page.entries)], right=(5, 6))
     if page.more:
-        yield f"… and older ones: --limit {2 * len(page.entries)} shows more"
+        yield f"… older jobs exist: use --limit {2 * len(page.entries)} to list more"
 
 
-def _row(told: JobReport) -> tuple[str, ...]:
-    job, order = told.job, told.job.order
-    provider = (job.result or {}).get("served", {}).get("provider") or _last_provider(told)
-    return (order.id, _when(order.created_at), job.state, order.model, provider, _seconds(told), _usd(job.cost))
+def _row(report: JobReport) -> tuple[str, ...]:
+    job, order = report.job, report.job.order
+    provider = (job.result or {}).get("served", {}).get("provider") or _last_provider(report)
+    return (order.id, _when(order.created_at), job.state, order.model, provider, _seconds(report), _usd(job.cost))
 
 
-def _last_provider(told: JobReport) -> str:
-    return told.attempts[-1].provider if told.attempts else "-"
+def _last_provider(report: JobReport) -> str:
+    return report.attempts[-1].provider if report.attempts else "-"
 
 
-def _whole(told: JobReport) -> Iterator[str]:
-    """Everything about one job: what it is, what was asked, every attempt."""
-    job, order = told.job, told.job.order
+def _details(report: JobReport) -> Iterator[str]:
+    """Everything about one job: its facts, its parameters, every attempt."""
+    job, order = report.job, report.job.order
     facts = [
         ("job", order.id),
         ("state", job.state),
         ("model", order.model),
         ("created", f"{_when(order.created_at)} UTC"),
-        ("seconds", _seconds(told)),
+        ("seconds", _seconds(report)),
         ("cost", f"{_usd(job.cost)} USD (estimate {_usd(order.estimate)})"),
-        ("asked", f"{order.wanted} picture{'s' * (order.wanted != 1)}, {order.mode}"),
+        ("requested", f"{order.wanted} image{'s' * (order.wanted != 1)}, {order.mode}"),
         ("key", order.key or "-"),
         ("idempotency key", order.idempotency_key or "-"),
         ("request", order.request_id or "-"),
     ]
-    error = described(told)["error"]
+    error = described(report)["error"]
     if error is not None:
         facts.append(("error", f"{error['code']}: {error['message']}"))
     yield from format_table(facts)
-    files = [str(kept["file"]) for attempt in told.attempts for kept in attempt.files if kept["file"]]
+    files = [str(kept["file"]) for attempt in report.attempts for kept in attempt.files if kept["file"]]
     yield from (f"file             {name}" for name in files)
     if order.params:
         yield f"parameters       {json.dumps(order.params, ensure_ascii=False)}"
     yield ""
-    if not told.attempts:
-        yield "nothing was sent to a provider"
+    if not report.attempts:
+        yield "no attempts: nothing was sent to a provider"
         return
     rows = [
         (
@@ -178,25 +180,25 @@ def _whole(told: JobReport) -> Iterator[str]:
             f"{attempt.told().seconds:.1f}",
             _usd(attempt.estimate),
             _usd(attempt.cost),
-            "told" if attempt.actual else "estimated" if attempt.cost else "",
+            "billed" if attempt.actual else "estimated" if attempt.cost else "",
             attempt.handle.id if attempt.handle else attempt.heard or "-",
         )
-        for attempt in told.attempts
+        for attempt in report.attempts
     ]
     yield from format_table([_ATTEMPTS, *rows], right=(0, 4, 5, 6))
-    for attempt in told.attempts:
+    for attempt in report.attempts:
         if attempt.message:
             yield f"{attempt.provider}: {attempt.message}"
 
 
 def _costs(by: By, since: float | None, rows: Sequence[CostTotals]) -> Iterator[str]:
-    yield "everything that the ledger knows" if since is None else f"since {_when(since)} UTC"
+    yield "all recorded jobs" if since is None else f"since {_when(since)} UTC"
     if not rows:
-        yield "nothing was spent"
+        yield "no costs"
         return
     whole = CostTotals(
         name="all",
-        # A job may have been at several providers, and around midnight: the sum would count it twice.
+        # A job can have several providers, or span midnight: a sum would count it twice.
         jobs=-1 if by in ("provider", "day") else sum(row.jobs for row in rows),
         attempts=sum(row.attempts for row in rows),
         cost=sum(row.cost for row in rows),
@@ -230,8 +232,8 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _seconds(told: JobReport) -> str:
-    ms = duration_ms(told)
+def _seconds(report: JobReport) -> str:
+    ms = duration_ms(report)
     return "-" if ms is None else f"{ms / 1000:.1f}"
 
 

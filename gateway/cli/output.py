@@ -1,4 +1,4 @@
-"""Tables for a terminal: columns as wide as what is in them."""
+"""Tables for a terminal, with columns as wide as their content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 
 def format_table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
-    """The rows as lines; the columns with these numbers are flush to the right."""
+    """The rows as lines; the columns numbered in `right` are right-aligned."""
     if not rows:
         return
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -1,4 +1,4 @@
-"""`darkroom serve`: the gateway's processes and the embedded worker, started and stopped together."""
+"""`darkroom serve`: starts and stops the gateway processes and the embedded worker together."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from gateway.settings.loader import SHIPPED, load
 from gateway.settings.provider_keys import check_keys, configured
 from gateway.telemetry import metrics
 
-# Longer than the 4 to 60 s for which clients and proxies keep idle connections: they close first, not we under them.
+# Longer than the 4 to 60 s for which clients and proxies keep idle connections, so that they close first and no
+# request arrives on a connection that we are closing.
 _KEEP_ALIVE_S = 75
-# A process that does not answer the supervisor for so long, in seconds, is replaced. On a busy machine one that only
-# imports its modules holds the interpreter for longer than the library's 5.
+# A process that does not answer the supervisor within this time, in seconds, is replaced. On a busy machine, importing
+# the modules alone holds the interpreter for longer than the library's default of 5.
 _WORKER_S = 60
-# More than any number of connections that a process here can serve.
+# More than the connections that one process can serve.
 _FILES = 65_536
 
 
@@ -46,7 +47,7 @@ def serve(host: str, port: int, workers: int) -> int:
     """Serve until SIGTERM or SIGINT. Raises ConfigError before anything is started."""
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
     check_keys(config.providers, os.environ)
-    # Here a database that cannot be used is told in a sentence; and of many processes one brings it up to date.
+    # Done before the processes start: an unusable database is reported in one sentence, and only one process migrates.
     keys = keys_of(os.environ)
     policy = policy_of(config, os.environ, keys)
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
@@ -55,13 +56,14 @@ def serve(host: str, port: int, workers: int) -> int:
         registered = any_in_force(connection)
     if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
         expected = "the extra `redis`: pip install 'darkroom[redis]'"
-        raise ConfigError([ConfigProblem("gateway.toml", "gateway.limits_url", "no client for Redis", expected)])
+        found = "a Redis address, and no Redis client is installed"
+        raise ConfigError([ConfigProblem("gateway.toml", "gateway.limits_url", found, expected)])
     _check_exposure(host, policy, has_keys=registered or bool(keys))
     first = ensure(engine, data, make=policy is AuthPolicy.REQUIRED and not keys)
     engine.dispose()
-    # uvicorn stops in good order on a signal and then raises it once more: this makes of it an exit with status 0.
+    # uvicorn shuts down on a signal and then raises it again: this handler turns that into exit status 0.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _leave)
+        signal.signal(name, _exit)
     with ExitStack() as stack:
         if workers > 1 and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
@@ -75,7 +77,7 @@ def serve(host: str, port: int, workers: int) -> int:
         if config.gateway.metrics_port is not None:
             stack.callback(_expose_metrics(config.gateway.metrics_host, config.gateway.metrics_port))
         _raise_files()
-        _greet(host, port, _about_keys(policy, first, configured(config.providers, os.environ)))
+        _announce(host, port, _about_keys(policy, first, configured(config.providers, os.environ)))
         uvicorn.run(
             "gateway.app:create",
             factory=True,
@@ -88,7 +90,7 @@ def serve(host: str, port: int, workers: int) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
-            # Whom a request came from is for `trusted_proxies` to say: the library trusts this machine by itself.
+            # `trusted_proxies` decides whose forwarded headers count; the library would always trust this machine.
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(config.gateway.grace_s),
@@ -98,7 +100,7 @@ def serve(host: str, port: int, workers: int) -> int:
 
 
 def protocol(settings: GatewaySettings) -> type[LimitedHttpProtocol]:
-    """What uvicorn is given as `http`, for this process and for those that it starts."""
+    """The `http` protocol class for uvicorn, in this process and its child processes."""
     patience = ConnectionLimits(
         header_timeout_s=settings.header_timeout_s,
         send_timeout_s=settings.send_timeout_s,
@@ -108,12 +110,12 @@ def protocol(settings: GatewaySettings) -> type[LimitedHttpProtocol]:
         max_connections=process.bounded(settings.max_connections, process.mine()),
         max_connections_per_address=settings.max_connections_per_address,
     )
-    # It is only ever called, and unlike a class made here it can be handed to a process.
+    # uvicorn only calls it; unlike a class defined here, a partial can be pickled for a child process.
     return cast("type[LimitedHttpProtocol]", partial(LimitedHttpProtocol, patience=patience))
 
 
 def _expose_metrics(host: str, port: int) -> Callable[[], None]:
-    """Serve the metrics of all processes on a port of their own, from a thread of this one; returns what ends that."""
+    """Serve the metrics of all processes on a separate port, from a thread; return a function that stops it."""
     try:
         server, thread = start_http_server(port, host, registry=metrics.collected())
     except OSError as error:
@@ -131,22 +133,22 @@ def _expose_metrics(host: str, port: int) -> Callable[[], None]:
 
 
 def _raise_files() -> None:
-    """Let each process have as many open files as it may need: a connection is one, and 1024 are soon gone."""
+    """Raise the limit of open files: each connection needs one, and the usual 1024 are too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    # From here on all is being stopped: one more signal must not break into that.
+def _exit(number: int, frame: FrameType | None) -> None:
+    # Shutdown has begun: a second signal must not interrupt it.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
     raise SystemExit(0)
 
 
 def _check_exposure(host: str, policy: AuthPolicy, *, has_keys: bool) -> None:
-    """Where calls without a key are served, only this machine may reach the server."""
+    """Raise ConfigError if requests without a key would be served to other machines."""
     if policy is AuthPolicy.REQUIRED or (has_keys and policy is not AuthPolicy.OFF):
         return
     try:
@@ -156,34 +158,34 @@ def _check_exposure(host: str, policy: AuthPolicy, *, has_keys: bool) -> None:
     if all(ipaddress.ip_address(address).is_loopback for address in addresses):
         return
     if policy is AuthPolicy.OFF:
-        expected = "a loopback address such as 127.0.0.1: whoever can reach the server could use it"
+        expected = "a loopback address such as 127.0.0.1, as anybody who can reach the server could use it"
         raise ConfigError([ConfigProblem("--host", "", f'{host} and --no-auth (or auth = "none")', expected)])
     raise ConfigError(
         [
             ConfigProblem(
-                "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or keys, in "
-                "DARKROOM_API_KEYS or made with `darkroom keys create`: without keys, whoever can reach the server "
-                "could use it",
+                "--host", "", f"{host} and no API keys", "a loopback address such as 127.0.0.1, or API keys, "
+                "set in DARKROOM_API_KEYS or created with `darkroom keys create`: without keys, anybody who can reach "
+                "the server could use it",
             )
         ]
     )  # fmt: skip
 
 
 def _about_keys(policy: AuthPolicy, first: FirstKey | None, clouds: Sequence[str]) -> str | None:
-    """What whoever starts the server is told about API keys. A new key is told this once."""
+    """The line about API keys that is printed at the start. A new key is printed this once."""
     if policy is AuthPolicy.OFF:
-        spent = f", and spends your money at {', '.join(clouds)}" if clouds else ""
-        return f"No API key is needed: whoever reaches this port, through a proxy here too, is served{spent}"
+        spends = f" and spend your money at {', '.join(clouds)}" if clouds else ""
+        return f"No API key is required: anybody who reaches this port, directly or through a proxy, can use it{spends}"
     if first is None:
         return None
     if first.key is None:
-        return f"API key: in {first.path}"
-    why = f"calls cost money at {', '.join(clouds)}" if clouds else 'auth = "required"'
-    return f"API key: {first.key} (made now, as {why}; shown this once, and kept in {first.path})"
+        return f"API key: stored in {first.path}"
+    reason = f"requests cost money at {', '.join(clouds)}" if clouds else 'auth = "required"'
+    return f"API key: {first.key} (created now because {reason}; not shown again, stored in {first.path})"
 
 
-def _greet(host: str, port: int, about_keys: str | None) -> None:
+def _announce(host: str, port: int, about_keys: str | None) -> None:
     shown = f"[{host}]" if ":" in host else host
-    print(f"Darkroom serves on http://{shown}:{port}/openai/v1 (models: /openai/v1/models)", file=sys.stderr)
+    print(f"Darkroom is listening on http://{shown}:{port}/openai/v1 (models: /openai/v1/models)", file=sys.stderr)
     if about_keys is not None:
         print(about_keys, file=sys.stderr)

@@ -33,9 +33,9 @@ class BreakerSettings:
     failures: int = 5
     ejection_s: float = 30
     max_ejection_s: float = 300
-    cool_down_s: float = 5
-    max_cool_down_s: float = 300
-    park_s: float = 300
+    throttle_default_s: float = 5
+    max_throttle_s: float = 300
+    account_suspend_s: float = 300
 
 
 @dataclass(slots=True)
@@ -95,10 +95,10 @@ class Breakers:
     def _failed(self, route: _RouteState, provider: str, error: ProviderError) -> None:
         now, policy = self._clock(), self._policy
         if error.health == "parks":
-            self._parked[provider] = now + policy.park_s
+            self._parked[provider] = now + policy.account_suspend_s
         elif error.health == "cools_down":
-            pause = error.retry_after if error.retry_after is not None else policy.cool_down_s
-            route.cooling_until = now + min(pause, policy.max_cool_down_s)
+            pause = error.retry_after if error.retry_after is not None else policy.throttle_default_s
+            route.cooling_until = now + min(pause, policy.max_throttle_s)
         elif error.health == "counts":
             if isinstance(error, Unreached):
                 route.unreached += 1

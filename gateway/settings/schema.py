@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,8 +28,17 @@ from gateway.settings.types import (
     WebhookSecret,
     Whole,
 )
-from normalization.parameters.rules import Frozen
+from normalization.parameters.rules import Frozen, ModelProblem, RuleProblem
 from normalization.parameters.undeclared import Undeclared
+
+_RENAMED = {
+    "cool_down_s": "throttle_default_s",
+    "keys_remembered_s": "key_cache_s",
+    "late_s": "late_result_s",
+    "on_unknown": "on_unknown_outcome",
+    "park_s": "account_suspend_s",
+}
+"""Settings by their names in earlier versions, and what each is called now."""
 
 
 class GatewaySettings(Frozen):
@@ -49,24 +58,24 @@ class GatewaySettings(Frozen):
     download_timeout_s: Seconds = 60
     min_download_bytes_per_s: Whole = 16 * 2**10
     grace_s: Seconds = 25
-    late_s: Seconds = 3600
+    late_result_s: Seconds = 3600
 
     # Routing and failover
     strategy: Strategy = "cheapest"
-    on_unknown: Literal["fail", "failover"] = "fail"
+    on_unknown_outcome: Literal["fail", "failover"] = "fail"
     max_duplicate_usd: Annotated[float, Field(ge=0)] = 0
     breaker_unreached: Count = 3
     breaker_failures: Count = 5
     breaker_ejection_s: Seconds = 30
     breaker_max_ejection_s: Seconds = 300
-    cool_down_s: Seconds = 5
-    park_s: Seconds = 300
+    throttle_default_s: Seconds = 5
+    account_suspend_s: Seconds = 300
 
     # API keys and their limits
     auth: Auth = "auto"
     limits_url: RedisUrl | None = None
     limits_url_file: str = ""
-    keys_remembered_s: Seconds = 2
+    key_cache_s: Seconds = 2
 
     # Limits of images and of memory
     max_upload_bytes: Count = 50 * 2**20
@@ -130,6 +139,14 @@ class GatewaySettings(Frozen):
     webhook_secret: WebhookSecret | None = None
     webhook_secret_file: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_renamed(cls, table: Any) -> Any:
+        renamed = [(old, new) for old, new in _RENAMED.items() if isinstance(table, Mapping) and old in table]
+        if renamed:
+            raise RuleProblem(ModelProblem((old,), f"{old} was renamed: use {new}") for old, new in renamed)
+        return table
+
     @model_validator(mode="after")
     def _presigned_needs_a_bucket(self) -> GatewaySettings:
         if self.files_presigned and (self.files_url or "").partition("://")[0] not in BUCKETS:
@@ -151,8 +168,8 @@ class GatewaySettings(Frozen):
             failures=self.breaker_failures,
             ejection_s=self.breaker_ejection_s,
             max_ejection_s=self.breaker_max_ejection_s,
-            cool_down_s=self.cool_down_s,
-            park_s=self.park_s,
+            throttle_default_s=self.throttle_default_s,
+            account_suspend_s=self.account_suspend_s,
         )
 
 

@@ -1,6 +1,6 @@
-"""Logs: one line of JSON an event, each field named: never a key, a prompt or an image.
+"""Structured logs: one JSON line per event, never with a key, a prompt or an image.
 
-As a second line of defence, whatever looks like a secret is redacted from every line, whoever wrote it.
+As a second line of defence, everything that looks like a secret is redacted from every line.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-# The most that is looked at of one line; what is beyond is cut off.
+# Longer lines are truncated.
 _MOST = 64 * 1024
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"data:[\w.+/-]{0,100}[;,][^\s\"'<>\\]*"), "data:…"),
-    # A header with its value, as a mapping or as a line of text shows it.
+    # A header with its value, printed as a mapping or as a line of text.
     (
         re.compile(
             r"((?:proxy-)?authorization|x-api-key|api[-_]?key|set-cookie|cookie)"
@@ -33,14 +33,14 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"([a-z][a-z0-9+]{1,30}://)[^\s/@\"'<>]+@"), r"\1…@"),
     (re.compile(r"(https?://[^\s?\"'<>\\]*)\?[^\s\"'<>\\]*"), r"\1?…"),
 )
-# What one of the rules needs to find anything. Nearly all texts have none of it.
+# Every rule needs one of these to match; nearly all texts contain none of them.
 _SIGNS = re.compile(
     r"data:|authorization|api|cookie|Bearer|Key|Token|r8_|SG_|sk-|afk_|whsec_|:[0-9a-f]{8}|://", re.IGNORECASE
 )
 
 
 def redact(text: str) -> str:
-    """The text without header values, keys, passwords and queries of addresses, and data URIs."""
+    """The text without header values, keys, data URIs, and the passwords and queries of URLs."""
     if len(text) > _MOST:
         text = text[:_MOST] + "…"
     if _SIGNS.search(text) is None:
@@ -51,7 +51,7 @@ def redact(text: str) -> str:
 
 
 def redacted(value: object) -> object:
-    """The value with every text in it redacted, to any depth; what is no plain data becomes its redacted text."""
+    """The value with every text in it redacted, at any depth; other objects become their redacted `str`."""
     if isinstance(value, str):
         return redact(value)
     if value is None or isinstance(value, (bool, int, float)):
@@ -84,7 +84,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(level: int = logging.INFO) -> None:
-    """Send our lines, and the server's own warnings, to standard error."""
+    """Log our events and uvicorn's warnings to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for logger in (LOGGER, logging.getLogger("uvicorn")):
@@ -92,7 +92,7 @@ def set_up(level: int = logging.INFO) -> None:
         logger.propagate = False
     LOGGER.setLevel(level)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # It warns of every malformed body: what callers send is told to them, and must not fill the log.
+    # It warns of every malformed body: that is reported to the client, and must not fill the log.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
@@ -102,5 +102,5 @@ def event(name: str, level: int = logging.INFO, *, exc_info: bool = False, **fie
 
 
 def present(fields: Mapping[str, object]) -> dict[str, object]:
-    """The fields that have a value."""
+    """The fields that are not None."""
     return {key: value for key, value in fields.items() if value is not None}

@@ -16,7 +16,7 @@ from tests.simulators.common import serve
 
 # So that a provider which was broken and mended is soon tried again.
 _FORGIVING = {
-    "DARKROOM_GATEWAY__PARK_S": "20",
+    "DARKROOM_GATEWAY__ACCOUNT_SUSPEND_S": "20",
     "DARKROOM_GATEWAY__BREAKER_EJECTION_S": "10",
     "DARKROOM_GATEWAY__SUBMIT_TIMEOUT_S": "8",
     "DARKROOM_PROVIDERS__LOCAL__WORKERS": "[]",

@@ -189,8 +189,8 @@ def test_the_metrics_tell_the_story() -> None:
 
 @pytest.mark.parametrize(("most", "again"), [("1", True), ("0.00001", False)])
 def test_the_operator_may_pay_for_certainty(most: str, again: bool) -> None:
-    """on_unknown = "failover" buys again after a lost answer, and only up to max_duplicate_usd."""
-    policy = {"DARKROOM_GATEWAY__ON_UNKNOWN": "failover", "DARKROOM_GATEWAY__MAX_DUPLICATE_USD": most}
+    """on_unknown_outcome = "failover" buys again after a lost answer, and only up to max_duplicate_usd."""
+    policy = {"DARKROOM_GATEWAY__ON_UNKNOWN_OUTCOME": "failover", "DARKROOM_GATEWAY__MAX_DUPLICATE_USD": most}
     with world("fal", "replicate", environ=policy) as there:
         there.sims["fal"].faults.script("submit", Fault(kind="cut", after=True))
         there.sims["fal"].faults.always("list", Fault(status=403))  # else it is found there

@@ -66,7 +66,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "DARKROOM_ADMIN_KEY": ADMIN,
         "DARKROOM_API_KEYS": PLAIN,
         "DARKROOM_DATA": str(folder),
-        "DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2",
+        "DARKROOM_GATEWAY__KEY_CACHE_S": "0.2",
     }
     with world(*ALL, environ=environ) as running, caller(running.url, key=ADMIN) as admin:
         yield Guarded(world=running, admin=admin, folder=folder)
@@ -222,7 +222,7 @@ def test_a_budget(guarded: Guarded) -> None:
     answer = caught.value.response
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
     assert answer.headers["x-should-retry"] == "false"
-    assert "has $0.0000 left, and this needs $0.0300. It begins anew at 20" in answer.json()["error"]["message"]
+    assert "has $0.0000 left; this request needs $0.0300. It resets at 20" in answer.json()["error"]["message"]
     assert guarded.world.taken("apiframe") == taken
     assert guarded.world.metric("darkroom_refused_total", key=ADMIN, reason="budget") >= 1
 
@@ -256,7 +256,7 @@ def test_a_budget_that_does_not_reach_for_all(guarded: Guarded) -> None:
         taken = guarded.world.taken("apiframe")
         answer = ask(client, routing=APIFRAME, n="4")
         assert (answer.status_code, code_of(answer)) == (429, "insufficient_quota")
-        assert "does not begin anew" in answer.json()["error"]["message"]
+        assert "does not reset" in answer.json()["error"]["message"]
         headers = {"idempotency-key": "once"}
         job = ask(client, routing=APIFRAME, n="4", background="true", headers=headers).json()["id"]
         found = ended(client, job)

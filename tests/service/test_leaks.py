@@ -100,8 +100,8 @@ def standing(folder: Path) -> Iterator[There]:
             "DARKROOM_API_KEYS": CALLER,
             "DARKROOM_ADMIN_KEY": ADMIN,
             "DARKROOM_GATEWAY__KEEP_PARAMETERS": "false",
-            "DARKROOM_GATEWAY__PARK_S": "0.001",
-            "DARKROOM_GATEWAY__COOL_DOWN_S": "0.001",
+            "DARKROOM_GATEWAY__ACCOUNT_SUSPEND_S": "0.001",
+            "DARKROOM_GATEWAY__THROTTLE_DEFAULT_S": "0.001",
             "DARKROOM_GATEWAY__DEADLINE_S": "4",
             "DARKROOM_GATEWAY__ATTEMPT_TIMEOUT_S": "3",
         }

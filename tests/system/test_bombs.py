@@ -28,7 +28,7 @@ MOST_MB = 900
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[Gateway, Clouds]]:
     """A gateway in a process of its own, that takes results of any size in bytes."""
-    seconds = {"DEADLINE_S": "60", "ATTEMPT_TIMEOUT_S": "50", "DOWNLOAD_TIMEOUT_S": "40", "LATE_S": "1"}
+    seconds = {"DEADLINE_S": "60", "ATTEMPT_TIMEOUT_S": "50", "DOWNLOAD_TIMEOUT_S": "40", "LATE_RESULT_S": "1"}
     settings = {"MAX_RESULT_BYTES": str(400 << 20), **seconds}
     environ = {**PATIENCE, **{f"DARKROOM_GATEWAY__{name}": value for name, value in settings.items()}}
     with clouds("fal", "replicate") as there, gateway(folder, {**environ, **there.environ}) as process:

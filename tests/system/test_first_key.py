@@ -36,7 +36,7 @@ from tests.support.world import PATIENCE
 pytestmark = pytest.mark.early
 
 KEY = re.compile(r"dr_[0-9a-f]{16}_[\w-]{43}")
-QUICK = {"DARKROOM_GATEWAY__KEYS_REMEMBERED_S": "0.2"}
+QUICK = {"DARKROOM_GATEWAY__KEY_CACHE_S": "0.2"}
 
 
 def paying(sim: Simulated) -> dict[str, str]:
@@ -131,7 +131,7 @@ def test_the_key_is_found_again(there: There, tmp_path: Path) -> None:
     with serving(tmp_path, (), paying(there.sim)) as again:
         log = again.log.read_text()
         assert not KEY.search(log)
-        assert f"API key: in {tmp_path / 'data' / 'api-key'}" in log
+        assert f"API key: stored in {tmp_path / 'data' / 'api-key'}" in log
         with caller(again.root, key=there.key) as owner, caller(again.root) as stranger:
             assert owner.get("/models").status_code == 200
             assert stranger.get("/models").status_code == 401
@@ -141,8 +141,8 @@ def test_no_auth(there: There, tmp_path: Path) -> None:
     """Whoever says so has a server that buys without a key; keys are made with one all the same."""
     with serving(tmp_path, ["--no-auth"], paying(there.sim)) as served, caller(served.root) as anybody:
         log = served.log.read_text()
-        assert "No API key is needed" in log
-        assert "spends your money at replicate" in log
+        assert "No API key is required" in log
+        assert "spend your money at replicate" in log
         assert not KEY.search(log)
         assert not (tmp_path / "data" / "api-key").exists()
         assert ask(anybody).status_code == 200
@@ -199,17 +199,19 @@ def test_keys_that_come_and_go(tmp_path: Path) -> None:
         with caller(outside) as stranger:
             assert ask(stranger, model="lanczos-bp").status_code == 200
             assert stranger.post("/keys", json={"name": "mine", "admin": True}).status_code == 401
-        assert "no keys" in command(data, "keys", "list").stdout
+        assert "no API keys" in command(data, "keys", "list").stdout
         made = command(data, "keys", "create", "--name", "one")
-        assert "It is the only key. Within 2 s servers refuse calls without one" in made.stderr
+        assert "This is the only API key. Within 2 s servers refuse requests without a key" in made.stderr
         one = str(id_of(made.stdout.strip()))
-        assert f"`darkroom keys revoke {one}` brings the former state back" in made.stderr
+        assert f"or undo this with: darkroom keys revoke {one}" in made.stderr
         until(lambda: status() == 401, "a key is needed", 5)
         another = command(data, "keys", "create", "--name", "two")
-        assert "Nothing changes for clients that run" in another.stderr
-        assert "the last key" not in command(data, "keys", "revoke", one).stderr
+        assert "Running clients are not affected" in another.stderr
+        assert "the last API key" not in command(data, "keys", "revoke", one).stderr
         until(lambda: status() == 401, "a key is needed", 5)
-        assert "That was the last key." in command(data, "keys", "revoke", str(id_of(another.stdout.strip()))).stderr
+        assert (
+            "That was the last API key." in command(data, "keys", "revoke", str(id_of(another.stdout.strip()))).stderr
+        )
         until(lambda: status() == 200, "no key is needed", 5)
         with caller(served.root, key=another.stdout.strip()) as revoked:
             assert revoked.get("/models").status_code == 401
@@ -291,7 +293,7 @@ def test_a_folder_that_cannot_be_written(ledgers: Callable[[], Engine], tmp_path
     engine, data = ledgers(), tmp_path / "a-file" / "data"
     data.parent.write_text("in the way")
 
-    with pytest.raises(ConfigError, match="calls cost money, so they need a key") as caught:
+    with pytest.raises(ConfigError, match="requests cost money, so they need a key") as caught:
         ensure(engine, data, make=True)
 
     assert "darkroom keys create" in str(caught.value)
@@ -313,7 +315,7 @@ def test_rotation(tmp_path: Path) -> None:
     made = [command(tmp_path, "keys", "create", "--name", "me", "--admin", "--keep") for _ in range(2)]
     old, new = (one.stdout.strip() for one in made)
     assert first_key.read(tmp_path) == new
-    assert "is deleted" not in command(tmp_path, "keys", "revoke", str(id_of(old))).stderr
+    assert "was deleted" not in command(tmp_path, "keys", "revoke", str(id_of(old))).stderr
     assert first_key.read(tmp_path) == new
-    assert "is deleted" in command(tmp_path, "keys", "revoke", str(id_of(new))).stderr
+    assert "was deleted" in command(tmp_path, "keys", "revoke", str(id_of(new))).stderr
     assert first_key.read(tmp_path) is None

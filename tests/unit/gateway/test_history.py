@@ -183,7 +183,7 @@ def test_one_job(darkroom: Run, data: Path) -> None:
     assert '"prompt": "a cup"' in text
     assert lines[-2:] == [
         ["1", "fal", "fal", "failed", "1.0", "0.030000", "0.020000", "estimated", "-"],
-        ["1", "replicate", "replicate", "ok", "1.5", "0.030000", "0.012345", "told", "rep-1"],
+        ["1", "replicate", "replicate", "ok", "1.5", "0.030000", "0.012345", "billed", "rep-1"],
     ]
     assert "all_providers_failed: No provider gave a picture: out of memory." in darkroom(data, "jobs", "img_b").stdout
 
@@ -201,7 +201,7 @@ def test_an_unknown_job(darkroom: Run, data: Path) -> None:
     """It is said, and the status is 1."""
     ran = darkroom(data, "jobs", "img_x")
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert "no job 'img_x'" in ran.stderr
+    assert "no such job: 'img_x'" in ran.stderr
 
 
 def test_costs(darkroom: Run, data: Path) -> None:
@@ -243,7 +243,9 @@ def test_purge_keeps_what_a_repeated_call_is_given(darkroom: Run, tmp_path: Path
     asyncio.run(fill())
     purged = told(darkroom(tmp_path, "jobs", "--purge", "--before", "0s", "--json"))
     assert (purged["count"], purged["kept"]) == (0, 1)
-    assert "1 job with a key stays" in darkroom(tmp_path, "jobs", "--purge", "--before", "0s").stdout
+    assert (
+        "1 job with a valid idempotency key was kept" in darkroom(tmp_path, "jobs", "--purge", "--before", "0s").stdout
+    )
     [job] = told(darkroom(tmp_path, "jobs", "--json"))["data"]
     assert (job["id"], job["cost"]) == ("img_young", 0.03)
     assert not told(darkroom(tmp_path, "jobs", "img_young", "--json"))["parameters"]

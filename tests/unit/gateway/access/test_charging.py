@@ -109,7 +109,7 @@ async def test_what_it_may_come_to_is_held(shop: Shop) -> None:
     first = await shop.send(job, most=3 * PRICE)
     second = await shop.send(job, most=3 * PRICE)
     assert await shop.spent() == 6 * PRICE
-    with pytest.raises(BudgetExceeded, match=r"has \$0\.1200 left, and this needs \$0\.1500"):
+    with pytest.raises(BudgetExceeded, match=r"has \$0\.1200 left; this request needs \$0\.1500"):
         await shop.send(shop.order(reserve=5 * PRICE), at=1, most=5 * PRICE)
 
     failed = (finished(first, PRICE, "failed"), finished(second, 0, "failed"))
@@ -137,7 +137,7 @@ async def test_over_the_budget(shop: Shop) -> None:
     job = shop.order(wanted=8)
     await shop.send(job)
     with pytest.raises(
-        BudgetExceeded, match=r"budget of \$0\.30/month has \$0\.0600 left, and this needs \$0\.0900"
+        BudgetExceeded, match=r"budget of \$0\.30/month has \$0\.0600 left; this request needs \$0\.0900"
     ) as caught:
         await shop.send(shop.order(wanted=3), at=1)
     assert str(shop.budget.period(time.time()).until) in str(caught.value)
@@ -216,7 +216,7 @@ async def test_jobs_at_once(shop: Shop) -> None:
     for at, job in enumerate(jobs):
         await shop.send(job, at=at)
     await shop.send(jobs[0])
-    with pytest.raises(ConcurrencyExceeded, match="2 jobs of this key go on, and it may have 2 at once"):
+    with pytest.raises(ConcurrencyExceeded, match="This API key has 2 running jobs, and 2 is its limit"):
         await shop.send(shop.order(concurrency=2, budget=False))
     await shop.end(jobs[1], 0, at=1)
     await shop.send(shop.order(concurrency=2, budget=False), at=1)

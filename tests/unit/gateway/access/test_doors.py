@@ -49,7 +49,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
                 opened.database,
                 RateLimiter(),
                 policy=AuthPolicy.WHILE_KEYS_EXIST,
-                remember_s=2,
+                cache_s=2,
                 clock=lambda: made[0].now,
             )
             for _ in range(2)
@@ -94,7 +94,7 @@ async def test_a_key_that_is_over_is_not_no_key(house: House) -> None:
 async def test_the_policy_decides(house: House, policy: AuthPolicy, closed: bool) -> None:
     """Whatever keys there are: a call without one is always refused, or never; one with a good one is that key's."""
     authenticator = Authenticator(
-        StaticKeys(None), house.ledger.database, RateLimiter(), policy=policy, remember_s=2, clock=lambda: house.now
+        StaticKeys(None), house.ledger.database, RateLimiter(), policy=policy, cache_s=2, clock=lambda: house.now
     )
     assert await authenticator.closed({}) is closed
     number, key = await house.key(rpm=3)
@@ -156,13 +156,13 @@ async def test_keys_that_are_none_cost_no_memory() -> None:
 
     register = Nobody()
     authenticator = Authenticator(
-        StaticKeys(None), cast("Database", register), RateLimiter(), policy=AuthPolicy.REQUIRED, remember_s=2
+        StaticKeys(None), cast("Database", register), RateLimiter(), policy=AuthPolicy.REQUIRED, cache_s=2
     )
     for _ in range(4200):
         assert await authenticator.admit(bearing(draw()[1])) is None
 
     assert register.asked == 4200
-    assert len(authenticator._known) <= 4096
+    assert len(authenticator._cached) <= 4096
 
 
 def test_a_key_is_nowhere_in_its_repr() -> None:

@@ -81,7 +81,7 @@ async def test_it_is_known_over_a_restart(imaging: ImagePool, tmp_path: Path) ->
 async def test_it_is_fetched_until_it_is_too_late(
     imaging: ImagePool, left: float, at_least: float, at_most: float
 ) -> None:
-    """`late_s` counts from the job's deadline, however often it is taken up; a minute is tried in any case."""
+    """`late_result_s` counts from the job's deadline, however often it is taken up; a minute is tried in any case."""
     clock = Skipping()
     sim = provider("sim", *(Unfetched("away") for _ in range(2000)))
     executor = executing(imaging, sim, clock=clock)
