@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -16,10 +18,12 @@ from gateway.api.delivery import FileUrls, ResponseOptions, deliver, incomplete
 from gateway.api.files import known, taken
 from gateway.api.jobs import accepted
 from gateway.api.parameters import EditRequest, check_addresses, read_fields, read_pictures
-from gateway.api.submission import grant_of, is_dry_run, mode_of, order_of, origin_of, read_repeat
+from gateway.api.paths import PREFIXES, Flag
+from gateway.api.submission import grant_of, mode_of, order_of, origin_of, read_repeat
 from gateway.auth.keys import ApiKey
 from gateway.http import errors
 from gateway.http.admission import Reservation, ServerOverloaded
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.body import check_encoding
 from gateway.http.errors import ApiError, invalid
 from gateway.http.form import Form, FormLimits, read_form
@@ -43,7 +47,17 @@ from providers.http.ssrf import UrlForbidden
 _END_S = 0.5
 
 
-async def edit(request: Request) -> Response:
+router = GuardedRouter(*PREFIXES)
+
+
+@router.serve("POST", "/images/edits", Permission.METERED)
+async def create_edit(
+    request: Request,
+    dry_run: Annotated[
+        Flag, Query(description="Return the routes that would be tried and their prices. Nothing is sent or spent.")
+    ] = False,
+    dry_run_alias: Annotated[Flag, Query(alias="dryRun", include_in_schema=False)] = False,
+) -> Response:
     """Edit or enlarge a picture. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
     length = announced(request)
@@ -51,7 +65,7 @@ async def edit(request: Request) -> Response:
         length = None  # it will be refused for that, and not because of others
     try:
         with state.load.admit(length, grant_of(request).id) as reservation:
-            return await _edit(request, state, reservation)
+            return await _edit(request, state, reservation, dry=dry_run or dry_run_alias)
     except (ServerOverloaded, ImagingBusy) as error:
         raise errors.overloaded(error.limit, kept=error.kept) from None
 
@@ -67,8 +81,8 @@ class _Started:
     deadline_s: float
 
 
-async def _edit(request: Request, state: State, reservation: Reservation) -> Response:
-    begun = await _begin(request, state, reservation)
+async def _edit(request: Request, state: State, reservation: Reservation, *, dry: bool) -> Response:
+    begun = await _begin(request, state, reservation, dry=dry)
     if isinstance(begun, Response):
         return begun
     job_ref, delivery = begun.job_ref, begun.delivery
@@ -132,13 +146,12 @@ def _inside(delivered: Sequence[results.ImageResult]) -> int:
     return sum(len(item.image.data) for item in delivered if item.inside)
 
 
-async def _begin(request: Request, state: State, reservation: Reservation) -> _Started | Response:
+async def _begin(request: Request, state: State, reservation: Reservation, *, dry: bool) -> _Started | Response:
     """Read a request and have its job begun, or found; or answer it at once.
 
     Raises ApiError, ServerOverloaded and ImagingBusy.
     """
     settings = state.config.gateway
-    dry = is_dry_run(request.query_params)
     form = known(
         await _form(request, settings, reservation), {settings.public_url or origin_of(request), origin_of(request)}
     )

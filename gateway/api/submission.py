@@ -22,7 +22,6 @@ from gateway.api.parameters import EditRequest
 from gateway.auth.keys import ApiKey
 from gateway.http.errors import ApiError
 from gateway.http.form import Form
-from gateway.http.headers import flag_of
 from gateway.ledger.records import JobSpec, Mode
 from gateway.routing.pricing import MICROS
 from gateway.routing.selection import Candidate, Choice
@@ -189,15 +188,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     return value
-
-
-DRY_RUN = ("dry_run", "dryRun")
-"""The parameter in its spellings."""
-
-
-def is_dry_run(query: Mapping[str, str]) -> bool:
-    """Whether the query asks for a dry run, in either spelling. Raises ApiError 400 for neither true nor false."""
-    return True in {flag_of(query, name) for name in DRY_RUN}
 
 
 def answer(asked: EditRequest, choice: Choice) -> Response:
