@@ -100,7 +100,7 @@ def _attempt(attempt: AttemptRow) -> dict[str, Any]:
         "provider": attempt.provider,
         "route": attempt.route,
         "model": attempt.model or attempt.route,
-        "picture": attempt.number,
+        "image": attempt.number,
         "status": attempt.state,
         "outcome": attempt.outcome,
         "upstream_id": attempt.handle.id if attempt.handle else attempt.heard,

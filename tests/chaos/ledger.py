@@ -95,7 +95,7 @@ def _pictures(http: httpx.Client, job: str, colour: Colour) -> tuple[int, str]:
 def _attempt(seed: int, row: Mapping[str, Any]) -> Attempt:
     return Attempt(
         provider=row["provider"],
-        unit=seed + row["picture"],
+        unit=seed + row["image"],
         state=row["status"],
         outcome=row["outcome"],
         cost=row["cost"],
