@@ -19,7 +19,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import anyio.to_thread
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,15 +28,15 @@ from starlette.types import ASGIApp
 
 from gateway import process, registry
 from gateway.api.openapi import document
-from gateway.api.routes import routes
+from gateway.api.routes import routers
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.first_key import keys_of, policy_of
 from gateway.auth.keys import AuthPolicy, StaticKeys
 from gateway.auth.rate_limits import RateLimiter
 from gateway.http import image_urls
 from gateway.http.admission import AdmissionControl
-from gateway.http.auth import AuthenticationMiddleware, Endpoint, GuardedRoute, Permission, RouteRights
-from gateway.http.errors import ApiError, on_api_error, on_crash, on_http_exception
+from gateway.http.auth import AuthenticationMiddleware, GuardedRouter, Permission, guarded_paths
+from gateway.http.errors import ApiError, on_api_error, on_crash, on_http_exception, on_validation_error
 from gateway.http.middleware import CorsMiddleware, RequestMiddleware
 from gateway.imaging.pool import ImagePool, InputLimits
 from gateway.imaging.processes import DecoderProcesses, ProcessLimits
@@ -146,20 +147,25 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
     policy = policy_of(config, environ, keys)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(config, environ, keys, policy, clock) as state:
             app.state.darkroom = state
             yield
 
     settings = config.gateway
-    table = routes(metrics=settings.metrics_port is None)
-    document_row = RouteRights(_document(config), Permission.KEY)
-    documents = [GuardedRoute("/openapi.json", {"GET": document_row})] if settings.docs else []
-    app = Starlette(
-        exception_handlers={ApiError: on_api_error, HTTPException: on_http_exception, Exception: on_crash},
+    served = routers(metrics=settings.metrics_port is None)
+    app = FastAPI(
+        # The document is made here, with its own rights.
+        openapi_url=None,
+        exception_handlers={
+            ApiError: on_api_error,
+            RequestValidationError: on_validation_error,
+            HTTPException: on_http_exception,
+            Exception: on_crash,
+        },
     )
-    app.router = AuthenticationMiddleware(
-        [*table, *documents],
+    app.router = AuthenticationMiddleware(  # type: ignore[assignment]  # it routes, and declares nothing itself
+        guarded_paths([*served, _document(config)] if settings.docs else served),
         lifespan=lifespan,
         authenticator=lambda: app.state.darkroom.authenticator,
         hosts=settings.allowed_hosts,
@@ -290,17 +296,19 @@ async def running(
         )
 
 
-def _document(config: Config) -> Endpoint:
-    """Answers with the OpenAPI document, which is made when it is first asked for."""
+def _document(config: Config) -> GuardedRouter:
+    """Serves the OpenAPI document, which is built with the first request for it."""
+    router = GuardedRouter()
 
     @cache
     def body() -> bytes:
         return json.dumps(document(config, VERSION), ensure_ascii=False).encode()
 
+    @router.serve("GET", "/openapi.json", Permission.KEY)
     async def read_document(request: Request) -> Response:
         return Response(body(), media_type="application/json")
 
-    return read_document
+    return router
 
 
 def _bounds(settings: GatewaySettings) -> ProcessLimits:

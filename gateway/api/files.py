@@ -10,8 +10,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Annotated
 from urllib.parse import parse_qsl
 
+from fastapi import Path
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,6 +23,7 @@ from gateway.api.client import disconnected
 from gateway.file_names import parsed
 from gateway.http import errors
 from gateway.http.admission import ServerOverloaded
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.errors import ApiError, too_large
 from gateway.http.form import FilePart, Form
 from gateway.http.image_fields import ImageUrl
@@ -36,10 +39,13 @@ _IN_HAND_BYTES = 1 << 20
 _NOBODY = ""
 
 
-async def read_file(request: Request) -> Response:
+router = GuardedRouter()
+
+
+@router.serve("GET", "/files/{name}", Permission.PUBLIC, any_query=True)
+async def read_file(request: Request, name: Annotated[str, Path(description="The file's name.")]) -> Response:
     """A result picture; 404 once it has expired. With the setting `files_signed` only by an address that is signed."""
     state: State = request.app.state.darkroom
-    name = request.path_params["name"]
     if state.config.gateway.files_signed:
         check_signature(state, name, request.query_params)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from starlette.responses import JSONResponse, Response
 from gateway.api import problems, results
 from gateway.api.client import disconnected
 from gateway.api.delivery import FileUrls, ResponseOptions, deliver, incomplete
-from gateway.api.pagination import after_of, is_id, limit_of, listed, state_of, word_of
+from gateway.api.paths import PREFIXES, After, Limit, ModelFilter, ObjectId, StateFilter, Wait, is_id, listed
 from gateway.api.results import StreamingJSON
 from gateway.api.submission import grant_of, origin_of, prefers_async
 from gateway.http import auth, errors
 from gateway.http.admission import ServerOverloaded
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.errors import ApiError, envelope, invalid
 from gateway.http.streaming import EventStream
 from gateway.jobs.errors import JobRef, ResultExpired
@@ -225,9 +225,9 @@ async def _any_of(gone: asyncio.Task[None], *events: asyncio.Event) -> None:
             task.cancel()
 
 
-LONGEST_WAIT_S = 120
 _CANCEL_S = 20.0
-_NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+
+router = GuardedRouter(*PREFIXES)
 
 
 async def accepted(request: Request, state: State, order: JobSpec, job_ref: JobRef) -> Response:
@@ -241,27 +241,28 @@ async def accepted(request: Request, state: State, order: JobSpec, job_ref: JobR
     return await _answer(state, row, at, headers, status=202)
 
 
-async def read_job(request: Request) -> Response:
+@router.serve("GET", "/images/jobs/{id}", Permission.KEY)
+async def read_job(request: Request, job_id: ObjectId, wait: Wait = 0) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
     rate = await auth.count(state.authenticator.rates, grant_of(request))
-    row = await _own(request, state)
+    row = await _own(request, state, job_id)
     if "text/event-stream" in request.headers.get("accept", "").lower():
         events = follow(request, state, row.order.id)
         events.headers.update(rate)
         return events
-    wait_s = _wait(request.query_params)
-    if wait_s and not row.ended:
-        if not await wait_for_end(request, state, row.order.id, wait_s):
+    if wait and not row.ended:
+        if not await wait_for_end(request, state, row.order.id, wait):
             return Response(status_code=499)  # nobody reads it; nginx' word for that in the log
         row = await _read(state, row.order.id)
     return await _answer(state, row, JobUrls.of(request, state), rate)
 
 
-async def cancel_job(request: Request) -> Response:
+@router.serve("POST", "/images/jobs/{id}/cancel", Permission.KEY)
+async def cancel_job(request: Request, job_id: ObjectId) -> Response:
     """Cancel a job, upstream too, and tell what was billed; one that has ended stays as it is."""
     state: State = request.app.state.darkroom
-    row = await _own(request, state)
+    row = await _own(request, state, job_id)
     if not row.ended:
         try:
             await state.jobs.cancel(row.order.id, state.jobs.clock.now() + _CANCEL_S)
@@ -273,14 +274,20 @@ async def cancel_job(request: Request) -> Response:
     return await _answer(state, row, JobUrls.of(request, state))
 
 
-async def list_jobs(request: Request) -> Response:
+@router.serve("GET", "/images/jobs", Permission.KEY)
+async def list_jobs(
+    request: Request,
+    limit: Limit = 20,
+    after: After = None,
+    model: ModelFilter = None,
+    status: StateFilter = None,
+) -> Response:
     """The caller's jobs, the newest first, page by page: `after` is the id to go on after. Without their results."""
     state: State = request.app.state.darkroom
-    query = request.query_params
     at = JobUrls.of(request, state)
-    wanted = JobFilter(scope=grant_of(request).scope, model=word_of(query, "model"), state=state_of(query))
+    wanted = JobFilter(scope=grant_of(request).scope, model=model, state=status)
     try:
-        page = await state.reports.page(wanted, after=after_of(query), limit=limit_of(query))
+        page = await state.reports.page(wanted, after=after, limit=limit)
     except NoSuchCursor:
         raise invalid("after", "Invalid 'after': there is no such job in this list.") from None
     except LedgerDown:
@@ -292,16 +299,8 @@ async def list_jobs(request: Request) -> Response:
     return JSONResponse(listed(data, more=page.more))
 
 
-def _wait(query: Mapping[str, str]) -> float:
-    text = query.get("wait", "0")
-    if not _NUMBER.fullmatch(text) or float(text) > LONGEST_WAIT_S:
-        raise invalid("wait", f"Invalid 'wait': expected a number of seconds up to {LONGEST_WAIT_S}.")
-    return float(text)
-
-
-async def _own(request: Request, state: State) -> JobRow:
+async def _own(request: Request, state: State, job: str) -> JobRow:
     """The job that an address names, where it is the caller's. Raises ApiError 404."""
-    job = request.path_params["id"]
     row = await _read(state, job) if is_id(job) else None
     scope = grant_of(request).scope
     if row is None or (scope is not None and row.order.key != scope):

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.pagination import is_id, listed
+from gateway.api.paths import PREFIXES, ObjectId, is_id, listed
 from gateway.auth.keys import ApiKey, Budget, digest, draw
 from gateway.database.writer import LedgerDown
 from gateway.http import errors
-from gateway.http.auth import admins_only
+from gateway.http.auth import GuardedRouter, Permission, admins_only
 from gateway.http.body import FormLimits, check_encoding, feed
 from gateway.http.errors import ApiError, invalid
 from gateway.routing.pricing import MICROS
@@ -27,6 +27,8 @@ from gateway.state import State
 
 _LIMITS = FormLimits(max_body_bytes=64 << 10)
 _NO_STORE = {"cache-control": "no-store"}
+
+router = GuardedRouter(*PREFIXES)
 
 
 class ApiKeyPatch(BaseModel):
@@ -49,6 +51,7 @@ class ApiKeyCreate(ApiKeyPatch):
     admin: bool = False
 
 
+@router.serve("POST", "/keys", Permission.ADMIN, status_code=201)
 @admins_only
 async def create_key(request: Request) -> Response:
     """Make a key; this answer alone has it."""
@@ -60,6 +63,7 @@ async def create_key(request: Request) -> Response:
     return JSONResponse({**described(api_key, 0), "key": key}, 201, _NO_STORE)
 
 
+@router.serve("GET", "/keys", Permission.ADMIN)
 @admins_only
 async def list_keys(request: Request) -> Response:
     """Every key, the newest first, with what it has spent in its budget's period."""
@@ -71,33 +75,36 @@ async def list_keys(request: Request) -> Response:
     return JSONResponse(listed([described(api_key, spent) for api_key, spent in found], more=False))
 
 
+@router.serve("GET", "/keys/{id}", Permission.ADMIN)
 @admins_only
-async def read_key(request: Request) -> Response:
+async def read_key(request: Request, key_id: ObjectId) -> Response:
     """One key."""
-    return JSONResponse(described(*await _one(request)))
+    return JSONResponse(described(*await _one(request, key_id)))
 
 
+@router.serve("PATCH", "/keys/{id}", Permission.ADMIN)
 @admins_only
-async def change_key(request: Request) -> Response:
+async def change_key(request: Request, key_id: ObjectId) -> Response:
     """Change what a key may, as far as the body names it; null takes a limit away."""
     state = _managed(request)
     document = await _document(request)
-    api_key, _ = await _one(request)
+    api_key, _ = await _one(request, key_id)
     with _told():
         await state.authenticator.change(
             changed(api_key, ApiKeyPatch.model_validate(document), state.config, time.time())
         )
-    return JSONResponse(described(*await _one(request)))
+    return JSONResponse(described(*await _one(request, key_id)))
 
 
+@router.serve("DELETE", "/keys/{id}", Permission.ADMIN)
 @admins_only
-async def revoke_key(request: Request) -> Response:
+async def revoke_key(request: Request, key_id: ObjectId) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
     state = _managed(request)
-    api_key, _ = await _one(request)
+    api_key, _ = await _one(request, key_id)
     with _told():
         await state.authenticator.revoke(api_key.id)
-    return JSONResponse(described(*await _one(request)))
+    return JSONResponse(described(*await _one(request, key_id)))
 
 
 class KeyRejected(Exception):
@@ -213,9 +220,8 @@ def _managed(request: Request) -> State:
     return state
 
 
-async def _one(request: Request) -> tuple[ApiKey, int]:
+async def _one(request: Request, key: str) -> tuple[ApiKey, int]:
     state = _managed(request)
-    key = request.path_params["id"]
     try:
         found = await state.authenticator.one(key) if is_id(key) else None
     except LedgerDown:

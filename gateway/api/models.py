@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api.parameters import model_not_allowed, unknown_model
+from gateway.api.paths import PREFIXES, Flag
 from gateway.api.submission import grant_of
-from gateway.http.headers import flag_of
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.routing.aliases import exact_names
 from gateway.settings.loader import Config
 from gateway.state import State
@@ -28,6 +30,10 @@ _OTHERS: Mapping[Undeclared, str] = {
 }
 
 
+router = GuardedRouter(*PREFIXES)
+
+
+@router.serve("GET", "/models", Permission.KEY)
 async def list_models(request: Request) -> Response:
     """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
     state: State = request.app.state.darkroom
@@ -42,17 +48,21 @@ async def list_models(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": data})
 
 
-async def read_model(request: Request) -> Response:
+@router.serve("GET", "/models/{id:path}", Permission.KEY)
+async def read_model(
+    request: Request,
+    name: Annotated[str, Path(alias="id", min_length=1, description="A model's id or an alias; it may have slashes.")],
+    schema: Annotated[Flag, Query(description="Return the JSON Schema of the model's parameters instead.")] = False,
+) -> Response:
     """One model by its id or an alias; with `?schema=true` the JSON Schema of its parameters."""
     state: State = request.app.state.darkroom
-    name = request.path_params["id"]
     model, alias = state.config.resolve(name)
     if model is None:
         raise unknown_model(name, state.config)
     if not (api_key := grant_of(request)).allows_model(model.id):
         raise model_not_allowed(name, api_key)
-    if flag_of(request.query_params, "schema"):
-        return JSONResponse(schema(model, state.config))
+    if schema:
+        return JSONResponse(json_schema(model, state.config))
     found = describe(model, state)
     return JSONResponse({**found, "id": name, "alias_of": alias.model} if alias else found)
 
@@ -96,7 +106,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
     }
 
 
-def schema(model: Model, config: Config) -> dict[str, Any]:
+def json_schema(model: Model, config: Config) -> dict[str, Any]:
     """JSON Schema (2020-12) of a request's fields for this model."""
     properties: dict[str, Any] = {"model": {"type": "string", "const": model.id}}
     for cell in cells(model):

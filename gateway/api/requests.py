@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems
-from gateway.api.pagination import after_of, is_id, limit_of, listed, one_of, state_of, time_of, word_of
+from gateway.api.paths import (
+    After,
+    CreatedAfter,
+    CreatedBefore,
+    Flag,
+    KeyFilter,
+    Limit,
+    ModelFilter,
+    ObjectId,
+    ProviderFilter,
+    StateFilter,
+    is_id,
+    listed,
+)
 from gateway.api.submission import grant_of
 from gateway.http import errors
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.errors import ApiError, envelope, invalid
-from gateway.http.headers import flag_of
 from gateway.ledger.records import AttemptRow
 from gateway.ledger.reports import JobFilter, JobReport, NoSuchCursor, Summary
 from gateway.ledger.store import LedgerDown
@@ -100,21 +114,54 @@ def _attempt(attempt: AttemptRow) -> dict[str, Any]:
     }
 
 
-async def list_requests(request: Request) -> Response:
+router = GuardedRouter()
+
+
+async def _filter(
+    request: Request,
+    model: ModelFilter = None,
+    status: StateFilter = None,
+    provider: ProviderFilter = None,
+    key: KeyFilter = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+) -> JobFilter:
+    state: State = request.app.state.darkroom
+    providers = type(state.config.providers).model_fields
+    if provider is not None and provider not in providers:
+        raise invalid("provider", f"Invalid 'provider': expected one of {', '.join(providers)}.")
+    # A key sees its own requests alone; an admin, and a client on this machine while there are no keys, sees all.
+    return JobFilter(
+        scope=grant_of(request).scope,
+        key=key,
+        model=model,
+        provider=provider,
+        state=status,
+        since=created_after,
+        before=created_before,
+    )
+
+
+@router.serve("GET", "/v1/requests", Permission.KEY)
+async def list_requests(
+    request: Request,
+    wanted: Annotated[JobFilter, Depends(_filter)],
+    limit: Limit = 20,
+    after: After = None,
+    summary: Annotated[Flag, Query(description="Return the number of requests and their cost instead.")] = False,
+) -> Response:
     """The caller's requests, the newest first; with `summary=true` their sums instead.
 
     Filters: `model`, `provider`, `status`, `key`, `created_after` and `created_before` (seconds since the epoch, or
     ISO 8601).
     """
     state: State = request.app.state.darkroom
-    query = request.query_params
-    wanted = _filter(request)
     try:
-        if flag_of(query, "summary"):
-            if (paged := next((name for name in ("limit", "after") if name in query), None)) is not None:
+        if summary:
+            if (paged := next((name for name in ("limit", "after") if name in request.query_params), None)) is not None:
                 raise invalid(paged, f"Sums are over all requests: leave out '{paged}'.", "parameter_conflict")
             return JSONResponse(summed(await state.reports.summary(wanted)))
-        page = await state.reports.page(wanted, after=after_of(query), limit=limit_of(query))
+        page = await state.reports.page(wanted, after=after, limit=limit)
     except NoSuchCursor:
         raise invalid("after", "Invalid 'after': there is no such request in this list.") from None
     except LedgerDown:
@@ -122,15 +169,17 @@ async def list_requests(request: Request) -> Response:
     return JSONResponse(listed([described(told) for told in page.entries], more=page.more))
 
 
-async def read_request(request: Request) -> Response:
+@router.serve("GET", "/v1/requests/{id}", Permission.KEY)
+async def read_request(request: Request, request_id: ObjectId) -> Response:
     """One request, by the `id` of its answer, with its parameters and every attempt."""
-    return JSONResponse(with_parameters(await _own(request)))
+    return JSONResponse(with_parameters(await _own(request, request_id)))
 
 
-async def forget_payload(request: Request) -> Response:
+@router.serve("DELETE", "/v1/requests/{id}/payload", Permission.KEY)
+async def forget_payload(request: Request, request_id: ObjectId) -> Response:
     """Forget what was asked and what came of it: the parameters, the prompt, the pictures. The bill stays."""
     state: State = request.app.state.darkroom
-    told = await _own(request)
+    told = await _own(request, request_id)
     job = told.job.order.id
     if not told.job.ended:
         message = "The job goes on: cancel it first, or wait for its end."
@@ -148,25 +197,8 @@ async def forget_payload(request: Request) -> Response:
     return JSONResponse({"id": job, "object": "request", "purged": True, "files_deleted": len(deleted)})
 
 
-def _filter(request: Request) -> JobFilter:
+async def _own(request: Request, job: str) -> JobReport:
     state: State = request.app.state.darkroom
-    query = request.query_params
-    # A key sees what is its own: another one's requests are not there for it. The admin, and whoever calls from this
-    # machine while there are no keys, sees all.
-    return JobFilter(
-        scope=grant_of(request).scope,
-        key=word_of(query, "key"),
-        model=word_of(query, "model"),
-        provider=one_of(query, "provider", type(state.config.providers).model_fields),
-        state=state_of(query),
-        since=time_of(query, "created_after"),
-        before=time_of(query, "created_before"),
-    )
-
-
-async def _own(request: Request) -> JobReport:
-    state: State = request.app.state.darkroom
-    job = request.path_params["id"]
     try:
         told = await state.reports.one(job) if is_id(job) else None
     except LedgerDown:

@@ -1,26 +1,32 @@
-"""Every path, its methods, its handler and who may call it; and the probes: health, readiness, metrics."""
+"""Every router of the API, and the paths that they serve; and the probes: health, readiness and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api import edits, files, jobs, keys, models, requests, webhooks
-from gateway.api.submission import DRY_RUN, grant_of
-from gateway.http.auth import GuardedRoute, Permission, RouteRights, admins_only
+from gateway.api.submission import grant_of
+from gateway.http.auth import GuardedPath, GuardedRouter, Permission, admins_only, guarded_paths
 from gateway.state import State
 from gateway.telemetry import metrics
 from normalization.parameters.schema import Model
 from providers.base import Readiness
 
+probes = GuardedRouter()
+metrics_router = GuardedRouter()
 
+
+# A probe comes by the address of a process, whatever names the server has.
+@probes.serve("GET", "/healthz", Permission.PUBLIC, any_query=True, any_host=True)
 async def healthz(request: Request) -> Response:
     """The process answers."""
     return JSONResponse({"status": "ok"})
 
 
+@probes.serve("GET", "/readyz", Permission.OPTIONAL, any_query=True, any_host=True)
 async def readyz(request: Request) -> Response:
     """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
 
@@ -38,6 +44,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({**body, **detail}, 200 if ready else 503)
 
 
+@metrics_router.serve("GET", "/metrics", Permission.ADMIN, any_query=True)
 @admins_only
 async def expose_metrics(request: Request) -> Response:
     """All metrics in Prometheus' text format."""
@@ -51,49 +58,24 @@ def _routes(state: State, model: Model) -> dict[str, dict[str, str]]:
     }
 
 
-PREFIXES = ("/openai/v1", "/v1")
-"""The same calls, with and without OpenAI's own part of the address."""
-
-_PAGE = frozenset({"limit", "after"})
-_JOBS = _PAGE | {"model", "status"}
-_REQUESTS = _JOBS | {"provider", "key", "created_after", "created_before", "summary"}
-
-UNDER_BOTH: Mapping[str, Mapping[str, RouteRights]] = {
-    "/images/edits": {"POST": RouteRights(edits.edit, Permission.METERED, frozenset(DRY_RUN))},
-    "/images/jobs": {"GET": RouteRights(jobs.list_jobs, Permission.KEY, _JOBS)},
-    "/images/jobs/{id}": {"GET": RouteRights(jobs.read_job, Permission.KEY, frozenset({"wait"}))},
-    "/images/jobs/{id}/cancel": {"POST": RouteRights(jobs.cancel_job, Permission.KEY)},
-    "/keys": {
-        "POST": RouteRights(keys.create_key, Permission.ADMIN),
-        "GET": RouteRights(keys.list_keys, Permission.ADMIN),
-    },
-    "/keys/{id}": {
-        "GET": RouteRights(keys.read_key, Permission.ADMIN),
-        "PATCH": RouteRights(keys.change_key, Permission.ADMIN),
-        "DELETE": RouteRights(keys.revoke_key, Permission.ADMIN),
-    },
-    "/webhooks/secret": {"GET": RouteRights(webhooks.read_secret, Permission.KEY)},
-    "/models": {"GET": RouteRights(models.list_models, Permission.KEY)},
-    "/models/{id:path}": {"GET": RouteRights(models.read_model, Permission.KEY, frozenset({"schema"}))},
-}
-ALONE: Mapping[str, Mapping[str, RouteRights]] = {
-    "/v1/requests": {"GET": RouteRights(requests.list_requests, Permission.KEY, _REQUESTS)},
-    "/v1/requests/{id}": {"GET": RouteRights(requests.read_request, Permission.KEY)},
-    "/v1/requests/{id}/payload": {"DELETE": RouteRights(requests.forget_payload, Permission.KEY)},
-    "/hooks/{provider}/{attempt}/{mac}": {"POST": RouteRights(webhooks.parse_webhook, Permission.PUBLIC, query=None)},
-    "/files/{name}": {"GET": RouteRights(files.read_file, Permission.PUBLIC, query=None)},
-    "/metrics": {"GET": RouteRights(expose_metrics, Permission.ADMIN, query=None)},
-    # A probe comes by the address of a process, whatever names the server has.
-    "/healthz": {"GET": RouteRights(healthz, Permission.PUBLIC, query=None, any_host=True)},
-    "/readyz": {"GET": RouteRights(readyz, Permission.OPTIONAL, query=None, any_host=True)},
-}
+ROUTERS: list[GuardedRouter] = [
+    edits.router,
+    jobs.router,
+    keys.router,
+    webhooks.router,
+    models.router,
+    requests.router,
+    webhooks.hooks,
+    files.router,
+    probes,
+]
 
 
-def routes(*, metrics: bool = True) -> Iterator[GuardedRoute]:
-    """All of them, with the metrics where they have no port of their own. HEAD is answered wherever GET is."""
-    for prefix in PREFIXES:
-        for path, rows in UNDER_BOTH.items():
-            yield GuardedRoute(prefix + path, rows)
-    for path, rows in ALONE.items():
-        if metrics or path != "/metrics":
-            yield GuardedRoute(path, rows)
+def routers(*, metrics: bool = True) -> list[GuardedRouter]:
+    """All of them, with the metrics unless those have a port of their own."""
+    return [*ROUTERS, metrics_router] if metrics else ROUTERS
+
+
+def paths(*, metrics: bool = True) -> Iterator[GuardedPath]:
+    """Every path. HEAD is answered wherever GET is."""
+    return guarded_paths(routers(metrics=metrics))

@@ -7,13 +7,17 @@ its coming once, in time or in order.
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
+from fastapi import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems
 from gateway.api.edits import announced
+from gateway.api.paths import PREFIXES
 from gateway.api.submission import caller_of
+from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.body import FormLimits, feed
 from gateway.http.errors import ApiError
 from gateway.state import State
@@ -23,10 +27,19 @@ _LIMITS = FormLimits(max_body_bytes=1 << 20)
 _BODY_S = 10.0
 
 
-async def parse_webhook(request: Request) -> Response:
+router = GuardedRouter(*PREFIXES)
+hooks = GuardedRouter()
+
+
+@hooks.serve("POST", "/hooks/{provider}/{attempt}/{mac}", Permission.PUBLIC, any_query=True)
+async def parse_webhook(
+    request: Request,
+    name: Annotated[str, Path(alias="provider", description="The provider that calls.")],
+    attempt: Annotated[str, Path(description="The attempt's id.")],
+    mac: Annotated[str, Path(description="The code that keeps the address secret.")],
+) -> Response:
     """What a provider says of an attempt. Whatever it leads to, the answer is the same."""
     state: State = request.app.state.darkroom
-    name, attempt, mac = (request.path_params[part] for part in ("provider", "attempt", "mac"))
     provider = state.providers.get(name)
     if provider is None or not state.secrets.is_path(name, attempt, mac):
         if provider is not None:
@@ -44,6 +57,7 @@ async def parse_webhook(request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
+@router.serve("GET", "/webhooks/secret", Permission.KEY)
 async def read_secret(request: Request) -> Response:
     """The secret that the webhooks to this caller's addresses are signed with."""
     state: State = request.app.state.darkroom

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from gateway.api.pagination import listed
+from gateway.api.paths import listed
 from gateway.api.requests import described, duration_ms, with_parameters
 from gateway.cli.output import format_table
 from gateway.database.migrate import opened

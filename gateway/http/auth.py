@@ -7,12 +7,14 @@ row states.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import wraps
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec
 
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, APIRouter
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,85 +32,169 @@ from gateway.http.headers import check_headers, check_query
 from gateway.http.host import check_local, host_in
 from gateway.telemetry import metrics
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+P = ParamSpec("P")
+Endpoint = Callable[..., Awaitable[Response]]
 
 
 class Permission(IntEnum):
-    """What a call needs; each asks for more than the one before it."""
+    """What a request needs; each level asks for more than the one before it."""
 
     PUBLIC = 0
-    """Nothing: for probes, and where the address is a secret of its own. A key is not looked at."""
+    """Nothing: for probes, and where the address is a secret of its own. An API key is not looked at."""
     OPTIONAL = 1
-    """Nothing, and an admin's key is told more."""
+    """Nothing; an admin's API key gets a more detailed answer."""
     KEY = 2
-    """A good key; a server without keys takes calls from its own machine."""
+    """A valid API key; a server without API keys accepts requests from its own machine."""
     METERED = 3
-    """A good key, whose limits on calls count: the call may buy something."""
+    """A valid API key, whose request limits count: the request may buy something."""
     ADMIN = 4
-    """An admin's key."""
+    """An admin's API key."""
 
 
 DEFAULT = Permission.KEY
-"""For a path that no route has: a stranger is not told which those are."""
+"""For a path that no route has: without an API key a client cannot find out which those are."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteRights:
-    """One method of a route: who answers, who may call, and which parameters the query may have.
+    """Who may call one method of a path.
 
-    None for `query` leaves them unread: what others put behind such an address changes nothing. `any_host` exempts the
-    row from `allowed_hosts`.
+    `any_query` leaves the query unchecked: what others append to such an address changes nothing. `any_host` exempts
+    the row from `allowed_hosts`.
     """
 
-    endpoint: Endpoint
     access: Permission
-    query: frozenset[str] | None = frozenset()
+    any_query: bool = False
     any_host: bool = False
 
 
-class GuardedRoute(Route):
-    """A path with the rights of each of its methods. There is one route a path, so that 405 tells of all methods."""
+class GuardedRoute(APIRoute):
+    """One method of one path, with its rights. A route without rights cannot be built."""
 
-    def __init__(self, path: str, rows: Mapping[str, RouteRights]) -> None:
+    def __init__(self, path: str, endpoint: Endpoint, *, rights: RouteRights, **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.rights = rights
+
+    @property
+    def access(self) -> Permission:
+        """What a request needs."""
+        return self.rights.access
+
+    @cached_property
+    def query(self) -> frozenset[str] | None:
+        """The query parameters that the endpoint declares; None where any are accepted."""
+        if self.rights.any_query:
+            return None
+        return frozenset(_query_of(self.dependant))
+
+
+def _query_of(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of an endpoint, and of what it depends on."""
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_of(inner)
+
+
+class GuardedRouter(APIRouter):
+    """FastAPI's router, whose routes state their rights; they are served below each of `prefixes`."""
+
+    def __init__(self, *prefixes: str) -> None:
+        super().__init__(route_class=GuardedRoute, default_response_class=Response)
+        self.prefixes = prefixes or ("",)
+
+    def serve(
+        self,
+        method: str,
+        path: str,
+        access: Permission,
+        *,
+        any_query: bool = False,
+        any_host: bool = False,
+        **options: Any,
+    ) -> Callable[[Callable[P, Awaitable[Response]]], Callable[P, Awaitable[Response]]]:
+        """Register an endpoint with its rights. `options` are those of FastAPI's `APIRoute`."""
+        rights = RouteRights(access, any_query, any_host)
+        options = {"response_class": Response, **options}
+
+        def register(endpoint: Callable[P, Awaitable[Response]]) -> Callable[P, Awaitable[Response]]:
+            self.routes.append(GuardedRoute(path, endpoint, rights=rights, methods=[method], **options))
+            return endpoint
+
+        return register
+
+    @property
+    def guarded(self) -> Iterator[GuardedRoute]:
+        """The routes, without a prefix."""
+        return (route for route in self.routes if isinstance(route, GuardedRoute))
+
+
+class GuardedPath(Route):
+    """A path with a route for each of its methods. There is one entry a path, so that a 405 lists all methods."""
+
+    def __init__(self, path: str, rows: Mapping[str, GuardedRoute]) -> None:
         self.rows = dict(rows)
-        super().__init__(path, self._answer, methods=list(rows))
+        super().__init__(path, _unreachable, methods=list(rows))
 
-    def row(self, method: str) -> RouteRights | None:
-        """The row of a method, HEAD being answered wherever GET is; None for a method that is not allowed."""
+    def row(self, method: str) -> GuardedRoute | None:
+        """The route of a method, HEAD being answered wherever GET is; None for a method that is not allowed."""
         return self.rows.get("GET" if method == "HEAD" else method)
 
     def access(self, method: str) -> Permission:
-        """What a call with this method needs. For a method that is not allowed it is what the strictest row needs."""
+        """What a request with this method needs; for a method that is not allowed, what the strictest route needs."""
         row = self.row(method)
         return max(one.access for one in self.rows.values()) if row is None else row.access
 
     @property
     def any_host(self) -> bool:
         """Whether the path is answered under every host name."""
-        return all(row.any_host for row in self.rows.values())
+        return all(row.rights.any_host for row in self.rows.values())
 
-    async def _answer(self, request: Request) -> Response:
-        row = self.row(request.method)
-        assert row is not None  # the router has checked the method
-        return await row.endpoint(request)
+    @override
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the route of the method. Raises HTTPException 405 for a method that is not allowed."""
+        row = self.row(scope["method"])
+        if row is None:
+            await super().handle(scope, receive, send)
+        else:
+            await row.app(scope, receive, send)
+
+
+async def _unreachable(request: Request) -> Response:
+    raise AssertionError("the routes of a path answer, and not the path")
+
+
+def guarded_paths(routers: Iterable[GuardedRouter]) -> Iterator[GuardedPath]:
+    """The paths of routers, below each of their prefixes."""
+    rows: dict[str, dict[str, GuardedRoute]] = {}
+    for router in routers:
+        for prefix in router.prefixes:
+            for route in router.guarded:
+                for method in route.methods or ():
+                    rows.setdefault(prefix + route.path, {})[method] = route
+    return (GuardedPath(path, found) for path, found in rows.items())
 
 
 def check_admin(api_key: ApiKey) -> None:
     """Raise ApiError 403 unless these are an admin's rights."""
     if not api_key.admin:
-        message = "This takes the admin's key: DARKROOM_ADMIN_KEY, or one made with `darkroom keys create --admin`."
+        message = (
+            "This request needs an admin's API key: DARKROOM_ADMIN_KEY, or one created with "
+            "`darkroom keys create --admin`."
+        )
         raise ApiError(403, message, code="admin_key_required")
 
 
-def admins_only(endpoint: Endpoint) -> Endpoint:
-    """An endpoint that refuses everybody but an admin by itself, whatever its row in the table says."""
+def admins_only(
+    endpoint: Callable[Concatenate[Request, P], Awaitable[Response]],
+) -> Callable[Concatenate[Request, P], Awaitable[Response]]:
+    """An endpoint that refuses everybody but an admin by itself, whatever its route states."""
 
     @wraps(endpoint)
-    async def guarded(request: Request) -> Response:
+    async def guarded(request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
         check_admin(request.scope["darkroom.grant"])
-        return await endpoint(request)
+        return await endpoint(request, *args, **kwargs)
 
-    return guarded
+    return guarded  # type: ignore[return-value]  # FastAPI passes the request by its name
 
 
 async def count(rates: RateLimiter, api_key: ApiKey) -> dict[str, str]:
@@ -136,7 +222,7 @@ class AuthenticationMiddleware(Router):
 
     def __init__(
         self,
-        routes: Iterable[GuardedRoute],
+        routes: Iterable[GuardedPath],
         *,
         lifespan: Lifespan[Any],
         authenticator: Callable[[], Authenticator],
@@ -174,7 +260,7 @@ class AuthenticationMiddleware(Router):
         else:
             await app(scope, receive, send)
 
-    def _matched(self, scope: Scope) -> GuardedRoute | None:
+    def _matched(self, scope: Scope) -> GuardedPath | None:
         """The route of a request: the only place where its path is looked at. A path is that of one route at most."""
         for route in self.table:
             match, found = route.matches(scope)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -81,6 +82,15 @@ async def on_api_error(request: Request, error: Exception) -> Response:
     """Our own errors."""
     assert isinstance(error, ApiError)
     return respond(error)
+
+
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    """A parameter that FastAPI could not read. Its parsers raise ValueError with what was expected."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    reason = first.get("ctx", {}).get("error", first["msg"])
+    return respond(invalid(name, f"Invalid '{excerpt(name, 80)}': {reason}."))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ A parameter that was dropped in silence would mislead: a misspelt filter would s
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, QueryParams
@@ -44,14 +44,11 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
             raise invalid(name, f"The query parameter '{name}' came more than once: send it once.")
 
 
-def flag_of(query: Mapping[str, str], name: str) -> bool:
-    """A query parameter that is true or false; false where it was not sent. Raises ApiError 400."""
-    text = query.get(name)
-    if text is None:
-        return False
+def parse_flag(text: str) -> bool:
+    """A query parameter that is true or false. Raises ValueError."""
     found = _FLAGS.get(text.lower())
     if found is None:
-        raise invalid(name, f"Invalid '{name}': expected true or false.")
+        raise ValueError("expected true or false")
     return found
 
 

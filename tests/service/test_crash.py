@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.api import routes
 from gateway.auth.authenticator import Authenticator
-from gateway.http.auth import Permission, RouteRights
+from gateway.http.auth import GuardedRouter, Permission
 from tests.support.keys import api_key
 from tests.support.lines import Lines
 from tests.support.running import until
@@ -41,8 +41,10 @@ async def crash_late(request: Request) -> Response:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A gateway with two handlers that crash."""
-    monkeypatch.setitem(routes.ALONE, "/v1/crash", {"GET": RouteRights(crash, Permission.KEY)})
-    monkeypatch.setitem(routes.ALONE, "/v1/crash-late", {"GET": RouteRights(crash_late, Permission.KEY)})
+    router = GuardedRouter()
+    router.serve("GET", "/v1/crash", Permission.KEY)(crash)
+    router.serve("GET", "/v1/crash-late", Permission.KEY)(crash_late)
+    monkeypatch.setattr(routes, "ROUTERS", [*routes.ROUTERS, router])
     with world(environ={"DARKROOM_API_KEYS": KEY, "DARKROOM_GATEWAY__CORS_ORIGINS": f'["{PAGE}"]'}) as started:
         yield started
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from gateway.api import routes as table
-from gateway.api.routes import routes
-from gateway.http.auth import GuardedRoute, Permission, RouteRights
+from gateway.api.routes import paths
+from gateway.http.auth import GuardedPath, GuardedRouter, Permission
 from tests.support.world import World, world
 
 PLAIN, ADMIN = "the-key-of-one-caller-out-of-many", "the-key-of-the-admin-and-of-nobody-else"
@@ -89,7 +89,7 @@ def bearing(there: World, key: str) -> Iterator[Callable[[str, str], Told]]:
         yield ask
 
 
-def path_of(route: GuardedRoute) -> str:
+def path_of(route: GuardedPath) -> str:
     """A route's path with something for each of its names."""
     path = route.path
     for name, sample in SAMPLES.items():
@@ -101,15 +101,13 @@ def path_of(route: GuardedRoute) -> str:
 # The same table stands under both prefixes.
 ROUTES = [
     pytest.param(route, id=route.path, marks=[pytest.mark.slow] if route.path.startswith("/openai") else [])
-    for route in routes()
+    for route in paths()
 ]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", ["none", "plain", "limited", "admin"])
-def test_no_spelling_of_a_path_opens_more(
-    there: World, keys: Mapping[str, str], route: GuardedRoute, name: str
-) -> None:
+def test_no_spelling_of_a_path_opens_more(there: World, keys: Mapping[str, str], route: GuardedPath, name: str) -> None:
     """Every route x every method x spellings x kinds of keys: never more than the plain path gives."""
     path = path_of(route)
     before = registered(there)
@@ -192,10 +190,13 @@ def test_a_path_that_is_none_needs_a_key(there: World) -> None:
 def test_the_router_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """An admin's route is closed to other keys also where its endpoint does not look at the key."""
 
+    router = GuardedRouter()
+
+    @router.serve("GET", "/v1/careless", Permission.ADMIN)
     async def careless(request: Request) -> Response:
         return PlainTextResponse("open")
 
-    monkeypatch.setitem(table.ALONE, "/v1/careless", {"GET": RouteRights(careless, Permission.ADMIN)})
+    monkeypatch.setattr(table, "ROUTERS", [*table.ROUTERS, router])
     with world(environ={"DARKROOM_API_KEYS": PLAIN, "DARKROOM_ADMIN_KEY": ADMIN}) as there:
         answers = {key: httpx.get(f"{there.url}/v1/careless", headers=bearer(key)) for key in ("", PLAIN, ADMIN)}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from gateway.api.jobs import LONGEST_WAIT_S
 from gateway.api.openapi.schemas import Schema, flag, one_of, text
-from gateway.api.pagination import ID_PATTERN, LONGEST_PAGE
+from gateway.api.paths import ID_PATTERN, MAX_PAGE, MAX_WAIT_S
 from gateway.ledger.records import STATES
 
 Parameter = Mapping[str, Any]
@@ -36,7 +35,7 @@ WAIT = _query(
     {
         "type": "number",
         "minimum": 0,
-        "maximum": LONGEST_WAIT_S,
+        "maximum": MAX_WAIT_S,
         "default": 0,
         "description": "Answer once the job has ended, or after so many seconds.",
     },
@@ -58,7 +57,7 @@ PAGE = (
         {
             "type": "integer",
             "minimum": 1,
-            "maximum": LONGEST_PAGE,
+            "maximum": MAX_PAGE,
             "default": 20,
             "description": "How many a page has.",
         },

@@ -17,10 +17,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.api import routes as handlers
 from gateway.api.openapi.operations import OPERATIONS
-from gateway.api.routes import PREFIXES, routes
+from gateway.api.paths import PREFIXES
+from gateway.api.routes import paths
 from gateway.app import build
 from gateway.auth.keys import ApiKey
-from gateway.http.auth import GuardedRoute, Permission, RouteRights
+from gateway.http.auth import GuardedPath, GuardedRoute, GuardedRouter, Permission, guarded_paths
 from gateway.http.errors import ApiError
 from gateway.http.host import check_path, plain_path
 from gateway.http.middleware import RequestMiddleware
@@ -54,16 +55,17 @@ STATED = {
 
 
 @pytest.fixture(scope="module")
-def served() -> list[GuardedRoute]:
+def served() -> list[GuardedPath]:
     """What an application has, the document included."""
     edge = build(load(SHIPPED, {}), {})
     app = edge._app  # type: ignore[attr-defined]
     # What Starlette itself has would be asked by nobody, and guarded by nobody.
     assert app.router.routes == []
+    assert app.openapi_url is None
     return list(app.router.table)
 
 
-def test_every_route_has_its_rights_stated(served: list[GuardedRoute]) -> None:
+def test_every_route_has_its_rights_stated(served: list[GuardedPath]) -> None:
     """Under each prefix the same; and nothing is served beside the table."""
     for prefix in PREFIXES:
         found = {
@@ -73,10 +75,10 @@ def test_every_route_has_its_rights_stated(served: list[GuardedRoute]) -> None:
             if (route.path, method) in STATED or route.path.startswith(f"{prefix}/")
         }
         assert found == STATED
-    assert {route.path for route in routes()} | {"/openapi.json"} == {route.path for route in served}
+    assert {route.path for route in paths()} | {"/openapi.json"} == {route.path for route in served}
 
 
-def test_each_path_is_one_routes(served: list[GuardedRoute]) -> None:
+def test_each_path_is_one_routes(served: list[GuardedPath]) -> None:
     """No path has two routes, whose rights might differ."""
     for route in served:
         path = re.sub(r"\{[a-z]+(:path)?\}", "x", route.path)
@@ -86,14 +88,14 @@ def test_each_path_is_one_routes(served: list[GuardedRoute]) -> None:
 
 ADMINS = [
     pytest.param(row, id=f"{method} {route.path}")
-    for route in routes()
+    for route in paths()
     for method, row in route.rows.items()
     if row.access is Permission.ADMIN
 ]
 
 
 @pytest.mark.parametrize("row", ADMINS)
-async def test_what_is_the_admins_refuses_others_by_itself(row: RouteRights) -> None:
+async def test_what_is_the_admins_refuses_others_by_itself(row: GuardedRoute) -> None:
     """Were it let through by mistake, it would still do nothing; and nothing at all where nobody said whose it is."""
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "darkroom.grant": ApiKey(id="key_0")}
     with pytest.raises(ApiError) as caught:
@@ -105,15 +107,26 @@ async def test_what_is_the_admins_refuses_others_by_itself(row: RouteRights) -> 
         await row.endpoint(Request(scope))
 
 
+def test_a_route_without_rights_cannot_be_declared() -> None:
+    """FastAPI's own decorators state no rights, and so declare nothing."""
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(request.method)
+
+    with pytest.raises(TypeError, match="rights"):
+        GuardedRouter().get("/x")(answer)
+
+
 async def test_the_rights_of_a_method() -> None:
     """HEAD is GET; a method that is not allowed takes what the strictest one does, and is told of them all."""
 
     async def answer(request: Request) -> Response:
         return PlainTextResponse(request.method)
 
-    route = GuardedRoute(
-        "/x", {"GET": RouteRights(answer, Permission.KEY, any_host=True), "POST": RouteRights(answer, Permission.ADMIN)}
-    )
+    router = GuardedRouter()
+    router.serve("GET", "/x", Permission.KEY, any_host=True)(answer)
+    router.serve("POST", "/x", Permission.ADMIN)(answer)
+    [route] = guarded_paths([router])
 
     assert [route.access(method) for method in ("GET", "HEAD", "POST", "PUT")] == [
         Permission.KEY,
@@ -198,7 +211,7 @@ def test_only_the_router_looks_at_paths() -> None:
     assert readers == {"gateway/http/middleware.py", "gateway/http/errors.py", "gateway/api/jobs.py"}
 
 
-def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]) -> None:
+def test_the_document_has_the_parameters_of_the_table(served: list[GuardedPath]) -> None:
     """What a query may have is what the document says, but for the other spelling of a dry run."""
     operations = {(operation.path, operation.method): operation for operation in OPERATIONS}
     for route in served:
@@ -212,8 +225,8 @@ def test_the_document_has_the_parameters_of_the_table(served: list[GuardedRoute]
 
 def test_probes_are_the_only_rows_for_any_host() -> None:
     """Whoever asks for another path by another name is sent away where `allowed_hosts` is set."""
-    assert {route.path for route in routes() if route.any_host} == {"/healthz", "/readyz"}
-    assert {row.endpoint for route in routes() for row in route.rows.values() if row.any_host} == {
+    assert {route.path for route in paths() if route.any_host} == {"/healthz", "/readyz"}
+    assert {row.endpoint for route in paths() for row in route.rows.values() if row.rights.any_host} == {
         handlers.healthz,
         handlers.readyz,
     }
