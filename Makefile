@@ -34,7 +34,9 @@ test-rest: $(VENV)/.dev $(NODE)/node_modules/.done  ## what `make test` leaves o
 	$(BIN)/pytest -m "not ($(QUICK)) and not timing" -n 3 tests
 	$(BIN)/pytest -m timing -n 0 tests
 
-test-all: test test-rest test-ray  ## every test
+test-all: test  ## every test
+	@# A Ray cluster mostly waits: its tests run beside the first of the rest, long before those that measure time.
+	$(MAKE) -j2 test-rest test-ray
 
 coverage: $(VENV)/.dev $(NODE)/node_modules/.done  ## every test once, and which lines the tests reach
 	$(BIN)/pytest --cov=gateway --cov=providers --cov=normalization --cov-report=term:skip-covered tests
