@@ -6,6 +6,7 @@ may always import itself; what it names includes what lies beneath.
 
 import ast
 import re
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,25 @@ def test_lines_a_file(module: str, path: Path) -> None:
     lines = len(path.read_text().splitlines())
 
     assert lines <= MOST_LINES, f"{module} has {lines} lines"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A name means one thing, wherever it is met."""
+    found: dict[str, list[str]] = {}
+    for module, path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(module)
+
+    assert not {name: places for name, places in found.items() if len(places) > 1}
+
+
+def test_files_of_the_gateway_are_no_crumbs() -> None:
+    """Half of its files have 120 lines or more: a concept, not a fragment of one."""
+    files = [path for module, path in modules() if module.startswith("gateway.") and "migrations" not in module]
+    lines = [len(path.read_text().splitlines()) for path in files if path.name not in ("__init__.py", "__main__.py")]
+
+    assert statistics.median(lines) >= 120
 
 
 def test_where_pillow_is_used() -> None:
