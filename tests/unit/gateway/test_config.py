@@ -607,7 +607,7 @@ SHORT = [
      "a parameter that every model has, by standard.toml", "it in [params]"),
     ("optional of no type", 'pattern = { type = "boolean"', 'pattern = { type = "bool"', "optional.pattern.type",
      "'bool'", "'boolean'"),
-    ("optional without doc", ', doc = "Make a seamless tile."', "", "optional.pattern.doc", "nothing", "required"),
+    ("optional without doc", ', doc = "Produce a seamless tile."', "", "optional.pattern.doc", "nothing", "required"),
     ("optional default", 'sharpen = { type = "number", ', 'sharpen = { type = "number", default = 11, ',
      "optional.sharpen", "the default 11 is outside its own bounds: 0 to 10", ""),
     ("a route's own key", '{ doc = "Latent tile height." }', '{ max = "high" }',
