@@ -28,7 +28,7 @@ _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 class StandardParameters(Frozen):
-    """The whole of `standard.toml`."""
+    """The content of `standard.toml`."""
 
     denied: frozenset[str] = frozenset()
     multipliers: Mapping[str, str] = Field(default_factory=dict)
@@ -39,7 +39,7 @@ class StandardParameters(Frozen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything that the operator decides, checked."""
+    """The validated configuration."""
 
     folder: Path
     gateway: GatewaySettings
@@ -50,7 +50,7 @@ class Config:
     models: Mapping[str, Model]
 
     def resolve(self, name: str) -> tuple[Model | None, Alias | None]:
-        """The model that a caller's name means, and the alias row if it went through one."""
+        """The model that a client's name refers to, and the alias if the name is one."""
         alias = None if is_pattern(name) else self.aliases.get(name)
         if alias is None and name not in self.models:
             alias = by_pattern(name, self.aliases)
@@ -182,7 +182,7 @@ def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str
     table = documents["gateway"].get("gateway")
     if isinstance(table, dict):
         for name in fill(table, names, where):
-            # A wrong one is blamed on the variable that named its file.
+            # A problem with the secret is attributed to the variable that named its file.
             if (place := places[f"{name}_file"]) in changed:
                 changed["gateway", "gateway", name] = changed[place]
 
@@ -190,7 +190,7 @@ def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str
 def _strays(
     changed: Mapping[tuple[str, ...], Override], sections: tuple[str, ...], models: tuple[str, ...]
 ) -> list[ConfigProblem]:
-    """Variables that name a section or a model which does not exist."""
+    """Variables that name an unknown section or model."""
     found = []
     for place, override in changed.items():
         where = f"environment variable {override.variable}"
@@ -203,25 +203,25 @@ def _strays(
     return found
 
 
-def _read(path: Path, mistakes: list[ConfigProblem]) -> dict[str, Any]:
+def _read(path: Path, problems: list[ConfigProblem]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        mistakes.append(ConfigProblem(str(path), "", "no such file", "this file; it may be empty"))
+        problems.append(ConfigProblem(str(path), "", "no such file", "this file; it may be empty"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        mistakes.append(ConfigProblem(str(path), "", str(error), "a TOML document in UTF-8"))
+        problems.append(ConfigProblem(str(path), "", str(error), "a TOML document in UTF-8"))
     return {}
 
 
 def _compose(name: str, document: Mapping[str, Any], standard: StandardParameters) -> dict[str, Any]:
-    """A model's document with the standard parameters and rules filled in where it has none of its own."""
+    """A model's document, completed with the standard parameters and rules that it does not replace."""
     params = {**{key: param.model_dump() for key, param in standard.params.items()}, **table_at(document, "params")}
     routes = {}
     for key, route in table_at(document, "routes").items():
         own = table_at(route, "rules")
         rules = {**{k: rule.model_dump() for k, rule in standard.rules.items() if k in params}, **own}
         routes[key] = {"name": key, "provider": key, **route, "rules": rules} if isinstance(route, Mapping) else route
-    # A model's file adds names of its own; what is no list is left for the schema to refuse.
+    # A model's file adds names of its own; anything but a list is left for the schema to refuse.
     own = document.get("reshaping", [])
     reshaping = [*sorted(standard.reshaping), *own] if isinstance(own, list) else own
     return {**document, "id": name, "params": params, "routes": routes, "reshaping": reshaping}
@@ -235,10 +235,12 @@ def _validate(schema: type[T], document: object, source: Source, problems: list[
         return None
 
 
-def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str]) -> Iterator[ModelProblem]:
-    """What a model's file says wrong about its routes: read from the document, so that it is told whatever else is.
+def _model_problems(
+    document: Mapping[str, Any], whole: Mapping[str, Any], reported: Set[str]
+) -> Iterator[ModelProblem]:
+    """Problems of a model's routes, found in the document, so that they are reported even if the schema rejects it.
 
-    `whole` is the document with the standard's rules; `told_of` are those of them that are wrong by themselves.
+    `whole` is the document with the standard rules; `reported` are those standard rules that are invalid by themselves.
     """
     known = tuple(ProvidersFile.model_fields)
     for key, route in whole["routes"].items():
@@ -248,13 +250,13 @@ def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_
             yield ModelProblem(("routes", key, "provider"), provider, f"one of {', '.join(known)}")
         own = table_at(table_at(document, "routes").get(key), "rules")
         for problem in _rule_problems(route, {**_kinds(whole), **_kinds(route)}):
-            if problem.place[1] in own or problem.place[1] not in told_of:
+            if problem.place[1] in own or problem.place[1] not in reported:
                 yield replace(problem, place=("routes", key, *problem.place))
         yield from unpaired(whole["params"], key, table_at(route, "params"), table_at(route, "rules"))
 
 
 def _rule_problems(document: object, kinds: Mapping[str, ParamType]) -> Iterator[ModelProblem]:
-    """What is wrong with the rules of a document, beyond what their schema says: names of code, and what that needs."""
+    """Problems of the rules of a document beyond their schema: unknown code, and keys that a converter requires."""
     for name, text in table_at(document, "rules").items():
         for problem in _named(text):
             yield replace(problem, place=("rules", name, *problem.place))
@@ -276,7 +278,7 @@ def _named(rule: object) -> Iterator[ModelProblem]:
 
 
 def _kinds(document: object) -> dict[str, ParamType]:
-    """The types of the parameters that a document declares, where they are such."""
+    """The types of the parameters that a document declares; invalid ones are left out."""
     return {
         name: param["type"]
         for name, param in table_at(document, "params").items()

@@ -1,4 +1,4 @@
-"""The four kinds of rule, and the parameters they are about, as the config files write them."""
+"""Parameters and the four kinds of rule, as the configuration files declare them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Scalar: TypeAlias = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class ModelProblem:
-    """Something wrong with a piece of config: at which keys of it, what is there, and what would do.
+    """A problem in a piece of configuration: its keys, what was found there, and what was expected.
 
-    `expected` is empty where `found` is a whole sentence that says it.
+    `expected` is empty when `found` is a complete sentence.
     """
 
     place: tuple[str, ...]
@@ -25,7 +25,7 @@ class ModelProblem:
 
 
 class RuleProblem(ValueError):
-    """Everything that is wrong with a piece of config, told at once."""
+    """Every problem in a piece of configuration."""
 
     def __init__(self, problems: Iterable[ModelProblem]) -> None:
         self.problems = tuple(problems)
@@ -33,13 +33,13 @@ class RuleProblem(ValueError):
 
 
 class Frozen(BaseModel):
-    """A piece of config: immutable, and a key that nobody knows is a mistake."""
+    """A piece of configuration: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Bounds(Frozen):
-    """What values are taken. On a parameter: from the caller; on a rule: by this route."""
+    """Accepted values: on a parameter, those that clients may send; on a rule, those that the route accepts."""
 
     min: float | None = None
     max: float | None = None
@@ -50,11 +50,11 @@ class Bounds(Frozen):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         if self.choices == ():
-            raise ValueError("choices is empty, so that nothing is taken: list what is, or leave the key out")
+            raise ValueError("choices is empty, so no value is accepted: list the accepted values, or delete the key")
         return self
 
     def admits(self, value: object) -> bool:
-        """Whether a value of the right type is inside. The bounds of a text are its length in characters."""
+        """Whether a value of the right type is within the bounds. For a string, min and max bound its length."""
         if self.choices is not None and value not in self.choices:
             return False
         size = len(value) if isinstance(value, str) else value
@@ -63,7 +63,7 @@ class Bounds(Frozen):
         return True
 
     def describe(self) -> str:
-        """The bounds in words: `1 to 4`, `at least 0`, `png, jpeg`; empty where there are none."""
+        """The bounds in words: `1 to 4`, `at least 0`, `png, jpeg`; empty if it is unbounded."""
         if self.choices is not None:
             return ", ".join(str(choice) for choice in self.choices)
         if self.min is not None and self.max is not None:
@@ -82,9 +82,9 @@ def _plain(number: float) -> str:
 class Param(Bounds):
     """A declared parameter.
 
-    For `string`, `min` and `max` are lengths in characters. `default` is sent when the caller gives nothing; without
-    one nothing is sent. `required` makes an absent value a 400. `synonyms` are other words for one of the choices, in
-    any case: nobody but the caller's reader ever sees them.
+    For `string`, `min` and `max` are lengths in characters. `default` is sent when the client sends no value; without
+    a default, nothing is sent. If `required`, a missing value is a 400. `synonyms` maps other words, in any case, to
+    one of the choices; only the parsing of requests reads them.
     """
 
     type: ParamType
@@ -96,41 +96,41 @@ class Param(Bounds):
     @model_validator(mode="after")
     def _consistent(self) -> Param:
         if self.type == "enum" and not self.choices:
-            raise ValueError("an enum needs its choices")
+            raise ValueError("an enum needs choices")
         for word, meant in (self.synonyms or {}).items():
             if meant not in (self.choices or ()):
                 raise ValueError(f"the synonym {word!r} stands for {meant!r}, which is none of the choices")
         if self.type in ("image", "object", "array", "boolean") and (self.min is not None or self.max is not None):
-            raise ValueError(f"min and max mean nothing for type {self.type}")
+            raise ValueError(f"min and max do not apply to type {self.type}")
         if self.default is not None and self.type in ("integer", "number", "enum") and not self.admits(self.default):
             raise ValueError(f"the default {self.default!r} is outside its own bounds: {self.describe()}")
         return self
 
 
 class _Rule(Bounds):
-    """What all rules have. `default` is this route's own, where another provider's would not do here."""
+    """The keys of every rule. `default` replaces the parameter's own default on this route."""
 
     default: JsonValue = None
 
 
 class PassthroughRule(_Rule):
-    """Sent as is, under the same name."""
+    """Sent unchanged, under the same name."""
 
     rule: Literal["passthrough"]
 
 
 class RenamedRule(_Rule):
-    """The same value under the provider's field name; a dot in `to` nests."""
+    """Sent unchanged under the provider's field name; a dot in `to` nests."""
 
     rule: Literal["renamed"]
     to: str
 
 
 class ConvertedRule(_Rule):
-    """Transformed by the named converter; `to` is the provider's field where it differs. Bounds hold before it.
+    """Transformed by the named converter. `to` is the provider's field if its name differs; bounds apply before.
 
-    `table` gives the provider's word for a value, for the converters that look one up. Which keys a converter needs and
-    which it reads at all, it declares itself, in `normalization/parameters/convert.py`.
+    `table` maps values to the provider's words, for the converters that look values up. Each converter declares the
+    keys that it needs and reads in `normalization/parameters/convert.py`.
     """
 
     rule: Literal["converted"]
@@ -140,7 +140,7 @@ class ConvertedRule(_Rule):
 
 
 class EmulatedRule(_Rule):
-    """The provider has no such thing: the gateway does it, by the named emulation."""
+    """The provider has no such parameter: the gateway implements it by the named emulation."""
 
     rule: Literal["emulated"]
     by: str

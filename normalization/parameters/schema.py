@@ -1,4 +1,4 @@
-"""A model and its routes, as one file of `config/models/` describes them."""
+"""A model and its routes, as a file of `config/models/` describes them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Strategy = Literal["cheapest", "fastest", "balanced", "order"]
 
 
 class Preference(Frozen):
-    """`[routing]` of a model's file, in the words of a request's `routing`.
+    """`[routing]` of a model's file; its keys mean the same as in a request's `routing`.
 
-    `order` are the first choices, by provider or route; `sort` is the strategy for the rest, the gateway's where it is
-    None; `max_cost` is in US dollars for a whole request. Without `allow_fallbacks` only the first candidate is tried.
-    Which routes there are at all is said by the file's `[routes]`, so there is no `only` and no `ignore`.
+    `order` lists the first choices, by provider or route. `sort` is the strategy for the others, None for the gateway's
+    own. `max_cost` is in US dollars for a whole request. Without `allow_fallbacks`, only the first candidate is tried.
+    `only` and `ignore` do not exist here: the routes of the model are those of the file.
     """
 
     order: tuple[str, ...] = ()
@@ -36,15 +36,15 @@ Share = Annotated[float, Field(gt=0)] | Mapping[str, Annotated[float, Field(ge=0
 
 
 class Price(Frozen):
-    """What one upstream call costs, in US dollars: the sum of the parts that are given.
+    """The price of one upstream call, in US dollars: the sum of the parts that are given.
 
-    `per_second` counts the provider's run time, expected to be `seconds` plus `seconds_per_output_megapixel` for each.
-    `megapixel_step` rounds megapixels up to its multiples before they are multiplied, `minimum` is the least that a
-    call is billed.
+    `per_second` is multiplied by the provider's run time, estimated as `seconds` plus `seconds_per_output_megapixel`
+    for each megapixel of output. `megapixel_step` rounds megapixels up to its multiples first. `minimum` is the lowest
+    amount billed for a call.
 
-    `work` says how the figures depend on parameters that the route is sent. A number is the value of one at which they
-    hold: they grow in proportion to it. A table has a factor for each value, 1 for what is not in it. `seconds`, the
-    part of the run time that is always the same, and `minimum` do not depend on them.
+    `work` scales the price with parameters that the route is sent. A number is the parameter's value at which the
+    figures hold; the price grows in proportion to it. A table has a factor for each value, 1 for values that it does
+    not list. `seconds`, the constant part of the run time, and `minimum` are not scaled.
     """
 
     per_image: float | None = Field(None, ge=0)
@@ -58,7 +58,7 @@ class Price(Frozen):
     work: Mapping[str, Share] = Field(default_factory=dict)
 
     def factor(self, values: Mapping[str, Value]) -> float:
-        """By what the figures are multiplied for these values of the parameters; one that has none does not count."""
+        """The factor for these values of the parameters; a parameter without a value does not change it."""
         product = 1.0
         for name, share in self.work.items():
             value = values.get(name)
@@ -74,7 +74,7 @@ class Price(Frozen):
         if all(part is None for part in parts):
             raise ValueError(
                 "a price needs per_image, per_output_megapixel, per_input_megapixel or per_second; "
-                "what costs nothing says per_image = 0"
+                "if a call is free, it says per_image = 0"
             )
         if self.per_second is not None and not (self.seconds or self.seconds_per_output_megapixel):
             raise ValueError("per_second needs seconds or seconds_per_output_megapixel to estimate with")
@@ -82,9 +82,7 @@ class Price(Frozen):
 
 
 class Input(Frozen):
-    """The pictures that a route takes, where its provider says so: how many bytes, pixels and pixels a side at most,
-    and which formats.
-    """
+    """The provider's limits on input images: bytes, pixels, pixels per side, and accepted formats."""
 
     max_bytes: int | None = Field(default=None, gt=0)
     max_pixels: int | None = Field(default=None, gt=0)
@@ -92,23 +90,24 @@ class Input(Frozen):
     formats: tuple[Literal["png", "jpeg", "webp"], ...] = ("png", "jpeg", "webp")
 
     def refuses(self, width: int, height: int) -> str | None:
-        """Why a picture of so many pixels is not taken; None where it is."""
+        """Why the route does not accept an image of this size in pixels; None if it does."""
         if self.max_side is not None and max(width, height) > self.max_side:
-            return f"takes pictures of at most {self.max_side:,} pixels a side, and this one has {width}x{height}"
+            return f"takes images of at most {self.max_side:,} pixels a side, and this one has {width}x{height}"
         if self.max_pixels is not None and width * height > self.max_pixels:
             most, here = self.max_pixels / 1e6, width * height / 1e6
-            return f"takes pictures of at most {most:g} megapixels, and this one has {here:.1f}"
+            return f"takes images of at most {most:g} megapixels, and this one has {here:.1f}"
         return None
 
 
 class Route(Frozen):
     """One way to a provider.
 
-    `model` is the provider's own name of it, `options` go to the adapter, `fixed` fields are in every payload.
-    `params` exist only here. `degraded` says in a sentence how this route falls short of what the model's name
-    promises. `alpha` says whether pictures come back with their transparency, `input` which pictures are taken. A
-    `strict` route takes no undeclared fields. `geometry` says which parameters change the size of a result beside the
-    factor. `source` names where the facts of the route come from.
+    `model` is the provider's name for it, `options` go to the adapter, `fixed` fields are part of every payload.
+    `params` are those that not every route has: the file's `[optional]` that the route names, and its own. `degraded`
+    is a sentence on how the route falls short of what the model's name promises. `alpha` says whether results keep the
+    transparency of the input, `input` which images are accepted. A `strict` route accepts no undeclared fields.
+    `geometry` names the parameters, besides the scale factor, that change the size of a result. `source` is the
+    reference for the facts about the route.
     """
 
     name: str
@@ -128,7 +127,7 @@ class Route(Frozen):
 
     @cached_property
     def writes(self) -> Mapping[str, str]:
-        """Payload field (the outermost name) to the parameter whose rule writes it; `fixed` fields to themselves."""
+        """Payload field (the outermost name) to the parameter that is sent in it; `fixed` fields to themselves."""
         fields = {field: field for field in self.fixed}
         for name, rule in self.rules.items():
             if (target := target_of(name, rule)) is not None:
@@ -137,12 +136,12 @@ class Route(Frozen):
 
 
 class Model(Frozen):
-    """A model as callers see it, with every route that can serve it.
+    """A model as clients see it, with every route that can serve it.
 
-    `scaled_by` names the parameter that enlarges: the output is the input times its value, per side. `max_images` is
-    how many pictures one request may carry. `reshaping` names undeclared fields after which the size of a result is not
-    known. `default_response_format`, `deadline_s` and `on_disconnect` override the gateway's, `routing` its strategy; a
-    request's own `routing` counts before that.
+    `scaled_by` names the scale factor: the output is the input times its value, per side. `max_images` is the number of
+    images that one request may carry. `reshaping` names undeclared fields that make the size of a result unpredictable.
+    `default_response_format`, `deadline_s` (in seconds) and `on_disconnect` override the gateway's settings, `routing`
+    its strategy; a request's own `routing` overrides that.
     """
 
     id: str
@@ -167,13 +166,13 @@ class Model(Frozen):
         return self
 
     def param(self, name: str) -> Param | None:
-        """The declaration of a parameter: the model's own, or that of the first route which alone has it."""
+        """The declaration of a parameter: the model's, or that of the first route that declares it."""
         if name in self.params:
             return self.params[name]
         return next((route.params[name] for route in self.routes.values() if name in route.params), None)
 
     def routes_with(self, name: str) -> tuple[str, ...]:
-        """The routes on which a parameter exists."""
+        """The routes that have a parameter."""
         return tuple(route.name for route in self.routes.values() if name in self.params or name in route.params)
 
 
@@ -189,7 +188,7 @@ def target_of(name: str, rule: Rule) -> str | None:
 def unpaired(
     params: Collection[str], route: str, own: Collection[str], rules: Collection[str]
 ) -> Iterator[ModelProblem]:
-    """Parameters without a rule on a route, and rules without a parameter. `own` are those that the route declares."""
+    """Parameters without a rule on a route, and rules without a parameter. `own` are the route's own parameters."""
     unknown = sorted(set(rules) - set(params) - set(own))
     if missing := sorted(set(params) - set(own) - set(rules)):
         everywhere = (
@@ -227,7 +226,7 @@ def _problems(model: Model) -> Iterator[ModelProblem]:
     if not model.routes:
         yield ModelProblem((), "a model needs at least one route")
     if model.scaled_by is not None and model.scaled_by not in model.params:
-        yield ModelProblem((), f"scaled_by names {model.scaled_by!r}, which is not among the parameters")
+        yield ModelProblem((), f"scaled_by names {model.scaled_by!r}, which is not a parameter of [params]")
     names = {*model.routes, *(route.provider for route in model.routes.values())}
     if strange := [name for name in model.routing.order if name not in names]:
         known = f"routes or providers of it: {', '.join(sorted(names))}"
@@ -243,7 +242,7 @@ def _problems(model: Model) -> Iterator[ModelProblem]:
 
 
 def _priced_by_nothing(model: Model, route: Route) -> Iterator[ModelProblem]:
-    """What a price depends on, and a request does not say."""
+    """Prices that depend on a parameter that the route is not sent, or on values that it does not have."""
     declared = {**model.params, **route.params}
     for name, share in route.price.work.items():
         where = f"routes.{route.name}.price.work"
@@ -256,7 +255,7 @@ def _priced_by_nothing(model: Model, route: Route) -> Iterator[ModelProblem]:
                 yield ModelProblem((), f"{where}.{name} has a factor for {', '.join(strange)}, which is no value of it")
         elif param.type not in ("integer", "number"):
             yield ModelProblem(
-                (), f"{where}.{name} is a number, and {name} is none: write a table with a factor for a value"
+                (), f"{where}.{name} is a number, and {name} is none: write a table with a factor for each value"
             )
 
 

@@ -26,9 +26,9 @@ _OPTIONAL, _PASSTHROUGH = "optional", "passthrough"
 class LongForm:
     """A model's document in which each route declares its own parameters and has a rule for each of them.
 
-    `passthrough` holds the names that each route lists, `optional` those that `[optional]` declares. `shared` has an
-    entry for each parameter that a route takes from there: the keys of the declaration that the route changes.
-    `problems` are those of the short spelling itself.
+    `passthrough` holds the names whose rule on a route comes from its list, `optional` those of the table `[optional]`.
+    `shared` has an entry for each parameter that a route takes from there: the keys of the declaration that the route
+    changes. `problems` are those of the short spelling itself.
     """
 
     document: dict[str, Any]
@@ -68,9 +68,9 @@ def expand(document: Mapping[str, Any], standard: Collection[str]) -> LongForm:
         if not isinstance(route, Mapping):
             continue
         names = _listed(key, route, problems)
-        passthrough[key] = set(names)
-        own = table_at(route, "params")
-        found = {*names, *table_at(route, "rules"), *own}
+        rules, own = table_at(route, "rules"), table_at(route, "params")
+        passthrough[key] = set(names) - set(rules)
+        found = {*names, *rules, *own}
         named |= found
         declared |= set(own)
         taken = {name: _merged(param, own.get(name)) for name, param in optional.items() if name in found}

@@ -1,4 +1,4 @@
-"""The whole table, cell by cell: for the docs, the models page, `darkroom check` and the tests."""
+"""The table of parameters and routes, cell by cell: for the docs, the models page, `darkroom check` and the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normalization.parameters.schema import Model, Route, target_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """How one parameter reaches one route. `only_here` is true for a parameter that no other place declares."""
+    """How one parameter reaches one route. `only_here` means that not every route of the model has it."""
 
     model: Model
     route: Route
@@ -46,7 +46,7 @@ class Cell:
 
 
 def cells(model: Model) -> Iterator[Cell]:
-    """Every cell of a model's table, route by route, in the order of the config."""
+    """Every cell of a model's table, route by route, in the order of the configuration."""
     for route in model.routes.values():
         for name, param in {**model.params, **route.params}.items():
             yield Cell(

@@ -13,9 +13,10 @@ import pytest
 from gateway.settings.errors import ConfigProblem
 from gateway.settings.loader import SHIPPED, ConfigError, load
 from normalization.parameters.convert import CONVERTERS, Converter, NoSuchValue
+from normalization.parameters.plan import Ineligible, plan
 from normalization.parameters.rules import ConvertedRule, ParamType
 from normalization.parameters.shorthand import expand
-from normalization.values import Header, Image, Value
+from normalization.values import Header, Image, ImageRequest, Value
 from tests.support.paths import ROOT
 
 
@@ -35,6 +36,7 @@ def edit(folder: Path, file: str, old: str, new: str) -> None:
 
 LANCZOS = "models/lanczos-bp.toml"
 CLARITY = "models/clarity-upscaler.toml"
+IMAGE = Image(data=b"not looked into", header=Header(format="png", width=60, height=40))
 SHARPEN = 'passthrough = ["sharpen"]\n[routes.local.rules]'
 # file, what is replaced, by what, and every part that the message must have.
 MISTAKES = {
@@ -607,7 +609,7 @@ SHORT = [
      "a parameter that every model has, by standard.toml", "it in [params]"),
     ("optional of no type", 'pattern = { type = "boolean"', 'pattern = { type = "bool"', "optional.pattern.type",
      "'bool'", "'boolean'"),
-    ("optional without doc", ', doc = "Make a seamless tile."', "", "optional.pattern.doc", "nothing", "required"),
+    ("optional without doc", ', doc = "Produce a seamless tile."', "", "optional.pattern.doc", "nothing", "required"),
     ("optional default", 'sharpen = { type = "number", ', 'sharpen = { type = "number", default = 11, ',
      "optional.sharpen", "the default 11 is outside its own bounds: 0 to 10", ""),
     ("a route's own key", '{ doc = "Latent tile height." }', '{ max = "high" }',
@@ -723,3 +725,21 @@ def test_the_model_of_the_readme(folder: Path) -> None:
     assert set(routes["replicate"].params) == {"seed", "sharpen"}
     assert set(routes["fal"].params) == {"seed"}
     assert routes["fal"].rules["seed"].rule == "passthrough"
+
+
+@pytest.mark.parametrize(("kind", "value"), [("number", 3), ("image", IMAGE)])
+def test_an_optional_parameter_on_a_route_without_it(bare: Path, kind: str, value: Value) -> None:
+    """It is what a parameter of another route alone is: ignored with a note, and an image stands in the way."""
+    other = '[routes.other]\nprovider = "fal"\nmodel = "m"\nprice = { per_image = 1 }\npassthrough = ["thing"]\n'
+    write(bare, "", f"{other}[optional]\n{param(kind)}")
+    model = load(bare, {}).models["made-up"]
+    request = ImageRequest(
+        model="made-up", images=(IMAGE,), params={"thing": value}, extra={}, provider_options={}, seed=1
+    )
+
+    assert plan(model, model.routes["other"], request).calls[0]["thing"] == value
+    if kind == "image":
+        with pytest.raises(Ineligible, match=r"takes no thing \(only other does\)"):
+            plan(model, model.routes["local"], request)
+    else:
+        assert "thing was ignored: only other has it." in plan(model, model.routes["local"], request).notes

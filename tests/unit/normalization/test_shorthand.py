@@ -119,6 +119,14 @@ def test_where_it_was_written(place: str, written: str) -> None:
     assert read(SHORT).as_written(tuple(place.split("."))) == tuple(written.split("."))
 
 
+def test_a_rule_beside_the_list_is_where_it_was_written() -> None:
+    """A name that is in both leads to its rule, for that one stands in the long form."""
+    form = read('[routes.a]\npassthrough = ["b"]\n[routes.a.rules.b]\nrule = "renamed"\nto = 1')
+
+    assert form.document["routes"]["a"]["rules"]["b"]["rule"] == "renamed"
+    assert form.as_written(("routes", "a", "rules", "b", "to")) == ("routes", "a", "rules", "b", "to")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
