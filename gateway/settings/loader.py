@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +14,7 @@ from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
 from gateway.settings.environment import fill, overlay
 from gateway.settings.errors import ConfigError, ConfigProblem, Override, explain, told
+from gateway.settings.providers import providers_file
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
 from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, ParamType, Rule
@@ -74,9 +75,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     _fill_secrets(documents, folder / "gateway.toml", changed)
     mistakes += _strays(changed, sections, names)
     gateway = _validate(GatewayFile, documents["gateway"], folder / "gateway.toml", changed, ("gateway",), mistakes)
-    providers = _validate(
-        ProvidersFile, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes
-    )
+    schema = providers_file()
+    known = tuple(schema.model_fields)
+    providers = _validate(schema, documents["providers"], folder / "providers.toml", changed, ("providers",), mistakes)
     path = folder / "standard.toml"
     standard = _validate(StandardParameters, documents["standard"], path, changed, ("standard",), mistakes)
     shared = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
@@ -89,7 +90,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
             path = folder / "models" / f"{name}.toml"
             whole = _compose(name, document, standard)
             model = _validate(Model, whole, path, changed, ("models", name), mistakes)
-            mistakes += told(_model_problems(document, whole, told_of), str(path), changed, ("models", name), ())
+            mistakes += told(_model_problems(document, whole, told_of, known), str(path), changed, ("models", name), ())
             if model is not None:
                 models[name] = model
     if not documents["models"]:
@@ -186,12 +187,14 @@ def _validate(
         return None
 
 
-def _model_problems(document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str]) -> Iterator[ModelProblem]:
+def _model_problems(
+    document: Mapping[str, Any], whole: Mapping[str, Any], told_of: Set[str], known: Sequence[str]
+) -> Iterator[ModelProblem]:
     """What a model's file says wrong about its routes: read from the document, so that it is told whatever else is.
 
-    `whole` is the document with the standard's rules; `told_of` are those of them that are wrong by themselves.
+    `whole` is the document with the standard's rules; `told_of` are those of them that are wrong by themselves; `known`
+    are the providers.
     """
-    known = tuple(ProvidersFile.model_fields)
     for key, route in whole["routes"].items():
         if not isinstance(route, Mapping):
             continue

@@ -28,13 +28,12 @@ from providers.base import (
     Outcome,
     UpstreamJob,
 )
-from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
 from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
 from providers.http.errors import NoAnswer, host_in, polling, refusal, submitting
-from providers.http.ssrf import UrlPolicy
+from providers.kit.context import ProviderContext, public_fetch
 from providers.kit.polling import Pace, PollAgain, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, from_strangers
+from providers.kit.results import Named, ResultCollector
 from providers.segmind.held import Answered, HeldRequests
 from providers.segmind.responses import (
     NAME,
@@ -49,6 +48,7 @@ from providers.segmind.responses import (
     seconds_of,
     with_addresses,
 )
+from providers.segmind.settings import SegmindSettings
 
 _CONNECT_S = 5.0
 # What every answer has beside its pictures.
@@ -65,62 +65,45 @@ _Answer: TypeAlias = "dict[str, Json]"
 
 
 class Segmind(BaseProvider):
-    """The adapter for Segmind. `http` is for its API; `downloads` for results, which lie at public addresses.
+    """The adapter for Segmind.
 
-    The key goes to the origins of `base_url` and `upload_url` and nowhere else. Pictures that as base64, together, take
-    at most `data_uri_bytes` travel inside of the request; that is not documented, so by default all are uploaded.
-    `submit_timeout_s` bounds a submit and an upload, `poll_timeout_s` a look, `sync_timeout_s` the one request of a v1
-    job. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least. A
-    job that Segmind does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are
-    Undecodable.
+    The key is sent to the origins of `base_url` and `upload_url` and to no other. Images that together take at most
+    `data_uri_bytes` as base64 are sent inside the request; that is not documented, so by default all are uploaded.
+    `sync_timeout_s` bounds the one request of a v1 job; a job that Segmind does not know is given up after
+    `lost_after_s`. Both are in seconds.
 
     Option of a route: `api = "v1"` for the synchronous endpoint, meant for models that take seconds. Such a job lives
-    in this process alone. Segmind has no idempotency key and no list of jobs: a submit whose answer was lost stays
-    Unknown.
+    in this process only. Segmind has no idempotency key, no list of jobs, no webhooks and no way to cancel: a submit
+    whose answer was lost stays Unknown.
     """
 
     name = NAME
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        downloads: httpx.AsyncClient,
+        settings: SegmindSettings,
+        context: ProviderContext,
         *,
-        key: str | None,
-        url_policy: UrlPolicy,
-        pace: Pace,
-        base_url: str = "https://api.segmind.com",
-        upload_url: str = "https://workflows-api.segmind.com",
-        submit_timeout_s: float = 30.0,
-        poll_timeout_s: float = 10.0,
         sync_timeout_s: float = 120.0,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         lost_after_s: float = 10.0,
         data_uri_bytes: int = 0,
-        max_result_bytes: int = 400 * 1024 * 1024,
-        clock: Clock = CLOCK,
     ) -> None:
-        super().__init__(key=key, key_env="SEGMIND_API_KEY")
-        self._http = http
-        self._collector = ResultCollector(
-            NAME,
-            self._fetch,
-            most=max_result_bytes,
-            try_s=download_timeout_s,
-            clock=clock,
-        )
-        self._download = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._pace = pace
-        self._base_url = base_url.rstrip("/")
-        self._upload_url = f"{upload_url.rstrip('/')}/upload-asset"
-        self._submit_timeout_s = submit_timeout_s
-        self._poll_timeout_s = poll_timeout_s
+        super().__init__(key=context.key, key_env=settings.key_env)
+        clock = context.clock
+        most = context.max_result_bytes
+        self._http = context.http
+        self._collector = ResultCollector(NAME, self._fetch, most=most, try_s=context.download_timeout_s, clock=clock)
+        self._download = public_fetch(context)
+        self._pace = context.pace
+        self._base_url = settings.base_url.rstrip("/")
+        self._upload_url = f"{settings.upload_url.rstrip('/')}/upload-asset"
+        self._submit_timeout_s = context.submit_timeout_s
+        self._poll_timeout_s = context.poll_timeout_s
         self._sync_timeout_s = sync_timeout_s
         self._lost_after_s = lost_after_s
         self._data_uri_bytes = data_uri_bytes
-        # A picture may come as base64, which takes four bytes for three.
-        self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
+        # An image may come as base64, which takes four bytes for three.
+        self._max_answer_bytes = most * 4 // 3 + _ENVELOPE_BYTES
         self._clock = clock
         self._held = HeldRequests(clock)
 
