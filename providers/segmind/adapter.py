@@ -15,7 +15,6 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
-import httpx
 import pybase64
 from typing_extensions import override
 
@@ -29,14 +28,16 @@ from providers.base import (
     UpstreamJob,
 )
 from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
-from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
-from providers.http.errors import NoAnswer, host_in, polling, refusal, submitting
+from providers.http.bodies import Body, Json, encoded_size, json_body
+from providers.http.errors import refusal
 from providers.kit.context import ProviderContext, public_fetch
+from providers.kit.held import HeldRequests
 from providers.kit.polling import Pace, PollAgain, pace_key, poll
 from providers.kit.results import Named, ResultCollector
-from providers.segmind.held import Answered, HeldRequests
+from providers.kit.session import HttpSession
 from providers.segmind.responses import (
     NAME,
+    Answered,
     at,
     check,
     decoded,
@@ -50,7 +51,6 @@ from providers.segmind.responses import (
 )
 from providers.segmind.settings import SegmindSettings
 
-_CONNECT_S = 5.0
 # What every answer has beside its pictures.
 _ENVELOPE_BYTES = 256 * 1024
 # How often an upload is tried: it costs nothing.
@@ -91,7 +91,13 @@ class Segmind(BaseProvider):
         super().__init__(key=context.key, key_env=settings.key_env)
         clock = context.clock
         most = context.max_result_bytes
-        self._http = context.http
+        self._session = HttpSession(
+            NAME,
+            context.http,
+            {"x-api-key": context.key or ""},
+            # An image may come as base64, which takes four bytes for three.
+            most_bytes=most * 4 // 3 + _ENVELOPE_BYTES,
+        )
         self._collector = ResultCollector(NAME, self._fetch, most=most, try_s=context.download_timeout_s, clock=clock)
         self._download = public_fetch(context)
         self._pace = context.pace
@@ -102,10 +108,8 @@ class Segmind(BaseProvider):
         self._sync_timeout_s = sync_timeout_s
         self._lost_after_s = lost_after_s
         self._data_uri_bytes = data_uri_bytes
-        # An image may come as base64, which takes four bytes for three.
-        self._max_answer_bytes = most * 4 // 3 + _ENVELOPE_BYTES
         self._clock = clock
-        self._held = HeldRequests(clock)
+        self._held: HeldRequests[Answered] = HeldRequests(NAME, clock)
 
     @override
     async def aclose(self) -> None:
@@ -123,9 +127,12 @@ class Segmind(BaseProvider):
         # By nothing could a lost job be known again.
         await link.sending({})
         if job.upstream.options.get("api") == "v1":
-            return self._held.begin(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
+            self._held.start(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
+            return Handle(provider=NAME, id=job.id, data={"api": "v1"}, held=True)
         try:
-            response, raw = await self._post(f"{self._base_url}/v2/{model}", body, self._submit_timeout_s)
+            response, raw = await self._session.post_json(
+                f"{self._base_url}/v2/{model}", body, timeout_s=self._submit_timeout_s
+            )
         except Undecodable as exc:
             raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
         answer = await decoded(raw)
@@ -171,7 +178,7 @@ class Segmind(BaseProvider):
         """Post an upload until it is answered. What was lost is a file that nobody pays for, hence Unreached."""
         for number in range(1, _UPLOADS + 1):
             try:
-                response, raw = await self._post(self._upload_url, body, self._submit_timeout_s)
+                response, raw = await self._session.post_json(self._upload_url, body, timeout_s=self._submit_timeout_s)
                 if response.is_success:
                     return await decoded(raw)
                 error = refusal(NAME, response, raw, now=time.time(), statuses=dict.fromkeys((500, 503), Unknown))
@@ -184,22 +191,6 @@ class Segmind(BaseProvider):
                 told = f"{NAME}: a picture could not be uploaded ({lost})"
                 raise Unreached(told, said=error.said) from error
         raise AssertionError
-
-    async def _post(self, url: str, body: Body, limit_s: float) -> tuple[httpx.Response, bytes]:
-        timeout = httpx.Timeout(limit_s, connect=_CONNECT_S, pool=_CONNECT_S)
-        headers = {**body.headers, **self._headers}
-        try:
-            async with asyncio.timeout(limit_s):
-                with submitting(NAME):
-                    request = self._http.stream("POST", url, content=body, headers=headers, timeout=timeout)
-                    async with request as response:
-                        return response, await read_body(response, self._max_answer_bytes)
-        except TimeoutError as exc:
-            raise Unknown(f"{NAME}: the answer from {host_in(url)} did not come within {limit_s:g} s") from exc
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"x-api-key": self._key or ""}
 
     async def _polled_outcome(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
@@ -250,13 +241,8 @@ class Segmind(BaseProvider):
 
         Raises NoAnswer and PollAgain to be asked again, and Unknown when the job is lost.
         """
-        try:
-            async with asyncio.timeout(self._poll_timeout_s):
-                with polling(NAME):
-                    async with self._http.stream("GET", url, headers=self._headers) as response:
-                        answer = await decoded(await read_body(response, self._max_answer_bytes))
-        except (TimeoutError, Undecodable) as exc:
-            raise NoAnswer(f"{NAME}: no whole answer") from exc
+        response, raw = await self._session.get(url, timeout_s=self._poll_timeout_s)
+        answer = await decoded(raw)
         # A failed job is answered with 422, so the body counts before the status.
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
             return answer
@@ -282,7 +268,7 @@ class Segmind(BaseProvider):
 
     async def _make(self, job: UpstreamJob, url: str, body: Body) -> Answered:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
-        response, raw = await self._post(url, body, self._sync_timeout_s)
+        response, raw = await self._session.post_json(url, body, timeout_s=self._sync_timeout_s)
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
         answer = None if is_picture else await decoded(raw)
         check(response, raw, answer, job.payload)
