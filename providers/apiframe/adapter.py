@@ -12,7 +12,7 @@ from functools import partial
 
 from typing_extensions import override
 
-from normalization.values import Image, Value
+from normalization.values import Value
 from providers.apiframe.api import ApiframeApi
 from providers.apiframe.responses import JOB_ID, NAME, at, check, cost_of, found_in, heard
 from providers.apiframe.settings import ApiframeSettings
@@ -34,6 +34,7 @@ from providers.http.bodies import Body, json_body
 from providers.kit.context import ProviderContext, public_fetch
 from providers.kit.polling import MonotonicProgress, Pace, pace_key, poll
 from providers.kit.results import Named, ResultCollector
+from providers.kit.uploads import map_images
 
 # How often a submit whose answer was lost is repeated, under its key.
 _REPEATS = 3
@@ -108,7 +109,7 @@ class Apiframe(BaseProvider):
         params = job.upstream.options.get("params")
         if not isinstance(params, str):
             raise Rejected(f"{NAME}: {_NO_PARAMS}")
-        given = {key: await self._uploaded(value) for key, value in job.payload.items()}
+        given = await map_images(job.payload, self._api.upload)
         body = json_body({"model": job.upstream.model, params: given, **self._reporting(link)})
         data = {
             "body": body.whole().decode(),
@@ -179,16 +180,6 @@ class Apiframe(BaseProvider):
         if not link.webhook or not link.webhook.startswith(("https:", self._scheme)):
             return {}
         return {"webhookUrl": link.webhook, "webhookEvents": ["progress", "completed", "failed"]}
-
-    async def _uploaded(self, value: Value) -> Value:
-        """Return a value of the payload with addresses at Apiframe in place of its pictures."""
-        if isinstance(value, Image):
-            return await self._api.upload(value)
-        if isinstance(value, list):
-            return [await self._uploaded(item) for item in value]
-        if isinstance(value, dict):
-            return {key: await self._uploaded(item) for key, item in value.items()}
-        return value
 
     async def _posted(self, sent: PendingSubmit, body: Body, deadline: float, lost: Unknown | None = None) -> str:
         """Post a job until it is known whether it was taken, and return its id; `lost` is that an answer was lost.

@@ -33,6 +33,7 @@ from providers.http.errors import NoAnswer
 from providers.kit.context import ProviderContext, public_fetch
 from providers.kit.polling import PollAgain, pace_key, poll
 from providers.kit.results import Named, ResultCollector, beyond
+from providers.kit.uploads import map_images
 from providers.replicate.api import Look, PredictionMissing, ReplicateApi
 from providers.replicate.recovery import ReplicateRecovery, written
 from providers.replicate.responses import ENDED, NAME, cost_of, failure, images, job_id, predict_time
@@ -174,7 +175,7 @@ class Replicate(BaseProvider):
 
         Raises Unknown where it is not found there, as a list may lag, and Unreached where the upload failed.
         """
-        payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
+        payload = await self._uploaded(job)
         path, envelope = _request(job.upstream, payload, self._webhook(link))
         body = json_body(envelope)
         self._left(job)
@@ -251,15 +252,16 @@ class Replicate(BaseProvider):
         """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
         await self._end(handle)
 
-    async def _uploaded(self, value: Value, job: UpstreamJob) -> Value:
-        """Return an input with addresses in the place of pictures that are too large for a data URI."""
-        if isinstance(value, Image) and len(value.data) > self._data_uri_bytes:
-            return await self._api.upload(job.id, value, job.deadline)
-        if isinstance(value, list):
-            return [await self._uploaded(item, job) for item in value]
-        if isinstance(value, dict):
-            return {name: await self._uploaded(item, job) for name, item in value.items()}
-        return value
+    async def _uploaded(self, job: UpstreamJob) -> dict[str, Value]:
+        """Return the input with addresses in place of the images that are too large for a data URI."""
+
+        async def upload(image: Image) -> Value:
+            return await self._api.upload(job.id, image, job.deadline) if self._is_large(image) else image
+
+        return await map_images(job.payload, upload)
+
+    def _is_large(self, image: Image) -> bool:
+        return len(image.data) > self._data_uri_bytes
 
     def _webhook(self, link: AttemptContext) -> str | None:
         """Return the address to report to. Replicate takes HTTPS alone, a simulated one takes what it is itself."""
