@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+from typing_extensions import override
+
 # Seconds: the scale of the waits after failures, and their longest.
 _JITTER_S = 0.25
 _JITTER_LONGEST_S = 8.0
@@ -24,6 +26,23 @@ class Clock:
     def timeout_at(self, deadline: float) -> asyncio.Timeout:
         """Return a context manager that raises TimeoutError at a reading of this clock, as asyncio's own does."""
         return asyncio.timeout(deadline - self.now())
+
+
+class SkippingClock(Clock):
+    """A clock for tests on which every wait is skipped: the time that it would have taken passes at once."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    @override
+    def now(self) -> float:
+        return super().now() + self._skipped
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        self._skipped += max(0.0, seconds)
+        # A real moment too: a simulation that works in the background makes no progress otherwise.
+        await asyncio.sleep(0.002)
 
 
 CLOCK = Clock()

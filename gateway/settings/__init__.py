@@ -2,7 +2,8 @@
 
 A setting is added in `schema.py` or `providers.py`.
 
-May import: gateway.routing, normalization.
+May import: gateway.routing, providers.settings, providers.row, providers.local.settings, providers.replicate.settings,
+providers.fal.settings, providers.segmind.settings, providers.apiframe.settings, normalization.
 Libraries: pydantic, httpx.
 """
 

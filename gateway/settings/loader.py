@@ -14,6 +14,7 @@ from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
 from gateway.settings.environment import PREFIX, fill, overlay
 from gateway.settings.errors import ConfigError, ConfigProblem, Override, Place, Source, explain
+from gateway.settings.providers import providers_file
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
 from normalization.parameters.rules import ConvertedRule, Frozen, ModelProblem, Param, ParamType, Rule
@@ -68,7 +69,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         return Source(f"{folder.joinpath(*section)}.toml", section, changed)
 
     gateway = _validate(GatewayFile, documents["gateway"], source("gateway"), problems)
-    providers = _validate(ProvidersFile, documents["providers"], source("providers"), problems)
+    schema = providers_file()
+    providers = _validate(schema, documents["providers"], source("providers"), problems)
     standard = _validate(StandardParameters, documents["standard"], source("standard"), problems)
     wrong_rules = list(_rule_problems(documents["standard"], _kinds(documents["standard"])))
     problems += source("standard").problems(wrong_rules)
@@ -78,7 +80,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
             form = forms.get(name, LongForm({}))
             at = replace(source("models", name), as_written=form.as_written)
             # A problem in standard.toml is reported once, for that file, not for every route that uses its rules.
-            model = _model(name, document, form, standard, {problem.place[1] for problem in wrong_rules}, at, problems)
+            reported = {problem.place[1] for problem in wrong_rules}
+            model = _model(name, document, form, standard, reported, tuple(schema.model_fields), at, problems)
             models |= {name: model} if model is not None else {}
     if not documents["models"]:
         problems.append(ConfigProblem(str(folder / "models"), "", "no model", "one TOML file for each model"))
@@ -151,17 +154,21 @@ def _model(
     form: LongForm,
     standard: StandardParameters,
     reported: Set[str],
+    providers: Sequence[str],
     source: Source,
     problems: list[ConfigProblem],
 ) -> Model | None:
-    """A model, None if it is invalid; its problems are added to `problems`. `reported` are invalid standard rules."""
+    """A model, None if it is invalid; its problems are added to `problems`.
+
+    `reported` are invalid standard rules, `providers` the names of the providers.
+    """
     if not isinstance(document, Mapping):
         return _validate(Model, document, source, problems)
     problems += source.problems(form.problems)
     whole = _compose(name, document, standard)
     problems += source.problems(_drop_undeclared(whole, form))
     model = _validate(Model, whole, source, problems)
-    problems += source.problems(_model_problems(document, whole, reported))
+    problems += source.problems(_model_problems(document, whole, reported, providers))
     return model
 
 
@@ -236,13 +243,12 @@ def _validate(schema: type[T], document: object, source: Source, problems: list[
 
 
 def _model_problems(
-    document: Mapping[str, Any], whole: Mapping[str, Any], reported: Set[str]
+    document: Mapping[str, Any], whole: Mapping[str, Any], reported: Set[str], known: Sequence[str]
 ) -> Iterator[ModelProblem]:
     """Problems of a model's routes, found in the document, so that they are reported even if the schema rejects it.
 
     `whole` is the document with the standard rules; `reported` are those standard rules that are invalid by themselves.
     """
-    known = tuple(ProvidersFile.model_fields)
     for key, route in whole["routes"].items():
         if not isinstance(route, Mapping):
             continue

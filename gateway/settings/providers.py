@@ -1,60 +1,24 @@
-"""What `providers.toml` may say."""
+"""`providers.toml`: a section for each provider, those of other packages included."""
 
 from __future__ import annotations
 
-from typing import Literal
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeAlias
 
-from gateway.settings.types import BaseUrl, Count, Origin, Seconds
+from pydantic import create_model
+
+from gateway.settings.errors import ConfigError, ConfigProblem
 from normalization.parameters.rules import Frozen
+from providers.apiframe.settings import ApiframeSettings
+from providers.fal.settings import FalSettings
+from providers.local.settings import LocalSettings
+from providers.replicate.settings import ReplicateSettings
+from providers.row import ProviderRow
+from providers.segmind.settings import SegmindSettings
+from providers.settings import ProviderSettings
 
-
-class LocalSettings(Frozen):
-    """`[local]`: Cog HTTP servers on the user's own machines."""
-
-    workers: Literal["embedded"] | tuple[Origin, ...] = "embedded"
-    max_queue: Count = 200
-    start_deadline_s: Seconds = 600
-    health_interval_s: Seconds = 2
-
-
-class ReplicateSettings(Frozen):
-    """`[replicate]`. `key_env` names the environment variable that holds the key, or several, separated by commas.
-
-    `key_file` is a file with a key a line instead; without a key the provider is off.
-    """
-
-    base_url: BaseUrl = "https://api.replicate.com"
-    key_env: str = "REPLICATE_API_TOKEN"
-    key_file: str = ""
-
-
-class FalSettings(Frozen):
-    """`[fal]`. `mode` is the queue, or the synchronous host; `api_url` has the list of our requests."""
-
-    queue_url: BaseUrl = "https://queue.fal.run"
-    run_url: BaseUrl = "https://fal.run"
-    rest_url: BaseUrl = "https://rest.fal.ai"
-    api_url: BaseUrl = "https://api.fal.ai"
-    mode: Literal["queue", "run"] = "queue"
-    key_env: str = "FAL_KEY"
-    key_file: str = ""
-
-
-class SegmindSettings(Frozen):
-    """`[segmind]`."""
-
-    base_url: BaseUrl = "https://api.segmind.com"
-    upload_url: BaseUrl = "https://workflows-api.segmind.com"
-    key_env: str = "SEGMIND_API_KEY"
-    key_file: str = ""
-
-
-class ApiframeSettings(Frozen):
-    """`[apiframe]`."""
-
-    base_url: BaseUrl = "https://api.apiframe.ai"
-    key_env: str = "APIFRAME_API_KEY"
-    key_file: str = ""
+ENTRY_POINTS = "darkroom.providers"
+"""The group of entry points by which a package registers its `ProviderRow`."""
 
 
 class ProvidersFile(Frozen):
@@ -65,3 +29,40 @@ class ProvidersFile(Frozen):
     fal: FalSettings = FalSettings()
     segmind: SegmindSettings = SegmindSettings()
     apiframe: ApiframeSettings = ApiframeSettings()
+
+
+Row: TypeAlias = "ProviderRow[Any]"
+
+
+def installed() -> tuple[Row, ...]:
+    """The providers that other packages register, by name. Raises ConfigError for one that cannot be used."""
+    rows = [_loaded(point) for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)]
+    taken = set(ProvidersFile.model_fields)
+    for row in rows:
+        if row.name in taken:
+            raise _unusable(row.name, "a name that another provider has", "a name of its own")
+        taken.add(row.name)
+    return tuple(rows)
+
+
+def providers_file() -> type[ProvidersFile]:
+    """The schema of `providers.toml` with the sections of all providers. Raises ConfigError."""
+    rows = installed()
+    if not rows:
+        return ProvidersFile
+    sections: dict[str, Any] = {row.name: (row.settings, row.settings()) for row in rows}
+    return create_model("ProvidersFile", __base__=ProvidersFile, **sections)
+
+
+def _loaded(point: EntryPoint) -> Row:
+    try:
+        row = point.load()
+    except Exception as exc:
+        raise _unusable(point.name, f"{point.value}, which cannot be loaded ({exc})", "a ProviderRow") from exc
+    if not isinstance(row, ProviderRow) or not issubclass(row.settings, ProviderSettings):
+        raise _unusable(point.name, f"{point.value}, which is no ProviderRow", "a ProviderRow with ProviderSettings")
+    return row
+
+
+def _unusable(name: str, found: str, expected: str) -> ConfigError:
+    return ConfigError([ConfigProblem(f"entry point {ENTRY_POINTS}", name, found, expected)])

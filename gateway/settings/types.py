@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -11,31 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
+from providers.settings import Count as Count
+from providers.settings import Origin as Origin
+from providers.settings import Seconds as Seconds
+
 ResponseFormat = Literal["url", "b64_json", "both"]
 OnDisconnect = Literal["finish", "cancel"]
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
 Whole = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-# Segments that mean themselves to every server: no empty ones, no dots, nothing escaped.
-_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
-
-
-def _origin(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
-        raise ValueError("expected an address without path, such as http://10.0.0.5:5000")
-    return text.rstrip("/")
-
-
-def _base_url(text: str) -> str:
-    parts = urlsplit(text)
-    well = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.password is None
-    if not well or parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or "?" in text or "#" in text:
-        raise ValueError("expected an address, with a path or without, such as https://egress.example.org/replicate")
-    return text.rstrip("/")
 
 
 def _public(text: str) -> str:
@@ -118,8 +100,6 @@ Network = Annotated[str, AfterValidator(_network)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_whsec)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
-Origin = Annotated[str, AfterValidator(_origin)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
 PublicUrl = Annotated[str, AfterValidator(_public)]
 
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-import httpx
 from typing_extensions import override
 
-from normalization.values import Image, Value
+from normalization.values import Value
 from providers.apiframe.api import ApiframeApi
 from providers.apiframe.responses import JOB_ID, NAME, at, check, cost_of, found_in, heard
+from providers.apiframe.settings import ApiframeSettings
 from providers.base import (
     NO_CONTEXT,
     AttemptContext,
@@ -28,12 +28,13 @@ from providers.base import (
     UpstreamJob,
     WebhookEvent,
 )
-from providers.clock import CLOCK, Clock, jitter
+from providers.clock import jitter
 from providers.errors import Expired, ProviderError, Rejected, Undecodable, Unfinished, Unknown
 from providers.http.bodies import Body, json_body
-from providers.http.ssrf import UrlPolicy
+from providers.kit.context import ProviderContext, public_fetch
 from providers.kit.polling import MonotonicProgress, Pace, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, from_strangers
+from providers.kit.results import Named, ResultCollector
+from providers.kit.uploads import map_images
 
 # How often a submit whose answer was lost is repeated, under its key.
 _REPEATS = 3
@@ -46,12 +47,10 @@ _NO_PARAMS = "the route has no options.params, such as clarityUpscaleParams"
 
 
 class Apiframe(BaseProvider):
-    """The adapter for Apiframe. `http` is for its API; `downloads` for results, which lie at public addresses.
+    """The adapter for Apiframe.
 
-    The key goes to the origin of `base_url` and nowhere else. `submit_timeout_s` bounds a submit (Apiframe fetches the
-    picture meanwhile) and an upload, `poll_timeout_s` a look, `download_timeout_s` a try to fetch a picture, which has
-    to come at `min_download_bytes_per_s` at least. Pictures above `max_upload_bytes` are Rejected. A job that Apiframe
-    does not know is given up after `lost_after_s`; results above `max_result_bytes` are Undecodable.
+    The key is sent to the origin of `base_url` and to no other. Images above `max_upload_bytes` are Rejected. A job
+    that Apiframe does not know is given up after `lost_after_s` (seconds).
 
     Options of a route: `params`, the name of the object that the model's parameters go into (`clarityUpscaleParams`),
     and `usd_per_credit`, for what a job cost: no official page has that price.
@@ -64,39 +63,34 @@ class Apiframe(BaseProvider):
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        downloads: httpx.AsyncClient,
+        settings: ApiframeSettings,
+        context: ProviderContext,
         *,
-        key: str | None,
-        url_policy: UrlPolicy,
-        pace: Pace,
-        base_url: str = "https://api.apiframe.ai",
-        submit_timeout_s: float = 30.0,
-        poll_timeout_s: float = 10.0,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         lost_after_s: float = 10.0,
         max_upload_bytes: int = 25 * 1024 * 1024,
-        max_result_bytes: int = 400 * 1024 * 1024,
-        clock: Clock = CLOCK,
     ) -> None:
-        super().__init__(key=key, key_env="APIFRAME_API_KEY")
+        super().__init__(key=context.key, key_env=settings.key_env)
         self._api = ApiframeApi(
-            http,
-            key=key,
-            base_url=base_url.rstrip("/"),
-            submit_timeout_s=submit_timeout_s,
-            poll_timeout_s=poll_timeout_s,
+            context.http,
+            key=context.key,
+            base_url=settings.base_url.rstrip("/"),
+            submit_timeout_s=context.submit_timeout_s,
+            poll_timeout_s=context.poll_timeout_s,
             lost_after_s=lost_after_s,
             max_upload_bytes=max_upload_bytes,
-            clock=clock,
+            clock=context.clock,
         )
-        fetch = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._collector = ResultCollector(NAME, fetch, most=max_result_bytes, try_s=download_timeout_s, clock=clock)
-        self._pace = pace
-        self._clock = clock
-        self._scheme = base_url.partition("//")[0]
-        self._submit_timeout_s = submit_timeout_s
+        self._collector = ResultCollector(
+            NAME,
+            public_fetch(context),
+            most=context.max_result_bytes,
+            try_s=context.download_timeout_s,
+            clock=context.clock,
+        )
+        self._pace = context.pace
+        self._clock = context.clock
+        self._scheme = settings.base_url.partition("//")[0]
+        self._submit_timeout_s = context.submit_timeout_s
 
     @override
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
@@ -115,7 +109,7 @@ class Apiframe(BaseProvider):
         params = job.upstream.options.get("params")
         if not isinstance(params, str):
             raise Rejected(f"{NAME}: {_NO_PARAMS}")
-        given = {key: await self._uploaded(value) for key, value in job.payload.items()}
+        given = await map_images(job.payload, self._api.upload)
         body = json_body({"model": job.upstream.model, params: given, **self._reporting(link)})
         data = {
             "body": body.whole().decode(),
@@ -186,16 +180,6 @@ class Apiframe(BaseProvider):
         if not link.webhook or not link.webhook.startswith(("https:", self._scheme)):
             return {}
         return {"webhookUrl": link.webhook, "webhookEvents": ["progress", "completed", "failed"]}
-
-    async def _uploaded(self, value: Value) -> Value:
-        """Return a value of the payload with addresses at Apiframe in place of its pictures."""
-        if isinstance(value, Image):
-            return await self._api.upload(value)
-        if isinstance(value, list):
-            return [await self._uploaded(item) for item in value]
-        if isinstance(value, dict):
-            return {key: await self._uploaded(item) for key, item in value.items()}
-        return value
 
     async def _posted(self, sent: PendingSubmit, body: Body, deadline: float, lost: Unknown | None = None) -> str:
         """Post a job until it is known whether it was taken, and return its id; `lost` is that an answer was lost.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from urllib.parse import quote
 
@@ -12,11 +11,11 @@ from normalization.values import Image
 from providers.apiframe.responses import ENDED, JOB_ID, NAME, Answer, at, decoded, refused, share_of, state_of
 from providers.clock import Clock
 from providers.errors import Rejected, Undecodable, Unknown, Unreached
-from providers.http.bodies import Body, Json, read_body
-from providers.http.errors import NoAnswer, host_in, polling, refusal, retry_after, submitting
+from providers.http.bodies import Body, Json
+from providers.http.errors import refusal, retry_after
 from providers.kit.polling import MonotonicProgress, PollAgain
+from providers.kit.session import HttpSession
 
-_CONNECT_S = 5.0
 _ANSWER_BYTES = 1024 * 1024
 # How often an upload is tried: it costs nothing.
 _UPLOADS = 2
@@ -43,8 +42,7 @@ class ApiframeApi:
         max_upload_bytes: int,
         clock: Clock,
     ) -> None:
-        self._http = http
-        self._headers = {"x-api-key": key or ""}
+        self._session = HttpSession(NAME, http, {"x-api-key": key or ""}, most_bytes=_ANSWER_BYTES)
         self._base_url = base_url
         self._submit_timeout_s = submit_timeout_s
         self._poll_timeout_s = poll_timeout_s
@@ -69,9 +67,11 @@ class ApiframeApi:
         raise Unreached(f"{NAME}: the picture could not be uploaded ({lost})", said=said)
 
     async def _post_file(self, image: Image) -> Json:
-        files = {"file": (f"picture.{image.format}", image.data, image.media_type)}
-        request = self._http.build_request("POST", f"{self._base_url}/v2/uploads", files=files, headers=self._headers)
-        response, raw = await self._send(request)
+        response, raw = await self._session.post_file(
+            f"{self._base_url}/v2/uploads",
+            (f"picture.{image.format}", image.data, image.media_type),
+            timeout_s=self._submit_timeout_s,
+        )
         if not response.is_success:
             statuses = dict.fromkeys((500, 503), Unknown)
             raise refusal(NAME, response, raw, now=time.time(), statuses=statuses)
@@ -79,9 +79,11 @@ class ApiframeApi:
 
     async def post(self, key: str, body: Body) -> str:
         """Post a job under its key, once, and return its id. Raises what the answer stands for, Unknown for none."""
-        headers = {**self._headers, **body.headers, "idempotency-key": key}
-        url = f"{self._base_url}/v2/images/upscale"
-        response, raw = await self._send(self._http.build_request("POST", url, content=body, headers=headers))
+        url, headers = f"{self._base_url}/v2/images/upscale", {"idempotency-key": key}
+        try:
+            response, raw = await self._session.post_json(url, body, timeout_s=self._submit_timeout_s, headers=headers)
+        except Undecodable as exc:
+            raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
         answer = await decoded(raw)
         if not response.is_success:
             raise refused(response, raw, answer)
@@ -97,13 +99,8 @@ class ApiframeApi:
         when the job is lost.
         """
         url = f"{self._base_url}/v2/jobs/{quote(job, safe='')}"
-        try:
-            async with asyncio.timeout(self._poll_timeout_s):
-                with polling(NAME):
-                    async with self._http.stream("GET", url, headers=self._headers) as response:
-                        answer = await decoded(await read_body(response, _ANSWER_BYTES))
-        except (TimeoutError, Undecodable) as exc:
-            raise NoAnswer(f"{NAME}: no whole answer") from exc
+        response, raw = await self._session.get(url, timeout_s=self._poll_timeout_s)
+        answer = await decoded(raw)
         if response.status_code == 404:
             missing.append(self._clock.now())
             if len(missing) >= _MISSING and missing[-1] - missing[0] >= self._lost_after_s:
@@ -115,18 +112,3 @@ class ApiframeApi:
             raise PollAgain(retry_after(response, time.time()))
         forward(share_of(answer))
         return answer if state_of(answer) in ENDED else None
-
-    async def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        limit_s = self._submit_timeout_s
-        request.extensions["timeout"] = httpx.Timeout(limit_s, connect=_CONNECT_S, pool=_CONNECT_S).as_dict()
-        try:
-            async with asyncio.timeout(limit_s):
-                with submitting(NAME):
-                    response = await self._http.send(request, stream=True)
-                    try:
-                        return response, await read_body(response, _ANSWER_BYTES)
-                    finally:
-                        await response.aclose()
-        except (TimeoutError, Undecodable) as exc:
-            host = host_in(request.url)
-            raise Unknown(f"{NAME}: the whole answer from {host} did not come within {limit_s:g} s") from exc

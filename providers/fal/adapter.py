@@ -6,10 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
-import httpx
 from typing_extensions import override
 
 from normalization.values import Value
@@ -23,18 +22,18 @@ from providers.base import (
     UpstreamJob,
     WebhookEvent,
 )
-from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfetched, Unfinished, Unknown, Unusable
 from providers.fal.api import FalApi, Storage, loose_json, submit_headers
 from providers.fal.held import HeldRuns
 from providers.fal.queue import Queue, QueueResult, Stopped
 from providers.fal.recovery import History, marks
 from providers.fal.responses import NAME, addresses, at, cost, failure, images
+from providers.fal.settings import FalSettings
 from providers.fal.webhooks import FalSignatures
 from providers.http.bodies import Body, encoded_size, json_body
-from providers.http.ssrf import UrlPolicy
-from providers.kit.polling import Pace, pace_key
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Ask, Named, ResultCollector, beyond, from_strangers
+from providers.kit.context import ProviderContext, public_fetch
+from providers.kit.polling import pace_key
+from providers.kit.results import Ask, Named, ResultCollector, beyond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +66,17 @@ _REMEMBERED = 1000
 class Fal(BaseProvider):
     """The adapter for fal.ai.
 
-    `mode` "queue" submits to `queue_url` and asks for the result; "run" holds a request to `run_url` open. Pictures
-    above `data_uri_bytes` (as base64, together) go to fal's storage at `rest_url` first: its own apps take a data URI
-    of 10 MiB at most. The pictures of a result may have `max_result_bytes` together. `api_url` is fal's platform API,
-    which lists our requests.
+    The setting `mode`: "queue" submits to `queue_url` and polls for the result; "run" holds a request to `run_url`
+    open. Images above `data_uri_bytes` (as base64, together) are uploaded to fal's storage at `rest_url` first: its own
+    apps take a data URI of 10 MiB at most. All images of a result together may have `max_result_bytes`. `api_url` is
+    fal's platform API, which lists our requests.
 
-    In seconds: `submit_timeout_s` is for the answer to a submit, `poll_timeout_s` for an answer about a job,
-    `fetch_timeout_s` for its result and for an upload, `download_timeout_s` for a try to fetch a picture, which has to
-    come at `min_download_bytes_per_s` at least, `cancel_timeout_s` for seeing a cancelled job end,
-    `reconcile_s` for finding a job whose submit was answered in pieces or not at all; a job that is not found for
-    `lost_after_s` is lost.
+    In seconds: `fetch_timeout_s` bounds the request for a result and an upload, `cancel_timeout_s` the wait for a
+    cancelled job to end, `reconcile_s` the search for a job whose submit was answered incompletely or not at all; a job
+    that is not found for `lost_after_s` is lost.
 
-    An upstream's option `usd_per_unit` is the price of one of fal's billable units in dollars. The key goes to the
-    four configured origins and nowhere else.
+    An upstream's option `usd_per_unit` is the price of one of fal's billable units in dollars. The key is sent to the
+    four configured origins and to no other.
 
     A job that completes in spite of a cancel is a result like any other: `wait` may be called after `cancel`.
     """
@@ -89,58 +86,47 @@ class Fal(BaseProvider):
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        downloads: httpx.AsyncClient,
+        settings: FalSettings,
+        context: ProviderContext,
         *,
-        key: str | None,
-        url_policy: UrlPolicy,
-        pace: Pace,
-        queue_url: str = "https://queue.fal.run",
-        run_url: str = "https://fal.run",
-        rest_url: str = "https://rest.fal.ai",
-        api_url: str = "https://api.fal.ai",
-        mode: Literal["queue", "run"] = "queue",
-        submit_timeout_s: float = 30.0,
-        poll_timeout_s: float = 10.0,
         fetch_timeout_s: float = 60.0,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         cancel_timeout_s: float = 10.0,
         reconcile_s: float = 10.0,
         lost_after_s: float = 10.0,
-        max_result_bytes: int = 200 * 1024 * 1024,
         data_uri_bytes: int = 4 * 1024 * 1024,
-        clock: Clock = CLOCK,
     ) -> None:
-        super().__init__(key=(key or "").strip() or None, key_env="FAL_KEY")
+        super().__init__(key=(context.key or "").strip() or None, key_env=settings.key_env)
+        clock, most = context.clock, context.max_result_bytes
         self._clock = clock
-        self._run_url = run_url.rstrip("/")
-        self._queue_url = queue_url.rstrip("/")
-        self._mode = mode
-        self._submit_timeout_s = submit_timeout_s
+        self._run_url = settings.run_url.rstrip("/")
+        self._queue_url = settings.queue_url.rstrip("/")
+        self._mode = settings.mode
+        self._submit_timeout_s = context.submit_timeout_s
         self._fetch_timeout_s = fetch_timeout_s
         self._data_uri_bytes = data_uri_bytes
-        # A result with its pictures inside, as base64.
-        self._answer_bytes = max_result_bytes * 4 // 3 + 1_000_000
-        self._api = FalApi(http, self._key, clock)
+        # A result with its images inside, as base64.
+        self._answer_bytes = most * 4 // 3 + 1_000_000
+        self._api = FalApi(context.http, self._key, clock)
         self._held = HeldRuns(clock)
-        rest_url = rest_url.rstrip("/")
+        rest_url = settings.rest_url.rstrip("/")
         self._storage = Storage(
-            api=self._api, downloads=downloads, url_policy=url_policy, rest_url=rest_url, timeout_s=fetch_timeout_s
+            api=self._api,
+            downloads=context.downloads,
+            url_policy=context.url_policy,
+            rest_url=rest_url,
+            timeout_s=fetch_timeout_s,
         )
         jwks_url = f"{rest_url}/.well-known/jwks.json"
-        self._signatures = FalSignatures(self._api, jwks_url, timeout_s=poll_timeout_s, clock=clock)
-        fetch = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._results = FalResults(
-            collector=ResultCollector(
-                NAME, fetch, most=max_result_bytes, together=True, try_s=download_timeout_s, clock=clock
-            )
+        self._signatures = FalSignatures(self._api, jwks_url, timeout_s=context.poll_timeout_s, clock=clock)
+        collector = ResultCollector(
+            NAME, public_fetch(context), most=most, together=True, try_s=context.download_timeout_s, clock=clock
         )
+        self._results = FalResults(collector=collector)
         self._history = History(
             api=self._api,
-            url=api_url.rstrip("/"),
-            patience_s=submit_timeout_s,
-            ask_timeout_s=poll_timeout_s,
+            url=settings.api_url.rstrip("/"),
+            patience_s=context.submit_timeout_s,
+            ask_timeout_s=context.poll_timeout_s,
             payload_bytes=2 * data_uri_bytes + 1_000_000,
             reconcile_s=reconcile_s,
         )
@@ -149,8 +135,8 @@ class Fal(BaseProvider):
         self._queue = Queue(
             api=self._api,
             url=self._queue_url,
-            pace=pace,
-            ask_timeout_s=poll_timeout_s,
+            pace=context.pace,
+            ask_timeout_s=context.poll_timeout_s,
             fetch_timeout_s=fetch_timeout_s,
             result_bytes=self._answer_bytes,
             lost_after_s=lost_after_s,

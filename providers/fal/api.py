@@ -18,6 +18,7 @@ from providers.fal.responses import NAME, at, failure
 from providers.http.bodies import Body, Json, json_body, read_body, read_json
 from providers.http.errors import NoAnswer, host_in, polling, submitting
 from providers.http.ssrf import UrlForbidden, UrlPolicy
+from providers.kit.uploads import map_images
 
 # fal-client refuses to send a time to start of a second or less.
 _LEAST_START_S = 2
@@ -128,14 +129,7 @@ class Storage:
 
         Raises Unreached where that fails: nothing was submitted. Raises Unusable, Throttled and the like as fal says.
         """
-        return {name: await self._value(value) for name, value in payload.items()}
-
-    async def _value(self, value: Value) -> Value:
-        if isinstance(value, Image):
-            return await self._picture(value)
-        if isinstance(value, list):
-            return [await self._value(item) for item in value]
-        return await self.job_ref(value) if isinstance(value, dict) else value
+        return await map_images(payload, self._picture)
 
     async def _picture(self, image: Image) -> str:
         lost = said = ""

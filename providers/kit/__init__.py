@@ -1,4 +1,4 @@
-"""What several adapters need: polling, progress, the results rule, webhook signatures.
+"""What several adapters need: their context, polling, progress, the rule for results, webhook signatures.
 
 May import: providers.base, providers.clock, providers.errors, providers.http, normalization.values.
 Libraries: httpx, anyio.

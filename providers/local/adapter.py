@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
@@ -29,13 +29,14 @@ from providers.base import (
     UpstreamJob,
     WebhookEvent,
 )
-from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Failed, ProviderError, Rejected, Unfinished, Unknown, Unreached
 from providers.http.bodies import encoded_size, json_body, read_body, read_json
 from providers.http.errors import NoAnswer, polling, refusal, submitting
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, ResultCollector, beyond
+from providers.kit.context import ProviderContext
+from providers.kit.results import ResultCollector, beyond
 from providers.local.pool import QueueTurn, WorkerPool
 from providers.local.responses import PredictionResult, again, fetch, heard, made
+from providers.local.settings import LocalSettings
 from providers.local.workers import NAME, LocalWorker, WorkerState, announced, engines, fitted, readiness, states
 
 # Old servers repeat the whole input in each webhook: for larger pictures nobody asks for any.
@@ -81,12 +82,10 @@ class _NoPlace(Exception):
 class LocalProvider(BaseProvider):
     """The adapter for Cog workers: one queue before all of them.
 
-    `workers` are base URLs. `max_queue` bounds the jobs that wait; their owners take turns, and a job waits to its
-    deadline at most. A worker that is STARTING longer than `start_deadline_s` is out. `cancel_timeout_s` is how long a
-    worker is given to end a job that was cancelled before its connection is closed. Pictures above `max_input_bytes`
-    (as base64, together) are rejected, as a container would; answers above `max_output_bytes` are Undecodable. A
-    picture at an address is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at
-    least.
+    The setting `max_queue` bounds the jobs that wait; their owners take turns, and a job waits until its deadline at
+    most. A worker that is STARTING longer than `start_deadline_s` is taken out of service. `cancel_timeout_s` is how
+    long a worker has to end a cancelled job before its connection is closed. Images above `max_input_bytes` (as base64,
+    together) are rejected, as a container would reject them; answers above `max_output_bytes` are Undecodable.
 
     A broken connection leaves open whether the worker goes on. Nothing is billed here, so the adapter settles that by
     itself: it cancels the job and runs it once more under a new id, and only then gives up with Failed.
@@ -102,40 +101,35 @@ class LocalProvider(BaseProvider):
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        settings: LocalSettings,
+        context: ProviderContext,
         *,
-        workers: Sequence[str],
-        max_queue: int = 64,
-        start_deadline_s: float = 600.0,
-        health_interval_s: float = 2.0,
         health_timeout_s: float = 2.0,
         cancel_timeout_s: float = 5.0,
         max_input_bytes: int = 100 * 1024 * 1024,
         max_output_bytes: int = 400 * 1024 * 1024,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
-        clock: Clock = CLOCK,
     ) -> None:
         super().__init__()
-        self._http = http
+        self._http = context.http
         self._cancel_timeout_s = cancel_timeout_s
-        # The container's limit is on the body; a little of it is for what is not pictures.
+        # The container's limit is on the body; a little of it is for what is not images.
         self._max_input_bytes = max_input_bytes - 64 * 1024
         self._max_output_bytes = max_output_bytes
-        self._least_bytes_per_s = min_download_bytes_per_s
+        self._least_bytes_per_s = context.min_download_bytes_per_s
+        self._clock = context.clock
         self._collector = ResultCollector(
-            NAME, self._fetch, most=max_output_bytes, try_s=download_timeout_s, clock=clock
+            NAME, self._fetch, most=max_output_bytes, try_s=context.download_timeout_s, clock=self._clock
         )
-        self._clock = clock
         self._runs: dict[str, HeldRun] = {}
+        embedded = (context.embedded_worker,) if context.embedded_worker else ()
         self._pool = WorkerPool(
-            http,
-            workers,
-            max_queue=max_queue,
-            health_interval_s=health_interval_s,
+            context.http,
+            embedded if settings.workers == "embedded" else settings.workers,
+            max_queue=settings.max_queue,
+            health_interval_s=settings.health_interval_s,
             health_timeout_s=health_timeout_s,
-            start_deadline_s=start_deadline_s,
-            clock=clock,
+            start_deadline_s=settings.start_deadline_s,
+            clock=self._clock,
         )
 
     @property

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import httpx
 from typing_extensions import override
 
 from normalization.values import Image, Value
@@ -27,43 +26,34 @@ from providers.base import (
     UpstreamJob,
     WebhookEvent,
 )
-from providers.clock import CLOCK, Clock, jitter
+from providers.clock import jitter
 from providers.errors import Expired, Failed, Undecodable, Unknown
 from providers.http.bodies import Body, Json, encoded_size, json_body
 from providers.http.errors import NoAnswer
-from providers.http.ssrf import UrlPolicy
-from providers.kit.polling import Pace, PollAgain, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, beyond, from_strangers
+from providers.kit.context import ProviderContext, public_fetch
+from providers.kit.polling import PollAgain, pace_key, poll
+from providers.kit.results import Named, ResultCollector, beyond
+from providers.kit.uploads import map_images
 from providers.replicate.api import Look, PredictionMissing, ReplicateApi
 from providers.replicate.recovery import ReplicateRecovery, written
 from providers.replicate.responses import ENDED, NAME, cost_of, failure, images, job_id, predict_time
+from providers.replicate.settings import ReplicateSettings
 from providers.replicate.webhooks import ReplicateWebhook
 
 
 class ReplicateResults:
-    """Fetches results: from the API itself with its key, from elsewhere by `downloads` through the `url_policy`.
+    """Fetches results: from the API itself with its key, from elsewhere by the client for downloads."""
 
-    A picture has `cap` bytes at most, and `timeout_s` seconds a try.
-    """
-
-    def __init__(
-        self,
-        api: ReplicateApi,
-        downloads: httpx.AsyncClient,
-        *,
-        url_policy: UrlPolicy,
-        cap: int,
-        timeout_s: float,
-        least_bytes_per_s: int = LEAST_BYTES_PER_S,
-        clock: Clock = CLOCK,
-    ) -> None:
+    def __init__(self, api: ReplicateApi, context: ProviderContext) -> None:
         self._api = api
-        elsewhere = from_strangers(downloads, url_policy, least_bytes_per_s=least_bytes_per_s, clock=clock)
+        elsewhere = public_fetch(context)
 
         async def fetch(address: str, most: int, deadline: float) -> bytes:
             return await (api.result if api.has(address) else elsewhere)(address, most, deadline)
 
-        self._collector = ResultCollector(NAME, fetch, most=cap, try_s=timeout_s, clock=clock)
+        self._collector = ResultCollector(
+            NAME, fetch, most=context.max_result_bytes, try_s=context.download_timeout_s, clock=context.clock
+        )
 
     async def of(
         self, handle: Handle, prediction: dict[str, Json], deadline: float, link: AttemptContext = NO_CONTEXT
@@ -122,15 +112,14 @@ _REMEMBERED = 4096
 class Replicate(BaseProvider):
     """The adapter for Replicate.
 
-    `http` is for the API and alone sees the key, `downloads` for results. `upstream.model` is `owner/name`. With
-    `upstream.options["version"]` (64 hex digits) that version is run, as models of the community need; without, the
-    model's own path, as official models need. `options["usd_per_second"]` is the price of the model's hardware.
+    `upstream.model` is `owner/name`. With `upstream.options["version"]` (64 hex digits) that version is run, which
+    community models need; without it, the model's own path is used, which official models need.
+    `options["usd_per_second"]` is the price of the model's hardware.
 
-    Pictures above `data_uri_bytes` are uploaded first, and stay there for 24 hours. A submit is held open for `wait_s`
-    seconds (0 to 60), for a job that is done by then needs no polling. A job that is not found for `vanish_s` is
-    lost. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least.
-    `reconcile_s` is how long a job is looked for whose submit was not answered, `cancel_timeout_s` how long one
-    that was cancelled is watched for its end. All times are in seconds.
+    Images above `data_uri_bytes` are uploaded first, and stay there for 24 hours. A submit is held open for `wait_s`
+    seconds (0 to 60): a job that is done by then needs no polling. A job that is not found for `vanish_s` is lost.
+    `reconcile_s` is how long the adapter searches for a job whose submit was not answered, `cancel_timeout_s` how long
+    it waits for a cancelled job to end. All times are in seconds.
     """
 
     name = NAME
@@ -138,44 +127,30 @@ class Replicate(BaseProvider):
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        downloads: httpx.AsyncClient,
+        settings: ReplicateSettings,
+        context: ProviderContext,
         *,
-        key: str | None,
-        base_url: str = "https://api.replicate.com",
-        url_policy: UrlPolicy,
-        pace: Pace,
-        submit_timeout_s: float = 30.0,
-        poll_timeout_s: float = 10.0,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         reconcile_s: float = 10.0,
         cancel_timeout_s: float = 10.0,
         vanish_s: float = 10.0,
         wait_s: int = 2,
-        max_result_bytes: int = 200 * 1024 * 1024,
         data_uri_bytes: int = 256 * 1024,
-        clock: Clock = CLOCK,
     ) -> None:
-        super().__init__(key=key, key_env="REPLICATE_API_TOKEN")
-        self._clock = clock
-        # An answer may have the results in it, as base64.
-        answer_bytes = 2 * max_result_bytes + 1024 * 1024
+        super().__init__(key=context.key, key_env=settings.key_env)
+        self._clock = context.clock
         self._api = ReplicateApi(
-            http, key=key, base_url=base_url, timeout_s=poll_timeout_s, answer_bytes=answer_bytes, clock=clock
+            context.http,
+            key=context.key,
+            base_url=settings.base_url,
+            timeout_s=context.poll_timeout_s,
+            # An answer may have the results in it, as base64.
+            answer_bytes=2 * context.max_result_bytes + 1024 * 1024,
+            clock=context.clock,
         )
-        self._results = ReplicateResults(
-            self._api,
-            downloads,
-            url_policy=url_policy,
-            cap=max_result_bytes,
-            timeout_s=download_timeout_s,
-            least_bytes_per_s=min_download_bytes_per_s,
-            clock=clock,
-        )
-        self._hook = ReplicateWebhook(self._api.secret, clock)
-        self._pace = pace
-        self._submit_timeout_s = submit_timeout_s
+        self._results = ReplicateResults(self._api, context)
+        self._hook = ReplicateWebhook(self._api.secret, context.clock)
+        self._pace = context.pace
+        self._submit_timeout_s = context.submit_timeout_s
         self._reconcile_s = reconcile_s
         self._cancel_timeout_s = cancel_timeout_s
         self._vanish_s = vanish_s
@@ -184,7 +159,7 @@ class Replicate(BaseProvider):
         # By which submit each job of this process was made, so that a search for a lost one does not find another's.
         self._ours: OrderedDict[str, str] = OrderedDict()
         # A list that was read with another key, which may be another account's, says nothing.
-        self._token = hashlib.sha256((key or "").encode()).hexdigest()[:8]
+        self._token = hashlib.sha256((context.key or "").encode()).hexdigest()[:8]
 
     @override
     def readiness(self, upstream: Upstream) -> tuple[Readiness, str]:
@@ -200,7 +175,7 @@ class Replicate(BaseProvider):
 
         Raises Unknown where it is not found there, as a list may lag, and Unreached where the upload failed.
         """
-        payload = {name: await self._uploaded(value, job) for name, value in job.payload.items()}
+        payload = await self._uploaded(job)
         path, envelope = _request(job.upstream, payload, self._webhook(link))
         body = json_body(envelope)
         self._left(job)
@@ -277,15 +252,16 @@ class Replicate(BaseProvider):
         """Cancel the job and see it end; one that has ended stays as it is. Raises Unknown where that is not seen."""
         await self._end(handle)
 
-    async def _uploaded(self, value: Value, job: UpstreamJob) -> Value:
-        """Return an input with addresses in the place of pictures that are too large for a data URI."""
-        if isinstance(value, Image) and len(value.data) > self._data_uri_bytes:
-            return await self._api.upload(job.id, value, job.deadline)
-        if isinstance(value, list):
-            return [await self._uploaded(item, job) for item in value]
-        if isinstance(value, dict):
-            return {name: await self._uploaded(item, job) for name, item in value.items()}
-        return value
+    async def _uploaded(self, job: UpstreamJob) -> dict[str, Value]:
+        """Return the input with addresses in place of the images that are too large for a data URI."""
+
+        async def upload(image: Image) -> Value:
+            return await self._api.upload(job.id, image, job.deadline) if self._is_large(image) else image
+
+        return await map_images(job.payload, upload)
+
+    def _is_large(self, image: Image) -> bool:
+        return len(image.data) > self._data_uri_bytes
 
     def _webhook(self, link: AttemptContext) -> str | None:
         """Return the address to report to. Replicate takes HTTPS alone, a simulated one takes what it is itself."""

@@ -15,7 +15,6 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
-import httpx
 import pybase64
 from typing_extensions import override
 
@@ -28,16 +27,17 @@ from providers.base import (
     Outcome,
     UpstreamJob,
 )
-from providers.clock import CLOCK, Clock
 from providers.errors import Expired, Undecodable, Unfinished, Unknown, Unreached
-from providers.http.bodies import Body, Json, encoded_size, json_body, read_body
-from providers.http.errors import NoAnswer, host_in, polling, refusal, submitting
-from providers.http.ssrf import UrlPolicy
+from providers.http.bodies import Body, Json, encoded_size, json_body
+from providers.http.errors import refusal
+from providers.kit.context import ProviderContext, public_fetch
+from providers.kit.held import HeldRequests
 from providers.kit.polling import Pace, PollAgain, pace_key, poll
-from providers.kit.results import LEAST_BYTES_PER_S, TRY_S, Named, ResultCollector, from_strangers
-from providers.segmind.held import Answered, HeldRequests
+from providers.kit.results import Named, ResultCollector
+from providers.kit.session import HttpSession
 from providers.segmind.responses import (
     NAME,
+    Answered,
     at,
     check,
     decoded,
@@ -49,8 +49,8 @@ from providers.segmind.responses import (
     seconds_of,
     with_addresses,
 )
+from providers.segmind.settings import SegmindSettings
 
-_CONNECT_S = 5.0
 # What every answer has beside its pictures.
 _ENVELOPE_BYTES = 256 * 1024
 # How often an upload is tried: it costs nothing.
@@ -65,64 +65,51 @@ _Answer: TypeAlias = "dict[str, Json]"
 
 
 class Segmind(BaseProvider):
-    """The adapter for Segmind. `http` is for its API; `downloads` for results, which lie at public addresses.
+    """The adapter for Segmind.
 
-    The key goes to the origins of `base_url` and `upload_url` and nowhere else. Pictures that as base64, together, take
-    at most `data_uri_bytes` travel inside of the request; that is not documented, so by default all are uploaded.
-    `submit_timeout_s` bounds a submit and an upload, `poll_timeout_s` a look, `sync_timeout_s` the one request of a v1
-    job. A picture is fetched for `download_timeout_s` a try, and has to come at `min_download_bytes_per_s` at least. A
-    job that Segmind does not know is given up after `lost_after_s`; pictures above `max_result_bytes` are
-    Undecodable.
+    The key is sent to the origins of `base_url` and `upload_url` and to no other. Images that together take at most
+    `data_uri_bytes` as base64 are sent inside the request; that is not documented, so by default all are uploaded.
+    `sync_timeout_s` bounds the one request of a v1 job; a job that Segmind does not know is given up after
+    `lost_after_s`. Both are in seconds.
 
     Option of a route: `api = "v1"` for the synchronous endpoint, meant for models that take seconds. Such a job lives
-    in this process alone. Segmind has no idempotency key and no list of jobs: a submit whose answer was lost stays
-    Unknown.
+    in this process only. Segmind has no idempotency key, no list of jobs, no webhooks and no way to cancel: a submit
+    whose answer was lost stays Unknown.
     """
 
     name = NAME
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        downloads: httpx.AsyncClient,
+        settings: SegmindSettings,
+        context: ProviderContext,
         *,
-        key: str | None,
-        url_policy: UrlPolicy,
-        pace: Pace,
-        base_url: str = "https://api.segmind.com",
-        upload_url: str = "https://workflows-api.segmind.com",
-        submit_timeout_s: float = 30.0,
-        poll_timeout_s: float = 10.0,
         sync_timeout_s: float = 120.0,
-        download_timeout_s: float = TRY_S,
-        min_download_bytes_per_s: int = LEAST_BYTES_PER_S,
         lost_after_s: float = 10.0,
         data_uri_bytes: int = 0,
-        max_result_bytes: int = 400 * 1024 * 1024,
-        clock: Clock = CLOCK,
     ) -> None:
-        super().__init__(key=key, key_env="SEGMIND_API_KEY")
-        self._http = http
-        self._collector = ResultCollector(
+        super().__init__(key=context.key, key_env=settings.key_env)
+        clock = context.clock
+        most = context.max_result_bytes
+        self._session = HttpSession(
             NAME,
-            self._fetch,
-            most=max_result_bytes,
-            try_s=download_timeout_s,
-            clock=clock,
+            context.http,
+            {"x-api-key": context.key or ""},
+            # An image may come as base64, which takes four bytes for three.
+            most_bytes=most * 4 // 3 + _ENVELOPE_BYTES,
         )
-        self._download = from_strangers(downloads, url_policy, least_bytes_per_s=min_download_bytes_per_s, clock=clock)
-        self._pace = pace
-        self._base_url = base_url.rstrip("/")
-        self._upload_url = f"{upload_url.rstrip('/')}/upload-asset"
-        self._submit_timeout_s = submit_timeout_s
-        self._poll_timeout_s = poll_timeout_s
+        self._collector = ResultCollector(NAME, self._fetch, most=most, try_s=context.download_timeout_s, clock=clock)
+        self._download = public_fetch(context)
+        self._pace = context.pace
+        self._base_url = settings.base_url.rstrip("/")
+        self._upload_url = f"{settings.upload_url.rstrip('/')}/upload-asset"
+        self._submit_timeout_s = context.submit_timeout_s
+        self._poll_timeout_s = context.poll_timeout_s
         self._sync_timeout_s = sync_timeout_s
         self._lost_after_s = lost_after_s
         self._data_uri_bytes = data_uri_bytes
-        # A picture may come as base64, which takes four bytes for three.
-        self._max_answer_bytes = max_result_bytes * 4 // 3 + _ENVELOPE_BYTES
         self._clock = clock
-        self._held = HeldRequests(clock)
+        self._held: HeldRequests[Answered] = HeldRequests(NAME, clock)
 
     @override
     async def aclose(self) -> None:
@@ -140,9 +127,12 @@ class Segmind(BaseProvider):
         # By nothing could a lost job be known again.
         await link.sending({})
         if job.upstream.options.get("api") == "v1":
-            return self._held.begin(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
+            self._held.start(job.id, self._make(job, f"{self._base_url}/v1/{model}", body))
+            return Handle(provider=NAME, id=job.id, data={"api": "v1"}, held=True)
         try:
-            response, raw = await self._post(f"{self._base_url}/v2/{model}", body, self._submit_timeout_s)
+            response, raw = await self._session.post_json(
+                f"{self._base_url}/v2/{model}", body, timeout_s=self._submit_timeout_s
+            )
         except Undecodable as exc:
             raise Unknown(f"{NAME}: the answer to the submit has no end") from exc
         answer = await decoded(raw)
@@ -188,7 +178,7 @@ class Segmind(BaseProvider):
         """Post an upload until it is answered. What was lost is a file that nobody pays for, hence Unreached."""
         for number in range(1, _UPLOADS + 1):
             try:
-                response, raw = await self._post(self._upload_url, body, self._submit_timeout_s)
+                response, raw = await self._session.post_json(self._upload_url, body, timeout_s=self._submit_timeout_s)
                 if response.is_success:
                     return await decoded(raw)
                 error = refusal(NAME, response, raw, now=time.time(), statuses=dict.fromkeys((500, 503), Unknown))
@@ -201,22 +191,6 @@ class Segmind(BaseProvider):
                 told = f"{NAME}: a picture could not be uploaded ({lost})"
                 raise Unreached(told, said=error.said) from error
         raise AssertionError
-
-    async def _post(self, url: str, body: Body, limit_s: float) -> tuple[httpx.Response, bytes]:
-        timeout = httpx.Timeout(limit_s, connect=_CONNECT_S, pool=_CONNECT_S)
-        headers = {**body.headers, **self._headers}
-        try:
-            async with asyncio.timeout(limit_s):
-                with submitting(NAME):
-                    request = self._http.stream("POST", url, content=body, headers=headers, timeout=timeout)
-                    async with request as response:
-                        return response, await read_body(response, self._max_answer_bytes)
-        except TimeoutError as exc:
-            raise Unknown(f"{NAME}: the answer from {host_in(url)} did not come within {limit_s:g} s") from exc
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"x-api-key": self._key or ""}
 
     async def _polled_outcome(self, handle: Handle, deadline: float, link: AttemptContext) -> Outcome:
         # Built from the id: the addresses in Segmind's answers would lead our key to wherever they say.
@@ -267,13 +241,8 @@ class Segmind(BaseProvider):
 
         Raises NoAnswer and PollAgain to be asked again, and Unknown when the job is lost.
         """
-        try:
-            async with asyncio.timeout(self._poll_timeout_s):
-                with polling(NAME):
-                    async with self._http.stream("GET", url, headers=self._headers) as response:
-                        answer = await decoded(await read_body(response, self._max_answer_bytes))
-        except (TimeoutError, Undecodable) as exc:
-            raise NoAnswer(f"{NAME}: no whole answer") from exc
+        response, raw = await self._session.get(url, timeout_s=self._poll_timeout_s)
+        answer = await decoded(raw)
         # A failed job is answered with 422, so the body counts before the status.
         if isinstance(answer, dict) and answer.get("status") in ("COMPLETED", "FAILED"):
             return answer
@@ -299,7 +268,7 @@ class Segmind(BaseProvider):
 
     async def _make(self, job: UpstreamJob, url: str, body: Body) -> Answered:
         """Hold a v1 request open until it gives the picture: bytes, or JSON, as the content type says."""
-        response, raw = await self._post(url, body, self._sync_timeout_s)
+        response, raw = await self._session.post_json(url, body, timeout_s=self._sync_timeout_s)
         is_picture = response.headers.get("content-type", "").startswith(("image/", "application/octet-stream"))
         answer = None if is_picture else await decoded(raw)
         check(response, raw, answer, job.payload)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
@@ -30,6 +31,15 @@ _POLICY = re.compile(
 _INPUT = re.compile(r"\b(mandatory|must be|not one of|out of range|invalid (value|input|type))\b", re.IGNORECASE)
 # What follows one of these may be the caller's prompt.
 _ECHO = re.compile(r"""[:"'`<{\[(]""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The answer to a v1 job: its images or their addresses, its run time in seconds, its cost in micro-dollars."""
+
+    found: Sequence[str | bytes] = field(repr=False)
+    seconds: float | None
+    cost: int | None
 
 
 def check(response: httpx.Response, raw: bytes, answer: Json, payload: Mapping[str, Value]) -> None:

@@ -20,6 +20,7 @@ from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from tests.simulators.common import size, tiny
 from tests.simulators.fal import KEY, FalAi
+from tests.support import adapters
 from tests.support.clock import Skipping
 
 CLARITY = "fal-ai/clarity-upscaler"
@@ -101,7 +102,7 @@ async def adapter(sim: FalAi, **settings: Any) -> AsyncIterator[Fal]:
         **settings,
     }
     async with http.client() as client, downloads_client(given["url_policy"]) as downloads:
-        fal = Fal(client, downloads, **given)
+        fal = adapters.fal(http=client, downloads=downloads, **given)
         yield fal
         await fal.aclose()
 

@@ -22,6 +22,7 @@ from providers.replicate.adapter import Replicate
 from tests.simulators.common import tiny
 from tests.simulators.replicate import TOKEN, USD_PER_SECOND, Simulator
 from tests.simulators.replicate_models import CLARITY
+from tests.support import adapters
 from tests.support.clock import Skipping
 
 PICTURE = tiny(24, 16)
@@ -93,7 +94,7 @@ async def adapter(sim: Simulator, **settings: Any) -> AsyncIterator[Replicate]:
         "max_result_bytes": 1_000_000,
     }
     async with http.client() as api, downloads_client(url_policy) as downloads:
-        yield Replicate(api, downloads, url_policy=url_policy, **{**given, **settings})
+        yield adapters.replicate(http=api, downloads=downloads, url_policy=url_policy, **{**given, **settings})
 
 
 async def run(provider: Replicate, given: UpstreamJob | None = None, seconds: float = 3600) -> Outcome:

@@ -33,6 +33,7 @@ from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY
 from tests.simulators.common import Fault, html, size, tiny
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port
 
@@ -102,7 +103,7 @@ def impatient(fault: Fault) -> dict[str, Any]:
 
 @pytest.fixture
 async def provider(settings: dict[str, Any]) -> AsyncIterator[Apiframe]:
-    made = Apiframe(**settings)
+    made = adapters.apiframe(**settings)
     await made.start()
     yield made
     await made.aclose()
@@ -187,9 +188,9 @@ async def test_a_handle_is_enough_for_another_process(
     handle = await provider.submit(job())
     assert all(isinstance(value, str) for value in handle.data.values())
     restored = Handle(provider=handle.provider, id=handle.id, data=dict(handle.data))
-    assert (await Apiframe(**settings).wait(restored, later())).cost == 30_000
+    assert (await adapters.apiframe(**settings).wait(restored, later())).cost == 30_000
     bare = Handle(provider="apiframe", id=sim.books.taken[0])
-    assert size((await Apiframe(**settings).wait(bare, later())).images[0]) == (48, 32)
+    assert size((await adapters.apiframe(**settings).wait(bare, later())).images[0]) == (48, 32)
 
 
 @pytest.mark.parametrize("shape", ["object", "string"])
@@ -237,8 +238,8 @@ async def test_a_refusal_is_the_right_error_and_costs_nothing(
 async def test_the_simulators_own_limits_are_understood(settings: dict[str, Any], sim: simulator.Apiframe) -> None:
     """A wrong key, an empty purse, a value out of range, and a picture that cannot be read."""
     with pytest.raises(Unusable):
-        await Apiframe(**{**settings, "key": "afk_wrong"}).submit(job())
-    provider = Apiframe(**settings)
+        await adapters.apiframe(**{**settings, "key": "afk_wrong"}).submit(job())
+    provider = adapters.apiframe(**settings)
     with pytest.raises(Rejected, match=r"clarityUpscaleParams\.scale_factor: Invalid input"):
         await provider.submit(job(image=PICTURE, scale_factor=3))
     with pytest.raises(Rejected, match="Could not read the input image"):
@@ -277,7 +278,7 @@ async def test_a_lost_answer_is_asked_for_again_under_its_key(
 ) -> None:
     """The very same submit goes out again, and gives the job that was taken and paid the first time."""
     sim.faults.script("submit", fault)
-    assert size((await run(Apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
+    assert size((await run(adapters.apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
     first, second = (sent for sent in sim.seen if sent.path == "/v2/images/upscale")
     assert (first.body, first.headers) == (second.body, second.headers)
     assert (len(sim.books.taken), sim.books.billed, sim.books.count("POST", "uploads")) == (1, 1, 1)
@@ -326,11 +327,11 @@ async def test_a_key_that_comes_with_another_body_is_a_job_that_may_run(
     settings: dict[str, Any], sim: simulator.Apiframe
 ) -> None:
     """After a crash the same attempt has another upload: 409 then says that the first was taken."""
-    await Apiframe(**settings).submit(job())
+    await adapters.apiframe(**settings).submit(job())
     with pytest.raises(Unknown, match="409"):
-        await Apiframe(**settings).submit(job())
+        await adapters.apiframe(**settings).submit(job())
     sim.conflict = False
-    assert (await Apiframe(**settings).submit(job())).id == sim.books.taken[0]
+    assert (await adapters.apiframe(**settings).submit(job())).id == sim.books.taken[0]
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "http://nobody.invalid", "https://{host}"])
@@ -339,7 +340,7 @@ async def test_what_never_left_is_unreached(settings: dict[str, Any], sim: simul
     url = address.format(port=dead_port(), host=sim.url.removeprefix("http://"))
     for image in (PICTURE, "https://example.com/a.png"):
         with pytest.raises(Unreached):
-            await Apiframe(**{**settings, "base_url": url}).submit(job(image=image))
+            await adapters.apiframe(**{**settings, "base_url": url}).submit(job(image=image))
     assert sim.seen == []
 
 
@@ -371,7 +372,7 @@ async def test_a_failed_upload_submits_nothing(
     """A file that did not arrive has cost nothing, so the next route may be tried."""
     sim.faults.always("upload", fault)
     with pytest.raises(ProviderError) as caught:
-        await Apiframe(**settings, **impatient(fault)).submit(job())
+        await adapters.apiframe(**settings, **impatient(fault)).submit(job())
     assert type(caught.value) is kind
     assert sim.books.count("POST", "upscale") == 0
 
@@ -387,7 +388,7 @@ async def test_a_picture_that_is_too_large_is_not_sent(settings: dict[str, Any],
     """Apiframe takes 25 MB."""
     limit = len(PICTURE.data) - 1
     with pytest.raises(Rejected, match=f"larger than the {limit} bytes"):
-        await Apiframe(**settings, max_upload_bytes=limit).submit(job())
+        await adapters.apiframe(**settings, max_upload_bytes=limit).submit(job())
     assert sim.seen == []
 
 
@@ -421,14 +422,14 @@ OF_LOOKS = [f"{fault.kind}-{fault.status}-{number}" for number, fault in enumera
 async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: simulator.Apiframe, fault: Fault) -> None:
     """The job is there and paid, and the picture is fetched in the end."""
     sim.faults.script("poll", fault)
-    assert size((await run(Apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
+    assert size((await run(adapters.apiframe(**settings, **impatient(fault)))).images[0]) == (48, 32)
     assert (sim.books.count("POST", "upscale"), sim.books.billed) == (1, 1)
 
 
 async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Apiframe) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
     sim.faults.script("poll", *[said(404, {"error": "UpstreamJob not found"})] * 2)
-    assert size((await run(Apiframe(**settings, lost_after_s=0))).images[0]) == (48, 32)
+    assert size((await run(adapters.apiframe(**settings, lost_after_s=0))).images[0]) == (48, 32)
 
 
 POLICY = "Provider returned an error: content policy violation"
@@ -552,12 +553,12 @@ async def test_it_is_off_without_a_key_and_without_the_name_of_its_params(
     settings: dict[str, Any], sim: simulator.Apiframe
 ) -> None:
     """And says which variable or option is not set; a submit then is refused before anything is sent."""
-    assert Apiframe(**settings).readiness(CLARITY) == (Readiness.READY, "")
+    assert adapters.apiframe(**settings).readiness(CLARITY) == (Readiness.READY, "")
     for key in (None, ""):
-        off = Apiframe(**{**settings, "key": key}).readiness(CLARITY)
+        off = adapters.apiframe(**{**settings, "key": key}).readiness(CLARITY)
         assert off == (Readiness.OFF, "APIFRAME_API_KEY is not set")
     nameless = Upstream(model="clarity-upscale")
-    assert Apiframe(**settings).readiness(nameless)[0] is Readiness.OFF
+    assert adapters.apiframe(**settings).readiness(nameless)[0] is Readiness.OFF
     with pytest.raises(Rejected, match=r"options\.params"):
-        await Apiframe(**settings).submit(job(nameless))
+        await adapters.apiframe(**settings).submit(job(nameless))
     assert sim.seen == []

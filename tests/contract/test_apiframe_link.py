@@ -26,6 +26,7 @@ from providers.kit.polling import Pace
 from tests.simulators import apiframe as simulator
 from tests.simulators.apiframe import KEY, signed
 from tests.simulators.common import Fault, html, size, tiny
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.fake_cog import until
 from tests.support.linked import Door, Refused, Told, bill, crashed, door, stored
@@ -67,7 +68,7 @@ async def adapter(sim: simulator.Apiframe, **changes: Any) -> AsyncIterator[Apif
     url_policy, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "pace": Pace(clock), "base_url": sim.url, "clock": clock, **changes}
     async with http.client() as api, downloads_client(url_policy) as downloads:
-        yield Apiframe(api, downloads, url_policy=url_policy, **settings)
+        yield adapters.apiframe(http=api, downloads=downloads, url_policy=url_policy, **settings)
 
 
 @pytest.fixture

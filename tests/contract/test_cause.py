@@ -22,8 +22,8 @@ from providers.http.errors import NoAnswer, host_in, polling, submitting, why
 from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.replicate.api import ReplicateApi as Replicate
-from providers.segmind.adapter import Segmind
 from tests.simulators.common import tiny
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port
 
@@ -159,8 +159,15 @@ async def uploads(http: httpx.AsyncClient) -> list[Awaitable[object]]:
         clock=clock,
     )  # fmt: skip
     fal = Storage(api=Fal(http, "k", clock), downloads=http, url_policy=url_policy, rest_url=base, timeout_s=2)
-    segmind = Segmind(
-        http, http, key="k", url_policy=url_policy, pace=Pace(clock), base_url=base, upload_url=base, clock=clock
+    segmind = adapters.segmind(
+        http=http,
+        downloads=http,
+        key="k",
+        url_policy=url_policy,
+        pace=Pace(clock),
+        base_url=base,
+        upload_url=base,
+        clock=clock,
     )
     job = UpstreamJob(id="j", upstream=Upstream(model="m"), payload={"image": PICTURE}, deadline=clock.after(60))
     return [

@@ -17,6 +17,7 @@ from providers.base import Handle, Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import Expired, Failed, ProviderError, Rejected, Throttled, Undecodable, Unreached
 from providers.http import client as http
 from providers.local.adapter import LocalProvider
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.fake_cog import (
     PNG,
@@ -72,7 +73,7 @@ def clock() -> Unwatched:
 async def local(client: httpx.AsyncClient, cog: FakeCog, clock: Unwatched) -> AsyncIterator[LocalProvider]:
     """The adapter before one scripted worker."""
     provider = await ready(
-        LocalProvider(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60, clock=clock)
+        adapters.local_provider(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60, clock=clock)
     )
     yield provider
     await provider.aclose()
@@ -160,7 +161,7 @@ async def test_an_answer_that_is_no_picture_is_the_right_error(
 
 async def test_an_answer_above_the_cap_is_not_read(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A worker cannot fill the gateway's memory."""
-    local = await ready(LocalProvider(client, workers=[cog.url], max_output_bytes=1000))
+    local = await ready(adapters.local_provider(client, workers=[cog.url], max_output_bytes=1000))
     with pytest.raises(Undecodable, match="larger than 1000 bytes"):
         await run(local, image=picture(bytes(2000)))
     await local.aclose()
@@ -222,8 +223,8 @@ async def test_a_worker_that_died_after_its_health_check_passes_the_job_on(clien
     """A request that never left goes to another worker, and says Unreached when there is none."""
     async with served(FakeCog()) as alive:
         async with served(FakeCog()) as dying:
-            local = await ready(LocalProvider(client, workers=[dying.url], health_interval_s=30))
-            both = LocalProvider(client, workers=[dying.url, alive.url], health_interval_s=30)
+            local = await ready(adapters.local_provider(client, workers=[dying.url], health_interval_s=30))
+            both = adapters.local_provider(client, workers=[dying.url, alive.url], health_interval_s=30)
             await both.start()
             await until(lambda: all(worker.live for worker in both.describe()))
         with pytest.raises(Unreached):
@@ -337,7 +338,7 @@ async def test_a_job_of_an_earlier_life_is_cancelled_and_failed(local: LocalProv
 
 async def test_a_stored_handle_leads_only_to_a_configured_worker(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """An address in the ledger is not an instruction to call it."""
-    local = LocalProvider(client, workers=[f"http://127.0.0.1:{dead_port()}"])
+    local = adapters.local_provider(client, workers=[f"http://127.0.0.1:{dead_port()}"])
     await local.cancel(Handle(provider="local", id="old", data={"worker": cog.url}))
     assert cog.cancelled == []
 
@@ -346,7 +347,7 @@ async def test_closing_ends_everything_and_leaves_nothing(cog: FakeCog) -> None:
     """Running and waiting jobs end, the worker is told, and no task or connection is left."""
     before = asyncio.all_tasks()
     async with http.client() as made:
-        local = await ready(LocalProvider(made, workers=[cog.url], cancel_timeout_s=0.3))
+        local = await ready(adapters.local_provider(made, workers=[cog.url], cancel_timeout_s=0.3))
         cog.play = hold
         handle = await local.submit(job("runs"))
         await until(lambda: cog.at_work)

@@ -15,6 +15,7 @@ from normalization.values import Header, Image, Value
 from providers.base import Handle, PendingSubmit, Readiness, Upstream, UpstreamJob, WebhookEvent
 from providers.errors import Expired, Failed, ProviderError, Rejected, Throttled, Undecodable
 from providers.local.adapter import LocalProvider
+from tests.support import adapters
 from tests.support.fake_cog import PNG, FakeCog, Play, answer, cut, data_uri, hold, served, until
 from tests.support.links import Refused, Told, free_of_charge, refuse
 
@@ -40,7 +41,9 @@ async def local(client: httpx.AsyncClient, cog: FakeCog) -> AsyncIterator[LocalP
     """The adapter before one scripted worker, which says that it takes webhooks."""
     assert cog.schema
     cog.schema["components"]["schemas"]["PredictionRequest"] = TAKES_WEBHOOKS
-    provider = await ready(LocalProvider(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60))
+    provider = await ready(
+        adapters.local_provider(client, workers=[cog.url], cancel_timeout_s=0.3, health_interval_s=60)
+    )
     yield provider
     await provider.aclose()
 
@@ -131,7 +134,7 @@ async def test_a_worker_that_takes_no_webhooks_is_given_none(
     """Ours refuses one unless it was told to allow them, and says so in its document."""
     assert cog.schema
     cog.schema["components"]["schemas"]["PredictionRequest"] = request_schema
-    local = await ready(LocalProvider(client, workers=[cog.url], health_interval_s=60))
+    local = await ready(adapters.local_provider(client, workers=[cog.url], health_interval_s=60))
     await local.wait(await local.submit(job(), Told(webhook=WEBHOOK)), soon())
     await local.aclose()
     assert cog.bodies == [{"input": {}}]
@@ -189,7 +192,7 @@ async def test_a_crash_between_the_request_and_its_answer(
     told = Told()
     handle = await local.submit(job(), told)
     await until(lambda: cog.at_work)
-    heir = await ready(LocalProvider(client, workers=[cog.url], health_interval_s=60))
+    heir = await ready(adapters.local_provider(client, workers=[cog.url], health_interval_s=60))
     assert await heir.recover(sent(handle.id, told.notes[0])) is None
     await until(lambda: not cog.at_work)
     assert sorted(cog.cancelled) == ["job-1", "job-1-again"]
@@ -201,7 +204,7 @@ async def test_a_crash_between_the_request_and_its_answer(
 async def test_what_a_crash_left_is_stopped_wherever_it_is(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A job may have moved on to another worker, and a worker may be gone: finding never fails for that."""
     async with served(FakeCog()) as other:
-        heir = LocalProvider(client, workers=[cog.url, other.url, "http://127.0.0.1:9"], cancel_timeout_s=0.5)
+        heir = adapters.local_provider(client, workers=[cog.url, other.url, "http://127.0.0.1:9"], cancel_timeout_s=0.5)
         assert await heir.recover(sent("job-1", {"worker": cog.url})) is None
         assert await heir.recover(sent("job-2")) is None
         assert set(cog.cancelled) == set(other.cancelled) == {"job-1", "job-1-again", "job-2", "job-2-again"}
@@ -215,7 +218,7 @@ async def test_a_stored_handle_of_an_earlier_life_costs_nothing(
     handle = await local.submit(job())
     await until(lambda: cog.at_work)
     stored = Handle(**json.loads(json.dumps({"provider": "local", "id": handle.id, "data": dict(handle.data)})))
-    heir = LocalProvider(client, workers=[cog.url])
+    heir = adapters.local_provider(client, workers=[cog.url])
     with pytest.raises(Failed, match="lost") as caught:
         await heir.wait(stored, soon())
     assert free_of_charge(caught.value)

@@ -16,6 +16,7 @@ from providers.errors import Throttled, Unreached
 from providers.local.adapter import LocalProvider
 from providers.local.pool import WorkerPool
 from providers.local.workers import WorkerState
+from tests.support import adapters
 from tests.support.fake_cog import (
     PNG,
     FakeCog,
@@ -63,7 +64,7 @@ async def run(provider: LocalProvider, name: str) -> None:
 
 async def test_no_worker_is_off(client: httpx.AsyncClient) -> None:
     """Without a worker there is no local route, and a submit has nowhere to go."""
-    local = LocalProvider(client, workers=[])
+    local = adapters.local_provider(client, workers=[])
     await local.start()
     assert local.readiness(UPSTREAM) == (Readiness.OFF, "no worker is configured")
     with pytest.raises(Unreached):
@@ -74,7 +75,7 @@ async def test_no_worker_is_off(client: httpx.AsyncClient) -> None:
 async def test_a_dead_port_is_down(client: httpx.AsyncClient) -> None:
     """A worker that refuses connections is named, and no job waits for it."""
     url = f"http://127.0.0.1:{dead_port()}"
-    local = LocalProvider(client, workers=[url])
+    local = adapters.local_provider(client, workers=[url])
     await local.start()
     await until(lambda: local.describe()[0].status == "UNREACHABLE")
     assert local.readiness(UPSTREAM) == (
@@ -106,7 +107,7 @@ async def test_health_is_read_from_the_body(
 ) -> None:
     """Both generations are understood: the status code says nothing, the word everything."""
     cog.health, cog.health_code = health, code
-    local = LocalProvider(client, workers=[cog.url], health_interval_s=0.05)
+    local = adapters.local_provider(client, workers=[cog.url], health_interval_s=0.05)
     await local.start()
     await until(lambda: cog.looks > 1)
     assert how(local) is readiness
@@ -116,7 +117,7 @@ async def test_health_is_read_from_the_body(
 async def test_a_worker_is_seen_at_once_when_it_becomes_ready(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """Startup is polled quickly, so that the first request does not wait for a health interval."""
     cog.health = {"status": "STARTING"}
-    local = LocalProvider(client, workers=[cog.url], health_interval_s=60)
+    local = adapters.local_provider(client, workers=[cog.url], health_interval_s=60)
     await local.start()
     await until(lambda: local.describe()[0].status == "STARTING")
     waiting = asyncio.create_task(local.submit(job("early")))
@@ -129,7 +130,7 @@ async def test_a_worker_is_seen_at_once_when_it_becomes_ready(client: httpx.Asyn
 async def test_a_worker_that_starts_for_ever_is_out(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A worker whose inner process died says STARTING for good: who waits for it is sent away."""
     cog.health = {"status": "STARTING"}
-    local = LocalProvider(client, workers=[cog.url], start_deadline_s=0.3, health_interval_s=0.05)
+    local = adapters.local_provider(client, workers=[cog.url], start_deadline_s=0.3, health_interval_s=0.05)
     await local.start()
     await until(lambda: local.describe()[0].status == "STARTING")
     with pytest.raises(Unreached):
@@ -142,7 +143,7 @@ async def test_a_worker_that_starts_for_ever_is_out(client: httpx.AsyncClient, c
 
 async def test_a_worker_that_goes_out_sends_away_who_waits(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """Other routes are tried when the last worker is gone, and not only at the deadline."""
-    local = LocalProvider(client, workers=[cog.url], health_interval_s=0.05)
+    local = adapters.local_provider(client, workers=[cog.url], health_interval_s=0.05)
     await local.start()
     await until(lambda: how(local) is Readiness.READY)
     cog.play = hold
@@ -157,7 +158,7 @@ async def test_a_worker_that_goes_out_sends_away_who_waits(client: httpx.AsyncCl
 
 async def test_a_worker_is_asked_who_it_is_after_it_was_out(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """What comes back on the same address may be another engine."""
-    local = LocalProvider(client, workers=[cog.url], health_interval_s=0.02)
+    local = adapters.local_provider(client, workers=[cog.url], health_interval_s=0.02)
     await local.start()
     await until(lambda: local.engines() == ("tile-diffusion",))
     cog.health = {"status": "UNHEALTHY"}
@@ -188,7 +189,7 @@ async def test_a_worker_serves_what_it_announces(
     client: httpx.AsyncClient, cog: FakeCog, upstream: Upstream, readiness: Readiness, words: str
 ) -> None:
     """Engine and inputs are matched against the worker's own schema."""
-    local = LocalProvider(client, workers=[f"{cog.url}/"])
+    local = adapters.local_provider(client, workers=[f"{cog.url}/"])
     await local.start()
     await until(lambda: local.engines())
     assert local.readiness(upstream) == (readiness, words)
@@ -198,7 +199,7 @@ async def test_a_worker_serves_what_it_announces(
 async def test_a_worker_without_a_schema_serves_any_model_by_no_name(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A container that was built without one answers 503 there, and works."""
     cog.schema = None
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     await until(lambda: how(local, Upstream(model="")) is Readiness.READY)
     assert how(local) is Readiness.OFF
@@ -210,7 +211,7 @@ async def test_a_model_on_a_worker_that_is_away_is_down_and_not_off(client: http
     """Another worker that is up and has other models does not make this one unconfigured."""
     other = FakeCog(schema={"info": {"title": "resample"}})
     async with served(other):
-        local = LocalProvider(client, workers=[cog.url, other.url], health_interval_s=0.05)
+        local = adapters.local_provider(client, workers=[cog.url, other.url], health_interval_s=0.05)
         await local.start()
         await until(lambda: local.engines() == ("resample", "tile-diffusion"))
         cog.health = {"status": "SETUP_FAILED"}
@@ -223,7 +224,7 @@ async def test_a_model_on_a_worker_that_is_away_is_down_and_not_off(client: http
 async def test_jobs_are_served_in_their_order_one_at_a_time(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A worker with one slot gets one job at a time, first come, first served."""
     cog.play = after(0.02)
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     names = [f"job-{number}" for number in range(8)]
     async with asyncio.TaskGroup() as group:
@@ -238,7 +239,7 @@ async def test_two_workers_share_the_queue(client: httpx.AsyncClient, cog: FakeC
     """Two workers halve the time, and each has one job at a time."""
     async with served(FakeCog()) as other:
         cog.play = other.play = after(0.05)
-        local = LocalProvider(client, workers=[cog.url, other.url])
+        local = adapters.local_provider(client, workers=[cog.url, other.url])
         await local.start()
         await until(lambda: all(worker.live for worker in local.describe()))
         async with asyncio.TaskGroup() as group:
@@ -253,7 +254,7 @@ async def test_slots_are_as_many_as_the_worker_says(client: httpx.AsyncClient, c
     """A worker that takes three jobs at once gets three."""
     cog.health = {"status": "READY", "concurrency": {"max": 3, "current": 0}}
     cog.play = after(0.1)
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     async with asyncio.TaskGroup() as group:
         for number in range(6):
@@ -265,7 +266,7 @@ async def test_slots_are_as_many_as_the_worker_says(client: httpx.AsyncClient, c
 async def test_a_job_without_a_place_goes_back_to_the_head(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """Who was first stays first when the worker turns out to be taken."""
     cog.plays = [answer(409, {"detail": "Already running a prediction"})]
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     async with asyncio.TaskGroup() as group:
         for name in ("first", "second", "third"):
@@ -278,7 +279,7 @@ async def test_a_job_without_a_place_tries_another_worker(client: httpx.AsyncCli
     """Somebody else's job on one worker does not hold up ours while another is free."""
     cog.play = answer(409, {})
     async with served(FakeCog()) as other:
-        local = LocalProvider(client, workers=[cog.url, other.url])
+        local = adapters.local_provider(client, workers=[cog.url, other.url])
         await local.start()
         await until(lambda: all(worker.live for worker in local.describe()))
         for number in range(3):
@@ -290,7 +291,7 @@ async def test_a_job_without_a_place_tries_another_worker(client: httpx.AsyncCli
 async def test_the_queue_has_an_end(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """One more than the bound is sent away at once, with a time that grows with the queue."""
     cog.play = hold
-    local = LocalProvider(client, workers=[cog.url], max_queue=2)
+    local = adapters.local_provider(client, workers=[cog.url], max_queue=2)
     await local.start()
     await local.submit(job("runs"))
     queued = [asyncio.create_task(local.submit(job(f"waits-{number}"))) for number in range(2)]
@@ -312,7 +313,7 @@ async def test_a_job_that_finds_no_worker_before_its_deadline_is_throttled(
 ) -> None:
     """A full house is no fault of the workers, and the job leaves the queue."""
     cog.play = hold
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     await local.submit(job("runs"))
     with pytest.raises(Throttled, match="in time"):
@@ -357,7 +358,7 @@ async def test_a_worker_that_is_taken_is_asked_less_and_less(client: httpx.Async
 async def test_a_job_that_comes_back_is_let_in_whatever_the_bound(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """The bound is for new jobs; one that was let in once is not thrown out for coming back."""
     cog.plays = [answer(409, {})]
-    local = LocalProvider(client, workers=[cog.url], max_queue=0)
+    local = adapters.local_provider(client, workers=[cog.url], max_queue=0)
     await local.start()
     await until(lambda: local.engines())
     await run(local, "a")
@@ -370,7 +371,7 @@ async def test_the_emptiest_worker_is_given_the_next_job(client: httpx.AsyncClie
     async with served(FakeCog()) as other:
         cog.play = other.play = after(0.05)
         cog.health = other.health = {"status": "READY", "concurrency": {"max": 2}}
-        local = LocalProvider(client, workers=[cog.url, other.url])
+        local = adapters.local_provider(client, workers=[cog.url, other.url])
         await local.start()
         await until(lambda: all(worker.live for worker in local.describe()))
         async with asyncio.TaskGroup() as group:
@@ -385,7 +386,7 @@ async def test_each_engine_has_its_own_order(client: httpx.AsyncClient, cog: Fak
     cog.play = hold
     other = FakeCog(schema={"info": {"title": "resample"}})
     async with served(other):
-        local = LocalProvider(client, workers=[cog.url, other.url])
+        local = adapters.local_provider(client, workers=[cog.url, other.url])
         await local.start()
         await until(lambda: len(local.engines()) == 2)
         await local.submit(job("a"))
@@ -407,7 +408,7 @@ async def test_a_slow_health_check_does_not_end_a_job(client: httpx.AsyncClient,
         cog.health = {"status": "READY"}
         return succeeded(data_uri(PNG))
 
-    local = LocalProvider(client, workers=[cog.url], health_interval_s=0.1)
+    local = adapters.local_provider(client, workers=[cog.url], health_interval_s=0.1)
     await local.start()
     await until(lambda: how(local) is Readiness.READY)
     cog.play = busy
@@ -423,7 +424,7 @@ def of(owner: str, name: str) -> UpstreamJob:
 async def test_keys_take_turns(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """A key's one job is behind one job of a key that has many, and not behind all of them."""
     cog.play = after(0.01)
-    local = LocalProvider(client, workers=[cog.url])
+    local = adapters.local_provider(client, workers=[cog.url])
     await local.start()
     async with asyncio.TaskGroup() as group:
 
@@ -443,7 +444,7 @@ async def test_keys_take_turns(client: httpx.AsyncClient, cog: FakeCog) -> None:
 async def test_a_full_queue_has_room_for_another_key(client: httpx.AsyncClient, cog: FakeCog) -> None:
     """One key may fill the queue, and another one comes in; what one is refused for says nothing of the next one."""
     cog.play = hold
-    local = LocalProvider(client, workers=[cog.url], max_queue=8)
+    local = adapters.local_provider(client, workers=[cog.url], max_queue=8)
     await local.start()
     await local.submit(of("a", "runs"))
     queued = [asyncio.create_task(local.submit(of("a", f"waits-{number}"))) for number in range(8)]

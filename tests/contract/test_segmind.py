@@ -36,6 +36,7 @@ from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
 from tests.simulators.common import Fault, Op, html, serve, size, tiny
 from tests.simulators.segmind import KEY
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port
 
@@ -115,7 +116,7 @@ def impatient(fault: Fault) -> dict[str, Any]:
 
 @pytest.fixture
 async def provider(settings: dict[str, Any]) -> AsyncIterator[Segmind]:
-    made = Segmind(**settings)
+    made = adapters.segmind(**settings)
     await made.start()
     yield made
     await made.aclose()
@@ -178,7 +179,7 @@ async def test_small_pictures_may_travel_inside_of_the_request(
     settings: dict[str, Any], sim: simulator.Segmind
 ) -> None:
     """Where the operator allows it, nothing is uploaded."""
-    provider = Segmind(**settings, data_uri_bytes=10_000)
+    provider = adapters.segmind(**settings, data_uri_bytes=10_000)
     assert size((await run(provider)).images[0]) == (48, 32)
     assert sim.seen[0].json == {**WANTED, "image": DATA_URI}
     assert sim.books.count("POST", "upload") == 0
@@ -197,9 +198,9 @@ async def test_a_handle_is_enough_for_another_process(
     handle = await provider.submit(job())
     assert all(isinstance(value, str) for value in handle.data.values())
     restored = Handle(provider=handle.provider, id=handle.id, data=dict(handle.data))
-    assert (await Segmind(**settings).wait(restored, later())).cost == 19_300
+    assert (await adapters.segmind(**settings).wait(restored, later())).cost == 19_300
     bare = Handle(provider="segmind", id=sim.books.taken[0])
-    assert (await Segmind(**settings).wait(bare, later())).cost == 19_300
+    assert (await adapters.segmind(**settings).wait(bare, later())).cost == 19_300
 
 
 @pytest.mark.parametrize("shape", ["string", "list", "object", "images", "base64"])
@@ -267,8 +268,8 @@ async def test_a_callers_words_do_not_park_the_provider(provider: Segmind, sim: 
 async def test_the_simulators_own_limits_are_understood(settings: dict[str, Any], sim: simulator.Segmind) -> None:
     """A wrong key, an unknown model, and the end of the window that a 429 tells of."""
     with pytest.raises(Unusable):
-        await Segmind(**{**settings, "key": "SG_wrong"}).submit(job(image="data:,"))
-    provider = Segmind(**settings)
+        await adapters.segmind(**{**settings, "key": "SG_wrong"}).submit(job(image="data:,"))
+    provider = adapters.segmind(**settings)
     with pytest.raises(Failed, match="Model not found"):
         await provider.submit(job(Upstream(model="no-such-model")))
     sim.per_minute = 0
@@ -342,7 +343,7 @@ async def test_a_lost_answer_is_unknown_and_not_asked_for_twice(
     """The job was taken and is paid; there is no key and no list to find it by, so nothing else may be bought."""
     sim.faults.script("submit", fault)
     with pytest.raises(Unknown):
-        await Segmind(**settings, **impatient(fault)).submit(job())
+        await adapters.segmind(**settings, **impatient(fault)).submit(job())
     assert (len(sim.books.taken), sim.books.billed) == (1, 1)
 
 
@@ -352,7 +353,7 @@ async def test_what_never_left_is_unreached(settings: dict[str, Any], sim: simul
     url = address.format(port=dead_port(), host=sim.url.removeprefix("http://"))
     for setting in ("base_url", "upload_url"):
         with pytest.raises(Unreached):
-            await Segmind(**{**settings, setting: url}).submit(job())
+            await adapters.segmind(**{**settings, setting: url}).submit(job())
     assert (sim.books.taken, sim.books.billed) == ([], 0)
 
 
@@ -384,7 +385,7 @@ async def test_a_failed_upload_submits_nothing(
     """A file that did not arrive has cost nothing, so the next route may be tried."""
     sim.faults.always("upload", fault)
     with pytest.raises(ProviderError) as caught:
-        await Segmind(**settings, **impatient(fault)).submit(job())
+        await adapters.segmind(**settings, **impatient(fault)).submit(job())
     assert type(caught.value) is kind
     assert sim.books.taken == []
 
@@ -428,7 +429,7 @@ async def test_a_look_that_fails_is_made_again(settings: dict[str, Any], sim: si
     """At the status and at the result: the job is there and paid, and the picture is fetched in the end."""
     sim.faults.script("poll", fault)
     sim.faults.script("result", fault)
-    assert size((await run(Segmind(**settings, **impatient(fault)))).images[0]) == (48, 32)
+    assert size((await run(adapters.segmind(**settings, **impatient(fault)))).images[0]) == (48, 32)
     assert (sim.books.count("POST", "/v2/"), sim.books.billed) == (1, 1)
 
 
@@ -506,7 +507,7 @@ async def test_a_result_that_stays_away_is_lost(provider: Segmind, sim: simulato
 async def test_two_misses_lose_no_job(settings: dict[str, Any], sim: simulator.Segmind, point: Op) -> None:
     """However little time a job has to be missed for: right after the submit not every server knows of it."""
     sim.faults.script(point, *[said(404, {"error": "Request not found"})] * 2)
-    assert size((await run(Segmind(**settings, lost_after_s=0))).images[0]) == (48, 32)
+    assert size((await run(adapters.segmind(**settings, lost_after_s=0))).images[0]) == (48, 32)
 
 
 async def test_the_addresses_in_answers_are_not_followed(provider: Segmind, sim: simulator.Segmind) -> None:
@@ -598,7 +599,7 @@ async def test_v1_may_answer_with_json(provider: Segmind, sim: simulator.Segmind
 async def test_a_lost_answer_of_v1_is_unknown(settings: dict[str, Any], sim: simulator.Segmind, fault: Fault) -> None:
     """The call may have been billed, so it is not made again."""
     sim.faults.script("submit", fault)
-    provider = Segmind(**settings, **impatient(fault))
+    provider = adapters.segmind(**settings, **impatient(fault))
     with pytest.raises(Unknown):
         await run(provider, V1)
     assert (len(sim.books.taken), sim.books.billed) == (1, 1)
@@ -637,9 +638,9 @@ async def test_closing_hangs_up_on_v1(provider: Segmind, sim: simulator.Segmind)
 
 async def test_without_a_key_it_is_off(settings: dict[str, Any]) -> None:
     """And says which variable is not set."""
-    assert Segmind(**settings).readiness(CLARITY) == (Readiness.READY, "")
+    assert adapters.segmind(**settings).readiness(CLARITY) == (Readiness.READY, "")
     for key in (None, ""):
-        off = Segmind(**{**settings, "key": key}).readiness(CLARITY)
+        off = adapters.segmind(**{**settings, "key": key}).readiness(CLARITY)
         assert off == (Readiness.OFF, "SEGMIND_API_KEY is not set")
 
 

@@ -21,6 +21,7 @@ from providers.segmind.adapter import Segmind
 from tests.simulators import segmind as simulator
 from tests.simulators.common import Fault, size, tiny
 from tests.simulators.segmind import KEY
+from tests.support import adapters
 from tests.support.clock import Skipping
 from tests.support.linked import Refused, Told, bill, crashed, stored
 
@@ -52,7 +53,7 @@ async def adapter(sim: simulator.Segmind) -> AsyncIterator[Segmind]:
     url_policy, clock = UrlPolicy(allow=sim.origins), Skipping()
     settings: dict[str, Any] = {"key": KEY, "base_url": sim.url, "upload_url": sim.upload_url, "clock": clock}
     async with http.client() as api, downloads_client(url_policy) as downloads:
-        made = Segmind(api, downloads, url_policy=url_policy, pace=Pace(clock), **settings)
+        made = adapters.segmind(http=api, downloads=downloads, url_policy=url_policy, pace=Pace(clock), **settings)
         yield made
         await made.aclose()
 

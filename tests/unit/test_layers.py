@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "providers.base": ({"providers.clock", "providers.errors", "normalization.values"}, {"typing_extensions"}),
     "providers.errors": (set(), set()),
-    "providers.clock": (set(), set()),
+    "providers.clock": (set(), {"typing_extensions"}),
     "providers.worker": (
         {"providers.worker", "normalization.values"},
         {"PIL", "starlette", "uvicorn", "pybase64", "httpx", "httpx_aiohttp", "anyio", "prometheus_client"},

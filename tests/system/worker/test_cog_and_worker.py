@@ -16,6 +16,7 @@ from normalization.values import Header, Image, Value
 from providers.base import Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import Rejected
 from providers.local.adapter import LocalProvider
+from tests.support import adapters
 from tests.support.fake_cog import until
 from tests.support.paths import COFFEE
 from tests.support.ports import free_port
@@ -37,7 +38,7 @@ def worker() -> Iterator[str]:
 
 @pytest.fixture
 async def local(client: httpx.AsyncClient, worker: str) -> LocalProvider:
-    provider = LocalProvider(client, workers=[worker])
+    provider = adapters.local_provider(client, workers=[worker])
     await provider.start()
     await until(lambda: provider.readiness(UPSTREAM)[0] is Readiness.READY, 60)
     return provider

@@ -18,6 +18,7 @@ from normalization.values import Header, Image, Value
 from providers.base import Outcome, Readiness, Upstream, UpstreamJob
 from providers.errors import Expired, Failed, Rejected
 from providers.local.adapter import LocalProvider
+from tests.support import adapters
 from tests.support.fake_cog import PNG, data_uri, until
 from tests.support.links import Told, letterbox
 from tests.support.ports import free_port
@@ -94,7 +95,7 @@ def coglet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def local(client: httpx.AsyncClient, coglet: str) -> LocalProvider:
-    provider = LocalProvider(client, workers=[coglet])
+    provider = adapters.local_provider(client, workers=[coglet])
     await provider.start()
     await until(lambda: provider.readiness(UPSTREAM)[0] is Readiness.READY, 60)
     return provider
@@ -161,7 +162,7 @@ async def test_closing_the_gateway_frees_it(local: LocalProvider, client: httpx.
     await local.aclose()
     assert local.in_flight == 0
     began = soon(0)
-    heir = LocalProvider(client, workers=[coglet])
+    heir = adapters.local_provider(client, workers=[coglet])
     await heir.start()
     assert (await run(heir, job("heir"))).images == (PNG,)
     assert soon(0) - began < 5

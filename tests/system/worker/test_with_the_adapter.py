@@ -16,6 +16,7 @@ from providers.base import Readiness, Upstream, UpstreamJob
 from providers.errors import Failed, ProviderError, Rejected
 from providers.http import client as http
 from providers.local.adapter import LocalProvider
+from tests.support import adapters
 from tests.support.links import Told, letterbox
 from tests.support.workers import PLAY, free, until, worker
 
@@ -23,7 +24,7 @@ from tests.support.workers import PLAY, free, until, worker
 @asynccontextmanager
 async def adapter(url: str) -> AsyncIterator[LocalProvider]:
     async with http.client() as client:
-        made = LocalProvider(client, workers=[url], health_interval_s=0.05)
+        made = adapters.local_provider(client, workers=[url], health_interval_s=0.05)
         await made.start()
         try:
             await until(lambda: made.readiness(Upstream(model=""))[0] is Readiness.READY)

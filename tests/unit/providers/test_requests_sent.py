@@ -17,13 +17,13 @@ import pytest
 import respx
 
 from normalization.values import Header, Image, Value
-from providers.apiframe.adapter import Apiframe
 from providers.base import AttemptContext, Upstream, UpstreamJob
 from providers.fal.adapter import Fal
 from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.replicate.adapter import Replicate
 from providers.segmind.adapter import Segmind
+from tests.support import adapters
 from tests.support.clock import Still
 
 CLOCK = Still()
@@ -131,8 +131,14 @@ BEARER = f"Bearer {KEY}"
 
 
 def replicate(wire: Wire, **settings: Any) -> Replicate:
-    return Replicate(
-        wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings
+    return adapters.replicate(
+        http=wire.api,
+        downloads=wire.downloads,
+        key=KEY,
+        url_policy=UrlPolicy(),
+        pace=Pace(CLOCK),
+        clock=CLOCK,
+        **settings,
     )
 
 
@@ -192,7 +198,15 @@ FAL_HEADERS = {
 
 
 def fal(wire: Wire, **settings: Any) -> Fal:
-    return Fal(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return adapters.fal(
+        http=wire.api,
+        downloads=wire.downloads,
+        key=KEY,
+        url_policy=UrlPolicy(),
+        pace=Pace(CLOCK),
+        clock=CLOCK,
+        **settings,
+    )
 
 
 async def test_fal_queues_a_job(wire: Wire) -> None:
@@ -255,7 +269,15 @@ SEGMIND = "https://api.segmind.com"
 
 
 def segmind(wire: Wire, **settings: Any) -> Segmind:
-    return Segmind(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK, **settings)
+    return adapters.segmind(
+        http=wire.api,
+        downloads=wire.downloads,
+        key=KEY,
+        url_policy=UrlPolicy(),
+        pace=Pace(CLOCK),
+        clock=CLOCK,
+        **settings,
+    )
 
 
 async def test_segmind_gets_the_pictures_first(wire: Wire) -> None:
@@ -295,7 +317,9 @@ async def test_apiframe_gets_the_picture_first(wire: Wire, link: AttemptContext)
     """As a form; then the job, under our own id as the key that makes it one, with the parameters in their object."""
     wire.answer("POST", f"{APIFRAME}/v2/uploads", {"url": STORED})
     wire.answer("POST", f"{APIFRAME}/v2/images/upscale", {"jobId": UUID, "status": "QUEUED"})
-    adapter = Apiframe(wire.api, wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK)
+    adapter = adapters.apiframe(
+        http=wire.api, downloads=wire.downloads, key=KEY, url_policy=UrlPolicy(), pace=Pace(CLOCK), clock=CLOCK
+    )
 
     handle = await adapter.submit(job("clarity-upscale", options={"params": "clarityUpscaleParams"}), link)
 
