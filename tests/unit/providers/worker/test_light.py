@@ -41,9 +41,9 @@ def test_what_is_missing_is_named(engine: str, extra: str) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from providers.worker.engines import create\n"
-        "from providers.worker.engines.base import Unusable\n"
+        "from providers.worker.engines.base import WeightsUnusable\n"
         f"try: create({engine!r}, {{'weights': '.'}})\n"
-        "except Unusable as error: print(error)"
+        "except WeightsUnusable as error: print(error)"
     )
     assert f"pip install 'darkroom[{extra}]'" in run(code)
 
