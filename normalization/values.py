@@ -1,4 +1,4 @@
-"""The frozen vocabulary that every room speaks."""
+"""The frozen values shared by the whole project."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ Hdr = Literal["pq", "hlg"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a picture says of itself in its first bytes and its structure; nothing is decoded for it.
+    """Facts about an image, read from its file structure without decoding it.
 
     `width` and `height` are in pixels as stored: `orientation` (EXIF, 1 to 8) is not applied. `plain` is true for
-    8-bit grey, RGB, RGBA or palette samples in sRGB (or without a profile), which every provider reads alike; false
-    for CMYK, 16-bit and foreign colour profiles. `metadata` is true when EXIF, XMP, IPTC, comments or text are inside.
+    8-bit grey, RGB, RGBA or palette samples in sRGB (or without a profile), which all providers read the same
+    way; false for CMYK, 16-bit and other colour profiles. `metadata` is true if there is EXIF, XMP, IPTC, a comment or
+    text.
 
-    What decoding to 8-bit sRGB would lose: `bits` are those of a sample (of a palette's entries: 8); `cmyk`; `profile`
-    says that the colours need a conversion (an ICC profile other than sRGB, primaries by number, another gamma); `hdr`
-    names a transfer curve above the range of a screen; `extra_pictures` says that there is a second picture behind the
-    first or in it, or a gain map. `density` is in dots per inch, x and y as stored, None where the file does not say.
+    Decoding to 8-bit sRGB loses the following: `bits` per sample (8 for palettes); `cmyk`; `profile`, true if the
+    colours need a conversion (an ICC profile other than sRGB, numbered primaries, another gamma); `hdr`, a transfer
+    curve beyond the range of a screen; `extra_pictures`, true for a second image in the file or a gain map. `density`
+    is in dots per inch, x and y as stored, None if the file does not state it.
     """
 
     format: Format
@@ -54,7 +55,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A picture as its bytes and its header. The bytes are passed along, never copied and never shown."""
+    """An image file and its header. The bytes are passed by reference, never copied and never printed."""
 
     data: bytes = field(repr=False)
     header: Header
@@ -69,12 +70,12 @@ class Image:
 
     @property
     def width(self) -> int:
-        """Width in pixels as a person sees it: with the orientation applied."""
+        """Width in pixels with the orientation applied."""
         return self.header.height if self.header.orientation >= 5 else self.header.width
 
     @property
     def height(self) -> int:
-        """Height in pixels as a person sees it: with the orientation applied."""
+        """Height in pixels with the orientation applied."""
         return self.header.width if self.header.orientation >= 5 else self.header.height
 
     def digest(self) -> str:
@@ -82,7 +83,7 @@ class Image:
         return hashlib.sha256(self.data).hexdigest()
 
 
-# JSON, with pictures as leaves: an adapter decides how a picture travels (data URI, upload, signed address).
+# JSON with images as leaves: the adapter decides how an image is sent (data URI, upload, signed URL).
 Value: TypeAlias = "bool | int | float | str | Image | list[Value] | dict[str, Value] | None"
 
 
@@ -107,12 +108,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """What the caller asks for, typed by the model's declarations and free of any transport.
+    """A client's request, typed by the model's declarations and independent of HTTP.
 
-    `params` holds declared parameters that the caller gave, `extra` the undeclared fields, `provider_options` what is
-    meant for one provider alone. `seed` is the base of the pictures' seeds: the caller's, or drawn once at the door, so
-    that a picture that moves to another route keeps its seed. `notes` are sentences on what the pictures lost when they
-    were read; `density` is that of the first one, in dots per inch, x and y.
+    `params` holds the declared parameters that the client set, `extra` the undeclared fields, `provider_options` fields
+    for a single provider. `seed` is the base of the images' seeds: the client's, or drawn when the request arrives,
+    so that an image keeps its seed on another route. `notes` are sentences on what the images lost when they were read;
+    `density` is that of the first image, in dots per inch, x and y.
     """
 
     model: str
@@ -127,13 +128,13 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """A finishing step: deliver exactly `size`, with `fit` a picture inside it.
+    """A finishing step: deliver exactly `size`; with `fit`, an image inside it.
 
-    `crop` keeps the aspect ratio, covers the size and cuts the overhang off evenly; `pad` keeps the aspect ratio and
-    fills what is left with `background` (transparent where that is None and the format has alpha, else white);
-    `stretch` gives up the aspect ratio; `fit` keeps it, and gives the largest whole picture that has room in the size.
+    `crop` keeps the aspect ratio, covers the size and crops both ends equally; `pad` keeps the aspect ratio and fills
+    the margins with `background` (None: transparent if the format has alpha, else white); `stretch` changes the aspect
+    ratio; `fit` keeps it and delivers the largest image that fits into the size.
 
-    `tell` asks whoever carries the step out to say what it did to the picture's shape: nobody could before.
+    `tell` requests a note on how the step changed the shape, if that could not be known before.
     """
 
     size: Size
@@ -147,8 +148,8 @@ class Transcode:
     """A finishing step: deliver this format.
 
     `quality` is 0 to 100 (jpeg, webp, avif; None: the measured default of the format). `background` is the `#rrggbb`
-    that transparent areas are flattened onto: always for a format without alpha (None: white), and for every format
-    when `opaque` is set. `density` is written into the file, in dots per inch, x and y, where the format holds one.
+    that transparent areas are flattened onto: always for a format without alpha (None: white), for every format if
+    `opaque` is set. `density` is written into the file, in dots per inch, x and y, if the format can store it.
     """
 
     format: Format
@@ -160,11 +161,11 @@ class Transcode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinAlpha:
-    """A finishing step: give the picture back the transparency of the one that was sent, which a route drops.
+    """A finishing step: restore the input's transparency, which the route drops.
 
-    `alpha` is that channel as a grey PNG, in the size of the picture that was sent; None in a plan, before the picture
-    is taken apart, and where the channel was lost since. `black` says that its colours are black all over, so that a
-    black result is none of a filter.
+    `alpha` is the alpha channel as a grey PNG in the input's size; None in a plan, before the channel is extracted, and
+    if it was lost since. `black` is true if the input is entirely black, so that a black result does not mean that a
+    filter blanked it.
     """
 
     alpha: bytes | None = field(default=None, repr=False)
@@ -176,11 +177,11 @@ Step: TypeAlias = Resize | Transcode | JoinAlpha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What is done to pictures before they are sent to a route.
+    """How images are prepared before they are sent to a route.
 
-    `flatten` is the `#rrggbb` that transparent areas are flattened onto. `split` takes the alpha channel off instead,
-    and spreads the colours of visible areas below the invisible ones, so that nothing else shows at an edge. A picture
-    of more than `max_bytes` is encoded smaller, in one of `formats`.
+    `flatten` is the `#rrggbb` that transparent areas are flattened onto. `split` removes the alpha channel instead and
+    extends the colours of visible areas into invisible ones, so that no other colour appears at an edge. An image
+    larger than `max_bytes` is encoded in one of `formats` so that it becomes smaller.
     """
 
     flatten: str | None = None
@@ -191,15 +192,15 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What the program at the end of a route says that it takes: nothing else is sent there, and no address at all.
+    """The inputs that a worker announces: nothing else is sent to it, and never a URL.
 
-    `inputs` is None where it has not said so (yet): then what the route declares is sent, and nothing undeclared.
+    `inputs` is None if it has not announced any (yet): then only the route's declared fields are sent.
     """
 
     inputs: frozenset[str] | None
 
     def takes(self, field: str) -> bool:
-        """Whether a payload field, by its outermost name, may be sent."""
+        """Whether a payload field, given its top-level name, may be sent."""
         return self.inputs is None or field in self.inputs
 
 
@@ -207,12 +208,11 @@ class Announced:
 class Plan:
     """How one route serves one request.
 
-    `calls` has one payload for each upstream call; each call is to give `pictures_per_call` pictures of the size
-    `output` (None: the provider decides; a price is estimated for `likely` then). `finish` are the steps that turn each
-    of them into the delivered picture of size `delivered`. `sending` is what is done to the pictures in `calls` before
-    (None: nothing). `notes` are sentences for the caller: every loss and every ignored value. `seeds` has the seed of
-    each call as a caller would give it, where the route is sent one. `work` is by what the figures of the route's price
-    are multiplied for this request.
+    `calls` has one payload per upstream call; each call returns `pictures_per_call` images of the size `output` (None:
+    the provider decides; the price is then estimated for `likely`). `finish` are the steps that turn each of them into
+    the delivered image of size `delivered`. `sending` is how the images in `calls` are prepared (None: not at all).
+    `notes` are sentences for the client: every loss and every ignored value. `seeds` has the seed of each call as a
+    client would set it, if the route takes one. `work` is the factor that multiplies the route's price.
     """
 
     calls: tuple[Mapping[str, Value], ...]
@@ -228,7 +228,7 @@ class Plan:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """A dataclass's fields by their names, as they are: for what holds plain values alone, `asdict` at a tenth."""
+    """A dataclass's fields by name, not copied: for plain values, at a tenth of the cost of `asdict`."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 

@@ -19,7 +19,7 @@ from gateway.ledger.records import AttemptRow, OutputSpec, StoredImage
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import event
 from normalization.images import transform
-from normalization.images.fitting import told as told_of
+from normalization.images.fitting import resize_notes
 from normalization.images.formats.png import can_hold_its_pixels
 from normalization.values import Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome
@@ -188,7 +188,7 @@ def fit(image: Image, making: OutputSpec) -> FittedImage:
     lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
     sizes = [step for step in left if isinstance(step, Resize)]
     # What the plan has said of the planned shape is not true of this one.
-    told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
+    told = tuple(note for step in sizes for note in resize_notes(Size(width=image.width, height=image.height), step))
     kept = "" if sizes else ": it was not stretched"
     return FittedImage(left, (f"{here}, which is another shape{kept}.{lost}", *told))
 

@@ -12,10 +12,10 @@ _SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
 
 
 def to_srgb(picture: Image.Image, depth: int, icc: bytes | None, low: Image.Image | None = None) -> Image.Image:
-    """The picture in mode L, RGB or RGBA, with 8 bits, in sRGB.
+    """The image in mode L, RGB or RGBA, with 8 bits, in sRGB.
 
-    `depth` is the number of bits per sample in the file, which Pillow does not tell; `icc` the profile to read the
-    samples with, None where they are sRGB. For `low` see `eight_bit`.
+    `depth` is the bits per sample in the file, which Pillow does not report; `icc` the samples' profile, None for sRGB.
+    For `low` see `eight_bit`.
     """
     picture = eight_bit(picture, depth, low)
     if icc is not None:
@@ -26,10 +26,10 @@ def to_srgb(picture: Image.Image, depth: int, icc: bytes | None, low: Image.Imag
 
 
 def eight_bit(picture: Image.Image, depth: int, low: Image.Image | None = None) -> Image.Image:
-    """The picture in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel.
+    """The image in mode L, LA, RGB, RGBA or CMYK: without a palette, and with transparency as a channel.
 
-    For `depth` see `to_srgb`; `low` has the low bytes of a picture that `has_deep_key`, in mode RGB.
-    The one reading of samples and transparent colours, for the gateway and the worker alike.
+    For `depth` see `to_srgb`; `low` has the low bytes of an image that `has_deep_key`, in mode RGB. The only code that
+    interprets samples and transparent colours, shared by the gateway and the worker.
     """
     if picture.mode.startswith("I"):
         return _high_byte(picture)
@@ -37,10 +37,10 @@ def eight_bit(picture: Image.Image, depth: int, low: Image.Image | None = None) 
     if key is not None and picture.mode == "RGB" and depth == 16:
         if low is not None:
             return keyed(picture, low, key)
-        # Pillow has taken the high byte of the samples but not of the colour that means transparent.
+        # Pillow has reduced the samples to their high byte, but not the transparent colour.
         picture.info["transparency"] = tuple(value >> 8 for value in key)
     elif key is not None and picture.mode == "L" and depth < 8:
-        # It has spread the samples over 0 to 255 but not that colour.
+        # Pillow has scaled the samples to 0 to 255, but not the transparent colour.
         picture.info["transparency"] = key * 255 // ((1 << depth) - 1)
     if key is not None:
         return picture.convert("LA" if picture.mode == "L" else "RGBA")
@@ -49,7 +49,7 @@ def eight_bit(picture: Image.Image, depth: int, low: Image.Image | None = None) 
 
 
 def _high_byte(picture: Image.Image) -> Image.Image:
-    """16-bit grey by its high byte: Pillow's own conversion cuts everything above 255 off."""
+    """16-bit grey reduced to its high byte: Pillow's own conversion clips everything above 255."""
     grey = picture.point(lambda value: value * (1 / 256)).convert("L")
     key = picture.info.get("transparency")
     if key is None:
@@ -59,9 +59,9 @@ def _high_byte(picture: Image.Image) -> Image.Image:
 
 
 def _through(picture: Image.Image, icc: bytes) -> Image.Image:
-    """The colours through a profile, the alpha channel past it.
+    """Convert the colours by a profile; alpha is unchanged.
 
-    A profile that cannot be read or that is for another kind of samples is passed over, as viewers do.
+    An unreadable profile, or one for another kind of samples, is ignored, as viewers do.
     """
     alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
     mode = {"LA": "L", "RGBA": "RGB"}.get(picture.mode, picture.mode)
@@ -85,10 +85,10 @@ def _through(picture: Image.Image, icc: bytes) -> Image.Image:
 
 
 def low_bytes(file: IO[bytes]) -> Image.Image | None:
-    """The low bytes of a 16-bit PNG, of which Pillow gives the high ones; None where it cannot give the others.
+    """The low bytes of a 16-bit PNG, of which Pillow returns the high ones; None if that is not possible.
 
-    It knows samples of both byte orders, and takes those of a PNG for the other one here. PQ spends its codes so
-    sparingly that eight bits are too few.
+    Pillow supports both byte orders, and here reads the samples in the wrong one on purpose. Needed for PQ, for which
+    eight bits are too coarse.
     """
     picture = Image.open(file, formats=("PNG",))
     if picture.mode.startswith("I"):
@@ -101,14 +101,14 @@ def low_bytes(file: IO[bytes]) -> Image.Image | None:
 
 
 def has_deep_key(picture: Image.Image) -> bool:
-    """Whether a decoded 16-bit picture has a colour that means transparent, of which the high bytes are but a half."""
+    """Whether a decoded 16-bit image has a transparent colour, which its high bytes alone cannot identify."""
     return picture.mode == "RGB" and picture.info.get("transparency") is not None
 
 
 def keyed(high: Image.Image, low: Image.Image, key: tuple[int, ...]) -> Image.Image:
-    """RGB samples of 16 bits, by their bytes, as RGBA: transparent where all of a sample is the key's.
+    """16-bit RGB samples, given as high and low bytes, as RGBA: transparent where the whole sample equals the key.
 
-    By the high bytes alone whatever is nearly of that colour would be a hole.
+    By the high bytes alone, similar colours would become transparent too.
     """
     samples = [(band, value >> 8) for band, value in zip(high.split(), key, strict=True)]
     samples += [(band, value & 0xFF) for band, value in zip(low.split(), key, strict=True)]

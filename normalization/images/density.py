@@ -1,4 +1,4 @@
-"""A picture's size on paper, in dots per inch, written into a file whose pixels stay as they are."""
+"""Writes an image's density, in dots per inch, into its file without changing the pixels."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ _FRAMES = (0xC0, 0xC1, 0xC2)
 
 
 def with_density(image: Image, density: tuple[float, float]) -> Image:
-    """The same picture with this density, in a PNG or a JPEG; as it is where the format, or this file, has no place.
+    """The image with this density, for PNG and JPEG; unchanged if the format, or this file, cannot store it.
 
-    Raises BadImage where the bytes are not what the header says.
+    Raises BadImage if the bytes contradict the header.
     """
     if not holds_density(image.format, density):
         return image
     data = b"".join(scan(image.data).parts)
-    made = _png(data, density) if image.format == "png" else _jpeg(data, density)
-    return image if made is None else Image(data=made, header=replace(image.header, density=density, metadata=False))
+    encoded = _png(data, density) if image.format == "png" else _jpeg(data, density)
+    return (
+        image if encoded is None else Image(data=encoded, header=replace(image.header, density=density, metadata=False))
+    )
 
 
 def _png(data: bytes, density: tuple[float, float]) -> bytes:
@@ -46,15 +48,14 @@ def _jpeg(data: bytes, density: tuple[float, float]) -> bytes | None:
     for marker, at, body in _segments(data):
         if marker == _APP0 and body[:5] == b"JFIF\0":
             return data[: at + _JFIF_DENSITY] + value + data[at + _JFIF_DENSITY + len(value) :]
-        # Readers take the colours of a file with a JFIF header for YCbCr, whatever Adobe's header or the components'
-        # names say that they are.
+        # With a JFIF header readers assume YCbCr colours, whatever Adobe's header or the components' names say.
         if (marker == _APP14 and body[:5] == b"Adobe") or (marker[1] in _FRAMES and body[6::3] == b"RGB"):
             return None
     return data[:2] + _JFIF + value + b"\0\0" + data[2:]
 
 
 def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """The marker, the place and the content of each segment in front of the first scan."""
+    """The marker, offset and content of each segment before the first scan."""
     at = 2
     while at < len(data) and (marker := data[at : at + 2]) != _SCAN:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -63,7 +64,7 @@ def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The type, the place and the end of each chunk in front of the picture's data."""
+    """The type, offset and end of each chunk before the image data."""
     at = 8
     while at < len(data) and (kind := data[at + 4 : at + 8]) != b"IDAT":
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")

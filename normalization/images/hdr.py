@@ -1,10 +1,10 @@
-"""HDR pictures (ITU-R BT.2100: PQ and HLG) brought to sRGB, as a screen shows them beside ordinary pictures.
+"""Tone-maps HDR images (ITU-R BT.2100: PQ and HLG) to sRGB, as a screen shows them next to SDR images.
 
 A sample becomes linear light with its reference white, 203 cd/m² (ITU-R BT.2408), at 1.0: PQ by the EOTF of SMPTE
 ST 2084; HLG by its inverse OETF and the OOTF of a display of 1000 cd/m² (gamma 1.2), where 75 % is that same white.
-Then the primaries are converted to sRGB's, what lies outside of them is cut off, and what is brighter than `KNEE` is
-compressed into the rest below 1.0. That is done to the largest of the three, and the others are scaled with it: so a
-highlight keeps its hue. Below the knee an HDR picture looks as it would in sRGB.
+Then the primaries are converted to sRGB's, colours outside them are clipped, and values above `KNEE` are compressed
+into the range below 1.0. The largest channel is compressed and the others are scaled with it, so that a highlight keeps
+its hue. Below the knee an HDR image looks as it would in sRGB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from normalization.images.icc import Triple
 from normalization.values import Hdr
 
 WHITE_NITS, HLG_PEAK_NITS, HLG_GAMMA = 203.0, 1000.0, 1.2
-# In linear light. From here on an exponential, which leaves the straight line smoothly and nears 1.0.
+# In linear light. Above it, an exponential continues the straight line smoothly and approaches 1.0.
 KNEE = 0.9
 _ROOM = 1 - KNEE
 # Of SMPTE ST 2084 (PQ), and of ARIB STD-B67 (HLG).
@@ -29,17 +29,17 @@ _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392
 _A, _B, _C = 0.17883277, 0.28466892, 0.55991073
 _BT2020 = 9
 _LUMA: Triple = (0.2627, 0.6780, 0.0593)
-# Floats take four bytes, and a dozen of them are alive at once.
+# Bounds memory: a float takes four bytes, and about a dozen images of floats exist at once.
 _STRIP_PIXELS = 1 << 18
 _STEPS = 65535
 _PARTS = [byte / 256 for byte in range(256)]
 
 
 def tone_mapped(picture: Image.Image, hdr: Hdr, primaries: int, low: Image.Image | None = None) -> Image.Image:
-    """A picture in mode L, LA, RGB or RGBA in sRGB, in mode RGB or RGBA; alpha stays as it is.
+    """An image in mode L, LA, RGB or RGBA converted to sRGB, in mode RGB or RGBA; alpha is unchanged.
 
-    `primaries` is their code point in H.273. `low` has the low bytes of 16-bit samples, whose high bytes are the
-    picture; without it the samples have 8 bits.
+    `primaries` is their code point in H.273. `low` has the low bytes of 16-bit samples, whose high bytes are
+    `picture`; without it the samples have 8 bits.
     """
     alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
     high, rows = picture.convert("RGB"), rows_of(primaries)
@@ -55,7 +55,7 @@ def tone_mapped(picture: Image.Image, hdr: Hdr, primaries: int, low: Image.Image
 
 
 def rows_of(primaries: int) -> list[Triple]:
-    """The matrix from primaries by their code point to sRGB's. Unknown ones are BT.2020's, which HDR comes in."""
+    """The matrix from primaries, by code point, to sRGB's. Unknown ones count as BT.2020, the usual ones of HDR."""
     if primaries == 1:
         return icc.conversion(icc.SRGB)
     return icc.conversion(icc.PRIMARIES.get(primaries, icc.PRIMARIES[_BT2020]))
@@ -63,11 +63,11 @@ def rows_of(primaries: int) -> list[Triple]:
 
 def _strip(high: Image.Image, low: Image.Image | None, hdr: Hdr, rows: Sequence[Triple]) -> Image.Image:
     curve = _curve(hdr, 255.0 if low is None else 65535 / 256)
-    given = {name: band.point(curve[:256], "F") for name, band in zip("rgb", high.split(), strict=True)}
+    operands = {name: band.point(curve[:256], "F") for name, band in zip("rgb", high.split(), strict=True)}
     if low is not None:
-        # A sample lies between those of its high byte and of the next.
-        given |= {f"{name}_next": band.point(curve[1:], "F") for name, band in zip("rgb", high.split(), strict=True)}
-        given |= {f"{name}_part": band.point(_PARTS, "F") for name, band in zip("rgb", low.split(), strict=True)}
+        # Interpolate between the curve at the high byte and at the next one.
+        operands |= {f"{name}_next": band.point(curve[1:], "F") for name, band in zip("rgb", high.split(), strict=True)}
+        operands |= {f"{name}_part": band.point(_PARTS, "F") for name, band in zip("rgb", low.split(), strict=True)}
     table = _coded()
     shown: list[Image.Image] = []
 
@@ -77,7 +77,7 @@ def _strip(high: Image.Image, low: Image.Image | None, hdr: Hdr, rows: Sequence[
         shown.extend(operands["int"](channel * _STEPS + 0.5).im.point(table, "L") for channel in screen)
         return light[0]
 
-    ImageMath.lambda_eval(compute, **given)
+    ImageMath.lambda_eval(compute, **operands)
     return Image.merge("RGB", shown)
 
 
@@ -89,7 +89,7 @@ def _between(operands: dict[str, Any], name: str) -> Any:
 
 
 def _screen(light: list[Any], hdr: Hdr, rows: Sequence[Triple], operands: dict[str, Any]) -> list[Any]:
-    """Linear light of sRGB's primaries, 0 to 1, from that of others. The operands are images or numbers."""
+    """Linear light in sRGB's primaries, 0 to 1, from other primaries. The operands are images or numbers."""
     least, most = operands["min"], operands["max"]
     if hdr == "hlg":
         luma = most(_dot(_LUMA, light), 0.0)
@@ -99,7 +99,7 @@ def _screen(light: list[Any], hdr: Hdr, rows: Sequence[Triple], operands: dict[s
     brightest = most(most(light[0], light[1]), light[2])
     above = most(brightest, KNEE)
     scale = (1 - math.e ** ((above * -1 + KNEE) / _ROOM) * _ROOM) / above
-    # Up to the knee that is 1.0: both are the knee there.
+    # Below the knee the scale is 1.0, because numerator and denominator are both the knee.
     return [least(channel * scale, 1.0) for channel in light]
 
 
@@ -109,7 +109,7 @@ def _dot(weights: Triple, values: list[Any]) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _curve(hdr: Hdr, most: float) -> list[float]:
-    """Linear light by the byte of a sample, where `most` is the largest; and of one more byte."""
+    """Linear light for each byte of a sample, of which `most` is the largest, and for one more byte."""
     light = _pq if hdr == "pq" else _hlg
     return [light(min(1.0, byte / most)) for byte in range(257)]
 

@@ -1,4 +1,4 @@
-"""ICC profiles without a colour engine: whether one is sRGB, and one built from primaries and a curve."""
+"""ICC profiles without a colour engine: detecting sRGB, and building a profile from primaries and a curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from normalization.values import Hdr
 Triple: TypeAlias = tuple[float, float, float]
 Point: TypeAlias = tuple[float, float]
 
-# The largest that we take. Profiles of printers reach 2 MB; ones for screens have 500 bytes to 4 KB.
+# The largest accepted profile. Printer profiles reach 2 MB; screen profiles have 500 bytes to 4 KB.
 MAX_BYTES = 4 * 1024 * 1024
 
 D65: Point = (0.3127, 0.3290)
@@ -51,9 +51,9 @@ _BRADFORD: tuple[Triple, Triple, Triple] = (
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether a profile means sRGB: by colorants and curves, or by its name where it has only tables.
+    """Whether a profile is sRGB: by colorants and curves, or by its name if it has only tables.
 
-    The name alone would not do: there are linear profiles called `sRGB-…-g10` and sRGB ones called `c2`.
+    The name alone is not reliable: there are linear profiles called `sRGB-…-g10` and sRGB ones called `c2`.
     """
     if profile[16:20] != b"RGB " or len(profile) > MAX_BYTES:
         return False
@@ -71,9 +71,9 @@ def is_srgb(profile: bytes) -> bool:
 
 
 def from_code_points(primaries: int, transfer: int) -> tuple[bool, bytes | None]:
-    """Whether H.273 code points mean sRGB, and a profile for them where they do not.
+    """Whether H.273 code points mean sRGB, and otherwise a profile for them.
 
-    The profile is None too for curves above the range of a screen (PQ, HLG), which a profile cannot bring down.
+    The profile is also None for HDR curves (PQ, HLG), which a profile cannot map to the range of a screen.
     """
     if primaries in (1, 2) and transfer in _SRGB_LIKE:
         return True, None
@@ -84,9 +84,9 @@ def from_code_points(primaries: int, transfer: int) -> tuple[bool, bytes | None]
 
 
 def build(primaries: Sequence[Point], white: Point, gamma: float | None) -> bytes | None:
-    """A display profile of x, y chromaticities and a power curve (None: sRGB's curve); None where they make no sense.
+    """A display profile of x, y chromaticities and a power curve (None: sRGB's curve); None for invalid values.
 
-    Values in a file can be anything: a zero y or three primaries on one line have no matrix.
+    Values in a file can be anything: a zero y or three collinear primaries have no matrix.
     """
     try:
         colorants = _adapted(primaries, white)
@@ -102,7 +102,7 @@ def build(primaries: Sequence[Point], white: Point, gamma: float | None) -> byte
 
 
 def conversion(primaries: Sequence[Point]) -> list[Triple]:
-    """The rows of the matrix that brings linear light from primaries with white D65 to sRGB's."""
+    """The rows of the matrix that converts linear light from primaries with white D65 to sRGB's."""
     back = _inverse(_transposed(_adapted(SRGB, D65)))
     columns = [_times(back, colorant) for colorant in _adapted(primaries, D65)]
     return _transposed(columns)
@@ -125,7 +125,7 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     tags: dict[bytes, bytes] = {}
     for index in range(min(count, 100)):
         kind, at, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        # Only these are read; any number of others might claim the whole profile.
+        # Only these are copied: many other tags could each claim the whole profile.
         if kind in _MATRIX or kind == b"desc":
             tags.setdefault(kind, profile[at : at + size])
     return tags
@@ -138,7 +138,7 @@ def _named_srgb(description: bytes) -> bool:
 def _evaluate(curve: bytes, x: float) -> float:
     """A `curv` or `para` element at x, both 0 to 1. Raises ValueError for another kind.
 
-    `math.pow` and not `**`, which answers a negative base with a complex number.
+    `math.pow` instead of `**`, which returns a complex number for a negative base.
     """
     kind = curve[:4]
     if kind == b"curv":
@@ -187,7 +187,7 @@ def _times(matrix: Sequence[Triple], vector: Triple) -> Triple:
 
 
 def _inverse(m: Sequence[Triple]) -> list[Triple]:
-    """The inverse by cofactors. Raises ZeroDivisionError where there is none."""
+    """The inverse by cofactors. Raises ZeroDivisionError if there is none."""
     (a, b, c), (d, e, f), (g, h, i) = m
     first, second, third = e * i - f * h, f * g - d * i, d * h - e * g
     k = 1 / (a * first + b * second + c * third)

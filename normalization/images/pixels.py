@@ -1,4 +1,4 @@
-"""Pixels as they are stored, from a container that was taken apart: what breaks off is told from what is whole."""
+"""Decodes pixels as stored from a parsed container, and detects truncated image data."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from normalization.images.formats.base import SAVE_AGAIN, WHOLE, BadImage, Scan,
 from normalization.images.hdr import tone_mapped
 from normalization.values import Format
 
-# What a decoder is given behind data that may break off, each in turn: bits that begin with a zero, with a one, mixed.
+# Appended in turn to data that may be truncated: bits that begin with zero, with one, and mixed.
 _TAILS = (bytes((i * 73 + 41) % 251 for i in range(64)), b"\xaa" * 64, b"\xfe\x5a" * 32)
 _RESTARTS = b"\xff\xdd"
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 
 
 def pixels_of(found: Scan) -> Pillow.Image:
-    """The pixels as they are stored, in sRGB, in mode L, RGB or RGBA; the first frame of several.
+    """The pixels as stored (not rotated), in sRGB, in mode L, RGB or RGBA; of an animation the first frame.
 
-    Raises BadImage where they are damaged or break off, and MemoryError.
+    Raises BadImage if they are damaged or truncated, and MemoryError.
     """
     header = found.header
-    # Without its metadata: Pillow inflates text, parses EXIF and takes a JPEG with a second picture for an MPO.
+    # Without metadata: Pillow inflates text, parses EXIF and treats a JPEG with a second image as MPO.
     data = b"".join(found.parts)
     try:
         picture: Pillow.Image = Pillow.open(BytesIO(data), formats=(header.format.upper(),))
         if picture.size != (header.width, header.height):
-            raise BadImage("corrupt_image", f"The {header.format} file names two different sizes.", SAVE_AGAIN)
+            raise BadImage("corrupt_image", f"The {header.format} file states two different sizes.", SAVE_AGAIN)
         picture.load()
         if found.unended and _breaks_off(picture, found):
             raise truncated(jpeg.NAME)
@@ -49,14 +49,13 @@ def pixels_of(found: Scan) -> Pillow.Image:
 
 
 def _breaks_off(picture: Pillow.Image, found: Scan) -> bool:
-    """Whether a JPEG without its end marker lacks some of its data.
+    """Whether a JPEG without an end marker lacks some of its image data.
 
-    libjpeg fills what is missing with zeros and says so to nobody who asks through Pillow. But it passes over what
-    stands between whole data and the end marker: so the pixels of a whole picture stay the same whatever is put there,
-    and those of another do not.
+    libjpeg fills missing data with zeros, and Pillow does not report that. But libjpeg skips anything between complete
+    data and the end marker: appending bytes changes the pixels of a truncated image, and not those of a complete one.
     """
     data = b"".join(found.parts[:-1])
-    # Between the restart markers of a picture a decoder waits for the next of them.
+    # In an image with restart markers the decoder waits for the next marker.
     restart = bytes((0xFF, 0xD0 + (_last_restart(data) + 1) % 8))
     tails = (*_TAILS, *(restart + tail for tail in _TAILS)) if _RESTARTS in data else _TAILS
     return any(_differs(picture, data + tail + b"\xff\xd9") for tail in tails)
@@ -68,14 +67,14 @@ def _differs(picture: Pillow.Image, data: bytes) -> bool:
 
 
 def _last_restart(data: bytes) -> int:
-    """The number of the last restart marker in the last scan, 7 where there is none."""
+    """The number of the last restart marker in the last scan; 7 if there is none."""
     at = data.rfind(b"\xff\xda")
     found = _RESTART.findall(data, at)
     return found[-1][0] - 0xD0 if found else 7
 
 
 def _undecodable(fmt: Format, error: Exception) -> BadImage:
-    """Decoders report damage with whatever exception is at hand; only the words tell truncation from it."""
+    """Decoders raise all kinds of exceptions for damage; only the message identifies truncation."""
     if "truncated" in str(error).lower():
-        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its picture.", WHOLE)
+        return BadImage("truncated_image", f"The {fmt} file ends in the middle of its image data.", WHOLE)
     return BadImage("corrupt_image", f"The {fmt} file is damaged and cannot be decoded.", SAVE_AGAIN)

@@ -1,6 +1,6 @@
-"""Pictures made ready for one route: without the transparency that it drops, and no larger than it takes.
+"""Prepares images for one route: without transparency that it would drop, and within its size limit.
 
-Decodes and encodes: it is run where pictures are decoded, and never on the event loop.
+Decodes and encodes, so it runs in the image pool, never on the event loop.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from normalization.images.sniff import BadImage, scan, sniff
 from normalization.images.transform import MOST_PIXELS, decoded
 from normalization.values import WHITE, Format, Image, Sending
 
-# Above it a JPEG is not told from the picture by what is made of it: no chroma is left out, no block is seen.
+# At this quality upscalers treat a JPEG like the original: full chroma resolution, no visible blocks.
 _JPEG_QUALITY = 95
 _BLACK_LEVEL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedImage:
-    """A picture as it is sent. `alpha` is the channel that was taken off, as a grey PNG; `black` says that the colours
-    are black all over; `notes` are sentences on what was done to it.
+    """An image as it is sent. `alpha` is the removed alpha channel, as a grey PNG; `black` is true if the image is
+    entirely black; `notes` are sentences on what was changed.
     """
 
     image: Image
@@ -32,10 +32,10 @@ class PreparedImage:
 
 
 def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> PreparedImage:
-    """A picture that was prepared, as a route is to be sent it; the very same object where that is right already.
+    """The image as one route needs it; the same object if nothing has to change.
 
-    Raises BadImage where it cannot be decoded or has more than `most` pixels, and with the code `image_too_large` where
-    no encoding of it is small enough.
+    Raises BadImage if it cannot be decoded or has more than `most` pixels, and with the code `image_too_large` if no
+    encoding is small enough.
     """
     transparent = image.header.alpha and (sending.split or sending.flatten is not None)
     if not transparent and _fits(image, sending):
@@ -54,16 +54,16 @@ def ready(image: Image, sending: Sending, most: int = MOST_PIXELS) -> PreparedIm
 
 
 def bled(picture: Pillow.Image) -> Pillow.Image:
-    """An RGBA picture as RGB: below invisible areas the colours of what is visible beside them.
+    """An RGBA image as RGB, with the colours of visible areas extended into invisible ones.
 
-    Whatever blurs or enlarges such a picture finds no foreign colour behind an edge. Pyramids: each level has the mean
-    colour of what is visible in four pixels of the one before, and fills its holes from the next one.
+    Blurring or enlarging the result brings no other colour to an edge. Uses a pyramid: each level has the mean colour
+    of the visible pixels among four pixels of the previous one, and fills its holes from the next one.
     """
     levels = [_solid(picture)]
     while max(levels[-1].size) > 1:
         last = levels[-1]
         size = ((last.width + 1) // 2, (last.height + 1) // 2)
-        # In premultiplied form invisible pixels have no weight.
+        # Premultiplied, so that invisible pixels have no weight.
         levels.append(_solid(last.convert("RGBa").resize(size, Pillow.Resampling.BOX).convert("RGBA")))
     below = Pillow.new("RGB", levels[-1].size, WHITE)
     for level in reversed(levels):
@@ -73,7 +73,7 @@ def bled(picture: Pillow.Image) -> Pillow.Image:
 
 
 def _solid(picture: Pillow.Image) -> Pillow.Image:
-    """Whatever is visible at all, opaque."""
+    """The image with every visible pixel made opaque."""
     solid = picture.copy()
     solid.putalpha(picture.getchannel("A").point([0] + [255] * 255))
     return solid
@@ -85,7 +85,7 @@ def _fits(image: Image, sending: Sending) -> bool:
 
 
 def _encoded(picture: Pillow.Image, sending: Sending) -> tuple[Image, tuple[str, ...]]:
-    """A picture in the first form that the route takes and that is small enough: lossless, while that fits."""
+    """The image in the first encoding that the route accepts and that is small enough, lossless if possible."""
     forms: list[tuple[Format, str]] = [("png", ""), ("jpeg", f"JPEG of quality {_JPEG_QUALITY}"), ("webp", "WebP")]
     smallest = 0
     for fmt, name in forms:
@@ -93,13 +93,13 @@ def _encoded(picture: Pillow.Image, sending: Sending) -> tuple[Image, tuple[str,
             continue
         image = _as(picture, fmt)
         if _fits(image, sending):
-            note = f"The picture was sent as {name}: as PNG it has more than {sending.max_bytes or 0:,} bytes."
+            note = f"The image was sent as {name}: as PNG it exceeds {sending.max_bytes or 0:,} bytes."
             return image, (note,) if smallest else ()
         smallest = min(smallest or len(image.data), len(image.data))
     raise BadImage(
         "image_too_large",
-        f"The picture has {smallest:,} bytes in the smallest encoding that keeps its quality, and the provider takes "
-        f"{sending.max_bytes or 0:,}. Send a smaller one.",
+        f"The image has {smallest:,} bytes in the smallest encoding that keeps its quality; the provider's limit is "
+        f"{sending.max_bytes or 0:,} bytes. Send a smaller image.",
     )
 
 

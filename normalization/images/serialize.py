@@ -1,7 +1,6 @@
-"""Headers and finishing steps as JSON, and back: for processes that may be of different versions.
+"""Headers and finishing steps as JSON and back, between processes that may run different versions.
 
-What a newer version wrote beside the fields that are known here is passed over, and a field that an older one did not
-write has its default.
+Unknown fields from a newer version are ignored; a field missing from an older version gets its default.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ T = TypeVar("T")
 
 
 def known(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass from those of the values that are fields of it. Raises TypeError where one that it needs is missing.
+    """Build a dataclass from the values that are its fields. Raises TypeError if a required field is missing.
 
-    A default that it has for a field has to say of an older row what is true of it.
+    A field's default must be correct for rows that were written before the field existed.
     """
     names: Mapping[str, object] = getattr(kind, "__dataclass_fields__")  # noqa: B009 - types do not say it has them
     return kind(**{name: value for name, value in values.items() if name in names})
@@ -30,14 +29,14 @@ def header_from(values: Mapping[str, Any]) -> Header:
 
 
 def step_to(step: Step, alpha: Any = None) -> dict[str, Any]:
-    """A step as JSON. `alpha` is what stands for its alpha channel, where it has one."""
+    """A step as JSON. `alpha` represents its alpha channel, if it has one."""
     if isinstance(step, JoinAlpha):
         return {"step": "JoinAlpha", **fields_of(step), "alpha": alpha}
     return {"step": type(step).__name__, **asdict(step)}
 
 
 def step_from(values: Mapping[str, Any], alpha: bytes | None = None) -> Step | None:
-    """The step again, with this alpha channel; None for one that only a newer version knows."""
+    """The step from JSON, with this alpha channel; None for a kind that only a newer version knows."""
     match values["step"]:
         case "Resize":
             return known(Resize, {**values, "size": known(Size, values["size"])})
@@ -48,6 +47,6 @@ def step_from(values: Mapping[str, Any], alpha: bytes | None = None) -> Step | N
     return None
 
 
-def _pair(found: Any) -> tuple[float, float] | None:
-    """JSON makes a list of a pair."""
-    return None if found is None else (found[0], found[1])
+def _pair(values: Any) -> tuple[float, float] | None:
+    """Restore a pair, which JSON turned into a list."""
+    return None if values is None else (values[0], values[1])

@@ -1,4 +1,4 @@
-"""What a picture is, read from its own bytes: no library, no decoding, nothing taken on trust."""
+"""Detects an image's format and properties from its bytes, without a library, decoding or trust in the input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normalization.images.formats.base import BadImage, Scan, corrupt, truncated
 from normalization.values import Format, Header
 
 _WANTED = "Send a PNG, JPEG, WebP, GIF or AVIF instead."
-_SMALLER = "Send a smaller one."
+_SMALLER = "Send a smaller image."
 _SCANNERS: Mapping[Format, tuple[str, Callable[[bytes, bool], Scan]]] = {
     "png": (png.NAME, png.scan),
     "jpeg": (jpeg.NAME, jpeg.scan),
@@ -19,7 +19,7 @@ _SCANNERS: Mapping[Format, tuple[str, Callable[[bytes, bool], Scan]]] = {
     "gif": (gif.NAME, gif.scan),
     "avif": (avif.NAME, avif.scan),
 }
-# What people send instead of a picture that we take, by how it begins.
+# Signatures of other files that people send.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF"),
     (b"BM", "a BMP"),
@@ -44,14 +44,14 @@ _TEXTS: tuple[tuple[bytes, str], ...] = (
     (b"<html", "an HTML page"),
     (b"{", "JSON text"),
     (b"[", "JSON text"),
-    (b"data:image/", "a data URL as text, not the picture that it holds"),
-    (b"http://", "an address as text, not the picture behind it"),
-    (b"https://", "an address as text, not the picture behind it"),
-    (b"ivborw0kgg", "base64 text, not the picture that it holds"),
-    (b"/9j/", "base64 text, not the picture that it holds"),
-    (b"ukleg", "base64 text, not the picture that it holds"),
+    (b"data:image/", "a data URL as text, not the image in it"),
+    (b"http://", "a URL as text, not the image behind it"),
+    (b"https://", "a URL as text, not the image behind it"),
+    (b"ivborw0kgg", "base64 text, not the decoded image"),
+    (b"/9j/", "base64 text, not the decoded image"),
+    (b"ukleg", "base64 text, not the decoded image"),
 )
-# For any format; and for a PNG, of which hardly more than the checksums is to be read.
+# For any format, and for PNG, which is read quickly: little more than checksums.
 _QUICK_BYTES, _QUICK_PNG_BYTES = 64 << 10, 1 << 20
 _HEIF = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 _AVIF = frozenset({b"avif", b"avis"})
@@ -65,36 +65,36 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputLimits:
-    """The largest picture that is taken: `max_pixels` in pixels (width times height), `max_side` in pixels."""
+    """The largest accepted image: `max_pixels` is width times height, `max_side` is in pixels."""
 
     max_pixels: int
     max_side: int
 
 
 def sniff(data: bytes, *, lenient: bool = False) -> Header:
-    """Read a picture's header and walk its structure to the end, in time linear in its parts; see `scan`.
+    """Read an image's header and check its structure, in time linear in its parts; see `scan`.
 
-    Raises BadImage, and nothing else, for whatever bytes these are.
+    Raises only BadImage, for any input.
     """
     return scan(data, lenient=lenient).header
 
 
 def scan(data: bytes, *, lenient: bool = False) -> Scan:
-    """The picture's container taken apart; see `Scan`. Raises BadImage and nothing else.
+    """Parse the image's container; see `Scan`. Raises only BadImage.
 
-    Damage outside of the pixels is passed over. `lenient` passes over damage around them too, as decoders do: for a
-    picture that is paid for it counts whether its pixels decode, and its header is not `plain`, so that somebody tries.
+    Damage outside the pixel data is tolerated. `lenient` also tolerates damage around it, as decoders do: an image that
+    has been paid for is good if its pixels decode. Its header is then not `plain`, so that it will be decoded.
     """
     name, scanner = _SCANNERS[_format(data)]
     try:
         return scanner(data, lenient)
     except (struct.error, IndexError) as error:
-        # A part is shorter than the values that belong into it.
+        # A part is shorter than the values it must contain.
         raise corrupt(name, "one of its parts is too short") from error
 
 
 def instead(data: bytes) -> str | None:
-    """What these bytes are in the place of a picture, in a few words; None where they begin like one that is taken."""
+    """A short description of bytes that are not an image; None if they start like a supported image."""
     try:
         _format(data)
     except BadImage as error:
@@ -103,37 +103,37 @@ def instead(data: bytes) -> str | None:
 
 
 def is_quick(data: bytes) -> bool:
-    """Whether `scan` surely takes less than a millisecond or so."""
+    """Whether `scan` certainly takes only about a millisecond or less."""
     if len(data) <= _QUICK_BYTES:
         return True
     return len(data) <= _QUICK_PNG_BYTES and data.startswith(png.SIGNATURE) and png.has_few_chunks(data)
 
 
 def check(header: Header, limits: InputLimits) -> None:
-    """Raise BadImage for a picture that is larger than the limits or moves."""
+    """Raise BadImage for an image that exceeds the limits or is animated."""
     width, height = header.width, header.height
     if max(width, height) > limits.max_side:
         raise BadImage(
             "image_too_large",
-            f"The picture has {width}x{height} pixels, and a side may have at most {limits.max_side:,}.",
+            f"The image is {width}x{height} pixels; the limit is {limits.max_side:,} pixels per side.",
             _SMALLER,
         )
     if width * height > limits.max_pixels:
         raise BadImage(
             "image_too_large",
-            f"The picture has {width}x{height} pixels, {width * height / 1e6:,.1f} megapixels, and at most "
-            f"{limits.max_pixels / 1e6:,.1f} are taken.",
+            f"The image is {width}x{height} pixels ({width * height / 1e6:,.1f} megapixels); the limit is "
+            f"{limits.max_pixels / 1e6:,.1f} megapixels.",
             _SMALLER,
         )
     if header.animated:
         name = _SCANNERS[header.format][0]
-        raise BadImage("animated_image", f"This is an animated {name}.", "Send one still picture.")
+        raise BadImage("animated_image", f"This is an animated {name}.", "Send a still image.")
 
 
 def _format(data: bytes) -> Format:
-    """The format by its signature. Raises BadImage that names what the bytes are instead."""
+    """The format, by its signature. Raises BadImage that describes what the bytes are instead."""
     if not data:
-        raise BadImage("empty_image", "The file is empty.", "Send the bytes of a picture.")
+        raise BadImage("empty_image", "The file is empty.", "Send the bytes of an image.")
     if data.startswith(png.SIGNATURE):
         return "png"
     if data.startswith(jpeg.SIGNATURE + b"\xff"):
@@ -150,7 +150,7 @@ def _format(data: bytes) -> Format:
 
 
 def _refuse_beginning(data: bytes) -> None:
-    """Raise BadImage where a few bytes are the beginning of a picture."""
+    """Raise BadImage if a few bytes are the beginning of an image."""
     for signature, name in _SIGNATURES:
         if signature.startswith(data):
             raise truncated(name)
@@ -178,7 +178,7 @@ def _describe(data: bytes) -> str:
             return name
     if text.startswith((b"<?xml", b"<!--")):
         return "an SVG drawing" if b"<svg" in text else "an XML document"
-    return "no picture of a format that we know"
+    return "not an image in a supported format"
 
 
 __all__ = ["BadImage", "InputLimits", "Scan", "check", "instead", "scan", "sniff"]

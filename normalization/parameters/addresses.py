@@ -1,4 +1,4 @@
-"""Addresses in texts: what a program that is given the text might fetch."""
+"""URLs in texts: everything that a program given the text might fetch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from normalization.parameters.nesting import parse_json
 from normalization.values import Value
 
-# Longer ones are refused wherever they are checked.
+# Longer URLs are refused wherever they are checked.
 _LONGEST = 8193
-# URL parsers leave these out wherever they stand, and take a backslash for a slash.
+# URL parsers drop these characters everywhere, and read a backslash as a slash.
 _LEFT_OUT = str.maketrans({"\t": None, "\r": None, "\n": None, "\\": "/"})
 _BLANK = "".join(map(chr, range(0x21)))
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}$", re.IGNORECASE)
-# These are addresses without slashes too; any other word before a colon is just a word.
+# These form URLs even without slashes; any other word before a colon is ordinary text.
 _KNOWN = re.compile(
     r"(?:https?|wss?|ftps?|sftp|tftp|file|s3|gs|az|abfss?|hf|gopher|dict|ldaps?|jar|blob|view-source|php|expect|phar):",
     re.IGNORECASE,
@@ -23,7 +23,7 @@ _KNOWN = re.compile(
 _DATA = re.compile(r"data:[^\s,]{0,200},", re.IGNORECASE)
 _ANY_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}://", re.IGNORECASE)
 _HTTP = re.compile(r"(https?):/*", re.IGNORECASE)
-# Without a scheme: only what cannot be anything else.
+# Without a scheme: only unambiguous hosts.
 _HOST = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.%]+\])(?::\d{1,5})?(?:[/?#]|$)", re.IGNORECASE)
 _SLASHES = re.compile(r":[/\\]{2}")
 _RELATIVE = re.compile(r"""(?:^|[\s,"'(=<>|;])([/\\]{2}[^\s/\\])""")
@@ -31,9 +31,9 @@ _END = re.compile(r"""[\s"'<>(){}|,;`^]""")
 
 
 def address_of(text: str) -> str | None:
-    """The address that a text is, or begins with, in the spelling that every parser reads alike; None for another text.
+    """The URL that a text is or starts with, normalized so that all parsers agree; None for other texts.
 
-    A bare host and `//host/…` are taken for https.
+    A bare host and `//host/…` are read as https.
     """
     found = text[:_LONGEST].translate(_LEFT_OUT).strip(_BLANK)
     if found.startswith("//"):
@@ -42,18 +42,18 @@ def address_of(text: str) -> str | None:
         return f"https://{found}"
     if _HTTP.match(found):
         return _HTTP.sub(lambda scheme: f"{scheme[1].lower()}://", found, count=1)
-    # Only a scheme that is known is looked for across lines.
+    # Only known schemes are searched for across lines.
     strange = _ANY_SCHEME.match(text[:_LONGEST].replace("\\", "/").strip(_BLANK))
     return found if strange or _KNOWN.match(found) or _DATA.match(found) else None
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address and nothing else."""
+    """Whether a text is a URL and nothing else."""
     return address_of(text) is not None and not re.search(r"\s", text.strip(_BLANK))
 
 
 def addresses_in(value: Value) -> Iterator[str]:
-    """Every address in a value: in texts, in what they hold beside other words, in names, at any depth."""
+    """Every URL in a value: in texts, between other words, in field names, at any depth."""
     for text in texts_in(value):
         if (whole := address_of(text)) is not None:
             yield _until_blank(whole)
@@ -65,7 +65,7 @@ def addresses_in(value: Value) -> Iterator[str]:
 
 
 def texts_in(value: Value) -> Iterator[str]:
-    """Every text in a value, names of fields too, and those of JSON that is a text itself."""
+    """Every text in a value, including field names and the texts of JSON inside a text."""
     if isinstance(value, str):
         yield value
         if value.lstrip()[:1] in ("{", "["):
@@ -81,7 +81,7 @@ def texts_in(value: Value) -> Iterator[str]:
 
 
 def _first(text: str, start: int) -> str:
-    """What stands from a place on, as far as an address may go."""
+    """The text from a position up to the end of a URL."""
     part = text[start : start + _LONGEST]
     end = _END.search(part)
     return part[: end.start()] if end else part

@@ -1,4 +1,4 @@
-"""Form text to typed values, by the parameter's declared type."""
+"""Converts form text to typed values, according to each parameter's declared type."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ARTICLED: Mapping[ParamType, str] = {
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-# What every encoder writes for a number and nobody writes for a word: no sign but a minus, no leading or trailing
-# zeros, no exponent, and no more digits than a double keeps.
+# Numbers as encoders write them, which cannot be meant as text: no sign but a minus, no leading or trailing zeros, no
+# exponent, and no more digits than a double keeps.
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,14}")
 _PLAIN_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.(?:[0-9]*[1-9]|0)")
 _PLAIN_DIGITS = 15
 
 
 class InvalidValue(ValueError):
-    """A value that its parameter does not take. The message is a sentence in OpenAI's wording, `code` its code."""
+    """A value that is invalid for its parameter. The message uses OpenAI's wording, `code` is its error code."""
 
     def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -42,22 +42,22 @@ class InvalidValue(ValueError):
 
 
 def is_absent(value: Value) -> bool:
-    """Whether a value stands for nothing at all: JSON's null, or an empty form field."""
+    """Whether a value counts as absent: JSON's null, or an empty form field."""
     return value is None or value == ""
 
 
 def coerce(name: str, value: Value, param: Param, *, typed: bool = False) -> Value:
-    """The value as the declared type of `param`, inside its bounds; the caller has dealt with absent ones.
+    """The value converted to the declared type of `param` and checked against its bounds. It must not be absent.
 
-    Text is read as the type asks: `4` and `4.0` as an integer, `true/1/yes/on` and `false/0/no/off` in any case as a
-    boolean, a choice in any case, JSON as an object or array, one text as an array of one. `typed` says that the value
-    comes from JSON, so that text inside objects and arrays is meant as text. Raises `InvalidValue`. Pictures do not
-    come this way: a value for one is `InvalidValue`.
+    Text is parsed by type: `4` and `4.0` as an integer, `true/1/yes/on` and `false/0/no/off` in any case as a boolean,
+    a choice in any case, JSON as an object or array, a single text as an array of one. `typed` means that the value
+    comes from JSON, so that text inside objects and arrays stays text. Raises `InvalidValue`, also for every value of
+    an image parameter: images are read elsewhere.
     """
     if param.type == "enum":
         return _choice(name, value, param)
-    found = _read(value, param.type, typed=typed)
-    if found is None:
+    parsed = _read(value, param.type, typed=typed)
+    if parsed is None:
         raise InvalidValue(
             name,
             f"Invalid type for '{name}': expected {_ARTICLED[param.type]}, but got {_shown(value)} instead.",
@@ -65,29 +65,31 @@ def coerce(name: str, value: Value, param: Param, *, typed: bool = False) -> Val
         )
     if param.choices is not None:
         return (
-            [_choice(name, item, param) for item in found] if isinstance(found, list) else _choice(name, found, param)
+            [_choice(name, item, param) for item in parsed]
+            if isinstance(parsed, list)
+            else _choice(name, parsed, param)
         )
-    if isinstance(found, str):
-        _check_length(name, found, param)
-    elif isinstance(found, (int, float)) and not isinstance(found, bool):
-        _check_range(name, found, param)
-    return found
+    if isinstance(parsed, str):
+        _check_length(name, parsed, param)
+    elif isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
+        _check_range(name, parsed, param)
+    return parsed
 
 
 def parse_scalar(value: Value) -> Value:
-    """An undeclared field's text as the JSON it must have been before a form lost its type.
+    """Restore the JSON type that an undeclared field lost in a form.
 
-    Only what is unambiguous: integers and decimals as encoders write them, up to 15 digits (`007`, `1e5`, `+4`, `1.50`
-    stay text), `true`, `false`, valid JSON objects and arrays. Lists and objects are gone through.
+    Only if unambiguous: integers and decimals as encoders write them, up to 15 digits (`007`, `1e5`, `+4`, `1.50` stay
+    text), `true`, `false`, valid JSON objects and arrays. Lists and objects are converted recursively.
     """
     if isinstance(value, list):
         return [parse_scalar(item) for item in value]
     if isinstance(value, dict):
         return {name: parse_scalar(item) for name, item in value.items()}
-    return _loose_text(value) if isinstance(value, str) else value
+    return _parse_text(value) if isinstance(value, str) else value
 
 
-def _loose_text(text: str) -> Value:
+def _parse_text(text: str) -> Value:
     if text in ("true", "false"):
         return text == "true"
     if _PLAIN_INTEGER.fullmatch(text):
@@ -103,7 +105,7 @@ def _loose_text(text: str) -> Value:
 
 
 def _read(value: Value, kind: ParamType, *, typed: bool) -> Value:
-    """The value as `kind`; None where it is none."""
+    """The value converted to `kind`; None if that is not possible."""
     match kind:
         case "integer":
             return _integer(value)
@@ -162,7 +164,7 @@ def _array(value: Value, *, typed: bool) -> Value:
         parsed = _json(value)
         if isinstance(parsed, list):
             return parsed
-        # The Vercel SDK writes an array of one as its item alone; an array that fails to parse is no such item.
+        # The Vercel SDK sends an array of one as the bare item. Invalid JSON that starts like an array is not an item.
         return None if typed or value.lstrip().startswith("[") else [parse_scalar(value)]
     if not isinstance(value, list):
         return None
@@ -177,7 +179,7 @@ def _json(text: str) -> Value:
 
 
 def _choice(name: str, value: Value, param: Param) -> Scalar:
-    """The declared choice that the value names: as it is written, as a number, in another case, or by a synonym."""
+    """The declared choice that matches the value: exactly, as a number, ignoring case, or as a synonym."""
     choices = param.choices or ()
     text = _text(value).strip()
     number = None if isinstance(value, bool) else _number(value)
@@ -222,7 +224,7 @@ def _check_length(name: str, value: str, param: Param) -> None:
 
 
 def _text(value: Value) -> str:
-    """A scalar as a form would carry it; nothing for what is none."""
+    """A scalar as form text; "" for other values."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -231,7 +233,7 @@ def _text(value: Value) -> str:
 
 
 def _shown(value: Value) -> str:
-    """A value as it may stand in a message."""
+    """A value as shown in a message."""
     if isinstance(value, str):
         return f"'{excerpt(value)}'"
     if isinstance(value, (int, float)):

@@ -1,6 +1,6 @@
-"""Emulations: what a provider lacks and the gateway does, named in the config.
+"""Emulations: features that a provider lacks and the gateway provides, named in the config.
 
-Each is a pure function from the whole request (several parameters can say one thing together) to an effect on the plan.
+Each is a pure function from the whole request, because several parameters can act together, to an effect on the plan.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from normalization.parameters.coerce import InvalidValue
 from normalization.parameters.sizing import Geometry, resizing
 from normalization.values import OPAQUE, Format, Step, Transcode, Value
 
-# The order in which finishing steps make sense, whatever order the config lists the rules in.
+# The order of the finishing steps, independent of the order of the rules in the config.
 ORDER = ("choose", "fan_out", "resize", "transcode", "deliver", "notify", "ignore")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _LOSSY = ("jpeg", "webp", "avif")
@@ -22,7 +22,7 @@ _LOSSY = ("jpeg", "webp", "avif")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulationRequest:
-    """What an emulation may look at. `given` are the names that the caller set himself."""
+    """The input of an emulation. `given` are the names of the parameters that the client set."""
 
     values: Mapping[str, Value]
     given: frozenset[str]
@@ -42,23 +42,23 @@ class Effect:
 Emulation = Callable[[EmulationRequest, tuple[str, ...]], Effect]
 
 
-def fan_out(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """`n` calls at once, each with a seed of its own."""
-    return Effect(copies=int(cast("int", asked.values.get(names[0]) or 1)))
+def fan_out(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """`n` concurrent calls, each with a different seed."""
+    return Effect(copies=int(cast("int", request.values.get(names[0]) or 1)))
 
 
-def resize(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """The asked `size`, by `size_mode`: crop (keep the aspect ratio, cover, cut evenly), fit, pad or stretch."""
-    if asked.geometry is None:
+def resize(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """The requested `size`, by `size_mode`: crop (keep the aspect ratio, cover, crop equally), fit, pad or stretch."""
+    if request.geometry is None:
         return Effect()
-    return Effect(steps=resizing(asked.geometry, _colour(asked.values.get("background"))))
+    return Effect(steps=resizing(request.geometry, _colour(request.values.get("background"))))
 
 
-def transcode(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """`output_format`, `output_compression` and `background`; bytes that are right already stay as they are."""
-    wanted = cast("Format", asked.values.get("output_format") or "png")
-    quality = asked.values.get("output_compression")
-    background = asked.values.get("background") or "auto"
+def transcode(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """`output_format`, `output_compression` and `background`; a file that already matches is not changed."""
+    wanted = cast("Format", request.values.get("output_format") or "png")
+    quality = request.values.get("output_compression")
+    background = request.values.get("background") or "auto"
     notes: tuple[str, ...] = ()
     if quality is not None and wanted not in _LOSSY:
         notes = (f"output_compression was ignored: {wanted} has no quality setting.",)
@@ -66,7 +66,7 @@ def transcode(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     if background == "transparent" and wanted in OPAQUE:
         raise InvalidValue(
             "background",
-            f"Transparent backgrounds do not exist in {wanted}: ask for output_format png, webp, avif or gif.",
+            f"{wanted} has no transparency: use output_format png, webp, avif or gif with background=transparent.",
             "invalid_value",
         )
     step = Transcode(
@@ -78,28 +78,28 @@ def transcode(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
     return Effect(steps=(step,), notes=notes)
 
 
-def deliver(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """By address, as base64 or both, in one answer or as a stream: the reply does it, from the same pictures."""
+def deliver(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """As URLs, as base64 or both, in one response or as a stream: done when the response is built."""
     return Effect()
 
 
-def notify(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """The gateway itself calls the caller's address when the job moves on; no provider hears of it."""
+def notify(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """The gateway itself calls the client's webhook; the URL is not sent to any provider."""
     return Effect()
 
 
-def choose(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """Says which route may serve: the gateway goes by it before any route sees the request."""
+def choose(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """Selects the route: used by the gateway before any route sees the request."""
     return Effect()
 
 
-def ignore(asked: EmulationRequest, names: tuple[str, ...]) -> Effect:
-    """Accepted so that the call works, without effect here; the caller is told."""
+def ignore(request: EmulationRequest, names: tuple[str, ...]) -> Effect:
+    """Accepted without effect on this route; a note informs the client."""
     return Effect(
         notes=tuple(
             f"{name} was ignored: this route has no such parameter."
             for name in names
-            if name in asked.given and asked.values.get(name) != asked.defaults.get(name)
+            if name in request.given and request.values.get(name) != request.defaults.get(name)
         )
     )
 

@@ -1,4 +1,4 @@
-"""Names of fields: at any depth, in any spelling, and which name a misspelt one may mean."""
+"""Field names: listing them at any depth, ignoring spelling variants, and finding the nearest known name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CUTOFF = 0.6
 
 
 def near(name: str, known: Collection[str], cutoff: float = _CUTOFF) -> str | None:
-    """The known name that is most like this one; None where none is as much like it as `cutoff` (0 to 1) asks.
+    """The known name most similar to this one; None if no similarity reaches `cutoff` (0 to 1).
 
-    The time is bounded by the known names, however long the name is: two texts are like each other by twice what they
-    have in common over the sum of their lengths, so that a much longer one cannot be near.
+    The run time is bounded by the known names, however long the name is: the similarity is twice the length of the
+    common parts divided by the sum of both lengths, so that a much longer name cannot be similar.
     """
     longest = max(map(len, known), default=0)
     if len(name) > longest * (2 - cutoff) / cutoff:
@@ -22,12 +22,12 @@ def near(name: str, known: Collection[str], cutoff: float = _CUTOFF) -> str | No
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
-# Longer than every name that one is held against.
+# Longer than any known name.
 _LONGEST = 100
 
 
 def fields_in(value: Value | Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    """Every field with its value, at any depth."""
+    """All fields with their values, at any depth."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield name, inner
@@ -38,5 +38,5 @@ def fields_in(value: Value | Mapping[str, Value]) -> Iterator[tuple[str, Value]]
 
 
 def folded(name: str) -> str:
-    """A name without what spellings differ in: `scaleFactor`, `scale-factor` and `scale_factor` are one."""
+    """A name without spelling variants: `scaleFactor`, `scale-factor` and `scale_factor` become the same."""
     return "".join(filter(str.isalnum, name[:_LONGEST])).lower()

@@ -1,4 +1,4 @@
-"""Nested values from flat text: bracket keys as form encoders write them, and JSON inside a text."""
+"""Parses nested values from flat text: bracket keys as form encoders write them, and JSON inside a text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NoReturn
 from normalization.values import Value
 
 MAX_DEPTH = 16
-"""How many objects and arrays may stand inside one another; provider inputs known to us use six."""
+"""Maximum nesting of objects and arrays; known provider inputs use six levels."""
 
 MAX_DIGITS = 40
-"""Digits of an integer: beyond every 64-bit seed, and far below where Python's conversions fail or get slow."""
+"""Maximum digits of an integer: more than any 64-bit seed, and far below where Python's conversion is slow."""
 
 
 class NestingError(ValueError):
-    """A bracket key that contradicts another one or goes too deep. `key` is the key as it was sent."""
+    """A bracket key that contradicts another one or is nested too deeply. `key` is the key as sent."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class NestingError(ValueError):
 
 
 def excerpt(text: str, limit: int = 40) -> str:
-    """A text of a stranger as it may stand in a message: printable, at most `limit` characters."""
+    """Untrusted text made safe for a message: printable, at most `limit` characters."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)
 
@@ -45,7 +45,7 @@ def nest(pairs: Sequence[tuple[str, Value]]) -> dict[str, Value]:
     for key, value in pairs:
         name, path = _split(key)
         if len(path) > MAX_DEPTH:
-            raise NestingError(key, f"'{excerpt(key)}' is nested too deeply: at most {MAX_DEPTH} levels are read.")
+            raise NestingError(key, f"'{excerpt(key)}' is nested too deeply: the limit is {MAX_DEPTH} levels.")
         node = root.named.setdefault(name, _Node())
         for place, step in enumerate(path):
             node = node.enter(key, step, path[place + 1 :])
@@ -70,21 +70,21 @@ def parse_json(text: str) -> Value:
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos}") from error
     except RecursionError as error:
-        raise ValueError(f"it has more than {MAX_DEPTH} levels") from error
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep") from error
     _check(value, MAX_DEPTH)
     return value
 
 
 @dataclass(slots=True)
 class _Node:
-    """What is known of one name so far: values, names below it, or items of a list; never two of the three."""
+    """The parsed content of one name: values, named children, or list items; never two of these."""
 
     values: list[Value] = field(default_factory=list)
     named: dict[str, _Node] = field(default_factory=dict)
     items: list[_Node] = field(default_factory=list)
 
     def enter(self, key: str, step: str, rest: Sequence[str]) -> _Node:
-        """The node one bracket further in, made where it is missing."""
+        """The node one bracket deeper, created if it is missing."""
         if self.values or (self.named if step == "" else self.items):
             self._conflict(key)
         if step:
@@ -120,7 +120,7 @@ class _Node:
 
     def _conflict(self, key: str) -> NoReturn:
         raise NestingError(
-            key, f"'{excerpt(key)}' contradicts another field: a name is one value, a list or an object."
+            key, f"'{excerpt(key)}' contradicts another field: a name must be one value, a list or an object."
         )
 
 
@@ -137,7 +137,7 @@ def _unique(pairs: list[tuple[str, Value]]) -> Value:
     values: dict[str, Value] = {}
     for name, value in pairs:
         if name in values:
-            raise ValueError(f"the name '{excerpt(name)}' is given twice")
+            raise ValueError(f"duplicate name '{excerpt(name)}'")
         values[name] = value
     return values
 
@@ -164,7 +164,7 @@ def _check(value: Value, levels: int) -> None:
         _check_text(value)
     elif isinstance(value, (dict, list)):
         if levels == 0:
-            raise ValueError(f"it has more than {MAX_DEPTH} levels")
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(value, dict):
             for name in value:
                 _check_text(name)
@@ -176,4 +176,4 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text holds half of a surrogate pair") from None
+        raise ValueError("a string contains half of a surrogate pair") from None

@@ -1,4 +1,4 @@
-"""What changes the size of a result at the provider, beside the factor: facts of the table, and their reading."""
+"""Parameters other than the factor that change the size of a provider's result, and their effect on a request."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from normalization.values import Size, Value
 
 
 class FirstReshaping(Frozen):
-    """The provider brings the longer side of the input to a length before anything else.
+    """The provider first resizes the input so that its longer side has a given length.
 
-    `when` names the parameter that asks for it, `longer_side` the one with the length in pixels, `default` is the
-    length that the provider takes without one. `enlarges` says whether a smaller input is enlarged to it.
+    `when` names the parameter that enables this, `longer_side` the one with the length in pixels, `default` the length
+    if that is not set. `enlarges` says whether a smaller input is enlarged to it.
     """
 
     when: str
@@ -29,7 +29,7 @@ class FirstReshaping(Frozen):
 class Reshaping(Frozen):
     """Which parameters of a route change the size of its results, and how.
 
-    After one of `unknown` nobody but the provider knows the size.
+    With one of `unknown` set, only the provider knows the size.
     """
 
     first: FirstReshaping | None = None
@@ -37,14 +37,14 @@ class Reshaping(Frozen):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every parameter that is named."""
+        """All parameters named here."""
         return (*((self.first.when, self.first.longer_side) if self.first else ()), *self.unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shaped:
-    """What a request's parameters do to the size. `source` is what is enlarged; `by` are the names after which the
-    result's size is not known, those of fields that nobody declared among them.
+    """How a request's parameters change the size. `source` is the size that is enlarged; `by` are the names, also of
+    undeclared fields, that make the result's size unknown.
     """
 
     source: Size
@@ -59,14 +59,14 @@ def shaped(
     undeclared: Mapping[str, Value],
     names: Collection[str],
 ) -> Shaped:
-    """Work out what is enlarged, and whether its size is known afterwards.
+    """Compute the size that is enlarged, and whether the result's size is known.
 
-    `values` are those of the route's parameters, `undeclared` the fields that pass beside them. `names` are those of
-    undeclared fields that change the size or the shape at some provider.
+    `values` are the route's parameter values, `undeclared` the fields passed on beside them. `names` are the undeclared
+    fields that change the size or shape at some provider.
     """
     known = {folded(name) for name in names}
     unknown = [name for name in reshaping.unknown if values.get(name)]
-    # Each of them once, however often and in however many spellings it was sent.
+    # Each name once, even if it was sent several times in different spellings.
     sent = {folded(name): excerpt(name) for name, value in fields_in(undeclared) if value and folded(name) in known}
     unknown += sent.values()
     source, first = image, None
@@ -77,26 +77,26 @@ def shaped(
 
 
 def conflict(reshaping: Reshaping, values: Mapping[str, Value]) -> str | None:
-    """The declared parameter after which no size can be promised, where these values ask for one."""
+    """The parameter among these values that makes the result's size unknown, if any."""
     return next((name for name in reshaping.unknown if values.get(name)), None)
 
 
 def differs(reshaping: Reshaping, values: Mapping[str, Value]) -> bool:
-    """Whether these values let this route enlarge another picture than the one that was sent."""
+    """Whether, with these values, this route first resizes the input."""
     return reshaping.first is not None and bool(values.get(reshaping.first.when))
 
 
 def problems(reshaping: Reshaping, sent: Collection[str], declared: Mapping[str, Param]) -> Iterator[str]:
-    """What is wrong with a route's facts. `sent` are the parameters that reach its provider."""
+    """The problems of a route's `geometry`. `sent` are the parameters that reach its provider."""
     for name in reshaping.names:
         if name not in sent:
-            yield f"names {name}, which is no parameter that this route is sent"
+            yield f"names {name}, which is not a parameter sent to this route"
     if reshaping.first is None:
         return
     wanted = ((reshaping.first.when, "boolean"), (reshaping.first.longer_side, "integer"))
     for name, kind in wanted:
         if name in declared and declared[name].type != kind:
-            yield f"names {name}, which is of type {declared[name].type}: it has to be of type {kind}"
+            yield f"names {name}, which is of type {declared[name].type}: expected type {kind}"
 
 
 def _first(first: FirstReshaping, image: Size, asked: Value) -> Size:

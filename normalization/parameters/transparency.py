@@ -1,7 +1,7 @@
-"""What becomes of transparent areas on a route that drops them: decided before the picture is sent.
+"""Transparency on routes that drop it, decided before the image is sent.
 
-Models for pictures mostly know three channels. What such a route is sent has no transparency, so that no colour of an
-invisible area shows; and where the caller may keep it, the alpha channel is enlarged here and joined to the result.
+Most image models use three channels. An image sent to such a route has no transparency, so that the colour of an
+invisible area never shows; to keep transparency, the alpha channel is enlarged here and joined to the result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from normalization.values import OPAQUE, WHITE, Image, ImageRequest, JoinAlpha, 
 
 
 class TransparencyUnsupported(Exception):
-    """A transparent picture was asked for, and this route has no way to it."""
+    """A transparent image was requested, and this route cannot deliver one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransparencyPlan:
-    """How a route's pictures are sent, and what their results are given back. `split` and `flatten` as in `Sending`."""
+    """How images are sent and their transparency restored. For `split` and `flatten` see `Sending`."""
 
     flatten: str | None = None
     split: bool = False
@@ -27,10 +27,10 @@ class TransparencyPlan:
     notes: tuple[str, ...] = ()
 
 
-def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[Step]) -> TransparencyPlan:
-    """What is to be done about the transparency of a request's pictures.
+def plan_transparency(model: Model, route: Route, request: ImageRequest, steps: Iterable[Step]) -> TransparencyPlan:
+    """Plan how the transparency of a request's images is handled.
 
-    `steps` are how the result is finished. Raises TransparencyUnsupported.
+    `steps` are the finishing steps of the result. Raises TransparencyUnsupported.
     """
     if route.alpha == "keep" or not any(image.header.alpha for image in images(request)):
         return TransparencyPlan()
@@ -42,14 +42,16 @@ def handled(model: Model, route: Route, request: ImageRequest, steps: Iterable[S
         note = f"Transparent areas were flattened onto {colour}: {transcode.format} has no transparency."
         return TransparencyPlan(flatten=colour, notes=(note,))
     if model.scaled_by is not None and request.images[0].header.alpha:
-        note = f"{route.provider} drops transparency: the picture's alpha channel was enlarged by resampling."
+        note = f"{route.provider} drops transparency: the image's alpha channel was enlarged by resampling."
         return TransparencyPlan(split=True, steps=(JoinAlpha(),), notes=(note,))
     if request.params.get("background") == "transparent":
         raise TransparencyUnsupported
-    note = f"Transparent areas were flattened onto {WHITE} before the picture was sent: {route.provider} drops them."
+    note = (
+        f"Transparent areas were flattened onto {WHITE} before the image was sent: {route.provider} drops transparency."
+    )
     return TransparencyPlan(flatten=WHITE, notes=(note,))
 
 
 def images(request: ImageRequest) -> Sequence[Image]:
-    """Every picture of a request: those to be worked on, and those in parameters."""
+    """All images of a request: the input images and those in parameters."""
     return (*request.images, *(value for value in request.params.values() if isinstance(value, Image)))

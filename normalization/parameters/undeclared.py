@@ -1,6 +1,6 @@
-"""Undeclared fields: which are passed on, which are refused, and which declared name may have been meant.
+"""Undeclared fields: which are passed on, which are refused, and which declared name was probably meant.
 
-They pass to the provider unchanged, which is their purpose; but a misspelt parameter looks the same, and is billed.
+They pass to the provider unchanged, which is their purpose; but a misspelt parameter looks the same, and costs money.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from normalization.values import ImageRequest, Value
 
 
 def check_multipliers(model: Model, request: ImageRequest, multipliers: Mapping[str, str]) -> None:
-    """Refuse a known name of how much work a call is, at any depth of what nobody declared. Raises InvalidValue.
+    """Refuse undeclared fields, at any depth, that are known to multiply the work of a call. Raises InvalidValue.
 
-    `multipliers` gives for each name the parameter to send instead. What a model or one of its routes declares may be
-    sent: its price is what the config says.
+    `multipliers` maps each such name to the parameter to send instead. Declared parameters are allowed: the config
+    states their price.
     """
     known = {folded(name): instead for name, instead in multipliers.items()}
     for name, _ in fields_in(request.extra):
@@ -41,16 +41,16 @@ def _refuse(name: str, known: Mapping[str, str], model: Model) -> None:
     instead = known.get(folded(name))
     if instead is None:
         return
-    hint = f"Send '{instead}' instead." if instead in model.params else f"{model.id} has no parameter for that."
+    hint = f"Use '{instead}' instead." if instead in model.params else f"{model.id} has no parameter for this."
     raise InvalidValue(
         name,
-        f"'{excerpt(name)}' is refused: it would make a call dearer than its estimate. {hint}",
+        f"'{excerpt(name)}' is refused: it would make the call cost more than its estimate. {hint}",
         "parameter_refused",
     )
 
 
 def overridden(model: Model, route: Route, request: ImageRequest) -> ImageRequest:
-    """The request as a route's provider is meant to have it: what `provider_options` says of a parameter counts."""
+    """The request for one route's provider: parameters in its `provider_options` override the others."""
     options = request.provider_options.get(route.provider, {})
     own = {name: value for name, value in options.items() if _is_parameter(model, route, name)}
     if not own:
@@ -65,7 +65,7 @@ def overridden(model: Model, route: Route, request: ImageRequest) -> ImageReques
 
 
 def undeclared(model: Model, route: Route, options: Mapping[str, Value]) -> list[str]:
-    """Names of the options that set no parameter of a route. Raises InvalidValue for what is no provider's alone."""
+    """The options that are not parameters of a route. Raises InvalidValue for parameters shared by all providers."""
     for name in options:
         if not _is_parameter(model, route, name):
             continue
@@ -73,7 +73,7 @@ def undeclared(model: Model, route: Route, options: Mapping[str, Value]) -> list
         if name == "image" or (isinstance(rule, EmulatedRule) and rule.by != "ignore"):
             raise InvalidValue(
                 name,
-                f"'{name}' is for all providers alike: send it beside 'provider_options', not in it.",
+                f"'{name}' applies to all providers: send it outside 'provider_options'.",
                 "parameter_conflict",
             )
     return [name for name in options if not _is_parameter(model, route, name)]
@@ -84,67 +84,67 @@ def _is_parameter(model: Model, route: Route, name: str) -> bool:
 
 
 Undeclared = Literal["pass", "warn", "refuse"]
-"""What becomes of such fields: passed on in silence, passed on with a warning, or refused."""
+"""How undeclared fields are treated: passed on silently, passed on with a warning, or refused."""
 
-# What is less alike is another word: output_quality is no slip for output_format.
+# Less similar names are different words: output_quality is not a misspelt output_format.
 _ALIKE = 0.75
-# In provider_options a provider's own names are at home, and prompt_2 is not meant to be prompt.
+# provider_options is for the provider's own names, where prompt_2 does not mean prompt.
 _ALIKE_IN_OPTIONS = 0.9
 _ENVELOPE = ("model", "provider_options")
-# A request with more of them is no slip, and each search takes time.
+# More undeclared fields than this are not misspellings, and each search takes time.
 _MOST = 16
-# Of more of them no more is told than how many there are: an answer would be many times the request.
-_MOST_TOLD = 1000
-# Longer than every parameter's name: a longer text is not looked for, nor kept in the cache.
+# Beyond this number, further fields are only counted: the response would be many times the request.
+_MOST_LISTED = 1000
+# Longer than any parameter's name: longer texts are not searched for, nor cached.
 _LONGEST = 64
 
 
 def warnings_of(model: Model, route: Route, request: ImageRequest) -> list[str]:
-    """A sentence on each undeclared field that goes to the route's provider.
+    """A warning for each undeclared field that is passed to the route's provider.
 
-    Those of `provider_options` are meant for it, so only a near miss of a parameter's name is told of them.
+    Fields of `provider_options` are meant for it, so only those similar to a parameter's name get a warning.
     """
     extra = (
         f"{_passed(model, route, excerpt(name))}{meant(model, name) if count < _MOST else ''}"
-        for count, name in enumerate(islice(request.extra, _MOST_TOLD))
+        for count, name in enumerate(islice(request.extra, _MOST_LISTED))
     )
     options = list(request.provider_options.get(route.provider, {}))[:_MOST]
     hints = {name: meant(model, name, _ALIKE_IN_OPTIONS) for name in options}
     missed = (
         f"{_passed(model, route, f'{excerpt(name)} in provider_options')}{hint}" for name, hint in hints.items() if hint
     )
-    return [*extra, *_more(len(request.extra), f"were passed to {route.provider} as they are"), *missed]
+    return [*extra, *_more(len(request.extra), f"were passed to {route.provider} unchanged"), *missed]
 
 
 def ignored(model: Model, names: Iterable[str]) -> list[str]:
-    """A sentence on each field that the worker at the end of a route does not take."""
+    """A warning for each field that the route's worker does not accept."""
     ordered = sorted(names)
     return [
-        f"{excerpt(name)} was ignored: the worker announces no such input.{meant(model, name) if count < _MOST else ''}"
-        for count, name in enumerate(ordered[:_MOST_TOLD])
+        f"{excerpt(name)} was ignored: the worker has no such input.{meant(model, name) if count < _MOST else ''}"
+        for count, name in enumerate(ordered[:_MOST_LISTED])
     ] + _more(len(ordered), "were ignored as well")
 
 
 def refuse(model: Model, request: ImageRequest) -> None:
-    """Raise Invalid for the first undeclared field beside `provider_options`."""
+    """Raise InvalidValue for the first undeclared field outside `provider_options`."""
     for name in request.extra:
         shown = excerpt(name)
         raise InvalidValue(
             name,
-            f"Unknown parameter: '{shown}'. {model.id} has none of that name.{meant(model, name)} A provider's own "
-            f"field goes into 'provider_options', such as provider_options[{_provider(model)}][{shown}].",
+            f"Unknown parameter: '{shown}'. {model.id} has no such parameter.{meant(model, name)} Send a provider's "
+            f"own field in 'provider_options', such as provider_options[{_provider(model)}][{shown}].",
             "unknown_parameter",
         )
 
 
 def meant(model: Model, name: str, alike: float = _ALIKE) -> str:
-    """` Did you mean …?` where a parameter of the model has a name that is much like this one; else nothing."""
+    """` Did you mean …?` if a parameter of the model has a similar name; else ""."""
     found = _found(model, name, alike)
     return "" if found is None else f" Did you mean {found}?"
 
 
 def meant_too(model: Model, name: str) -> str:
-    """The same inside of a sentence, in brackets."""
+    """The same in brackets, for use within a sentence."""
     found = _found(model, name, _ALIKE)
     return "" if found is None else f" (did you mean {found}?)"
 
@@ -161,18 +161,18 @@ def _nearest(name: str, known: tuple[str, ...], alike: float) -> str | None:
 
 
 def _names(model: Model) -> Iterator[str]:
-    """Every parameter of the model, those of single routes included, and what stands beside parameters."""
+    """All parameters of the model and of its routes, and the other fields of a request."""
     yield from dict.fromkeys((*model.params, *(name for route in model.routes.values() for name in route.params)))
     yield from _ENVELOPE
 
 
-def _more(count: int, became: str) -> list[str]:
-    """The rest of very many fields, in one sentence."""
-    return [f"{count - _MOST_TOLD} further undeclared fields {became}."] if count > _MOST_TOLD else []
+def _more(count: int, outcome: str) -> list[str]:
+    """The number of fields beyond those listed, in one sentence."""
+    return [f"{count - _MOST_LISTED} further undeclared fields {outcome}."] if count > _MOST_LISTED else []
 
 
 def _passed(model: Model, route: Route, shown: str) -> str:
-    return f"{shown} is not a parameter of {model.id}; it was passed to {route.provider} as it is."
+    return f"{shown} is not a parameter of {model.id}; it was passed to {route.provider} unchanged."
 
 
 def _provider(model: Model) -> str:

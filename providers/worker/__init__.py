@@ -1,5 +1,5 @@
-"""The local worker: a process of its own that speaks the Cog HTTP API, with engines beside it.
+"""The local worker: a separate process that serves an engine over the Cog HTTP API.
 
-The gateway's adapter talks to it as it talks to any Cog container, and starts one for itself through
-`providers.worker.supervisor`. It reads no config files, and knows nothing of the gateway.
+The gateway's adapter treats it like any Cog container, and starts one itself through `providers.worker.supervisor`.
+It does not read the gateway's config and does not import the gateway.
 """

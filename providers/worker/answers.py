@@ -1,4 +1,4 @@
-"""Answers: JSON around a picture that is never passed through a JSON encoder, and refusals."""
+"""Responses: JSON around an image that bypasses the JSON encoder, and errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-# What one write hands to the socket: a slow reader then holds up one answer and not the memory.
+# The size of one write to the socket, so that a slow reader does not keep whole responses in socket buffers.
 _CHUNK_BYTES = 256 * 1024
 
 
 class WorkerError(Exception):
-    """A request that is answered without a prediction: with an object as JSON, or with plain text."""
+    """An error response instead of a prediction: a JSON object or plain text."""
 
     def __init__(self, status: int, body: Mapping[str, object] | str) -> None:
         super().__init__(status)
@@ -27,7 +27,7 @@ class WorkerError(Exception):
 
 
 def unprocessable(loc: Sequence[str], message: str) -> WorkerError:
-    """Return a 422 about one place in the body."""
+    """Return a 422 error about one field of the body."""
     return WorkerError(422, {"detail": [{"loc": list(loc), "msg": message, "type": "value_error"}]})
 
 
@@ -36,12 +36,12 @@ def to_json(body: Mapping[str, object]) -> bytes:
 
 
 def around(body: Mapping[str, object], key: str, text: Sequence[bytes]) -> list[bytes]:
-    """Return `body` (not empty) as JSON with one member more: a string of pieces that need no escaping."""
+    """Return `body` (not empty) as JSON with one more member: a string, in pieces that need no escaping."""
     return [to_json(body)[:-1], f',"{key}":"'.encode(), *text, b'"}']
 
 
 class StreamedAnswer(Response):
-    """A JSON answer of pieces that are sent one after another, in slices and without being joined."""
+    """A JSON response whose pieces are sent one after another in slices, without being joined."""
 
     media_type = "application/json"
 
@@ -57,7 +57,7 @@ class StreamedAnswer(Response):
 
 
 def slices(pieces: Sequence[bytes]) -> Iterator[memoryview | bytes]:
-    """Return the pieces cut to what one write takes, without copying them."""
+    """Yield the pieces in slices of one write, without copying."""
     for piece in pieces:
         if len(piece) <= _CHUNK_BYTES:
             yield piece

@@ -1,7 +1,7 @@
-"""A worker over many machines: Cog's HTTP API before an engine that Ray Serve runs once a card.
+"""A worker over many machines: Cog's HTTP API in front of an engine that Ray Serve runs once per card.
 
-To a gateway it is one worker with as many slots as there may be cards. What it sends beyond those that are up waits in
-Ray's own queue, which is what Ray starts more by. A job whose replica dies is run again on another.
+A gateway sees one worker with as many slots as the maximum number of cards. Jobs beyond the running replicas wait in
+Ray's queue, by which Ray decides to start more. A job whose replica dies is run again on another one.
 
 `app` builds it: see deploy/ray/serve.yaml.
 """
@@ -29,10 +29,10 @@ from providers.worker.predictions import PredictionRunner
 from providers.worker.server import WorkerApi
 from providers.worker.settings import read
 
-# How often a job that lost its replica is run again. The next is as likely to be lost by the same picture.
+# How many times a job is tried if it loses its replica: the same image may well have caused that.
 _TRIES = 3
 _POLL_S = 0.1
-# How often Ray asks a replica how it is. One with a fault is free at once, and would be given the job again.
+# The interval of Ray's health checks. Until then, a replica with a fault is idle and could get the job again.
 _HEALTH_S = 2.0
 _MEBIBYTE = 1024 * 1024
 
@@ -40,9 +40,9 @@ _MEBIBYTE = 1024 * 1024
 class Arguments(BaseModel):
     """The `args` of the application in Ray Serve's config file.
 
-    `engine` and `config` are those of `darkroom worker`; the file has to be on every machine. `num_gpus` and `num_cpus`
-    are what one replica of the engine takes: a fraction where several share a card. Another replica is started when
-    jobs have waited for `upscale_delay_s`, and one ended that had none for `downscale_delay_s`.
+    `engine` and `config` are those of `darkroom worker`; the file must exist on every machine. `num_gpus` and
+    `num_cpus` are what one engine replica uses: a fraction if several share a card. A replica is added when jobs have
+    waited for `upscale_delay_s` seconds, and removed after it was idle for `downscale_delay_s` seconds.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,7 +63,7 @@ class Arguments(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a replica tells of its engine."""
+    """A replica's description of its engine."""
 
     name: str
     version: str
@@ -83,7 +83,7 @@ class Replica:
         self._broken = ""
 
     def check_health(self) -> None:
-        """Asked by Ray, which ends a replica that raises, and starts another."""
+        """Called by Ray, which replaces a replica that raises."""
         if self._broken:
             raise RuntimeError(self._broken)
 
@@ -92,53 +92,53 @@ class Replica:
         return Description(name=engine.name, version=engine.version, model=engine.model, inputs=dict(engine.inputs))
 
     async def run(self, inputs: Mapping[str, base.Value]) -> AsyncIterator[str | base.Output | Exception]:
-        """Run the engine: lines of its log as they come, and in the end its output, or what it raised."""
-        loop, said, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
+        """Run the engine: yield its log lines, and finally its output or the exception that it raised."""
+        loop, items, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
 
-        def tell(item: object) -> None:
-            loop.call_soon_threadsafe(said.put_nowait, item)
+        def emit(item: object) -> None:
+            loop.call_soon_threadsafe(items.put_nowait, item)
 
         def work() -> None:
             try:
-                tell(self._engine.run(inputs, tell, stop.is_set))
-            except Exception as error:  # noqa: BLE001 - for the other side to raise
+                emit(self._engine.run(inputs, emit, stop.is_set))
+            except Exception as error:  # noqa: BLE001 - raised by the other side
                 if isinstance(error, base.EngineBroken):
                     self._broken = str(error)
-                tell(_portable(error))
+                emit(_portable(error))
 
         running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             while True:
-                item = await said.get()
+                item = await items.get()
                 yield item
                 if not isinstance(item, str):
                     return
         finally:
-            # Whoever asked is gone: the card is free only when the engine has seen it.
+            # If the consumer has gone, the card is only free once the engine has noticed.
             stop.set()
             await asyncio.shield(running)
 
 
 class Remote(base.Engine):
-    """The engine as the gate sees it: it runs on whatever replica Ray chooses."""
+    """The engine as the gate sees it: it runs on a replica chosen by Ray."""
 
-    def __init__(self, handle: Any, told: Description, slots: int) -> None:
+    def __init__(self, handle: Any, description: Description, slots: int) -> None:
         super().__init__()
         self._handle = handle
-        self._told = told
+        self._description = description
         self._slots = slots
-        self.name, self.version, self.inputs = told.name, told.version, told.inputs
+        self.name, self.version, self.inputs = description.name, description.version, description.inputs
 
     @property
     def model(self) -> str:
-        return self._told.model
+        return self._description.model
 
     @property
     def slots(self) -> int:
         return self._slots
 
     def load(self, limits: base.EngineLimits) -> None:
-        """Nothing: the gate starts when a replica has loaded."""
+        """Do nothing: the gate starts when a replica has loaded."""
 
     def run(self, inputs: Mapping[str, base.Value], progress: base.Progress, cancelled: base.Cancelled) -> base.Output:
         for number in range(1, _TRIES + 1):
@@ -146,11 +146,11 @@ class Remote(base.Engine):
                 return self._once(inputs, progress, cancelled)
             except (RayActorError, BackPressureError, base.EngineBroken) as error:
                 base.stop_if(cancelled)
-                # The card of one replica: there are others, and this one is replaced.
-                why = str(error) if isinstance(error, base.EngineBroken) else type(error).__name__
+                # Only one replica is affected: Ray replaces it, and others exist.
+                reason = str(error) if isinstance(error, base.EngineBroken) else type(error).__name__
                 if number == _TRIES:
-                    raise base.EngineFailure(f"the job was lost {number} times: {why}") from error
-                progress(f"the replica was lost ({why}); the job is run again on another")
+                    raise base.EngineFailure(f"the job's replica was lost {number} times: {reason}") from error
+                progress(f"the replica was lost ({reason}); the job is run again on another one")
                 time.sleep(3 * _HEALTH_S if isinstance(error, base.EngineBroken) else _POLL_S)
         raise AssertionError
 
@@ -172,7 +172,7 @@ class Remote(base.Engine):
             except RayTaskError as error:
                 raise base.EngineFailure(f"the replica failed: {error.cause}") from error
         base.stop_if(cancelled)
-        raise base.EngineFailure("the replica ended without a picture")
+        raise base.EngineFailure("the replica ended without an image")
 
 
 def app(args: Mapping[str, object]) -> Any:
@@ -181,7 +181,7 @@ def app(args: Mapping[str, object]) -> Any:
     engine = serve.deployment(
         Replica,
         name="engine",
-        # One job a card: the next waits here, where it can be cancelled.
+        # One job per card: the next one waits here, where it can be cancelled.
         max_ongoing_requests=1,
         max_queued_requests=chosen.max_replicas,
         autoscaling_config={
@@ -198,9 +198,9 @@ def app(args: Mapping[str, object]) -> Any:
     gate = serve.deployment(
         serve.ingress()(ReplicaGate),
         name="gate",
-        # It holds the predictions, so there is one.
+        # A single one, because it holds the predictions.
         num_replicas=1,
-        # Health checks and cancels come beside the jobs; how many those are, its slots say.
+        # Health checks and cancels arrive in addition to the jobs, which the slots limit.
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=chosen.drain_s,
@@ -209,15 +209,15 @@ def app(args: Mapping[str, object]) -> Any:
 
 
 class ReplicaGate:
-    """Cog's routes. Ray asks it for the app once it is made, which is when a replica has told what it runs."""
+    """Cog's routes. Ray requests the app once a replica has described its engine."""
 
     def __init__(self, handle: Any, arguments: Arguments) -> None:
         self._handle, self._arguments = handle, arguments
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        told = await self._handle.describe.remote()
+        description = await self._handle.describe.remote()
         slots = self._arguments.max_replicas
-        worker = PredictionRunner(Remote(self._handle, told, slots), slots=slots, limits=base.EngineLimits())
+        worker = PredictionRunner(Remote(self._handle, description, slots), slots=slots, limits=base.EngineLimits())
         api = WorkerApi(
             worker, max_body=self._arguments.max_body, allow_webhooks=self._arguments.webhooks, allow_shutdown=False
         )
@@ -226,7 +226,7 @@ class ReplicaGate:
 
 @contextmanager
 def _watched(answer: Any, cancelled: base.Cancelled) -> Iterator[None]:
-    """Cancel a call when its job is: what waits for it only hears of that from the other side."""
+    """Cancel the remote call when its job is cancelled: the thread waiting for its result cannot check that."""
     done = threading.Event()
 
     def watch() -> None:
@@ -245,7 +245,7 @@ def _watched(answer: Any, cancelled: base.Cancelled) -> Iterator[None]:
 
 
 def _sending_bytes(app: ASGIApp) -> ASGIApp:
-    """Ray sends what an app answers to another process, and cannot take the views that a server would."""
+    """Convert memory views to bytes: Ray sends responses to another process and cannot pickle views."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -259,7 +259,7 @@ def _sending_bytes(app: ASGIApp) -> ASGIApp:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that can be sent: one of the contract's, or a Failure with the words of any other."""
+    """Return an error that can be sent between processes: one of the contract's, or an EngineFailure with its text."""
     if isinstance(error, base.InputRejected | base.EngineFailure | base.RunCancelled | base.EngineBroken):
         return error
     return base.EngineFailure(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The process of a worker: its command line, its socket, its signals."""
+"""The worker process: command line, socket and signals."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from providers.worker.server import WorkerApi
 from providers.worker.settings import VARIABLE, read
 
 LOGGER = logging.getLogger("worker")
-# Longer than the 4 to 60 s for which clients keep idle connections: they close first, not we under their next job.
+# Longer than the 4 to 60 s for which clients keep idle connections, so that they close first.
 _KEEP_ALIVE_S = 75
-# How long a cancelled run is given to see that it is.
+# How long a cancelled run may take to stop.
 _LAST_S = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `darkroom worker` and `python -m providers.worker` take."""
+    """Declare the arguments of `darkroom worker` and `python -m providers.worker`."""
     mebibyte = 1024 * 1024
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=5000, help="port to listen on; 0 is any (default: %(default)s)")
@@ -43,52 +43,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engines = ", ".join(SHIPPED)
     parser.add_argument("--engine", help=f"one of {engines}, or module:Class (default: the config's)")
     parser.add_argument(
-        "--slots", type=_positive, help="predictions at a time (default: the config's; or the CPUs, or one a card)"
+        "--slots", type=_positive, help="concurrent predictions (default: the config's, else one per card or CPU)"
     )
     parser.add_argument(
         "--grace",
         type=_seconds,
         default=30.0,
-        help="seconds to finish what runs when told to stop (default: %(default)g)",
+        help="seconds for running predictions to finish at shutdown (default: %(default)g)",
     )
     parser.add_argument(
-        "--max-body", type=_positive, default=128 * mebibyte, help="bytes of a request (default: %(default)s)"
+        "--max-body", type=_positive, default=128 * mebibyte, help="maximum bytes of a request (default: %(default)s)"
     )
     parser.add_argument(
         "--max-output-pixels",
         type=_positive,
-        help=f"pixels of a picture that is made (default: the config's, or {EngineLimits().max_output_pixels})",
+        help=f"maximum pixels of an output image (default: the config's, or {EngineLimits().max_output_pixels})",
     )
     parser.add_argument(
-        "--webhooks", action="store_true", help="allow callers to name an address that is told of their prediction"
+        "--webhooks", action="store_true", help="allow clients to set a webhook URL for their predictions"
     )
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run a worker until SIGTERM or SIGINT; return its exit status. What is wrong with the command line is 2."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] == ["weights"]:
+    """Run a worker until SIGTERM or SIGINT; return its exit status: 2 for an invalid command line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["weights"]:
         from providers.worker import fetch
 
-        return fetch.run(given[1:])
+        return fetch.run(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="darkroom worker",
-        description="A local worker: Cog's HTTP API.",
-        epilog="What an engine needs in weights, and how to get them: darkroom worker weights --help",
+        description="Run a local worker, which serves an engine over Cog's HTTP API.",
+        epilog="To list and fetch the weights of an engine: darkroom worker weights --help",
     )
     add_arguments(parser)
-    return main(parser.parse_args(given))
+    return main(parser.parse_args(arguments))
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve with arguments that `add_arguments` declared; return the exit status.
 
-    0 after a shutdown in which everything was answered, 1 where it cannot listen or a run had to be left behind, 2
-    where there is no such engine, or it cannot be used as it is configured.
+    0 after a clean shutdown; 1 if it cannot listen, or a run did not stop; 2 if the engine does not exist or its
+    configuration is unusable.
     """
     began = time.monotonic()
     _log_to_stderr()
-    # Not with the command line, which others read as well.
+    # Imported here, because other modules import this one for its command line.
     from providers.worker.engines.images import lift_limit
 
     lift_limit()
@@ -122,13 +122,13 @@ def main(args: argparse.Namespace) -> int:
     server.run(sockets=[listening])
     if server.drained and worker.setup.status != "starting":
         return 0 if server.started else 1
-    # A thread cannot be ended from outside, and Python would wait for it.
-    LOGGER.error("%s does not end; it is left behind", engine.name)
+    # A thread cannot be stopped from outside, and Python would wait for it.
+    LOGGER.error("%s did not stop in time; exiting without waiting for it", engine.name)
     os._exit(0 if server.drained else 1)
 
 
 class _Server(uvicorn.Server):
-    """A server that finishes what runs before it leaves, when it is told to or when its parent is gone."""
+    """A server that finishes running predictions before it exits, on a signal or when its parent process ends."""
 
     def __init__(
         self,
@@ -147,15 +147,15 @@ class _Server(uvicorn.Server):
         self._grace = grace
         self._parent = parent
         self._began = began
-        self._leave_by = 0.0
+        self._exit_by = 0.0
         self._asked: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        # uvicorn's own raise the signal again after the shutdown, which ends the process with the signal and not 0.
+        # uvicorn's handlers raise the signal again after the shutdown, which would replace exit status 0.
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._leave)
+            loop.add_signal_handler(number, self._shut_down)
         if self._parent is not None:
             loop.add_reader(self._parent, self._orphaned)
         yield
@@ -169,34 +169,34 @@ class _Server(uvicorn.Server):
             host, port = listening.getsockname()[:2]
             seconds = time.monotonic() - self._began
             name, slots = self._worker.engine.name, self._worker.slots
-            LOGGER.info("%s listens on %s port %s with %s slots (%.2f s)", name, host, port, slots, seconds)
+            LOGGER.info("%s is listening on %s port %s with %s slots (%.2f s)", name, host, port, slots, seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Closes the socket, and waits for the answers that are owed on connections; then for what has none.
+        # Closes the socket and waits for pending responses, then for predictions without a connection.
         await super().shutdown(sockets)
         self.drained = await self._worker.drain(self._seconds_left() + _LAST_S)
 
     async def _on_request(self) -> None:
         await self._api.leave.wait()
-        self._leave()
+        self._shut_down()
 
     def _orphaned(self) -> None:
         assert self._parent is not None
         asyncio.get_running_loop().remove_reader(self._parent)
-        LOGGER.info("the parent process is gone")
-        self._leave()
+        LOGGER.info("the parent process has ended")
+        self._shut_down()
 
-    def _leave(self) -> None:
+    def _shut_down(self) -> None:
         if self.should_exit:
-            # Told twice: whoever asks does not want to wait.
+            # A second request: do not wait any longer.
             self._worker.cancel_all()
             return
         self.should_exit = True
-        self._leave_by = time.monotonic() + self._grace
+        self._exit_by = time.monotonic() + self._grace
         self._worker.leave(self._grace)
 
     def _seconds_left(self) -> float:
-        return max(0.0, self._leave_by - time.monotonic())
+        return max(0.0, self._exit_by - time.monotonic())
 
 
 class _OneLine(logging.Formatter):
@@ -223,7 +223,7 @@ def _listen(args: argparse.Namespace) -> socket.socket:
 
 
 def _cpus() -> int:
-    """How many CPUs this process may use, which can be fewer than the machine has."""
+    """The number of CPUs that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -240,9 +240,9 @@ def _port(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    # Not so for nan.
+    # The comparison also rejects nan.
     if not 0 <= (number := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a length of time in seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return number
 
 

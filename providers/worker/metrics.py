@@ -1,4 +1,4 @@
-"""What a worker has done, and how it stands with its cards, as Prometheus reads it."""
+"""A worker's Prometheus metrics: predictions, slots and devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Seconds for each megapixel that is made: from what a resampler takes to minutes.
+# Seconds per output megapixel: from a resampler to minutes.
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _MEGAPIXEL = 1_000_000
 
@@ -28,7 +28,7 @@ class Tally:
         self._pace_sum = 0.0
 
     def count(self, status: str, seconds: float, pixels: int) -> None:
-        """Count a prediction that ended, with its run time and the pixels that it made."""
+        """Count a finished prediction, with its run time and output pixels."""
         self._ended[status] += 1
         if pixels and status == "succeeded":
             pace = seconds / (pixels / _MEGAPIXEL)
@@ -36,8 +36,8 @@ class Tally:
             self._pace_sum += pace
 
     def render(self, engine: Engine, slots: int, taken: int) -> bytes:
-        """Return the page."""
-        # Only where somebody asks: it takes longer to import than the worker to start.
+        """Return the metrics page."""
+        # Imported on demand: it takes longer to import than the worker to start.
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import generate_latest
 
@@ -54,32 +54,32 @@ class Tally:
     def _families(self, engine: Engine, slots: int, taken: int) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        info = GaugeMetricFamily("darkroom_worker_info", "What runs here.", labels=["engine", "version", "model"])
+        info = GaugeMetricFamily("darkroom_worker_info", "The engine in use.", labels=["engine", "version", "model"])
         info.add_metric([engine.name, engine.version, engine.model], 1)
-        ended = CounterMetricFamily("darkroom_worker_predictions", "Predictions that ended.", labels=["status"])
+        ended = CounterMetricFamily("darkroom_worker_predictions", "Finished predictions.", labels=["status"])
         for status in ("succeeded", "failed", "canceled"):
             ended.add_metric([status], self._ended[status])
         pace = HistogramMetricFamily(
-            "darkroom_worker_seconds_per_megapixel", "Run time of a prediction for each megapixel that it made."
+            "darkroom_worker_seconds_per_megapixel", "Run time of a prediction per output megapixel, in seconds."
         )
         below, buckets = 0, []
         for limit, number in zip((*map(str, _BUCKETS), "+Inf"), self._paces, strict=True):
             below += number
             buckets.append((limit, float(below)))
         pace.add_metric([], buckets, self._pace_sum)
-        places = GaugeMetricFamily("darkroom_worker_slots", "Predictions at a time.", labels=["state"])
-        places.add_metric(["all"], slots)
-        places.add_metric(["taken"], taken)
-        yield from (info, ended, pace, places)
+        slot_counts = GaugeMetricFamily("darkroom_worker_slots", "Slots for predictions.", labels=["state"])
+        slot_counts.add_metric(["all"], slots)
+        slot_counts.add_metric(["taken"], taken)
+        yield from (info, ended, pace, slot_counts)
         memory = GaugeMetricFamily(
             "darkroom_worker_device_memory_bytes",
-            "Memory of a card: all, used now, most used.",
+            "Memory of a device: total, used now, peak.",
             labels=["device", "state"],
         )
-        batch = GaugeMetricFamily("darkroom_worker_tile_batch", "Tiles that a card runs at once.", labels=["device"])
+        batch = GaugeMetricFamily("darkroom_worker_tile_batch", "Tiles processed at once.", labels=["device"])
         for device in engine.devices():
             batch.add_metric([device.name], device.tile_batch)
-            # The machine's own memory is not for the engine to tell of.
+            # A CPU has no memory of its own to report.
             if device.total_bytes:
                 memory.add_metric([device.name, "total"], device.total_bytes)
                 memory.add_metric([device.name, "used"], device.used_bytes)

@@ -1,4 +1,4 @@
-"""The work of a worker: predictions in slots, each in a thread of the engine."""
+"""Predictions: run in slots, each in a thread of the engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """How a run ended. `output` is the picture's data URI, in pieces that need no escaping in JSON."""
+    """How a run ended. `output` is the image's data URI, in pieces that need no escaping in JSON."""
 
     status: Literal["succeeded", "failed", "canceled"]
     output: tuple[bytes, ...] = field(default=(), repr=False)
@@ -44,7 +44,7 @@ class PredictionEnd:
 
 @dataclass(slots=True, eq=False)
 class Prediction:
-    """One prediction. `shown` is its input without pictures, for answers that echo it; `model` is what runs it."""
+    """One prediction. `shown` is its input without images, for responses that echo it; `model` is what runs it."""
 
     id: str
     model: str
@@ -56,28 +56,28 @@ class Prediction:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there is something new to tell; cleared by who tells it."""
+    """Set when there is news to report; cleared by the reporter."""
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the engine is to end the run."""
+    """Set to ask the engine to stop the run."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def status(self) -> str:
-        """Cog's word for how far it is."""
+        """The status, in Cog's terms."""
         if self.end:
             return self.end.status
         return "processing" if self.started_at else "starting"
 
     def conclude(self, end: PredictionEnd) -> None:
-        """Write down how it ended, all at once and on the event loop, where others read it."""
+        """Record the end in one step, on the event loop, where it is read."""
         self.end, self.completed_at = end, datetime.now(UTC)
-        # The larger part of what it holds, and its answer may yet take long to send.
+        # Frees most of its memory: sending the response may still take long.
         self.inputs = {}
         self.ended.set()
         self.changed.set()
 
     def answer(self, *, echo: bool = False) -> list[bytes]:
-        """Return it as JSON, in pieces; with its input if `echo`."""
+        """Return the prediction as JSON, in pieces; with its input if `echo`."""
         times = {"created_at": self.created_at, "started_at": self.started_at, "completed_at": self.completed_at}
         body: dict[str, object] = {
             "id": self.id,
@@ -100,7 +100,7 @@ class Prediction:
 
 
 class Setup:
-    """Whether the engine is loaded, as `/health-check` tells it."""
+    """The state of loading the engine, as shown by `/health-check`."""
 
     def __init__(self) -> None:
         self.status: Literal["starting", "succeeded", "failed"] = "starting"
@@ -113,14 +113,14 @@ class Setup:
 
     def describe(self) -> dict[str, object]:
         times = {"started_at": self._started_at, "completed_at": self._completed_at}
-        said = {name: moment.isoformat() for name, moment in times.items() if moment}
-        return {**said, "status": self.status, "logs": self.logs}
+        shown = {name: moment.isoformat() for name, moment in times.items() if moment}
+        return {**shown, "status": self.status, "logs": self.logs}
 
 
 class PredictionRunner:
     """An engine and its slots. For one event loop.
 
-    A place is taken before the body of a request is read, so that what is held in memory is bounded by the slots.
+    A slot is taken before a request's body is read, so that the slots also limit the memory in use.
     """
 
     def __init__(self, engine: Engine, *, slots: int, limits: EngineLimits) -> None:
@@ -138,7 +138,7 @@ class PredictionRunner:
 
     @property
     def status(self) -> str:
-        """Cog's word for how it is."""
+        """The worker's status, in Cog's terms."""
         if self._broken:
             return "DEFUNCT"
         if self.setup.status != "succeeded":
@@ -146,18 +146,18 @@ class PredictionRunner:
         return "BUSY" if self.taken >= self.slots else "READY"
 
     async def load(self) -> None:
-        """Load the engine; where that fails the worker stays, and tells why."""
+        """Load the engine; if that fails, the worker keeps running and reports why."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, self.engine.load, self._limits)
         except Exception as error:
-            LOGGER.exception("the engine %s could not be loaded", self.engine.name)
+            LOGGER.exception("cannot load the engine %s", self.engine.name)
             self.setup.end("failed", f"{type(error).__name__}: {error}")
         else:
             self.setup.end("succeeded", f"{self.engine.model} is loaded, version {self.engine.version}")
             LOGGER.info("%s is ready", self.engine.model)
 
     def take(self) -> None:
-        """Take a slot. Raises WorkerError: 503 while no work is taken, 409 when all slots are taken."""
+        """Take a slot. Raises WorkerError: 503 while no work is accepted, 409 if all slots are taken."""
         if self._leaving:
             raise _failed(503, "The worker is shutting down.")
         if self.status not in {"READY", "BUSY"}:
@@ -167,7 +167,7 @@ class PredictionRunner:
         self.taken += 1
 
     def release(self) -> None:
-        """Give back a slot that was taken and not begun with."""
+        """Return a slot that was taken but not used."""
         self.taken -= 1
 
     def begin(self, prediction: Prediction) -> None:
@@ -176,19 +176,19 @@ class PredictionRunner:
         self.follow(asyncio.create_task(self._work(prediction)))
 
     def follow(self, task: asyncio.Task[None]) -> None:
-        """Wait for this task too before leaving."""
+        """Include this task in the wait before shutdown."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def cancel(self, id: str) -> bool:  # noqa: A002 - the name it has on the wire
-        """Ask a running prediction to stop; False where there is none of this id."""
+        """Ask a running prediction to stop; False if none has this id."""
         prediction = self.running.get(id)
         if prediction is not None:
             prediction.stop.set()
         return prediction is not None
 
     def leave(self, grace: float) -> None:
-        """Take no more work; what still runs after `grace` seconds is cancelled."""
+        """Stop accepting work; predictions still running after `grace` seconds are cancelled."""
         self._leaving = True
         asyncio.get_running_loop().call_later(grace, self.cancel_all)
 
@@ -197,7 +197,7 @@ class PredictionRunner:
             prediction.stop.set()
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until all work has ended and was told, `seconds` at most. False where a run does not end."""
+        """Wait at most `seconds` until all predictions have ended and been reported. False if a run does not end."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         self._pool.shutdown(wait=False)
@@ -212,7 +212,7 @@ class PredictionRunner:
             prediction.logs.append(line)
             loop.call_soon_threadsafe(prediction.changed.set)
 
-        end = PredictionEnd(status="failed", error="the run was broken off")
+        end = PredictionEnd(status="failed", error="the run was interrupted")
         try:
             end = await loop.run_in_executor(self._pool, self._perform, prediction, progress)
         finally:
@@ -222,14 +222,14 @@ class PredictionRunner:
             self.taken -= 1
 
     def _perform(self, prediction: Prediction, progress: Callable[[str], None]) -> PredictionEnd:
-        """Run the engine, in its thread, and say how it ended."""
+        """Run the engine, in its thread, and return how it ended."""
         began = time.monotonic()
         end = PredictionEnd(status="failed")
         try:
-            made = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
+            output = self.engine.run(prediction.inputs, progress, prediction.stop.is_set)
             end.seconds = time.monotonic() - began
-            end.output = (to_json_text(f"data:{made.mime};base64,"), pybase64.b64encode(made.data))
-            end.pixels, end.notes = made.pixels, made.notes
+            end.output = (to_json_text(f"data:{output.mime};base64,"), pybase64.b64encode(output.data))
+            end.pixels, end.notes = output.pixels, output.notes
             end.status = "succeeded"
         except RunCancelled:
             end.status = "canceled"
@@ -240,7 +240,7 @@ class PredictionRunner:
         except EngineBroken as error:
             self._broken = True
             end.error = str(error)
-            LOGGER.exception("the engine %s is broken; no more work is taken", self.engine.name)
+            LOGGER.exception("the engine %s is broken; no more work is accepted", self.engine.name)
         except Exception as error:
             end.error = f"{type(error).__name__}: {error}"
             LOGGER.exception("a prediction failed")
@@ -249,13 +249,13 @@ class PredictionRunner:
 
 
 def to_json_text(text: str) -> bytes:
-    """Return `text` as it stands within a JSON string."""
+    """Return `text` escaped for use within a JSON string."""
     return to_json({"": text})[5:-2]
 
 
 _WHY_NOT = {
     "STARTING": "Setup has not finished yet. Wait until it has finished, or GET /health-check for status.",
-    "SETUP_FAILED": "Setup failed. GET /health-check tells why.",
+    "SETUP_FAILED": "Setup failed. GET /health-check for the reason.",
     "DEFUNCT": "The engine is broken. Restart the worker.",
 }
 

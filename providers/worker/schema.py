@@ -1,4 +1,4 @@
-"""An engine's inputs as Cog shows them, and the checks of what a caller gives for them."""
+"""An engine's inputs as a Cog schema, and the validation of a client's input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_SHOWN = 100
 
 @dataclass(slots=True)
 class Checked:
-    """What came of an input object: values for the engine, names that it does not know, and what is wrong."""
+    """A validated input object: values for the engine, ignored names, and problems."""
 
     values: dict[str, Value] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -26,13 +26,13 @@ class Checked:
 
 
 class _Wrong(Exception):
-    """What is wrong with one value."""
+    """An invalid value; the message says why."""
 
 
 def openapi(engine: Engine, *, webhooks: bool = True) -> dict[str, Any]:
     """Return the OpenAPI document of a worker with this engine, shaped as Cog shapes it.
 
-    Without `webhooks` a request cannot name one, and a caller can see that here before it tries.
+    Without `webhooks` the schema has no webhook fields, so that clients can see that they are disabled.
     """
     wanted: dict[str, Any] = {
         "title": "Input",
@@ -99,7 +99,7 @@ _RESPONSE = {
 
 
 def check(fields: Mapping[str, Field], given: Mapping[str, object]) -> Checked:
-    """Check an input object against an engine's fields. Decodes base64, so large ones belong into a thread."""
+    """Check an input object against an engine's fields. Decodes base64, so use a thread for large inputs."""
     checked = Checked(ignored=sorted(given.keys() - fields.keys()))
     for name, declared in fields.items():
         value = given.get(name)
@@ -179,14 +179,14 @@ def _picture(value: object) -> bytes:
         raise _Wrong(f'{_excerpt(value)} is not of type "string"')
     head, comma, encoded = value.partition(",")
     if head[:5].lower() == "data:" and comma and head.lower().endswith(";base64"):
-        # One that was not cut out of the body: with parameters, or with its slashes escaped.
+        # Not extracted while parsing: it has parameters, or escaped slashes.
         try:
             return pybase64.b64decode(encoded, validate=True)
         except ValueError as error:
             raise _Wrong(f"the data URI is not valid base64: {error}") from None
     if head.lower().startswith(("http://", "https://")):
-        raise _Wrong("addresses are not fetched by this worker: send the picture as data:<media type>;base64,<data>")
-    raise _Wrong("a picture is sent as a data URI: data:<media type>;base64,<data>")
+        raise _Wrong("this worker does not fetch URLs: send the image as data:<media type>;base64,<data>")
+    raise _Wrong("an image must be a data URI: data:<media type>;base64,<data>")
 
 
 def _excerpt(value: object) -> str:
@@ -195,6 +195,6 @@ def _excerpt(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:
-        # An integer of thousands of digits, which Python does not write out.
+        # An integer with thousands of digits, which Python refuses to format.
         return "the number"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

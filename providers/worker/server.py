@@ -30,7 +30,7 @@ _INDEX = {
 
 
 class WorkerApi:
-    """The handlers, over one worker. `leave` begins the shutdown of the process, where callers may ask for that."""
+    """The HTTP handlers of one worker. `leave` is set when a client requests the shutdown, if that is allowed."""
 
     def __init__(
         self, worker: PredictionRunner, *, max_body: int, allow_webhooks: bool, allow_shutdown: bool = True
@@ -62,7 +62,7 @@ class WorkerApi:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        # Beside the server: who asks meanwhile is told STARTING.
+        # In the background: meanwhile the status is STARTING.
         loading = asyncio.create_task(self._worker.load())
         yield
         loading.cancel()
@@ -74,8 +74,8 @@ class WorkerApi:
         worker = self._worker
         slots = {"max": worker.slots, "current": worker.taken}
         version = {"engine": worker.engine.version, "model": worker.engine.model}
-        said = {"status": worker.status, "setup": worker.setup.describe(), "concurrency": slots, "version": version}
-        return JSONResponse(said)
+        health = {"status": worker.status, "setup": worker.setup.describe(), "concurrency": slots, "version": version}
+        return JSONResponse(health)
 
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(schema.openapi(self._worker.engine, webhooks=self._allow_webhooks))
@@ -111,11 +111,11 @@ class WorkerApi:
             hook = webhooks.wanted(received, allowed=self._allow_webhooks)
             prediction = await self._check(received, name)
             if running := self._worker.running.get(name):
-                # The same id was sent twice at once, and the other was read first.
+                # The same id was sent twice concurrently, and the other request came first.
                 return StreamedAnswer(running.answer(echo=True), 202)
             self._worker.begin(prediction)
             begun = True
-            # Its pictures need not be held until the answer.
+            # Frees its images before the response.
             del received
         except ClientDisconnect:
             return Response(status_code=400)
@@ -124,7 +124,7 @@ class WorkerApi:
                 self._worker.release()
         if hook:
             self._worker.follow(asyncio.create_task(hook.follow(prediction)))
-        # Exactly this, as Cog reads it.
+        # Compared exactly, as Cog does.
         if request.headers.get("prefer") == "respond-async":
             return JSONResponse({"id": name, "status": "starting"}, 202)
         await _ended(request, prediction)
@@ -139,19 +139,19 @@ class WorkerApi:
         if given is None:
             given = {}
         if not isinstance(given, dict):
-            raise unprocessable(["body", "input", "__root__"], "the input is not an object")
+            raise unprocessable(["body", "input", "__root__"], "the input must be an object")
         checked = await asyncio.to_thread(schema.check, self._worker.engine.inputs, given)
         if checked.wrong:
             raise WorkerError(422, {"detail": checked.wrong})
         shown = {key: value for key, value in given.items() if not isinstance(checked.values.get(key), bytes)}
         prediction = Prediction(id=name, model=self._worker.engine.model, inputs=checked.values, shown=_plain(shown))
         if checked.ignored:
-            prediction.logs.append(f"ignored, as {self._worker.engine.name} has no such input: {checked.ignored}")
+            prediction.logs.append(f"ignored, because {self._worker.engine.name} has no such input: {checked.ignored}")
         return prediction
 
 
 async def _ended(request: Request, prediction: Prediction) -> None:
-    """Wait for the end of a prediction, and cancel it where the client hangs up or the server gives up first."""
+    """Wait for a prediction to end; cancel it if the client disconnects or the server shuts down first."""
     ended = asyncio.create_task(prediction.ended.wait())
     gone = asyncio.create_task(_gone(request))
     try:
@@ -173,14 +173,14 @@ def _id(received: Mapping[str, object], wanted: str | None) -> str:
     if name is None:
         return wanted or uuid.uuid4().hex
     if not isinstance(name, str):
-        raise unprocessable(["body", "id"], "the id is not a string")
+        raise unprocessable(["body", "id"], "the id must be a string")
     if wanted is not None and name != wanted:
         raise unprocessable(["body", "id"], "prediction ID must match the ID supplied in the URL")
     return name
 
 
 def _plain(value: object) -> dict[str, object]:
-    """Return an input for an answer that echoes it: what holds a picture is left out."""
+    """Return an input for a response that echoes it, without images."""
     assert isinstance(value, dict)
     return {key: item for key, item in value.items() if isinstance(item, bool | int | float | str) or item is None}
 
@@ -191,14 +191,14 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 class _NoBrowsers:
-    """Refuses what a page in a browser sends: any page may post to a port of its visitor's machine."""
+    """Refuses requests from web pages: any page can post to ports on its visitor's machine."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
-            refusal = WorkerError(403, "Requests from browsers are not served")
+            refusal = WorkerError(403, "Requests from web browsers are not allowed")
             await refusal.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The worker's config file: which engine, and each engine's settings."""
+"""The worker's config file: the engine, and the settings of each engine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from providers.worker.engines import SHIPPED
 from providers.worker.engines.base import EngineLimits, WeightsUnusable
 
 VARIABLE = "DARKROOM_WORKER_CONFIG"
-"""Names the file, where the command line does not."""
+"""Environment variable with the file's path; the command line takes precedence."""
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "worker.toml"
-"""The file as it ships."""
+"""The shipped file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the section `worker` of the file says; `engines` are the sections of the engines, by name.
+    """The `[worker]` section of the file; `engines` are the engines' sections, by name.
 
-    `weights` is the folder for what `darkroom worker weights fetch` fetches. The command line comes first.
+    `weights` is the folder for weights fetched by `darkroom worker weights fetch`. The command line takes precedence.
     """
 
     engine: str = "lanczos-bp"
@@ -32,22 +32,22 @@ class Settings:
     engines: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def limits(self, max_output_pixels: int | None) -> EngineLimits:
-        """Return what the operator allows: what he gave by other means comes first, then the file, then the default."""
+        """Return the operator's limits: the argument takes precedence over the file, and the file over the default."""
         return EngineLimits(
             max_output_pixels=max_output_pixels or self.max_output_pixels or EngineLimits().max_output_pixels
         )
 
     def options(self, engine: str) -> Mapping[str, object]:
-        """Return the settings of an engine, with the folder of the weights where it has any."""
+        """Return the settings of an engine, with the weights folder; empty if it has no section."""
         found = self.engines.get(engine)
         return {**found, "weights": self.weights} if found is not None else {}
 
 
 def read(path: Path | None = None) -> Settings:
-    """Read the file: `path`, or the one that the environment names, or the one that ships.
+    """Read `path`, else the file named in the environment, else the shipped one.
 
-    A folder of weights that is not absolute lies under DARKROOM_DATA (default: `.darkroom`). Raises WeightsUnusable,
-    with the file's name, for what cannot be read and for what nobody knows.
+    A relative weights folder is below DARKROOM_DATA (default: `.darkroom`). Raises WeightsUnusable, with the file's
+    name, if the file cannot be read or contains unknown keys.
     """
     path = path or Path(os.environ.get(VARIABLE) or FILE)
     try:
@@ -65,17 +65,17 @@ def read(path: Path | None = None) -> Settings:
 def _settings(document: Mapping[str, object]) -> Settings:
     sections = {name: section for name, section in document.items() if isinstance(section, dict)}
     if loose := document.keys() - sections.keys():
-        raise WeightsUnusable(
-            f"{', '.join(sorted(loose))} stands outside of every section: [worker], or [an engine's name]"
-        )
+        raise WeightsUnusable(f"{', '.join(sorted(loose))} must be in a section: [worker], or [an engine's name]")
     own = sections.pop("worker", {})
     for name in sections:
-        # Another engine's section has its own name, which is module:Class.
+        # Sections of custom engines are named module:Class.
         if name not in SHIPPED and ":" not in name:
-            raise WeightsUnusable(f"[{name}] is no engine: there are {', '.join(SHIPPED)}, or module:Class")
+            raise WeightsUnusable(f"[{name}] is not an engine; use {', '.join(SHIPPED)}, or module:Class")
     known = {one.name for one in fields(Settings)} - {"engines"}
     if unknown := own.keys() - known:
-        raise WeightsUnusable(f"[worker] has no {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}")
+        raise WeightsUnusable(
+            f"[worker] has no key {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(known))}"
+        )
     data = Path(os.environ.get("DARKROOM_DATA", ".darkroom"))
     return Settings(
         engine=_text(own, "engine", "lanczos-bp"),
@@ -89,13 +89,13 @@ def _settings(document: Mapping[str, object]) -> Settings:
 def _text(section: Mapping[str, object], name: str, default: str) -> str:
     value = section.get(name, default)
     if not isinstance(value, str) or not value:
-        raise WeightsUnusable(f"[worker] {name} is no text: {value!r}")
+        raise WeightsUnusable(f"[worker] {name} must be a text, not {value!r}")
     return value
 
 
 def _positive(section: Mapping[str, object], name: str) -> int | None:
     value = section.get(name)
-    # 0 stands for the default: TOML has no word for nothing.
+    # 0 means the default, because TOML has no null.
     if not isinstance(value, int | None) or isinstance(value, bool) or (value is not None and value < 0):
-        raise WeightsUnusable(f"[worker] {name} is no number from 0 on: {value!r}")
+        raise WeightsUnusable(f"[worker] {name} must be a non-negative integer, not {value!r}")
     return value or None

@@ -1,4 +1,4 @@
-"""Telling a caller by webhook how its prediction goes."""
+"""Webhooks that report the progress of a prediction to the client."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """Where a caller wants to be told, and of what.
+    """A client's webhook URL and its events.
 
-    Events are sent one after another, so that none overtakes another: `start`; `logs`, at most every 0.5 seconds;
-    then `completed` with the output, which is tried again until it is taken. `output` by itself is sent, likewise,
-    only to who does not ask for `completed`: an engine gives its output once, at the end.
+    Events are sent one after another, so that they stay in order: `start`; `logs`, at most every 0.5 seconds; then
+    `completed` with the output, which is retried until it is accepted. `output` is sent only if `completed` was not
+    requested, because an engine produces its output once, at the end; it is retried likewise.
     """
 
     url: str
     events: frozenset[str] = frozenset(EVENTS)
 
     async def follow(self, prediction: Prediction) -> None:
-        """Tell of a prediction from its start to its end."""
-        # Only now: most workers never send one, and it takes as long to import as all the rest.
+        """Report a prediction from its start to its end."""
+        # Imported on demand: most workers never send a webhook, and the import doubles the start time.
         await asyncio.to_thread(importlib.import_module, "httpx_aiohttp")
         import httpx
         from httpx_aiohttp import AiohttpTransport
@@ -54,7 +54,7 @@ class Webhook:
                     await self._once(client, prediction)
                     await _ended_within(prediction, _INTERVAL_S)
             if "completed" in self.events or ("output" in self.events and prediction.status == "succeeded"):
-                await self._until_taken(client, prediction)
+                await self._until_accepted(client, prediction)
 
     async def _once(self, client: httpx.AsyncClient, prediction: Prediction) -> None:
         import httpx
@@ -62,55 +62,55 @@ class Webhook:
         try:
             await _post(client, self.url, prediction, timeout=5.0)
         except httpx.HTTPError as error:
-            LOGGER.warning("a webhook could not be sent: %s", type(error).__name__)
+            LOGGER.warning("cannot send a webhook: %s", type(error).__name__)
 
-    async def _until_taken(self, client: httpx.AsyncClient, prediction: Prediction) -> None:
+    async def _until_accepted(self, client: httpx.AsyncClient, prediction: Prediction) -> None:
         import httpx
 
         for attempt in range(_RETRIES + 1):
             try:
                 status = await _post(client, self.url, prediction, timeout=30.0)
             except httpx.TransportError as error:
-                said = type(error).__name__
+                outcome = type(error).__name__
             else:
                 if 200 <= status < 300:
                     return
-                said = f"HTTP {status}"
+                outcome = f"HTTP {status}"
                 if status not in _RETRIED:
                     break
             if attempt < _RETRIES:
                 await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
-        LOGGER.error("the last webhook of prediction %s was not taken: %s", prediction.id, said)
+        LOGGER.error("the final webhook of prediction %s was not accepted: %s", prediction.id, outcome)
 
 
 def wanted(body: Mapping[str, object], *, allowed: bool) -> Webhook | None:
-    """Return the webhook that a request asks for. Raises Refusal (422) where it cannot be had."""
+    """Return the webhook of a request, if any. Raises WorkerError (422) if it is invalid or not allowed."""
     url = body.get("webhook")
     if url is None:
         return None
     if not allowed:
-        raise unprocessable(["body", "webhook"], "webhooks are off: start the worker with --webhooks to allow them")
+        raise unprocessable(["body", "webhook"], "webhooks are disabled: start the worker with --webhooks")
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise unprocessable(["body", "webhook"], "a webhook is an http or https address")
+        raise unprocessable(["body", "webhook"], "a webhook must be an http or https URL")
     events = body.get("webhook_events_filter")
     if events is None:
         return Webhook(url=url)
     if not isinstance(events, list) or not all(event in EVENTS for event in events):
-        raise unprocessable(["body", "webhook_events_filter"], f"events are {', '.join(EVENTS)}")
+        raise unprocessable(["body", "webhook_events_filter"], f"the events are {', '.join(EVENTS)}")
     return Webhook(url=url, events=frozenset(events))
 
 
 async def _post(client: httpx.AsyncClient, url: str, prediction: Prediction, *, timeout: float) -> int:
     body = prediction.answer(echo=True)
     headers = {"content-type": "application/json", "content-length": str(sum(map(len, body)))}
-    # Streamed and not read: what a stranger answers is of no interest, however long it is.
+    # Streamed and not read: the response body is untrusted and not needed.
     async with client.stream("POST", url, content=_sliced(body), headers=headers, timeout=timeout) as response:
         return response.status_code
 
 
 async def _sliced(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
     for chunk in slices(pieces):
-        # Every transport takes any buffer.
+        # Transports accept any buffer.
         yield cast("bytes", chunk)
 
 

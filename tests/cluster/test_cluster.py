@@ -181,7 +181,7 @@ async def test_a_card_has_a_fault(cluster: Cluster) -> None:
     async with client(cluster) as http:
         answer = (await http.post("/play/predictions", json=play("break"))).json()
         assert answer["status"] == "failed"
-        assert answer["error"] == "the job was lost 3 times: asked to break"
+        assert answer["error"] == "the job's replica was lost 3 times: asked to break"
         assert answer["logs"].count("the replica was lost (asked to break)") == 2
         assert (await http.get("/play/health-check")).json()["status"] == "READY"
         after = (await http.post("/play/predictions", json=play("hello"))).json()

@@ -184,7 +184,7 @@ def test_missing_and_torn(mine: Mapping[str, object], tmp_path: Path) -> None:
     file = tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
-    with pytest.raises(WeightsUnusable, match=f"is torn: it has {len(whole) - 10} bytes and not the {len(whole)}"):
+    with pytest.raises(WeightsUnusable, match=f"is incomplete: it has {len(whole) - 10} bytes instead of {len(whole)}"):
         TileDiffusion(mine)
     file.unlink()
     with pytest.raises(WeightsUnusable, match=r"base: .* has no weights in unet"):
@@ -192,5 +192,5 @@ def test_missing_and_torn(mine: Mapping[str, object], tmp_path: Path) -> None:
     with pytest.raises(WeightsUnusable, match="weights fetch --engine tile-diffusion"):
         TileDiffusion({**mine, "base": "someone/something@v1"})
     file.write_bytes(whole)
-    with pytest.raises(WeightsUnusable, match="put them there, or set upscaler to where they are"):
+    with pytest.raises(WeightsUnusable, match="put them there, or set upscaler to their path"):
         TileDiffusion({**mine, "upscaler": "./no.pth"})

@@ -350,8 +350,8 @@ def _others() -> Iterator[Row]:
     for name, fmt, word in (
         ("a TIFF", "tiff", "a TIFF"), ("a BMP", "bmp", "a BMP"), ("an icon", "ico", "an icon"),
         ("a JPEG 2000", "jpeg2000", "a JPEG 2000"), ("a PDF of a picture", "pdf", "a PDF"),
-        ("an EPS", "eps", "no picture"), ("a PPM", "ppm", "no picture"), ("a PCX", "pcx", "no picture"),
-        ("a TGA", "tga", "no picture"), ("an SGI", "sgi", "no picture"), ("a DDS", "dds", "no picture"),
+        ("an EPS", "eps", "not an image"), ("a PPM", "ppm", "not an image"), ("a PCX", "pcx", "not an image"),
+        ("a TGA", "tga", "not an image"), ("an SGI", "sgi", "not an image"), ("a DDS", "dds", "not an image"),
     ):  # fmt: skip
         yield _bad(name, functools.partial(encoded, noise(), fmt), word)
     yield _bad("a TIFF whose directory is itself", lambda: b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "a TIFF")
@@ -370,31 +370,31 @@ def _others() -> Iterator[Row]:
     yield _bad("a JPEG XL in boxes", lambda: b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "a JPEG XL")
     yield _bad("a video", lambda: _box(b"ftyp", b"isom\0\0\0\0isommp42") + bytes(50), "a video")
     yield _bad("a Matroska video", lambda: b"\x1aE\xdf\xa3" + bytes(50), "a video")
-    yield _bad("a sound", lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(50), "no picture")
+    yield _bad("a sound", lambda: b"RIFF\x24\0\0\0WAVEfmt " + bytes(50), "not an image")
     yield _bad("a ZIP", _zip, "a ZIP")
     yield _bad("a gzip bomb", lambda: gzip.compress(bytes(50 << 20)), "a gzip")
-    yield _bad("a script", lambda: b"#!/bin/sh\nrm -rf /\n", "no picture")
-    yield _bad("a program", lambda: b"\x7fELF\2\1\1" + bytes(100), "no picture")
+    yield _bad("a script", lambda: b"#!/bin/sh\nrm -rf /\n", "not an image")
+    yield _bad("a program", lambda: b"\x7fELF\2\1\1" + bytes(100), "not an image")
     yield _bad(
-        "an ImageMagick script", lambda: b"push graphic-context\nfill 'url(http://127.0.0.1:00000/)'\n", "no pict"
+        "an ImageMagick script", lambda: b"push graphic-context\nfill 'url(http://127.0.0.1:00000/)'\n", "not an"
     )
     yield _bad(
         "a FITS of 10^18 pixels",
         lambda: f"{'SIMPLE  =                    T':80}{'NAXIS1  = 1000000000':80}".encode(),
         "no",
     )
-    yield _bad("a million zeros", lambda: bytes(1_000_000), "no picture")
+    yield _bad("a million zeros", lambda: bytes(1_000_000), "not an image")
     yield _bad("nothing", lambda: b"", "empty")
     yield _bad("one byte", lambda: b"\x89", _CUT)
-    yield _bad("one letter", lambda: b"a", "no picture")
+    yield _bad("one letter", lambda: b"a", "not an image")
     yield _bad("JSON", lambda: b'{"b64_json": "iVBORw0KGgo="}', "JSON text")
     yield _bad("base64 in a file", lambda: b"iVBORw0KGgoAAAANSUhEUg==", "base64 text")
     yield _bad("a data URL in a file", lambda: b"data:image/png;base64,iVBORw0KGgo=", "a data URL")
-    yield _bad("an address in a file", lambda: b"http://127.0.0.1:00000/a.png", "an address")
+    yield _bad("an address in a file", lambda: b"http://127.0.0.1:00000/a.png", "a URL as text")
     yield _bad("a GIF that is a script too", lambda: b"GIF89a/*" + bytes(5) + b"*/=1;alert(1)//;", "")
     yield _bad("a PDF that is a JPEG too", lambda: b"%PDF-1.4\n" + plain("jpeg"), "a PDF")
     yield _bad("a web page that is a PNG too", lambda: b"<html><!--" + plain("png") + b"-->", "an HTML page")
     yield _bad("a ZIP that is a PNG too", lambda: _zip() + plain("png"), "a ZIP")
     yield _bad("a PNG whose rest is a ZIP", lambda: _PNG + _zip(), "")
-    yield _bad("a picture behind a space", lambda: b" " + plain("png"), "no picture")
-    yield _bad("a profile alone", lambda: icc.build(icc.PRIMARIES[12], icc.D65, None) or b"", "no picture")
+    yield _bad("a picture behind a space", lambda: b" " + plain("png"), "not an image")
+    yield _bad("a profile alone", lambda: icc.build(icc.PRIMARIES[12], icc.D65, None) or b"", "not an image")

@@ -56,7 +56,10 @@ def test_downscaling_is_delivered_and_bought_once(
     assert size(answer.images[0]) == delivered
     assert answer.body["size"] == f"{delivered[0]}x{delivered[1]}"
     assert len(sim.books.taken) - before == 1
-    assert any("With downscaling the input was made" in warning for warning in answer.body["metadata"]["warnings"])
+    assert any(
+        "Because of downscaling, the input was first resized to" in warning
+        for warning in answer.body["metadata"]["warnings"]
+    )
 
 
 def test_a_crop_that_the_provider_makes() -> None:
@@ -90,8 +93,8 @@ def test_a_field_that_nobody_declared() -> None:
     ("mode", "delivered", "said"),
     [
         ("fit", (200, 150), None),
-        ("crop", (200, 200), "of 267x200, 33 pixels at the left and 34 at the right were cut off"),
-        ("pad", (200, 200), "takes 200x150 of it, and 25 pixels at the top and 25 at the bottom were filled"),
+        ("crop", (200, 200), "of 267x200, 33 pixels at the left and 34 at the right were cropped"),
+        ("pad", (200, 200), "covers 200x150 of it, and 25 pixels at the top and 25 at the bottom were filled"),
         ("stretch", (200, 200), "the height by 33 % more than the width"),
     ],
 )

@@ -144,11 +144,11 @@ def test_a_public_address(place: Place) -> None:
         ours = place.ask("local", **made("local", address))
         error = ours.json()["error"]
         assert (ours.status_code, error["code"]) == (400, "no_route"), ours.text
-        assert "is sent no addresses" in error["message"]
+        assert "accepts no URLs" in error["message"]
         assert len(place.cog.jobs) == jobs
     sent = place.ask("local", sd_model=address).json()["error"]
     assert sent["code"] == "no_route"
-    assert "local is sent no addresses" in sent["message"]
+    assert "local accepts no URLs" in sent["message"]
 
 
 def test_more_addresses_than_anybody_means(place: Place) -> None:
@@ -200,8 +200,8 @@ def test_what_reaches_the_worker(place: Place) -> None:
     given = last_input(place.cog)
     assert (given["mood"], given["notes"]) == ("oil", "x")
     assert not {"grain", "hidden"} & given.keys()
-    assert "grain was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]
-    assert "hidden was ignored: the worker announces no such input." in found.json()["metadata"]["warnings"]
+    assert "grain was ignored: the worker has no such input." in found.json()["metadata"]["warnings"]
+    assert "hidden was ignored: the worker has no such input." in found.json()["metadata"]["warnings"]
 
 
 def test_a_value_for_one_provider(place: Place) -> None:

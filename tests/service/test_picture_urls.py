@@ -206,7 +206,7 @@ FAILURES: dict[str, tuple[str, int, str, str]] = {
     "a page": ("/page", 400, "image_url_unreachable", "answered with text/html: an HTML page, not an image."),
     "an API's answer": ("/json", 400, "image_url_unreachable", "application/json: JSON text, not an image."),
     "a drawing": ("/xml", 400, "image_url_unreachable", "text/xml: an SVG drawing, not an image."),
-    "some text": ("/plain", 400, "image_url_unreachable", "text/plain: no picture of a format that we know."),
+    "some text": ("/plain", 400, "image_url_unreachable", "text/plain: not an image in a supported format."),
     "too slow": ("/hang", 400, "image_url_unreachable", "within 1 seconds"),
     "too large": ("/endless", 413, "file_too_large", "300000 bytes"),
     "no picture": ("/text", 400, "invalid_image_file", "image"),

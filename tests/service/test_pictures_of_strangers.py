@@ -84,7 +84,7 @@ def test_a_paid_result_with_damage(there: World, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("came", "delivered", "words"),
-    [((256, 192), (128, 96), "they were resampled to that"), ((96, 96), (96, 96), "another shape")],
+    [((256, 192), (128, 96), "they were resampled to that"), ((96, 96), (96, 96), "different aspect ratio")],
 )
 def test_a_paid_result_of_another_size(
     there: World, came: tuple[int, int], delivered: tuple[int, int], words: str
@@ -133,7 +133,7 @@ def test_hdr_is_tone_mapped(there: World, fmt: str) -> None:
 
 def test_a_second_picture_is_told(there: World) -> None:
     """A phone's file has one more behind the first."""
-    assert "Only the main picture was kept" in warnings(there.edit(plain("jpeg") + plain("jpeg")))
+    assert "Only the main image was kept" in warnings(there.edit(plain("jpeg") + plain("jpeg")))
 
 
 @pytest.mark.parametrize("options", [{"icc_profile": DISPLAY_P3}, {"exif": exif(6)}], ids=["P3", "turned"])

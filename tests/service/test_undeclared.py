@@ -84,14 +84,16 @@ def test_two_hundred_slips(clouds: World) -> None:
 
 def told(found: list[str], name: str, provider: str) -> None:
     """Assert that one of the warnings is of this field, and says where it went."""
-    sentence = f"{name} is not a parameter of clarity-upscaler; it was passed to {provider} as it is."
+    sentence = f"{name} is not a parameter of clarity-upscaler; it was passed to {provider} unchanged."
     assert sum(text.startswith(sentence) for text in found) == 1, (name, found)
 
 
 def test_what_was_meant(clouds: World) -> None:
     """A misspelt parameter is told with the right one, and is sent as it came."""
     found = warnings(clouds.edit(extra_body={"creativty": "0.5"}))
-    passed = "creativty is not a parameter of clarity-upscaler; it was passed to fal as it is. Did you mean creativity?"
+    passed = (
+        "creativty is not a parameter of clarity-upscaler; it was passed to fal unchanged. Did you mean creativity?"
+    )
     assert passed in found
 
 
@@ -100,7 +102,7 @@ def test_what_would_be_dearer_is_refused(clouds: World) -> None:
     before = [clouds.taken(name) for name in ALL]
     answer = clouds.edit(extra_body={"scalefactor": "4"})
     assert (answer.status, answer.code) == (400, "parameter_refused")
-    assert "Send 'scale_factor' instead." in answer.body["error"]["message"]
+    assert "Use 'scale_factor' instead." in answer.body["error"]["message"]
     assert [clouds.taken(name) for name in ALL] == before
 
 

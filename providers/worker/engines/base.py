@@ -1,4 +1,4 @@
-"""The contract of an engine: what turns a picture into another, in a thread of the worker."""
+"""The contract of an engine, which turns one image into another in a thread of the worker."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Literal, TypeAlias
 
 Scalar: TypeAlias = bool | int | float | str
 Value: TypeAlias = Scalar | bytes
-"""A picture is its bytes as they came, not looked into."""
+"""An image is its bytes as received, not inspected."""
 
 Progress: TypeAlias = Callable[[str], None]
 """Adds a line to the logs of the prediction. May be called from the engine's thread."""
 
 Cancelled: TypeAlias = Callable[[], bool]
-"""Says whether the run is to end. Cheap; may be asked from any thread."""
+"""Whether the run should stop. Cheap; may be called from any thread."""
 
 
 class RunCancelled(Exception):
-    """The engine saw that its run was cancelled, and ended it."""
+    """The engine stopped a run because it was cancelled."""
 
 
 class EngineFailure(Exception):
-    """The run failed for a reason that the caller can understand, such as a picture that cannot be decoded."""
+    """The run failed for a reason that concerns the client, such as an image that cannot be decoded."""
 
 
 class InputRejected(Exception):
-    """The run cannot be done with the value of the input `field`, as only the engine could tell."""
+    """The engine rejects the value of the input `field`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -35,24 +35,24 @@ class InputRejected(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[type[InputRejected], tuple[str, str]]:
-        # Sent between processes, where the engine is on another machine.
+        # Pickled when the engine runs on another machine.
         return InputRejected, (self.field, self.message)
 
 
 class WeightsUnusable(Exception):
-    """The engine cannot be started as it is configured: says what is missing or wrong, and what to do."""
+    """The engine cannot start with its configuration: the message says what is wrong and what to do."""
 
 
 class EngineBroken(Exception):
-    """The engine cannot run anything any more, such as after a fault of its GPU; the worker takes no more work."""
+    """The engine cannot run anymore, for example after a GPU fault; the worker accepts no more work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """One input of an engine.
 
-    `minimum` and `maximum` are inclusive. A field that is not required and has no default is left out of the inputs
-    where the caller does not give it.
+    `minimum` and `maximum` are inclusive. An optional field without a default is absent from the inputs if
+    the client does not set it.
     """
 
     type: Literal["picture", "string", "integer", "number", "boolean"]
@@ -66,16 +66,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """What the operator allows: the pixels of one output picture."""
+    """The operator's limits: the pixels of one output image."""
 
     max_output_pixels: int = 64_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a run gave: an encoded picture, its media type, and its size in pixels where that is worth counting.
+    """The result of a run: an encoded image, its media type, and its pixels for the metrics (0: not counted).
 
-    `notes` are sentences for the caller about what was done otherwise than asked.
+    `notes` are sentences for the client about deviations from the request.
     """
 
     data: bytes = field(repr=False)
@@ -86,7 +86,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What an engine has taken of a device: its memory in bytes, and how many tiles it runs there at once."""
+    """An engine's use of a device: memory in bytes, and the number of tiles processed at once."""
 
     name: str
     total_bytes: int
@@ -96,10 +96,10 @@ class Device:
 
 
 class Engine(ABC):
-    """What a worker runs.
+    """An engine that a worker runs.
 
-    `name` is the title of the OpenAPI document, by which gateways know the model; `inputs` are shown in their order.
-    An engine that needs settings is made with them, as a mapping, and raises Unusable where they will not do.
+    `name` is the title of the OpenAPI document, by which gateways identify the model; `inputs` keep their order. An
+    engine with settings receives them as a mapping, and raises WeightsUnusable if they are invalid.
     """
 
     name: str
@@ -108,57 +108,57 @@ class Engine(ABC):
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         if options:
-            raise WeightsUnusable(f"the engine {self.name} has no settings, so no {', '.join(sorted(options))}")
+            raise WeightsUnusable(f"the engine {self.name} has no settings; remove {', '.join(sorted(options))}")
 
     @property
     def model(self) -> str:
-        """What answers say was run: the engine, and its weights where it has any."""
+        """The model named in responses: the engine, and its weights if any."""
         return self.name
 
     @property
     def slots(self) -> int | None:
-        """How many predictions at a time suit it; None: as many as there are CPUs."""
+        """The suitable number of concurrent predictions; None: the number of CPUs."""
         return None
 
     def devices(self) -> Sequence[Device]:
-        """Return how it stands with its devices, for a page of metrics. May be called from any thread."""
+        """Return the state of its devices, for metrics. May be called from any thread."""
         return ()
 
     @abstractmethod
     def load(self, limits: EngineLimits) -> None:
-        """Make ready to run: called once, in a thread, before any run. What it raises is shown as SETUP_FAILED."""
+        """Prepare to run: called once, in a thread, before any run. An exception is reported as SETUP_FAILED."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
-        """Do the work, with inputs that were checked against `inputs`. Called from as many threads as there are slots.
+        """Run with inputs that were validated against `inputs`. Called from one thread per slot.
 
-        Asks `cancelled` between stages, so that a slot is free soon after, and raises Stopped. Raises EngineFailure,
-        InputRejected and EngineBroken; anything else fails the prediction too, with the exception's own words.
+        Checks `cancelled` between stages, so that the slot is soon free, and then raises RunCancelled. Raises
+        EngineFailure, InputRejected and EngineBroken; any other exception also fails the prediction, with its text.
         """
 
 
 class Notes:
-    """Collects notes for the caller, and adds each to the logs too."""
+    """Collects notes for the client, and also adds each to the logs."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._said: list[str] = []
+        self._notes: list[str] = []
 
     def __call__(self, note: str) -> None:
         self._progress(note)
-        self._said.append(note)
+        self._notes.append(note)
 
     def on(self, output: Output) -> Output:
-        """Return an output with what was noted."""
-        return replace(output, notes=tuple(dict.fromkeys(self._said)))
+        """Return the output with the collected notes."""
+        return replace(output, notes=tuple(dict.fromkeys(self._notes)))
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing: libraries write pages."""
+    """Return the first line of an error's message, or its class name: some libraries write pages of text."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def stop_if(cancelled: Cancelled) -> None:
-    """Raise Stopped if the run is to end."""
+    """Raise RunCancelled if the run should stop."""
     if cancelled():
         raise RunCancelled

@@ -1,4 +1,4 @@
-"""The settings of the engines that have weights, and what those need. Knows nothing of torch: weights come first."""
+"""The settings of engines with weights, and the weights they need. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = TypeVar("Kind", bound="Options")
 
 
 class Options(BaseModel, ABC):
-    """What all of them have. `weights` is the folder for what was fetched."""
+    """Settings common to all engines with weights. `weights` is the folder of fetched weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -30,7 +30,7 @@ class Options(BaseModel, ABC):
 
     @abstractmethod
     def needs(self) -> tuple[Need, ...]:
-        """Return the weights that are needed. Raises WeightsUnusable for settings that name none."""
+        """Return the weights that are needed. Raises WeightsUnusable if the settings name none."""
 
 
 class EsrganOptions(Options):
@@ -49,7 +49,7 @@ class EsrganOptions(Options):
 
 
 class Lora(BaseModel):
-    """A LoRA that is always on."""
+    """A LoRA that is always applied."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class TileDiffusionOptions(Options):
     embeddings: dict[str, str] = {}
 
     def source(self, role: Literal["base", "controlnet", "vae", "upscaler"]) -> Source | None:
-        """Return where a part comes from; None for one that is not wanted."""
+        """Return the source of a part; None if the part is not used."""
         text: str = getattr(self, role)
         return source(role, text, self.weights) if text else None
 
@@ -82,7 +82,7 @@ class TileDiffusionOptions(Options):
     def needs(self) -> tuple[Need, ...]:
         base, controlnet = self.source("base"), self.source("controlnet")
         if base is None or controlnet is None:
-            raise WeightsUnusable("base and controlnet name the weights, and cannot be empty")
+            raise WeightsUnusable("base and controlnet must name weights and cannot be empty")
         vae, upscaler = self.source("vae"), self.source("upscaler")
         parts = ("text_encoder", "unet") if vae else ("text_encoder", "unet", "vae")
         return (
@@ -96,21 +96,21 @@ class TileDiffusionOptions(Options):
 
 
 def options(kind: type[Kind], engine: str, given: Mapping[str, object] | None) -> Kind:
-    """Return an engine's settings. Raises WeightsUnusable with the setting's name for what they do not take."""
+    """Return an engine's settings. Raises WeightsUnusable, with the setting's name, for invalid ones."""
     if not given:
-        raise WeightsUnusable(f"the config has no section [{engine}], which says where its weights are")
+        raise WeightsUnusable(f"the config needs a section [{engine}] that names its weights")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise WeightsUnusable(f"[{engine}] {said}") from None
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise WeightsUnusable(f"[{engine}] {problems}") from None
 
 
 KINDS: Mapping[str, type[Options]] = {"esrgan": EsrganOptions, "tile-diffusion": TileDiffusionOptions}
-"""The engines that have weights, and the kind of their settings."""
+"""The engines with weights, and the classes of their settings."""
 
 
 def _one_file(role: str, found: Source) -> Need:
     if found.repository and not found.file:
-        raise WeightsUnusable(f"{role}: {found.text} is a repository: name one file of it, as owner/name@revision:file")
+        raise WeightsUnusable(f"{role}: {found.text} is a repository; name a file in it, as owner/name@revision:file")
     return Need(role=role, source=found)

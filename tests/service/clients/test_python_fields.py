@@ -116,8 +116,8 @@ def test_what_the_container_does_not_announce(gpu: OpenAI, cog: FakeCog) -> None
     assert given.keys() - {"image", "seed", "deep"} == DEFAULTS.keys()
     assert given["deep"] == {"a": 1}
     assert response.metadata["warnings"] == [
-        "grain was ignored: the worker announces no such input.",
-        "mask was ignored: the worker announces no such input.",
+        "grain was ignored: the worker has no such input.",
+        "mask was ignored: the worker has no such input.",
     ]
 
 

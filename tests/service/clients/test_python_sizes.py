@@ -20,8 +20,8 @@ def about_the_shape(response: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "delivered", "said"),
     [
-        ({"size": "160x160"}, "160x160", "of 200x160, 20 pixels at the left and 20 at the right were cut off"),
-        ({"size": "160x160", "extra_body": {"size_mode": "pad"}}, "160x160", "takes 160x128 of it, and 16 pixels"),
+        ({"size": "160x160"}, "160x160", "of 200x160, 20 pixels at the left and 20 at the right were cropped"),
+        ({"size": "160x160", "extra_body": {"size_mode": "pad"}}, "160x160", "covers 160x128 of it, and 16 pixels"),
         ({"size": "160x160", "extra_body": {"size_mode": "stretch"}}, "160x160", "the height by 25 % more"),
         ({"size": "160x160", "extra_body": {"size_mode": "fit"}}, "160x128", None),
         ({"size": "40x160", "extra_body": {"size_mode": "fit", "scale_factor": 4}}, "40x32", None),

@@ -75,8 +75,8 @@ async def test_picture_reaches_the_engine(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        ("http://127.0.0.1:9/x.png", "addresses are not fetched"),
-        ("https://example.com/x.png", "addresses are not fetched"),
+        ("http://127.0.0.1:9/x.png", "does not fetch URLs"),
+        ("https://example.com/x.png", "does not fetch URLs"),
         (base64.b64encode(b"bare").decode(), "data:<media type>;base64,<data>"),
         ("file:///etc/passwd", "data:<media type>;base64,<data>"),
         ("data:image/png;base64,????", "not valid base64"),
@@ -313,7 +313,7 @@ async def test_a_run_that_does_not_end(tmp_path: Path) -> None:
             held.cancel()
         running.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(running.process.wait, 12) == 1
-    assert "does not end" in running.lines[-1]
+    assert "did not stop" in running.lines[-1]
 
 
 async def test_setup_failed(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_port(tmp_path: Path) -> None:
     assert command("--fd=99").returncode == 1
     assert second.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in second.stderr
-    assert f"lanczos-bp listens on 127.0.0.1 port {port}" in (tmp_path / "log").read_text()
+    assert f"lanczos-bp is listening on 127.0.0.1 port {port}" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize(

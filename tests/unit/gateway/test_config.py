@@ -318,7 +318,7 @@ MADE_UP = "models/made-up.toml"
 KEYS = {"choices": "choices = [2, 4]", "table": 'table = { a = "b" }', "min": "min = 1", "max": "max = 2"}
 # Of these every converter converts some.
 VALUES: tuple[Value, ...] = (
-    2, "300x200", "the caller's word", Image(data=b"", header=Header(format="png", width=3, height=2))
+    2, "300x200", "client value", Image(data=b"", header=Header(format="png", width=3, height=2))
 )  # fmt: skip
 
 
@@ -389,7 +389,7 @@ def test_a_rule_without_what_its_converter_needs(bare: Path, name: str, key: str
         str(bare / MADE_UP),
         f"routes.local.rules.thing.{key}",
         "nothing",
-        f"what {name} needs, such as {read.example}",
+        f"the key that {name} requires, such as {read.example}",
     )
     assert told(bare) == [found]
     # In standard.toml it is told of that file alone, and not of each model that takes the rule from there.
@@ -412,7 +412,7 @@ def test_a_rule_with_what_its_converter_does_not_read(bare: Path, name: str, key
 
     (found,) = told(bare)
     assert (found.where, found.key) == (str(bare / MADE_UP), f"routes.local.rules.thing.{key}")
-    assert found.found == f"a key that {name} does not read"
+    assert found.found == f"a key that {name} does not use"
     assert found.expected.startswith("a rule without it")
     readers = found.expected.partition(": ")[2]
     others = [other for other in CONVERTERS.values() if converter.types[0] in other.types]
@@ -431,20 +431,20 @@ def test_a_rule_for_a_parameter_that_its_converter_does_not_take(bare: Path, nam
 
     (found,) = told(bare)
     assert (found.where, found.key) == (str(bare / MADE_UP), "routes.local.rules.thing.using")
-    assert found.found == f"{name}, which takes no parameter of the type {kind}"
+    assert found.found == f"{name}, which does not convert parameters of type {kind}"
     assert all(other.name in found.expected for other in CONVERTERS.values() if kind in other.types)
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "key", "found"),
     [
-        ("number", rule("next_larger", 'choices = [2, "4x"]'), "choices", "'4x', which is no number"),
-        ("number", rule("next_larger", "choices = [2, true]"), "choices", "True, which is no number"),
-        ("number", rule("next_larger", "choices = [2, 4]", 'table = { 2 = "2x" }'), "table", "no word for 4"),
-        ("number", rule("next_larger", "choices = [2]", "table = { 2 = 1, 4 = 2 }"), "table", "a word for 4"),
-        ("string", rule("aspect_ratio", 'choices = ["1:1", "wide"]'), "choices", "'wide', which is no ratio"),
-        ("string", rule("aspect_ratio", 'choices = ["1:0"]'), "choices", "'1:0', which is no ratio"),
-        ("string", rule("aspect_ratio", 'choices = ["1:1"]', 'table = { "1:1" = "s" }'), "table", "a word for 1:1"),
+        ("number", rule("next_larger", 'choices = [2, "4x"]'), "choices", "'4x', which is not a number"),
+        ("number", rule("next_larger", "choices = [2, true]"), "choices", "True, which is not a number"),
+        ("number", rule("next_larger", "choices = [2, 4]", 'table = { 2 = "2x" }'), "table", "no entry for 4"),
+        ("number", rule("next_larger", "choices = [2]", "table = { 2 = 1, 4 = 2 }"), "table", "an entry for 4"),
+        ("string", rule("aspect_ratio", 'choices = ["1:1", "wide"]'), "choices", "'wide', which is not a ratio"),
+        ("string", rule("aspect_ratio", 'choices = ["1:0"]'), "choices", "'1:0', which is not a ratio"),
+        ("string", rule("aspect_ratio", 'choices = ["1:1"]', 'table = { "1:1" = "s" }'), "table", "an entry for 1:1"),
     ],
 )  # fmt: skip
 def test_what_a_converter_cannot_read(bare: Path, kind: str, text: str, key: str, found: str) -> None:

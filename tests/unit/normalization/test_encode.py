@@ -22,7 +22,7 @@ def test_half_transparent_gif() -> None:
 
     assert [found.getchannel("A").getpixel((x, 10)) for x in (5, 35)] == [0, 255]
     assert near(found.getpixel((35, 10)), (0, 0, 255, 255))
-    assert notes == ("Half-transparent areas became transparent or opaque: gif has nothing between.",)
+    assert notes == ("Semi-transparent areas became transparent or opaque: gif has no partial transparency.",)
 
 
 @pytest.mark.parametrize("count", [2, 255, 256, 257])
@@ -39,7 +39,7 @@ def test_few_colours_in_a_gif(count: int, hole: bool) -> None:
     holds = count <= (255 if hole else 256)
     shown = opened(data).convert("RGBA")
 
-    assert notes == (() if holds else ("The colours were reduced to 256: gif has no more.",))
+    assert notes == (() if holds else ("The colours were reduced to 256, the maximum of gif.",))
     assert (visible(shown) == visible(picture.convert("RGBA"))) == holds
 
 
@@ -48,7 +48,7 @@ def test_a_gif_that_shows_every_pixel() -> None:
     data, notes = done(encoded(Image.new("RGBA", (9, 9), (9, 99, 199, 200)), "png"), Transcode(format="gif"))
 
     assert "transparency" not in opened(data).info
-    assert notes == ("Half-transparent areas became transparent or opaque: gif has nothing between.",)
+    assert notes == ("Semi-transparent areas became transparent or opaque: gif has no partial transparency.",)
 
 
 def test_transparency_that_is_cut_off() -> None:

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from gateway.settings.loader import SHIPPED, load
 from normalization.images import transform
 from normalization.images.encode import resize
-from normalization.images.fitting import fitted, result_of, told
+from normalization.images.fitting import fitted, resize_notes, result_of
 from normalization.images.sniff import sniff
 from normalization.parameters.plan import plan
 from normalization.values import Header, Image, ImageRequest, Plan, Resize, ResizeMode, Size, Transcode, Value
@@ -65,10 +65,10 @@ def test_fitted_holds_for_every_size(width: int, height: int, across: int, down:
 @pytest.mark.parametrize(
     ("picture", "mode", "wanted", "figures"),
     [
-        ("1280x1024", "crop", "1024x1024", "of 1280x1024, 128 pixels at the left and 128 at the right were cut off"),
-        ("2560x2048", "crop", "1024x1024", "of 1280x1024, 128 pixels at the left and 128 at the right were cut off"),
-        ("100x203", "crop", "100x100", "of 100x203, 51 pixels at the top and 52 at the bottom were cut off"),
-        ("1280x1024", "pad", "1024x1024", "takes 1024x819 of it, and 102 pixels at the top and 103 at the bottom"),
+        ("1280x1024", "crop", "1024x1024", "of 1280x1024, 128 pixels at the left and 128 at the right were cropped"),
+        ("2560x2048", "crop", "1024x1024", "of 1280x1024, 128 pixels at the left and 128 at the right were cropped"),
+        ("100x203", "crop", "100x100", "of 100x203, 51 pixels at the top and 52 at the bottom were cropped"),
+        ("1280x1024", "pad", "1024x1024", "covers 1024x819 of it, and 102 pixels at the top and 103 at the bottom"),
         ("1280x1024", "stretch", "1024x1024", "the height by 25 % more than the width"),
         ("1024x1280", "stretch", "1024x1024", "the width by 25 % more than the height"),
         ("1000x1000", "stretch", "1030x1000", "the width by 3.0 % more than the height"),
@@ -76,9 +76,9 @@ def test_fitted_holds_for_every_size(width: int, height: int, across: int, down:
 )
 def test_told(picture: str, mode: ResizeMode, wanted: str, figures: str) -> None:
     """What is cut off, filled or distorted is told in pixels of the result, with the mode that would not do it."""
-    (note,) = told(size(picture), Resize(size=size(wanted), mode=mode))
+    (note,) = resize_notes(size(picture), Resize(size=size(wanted), mode=mode))
 
-    assert note.startswith(f"The size {wanted} has another aspect ratio than the picture")
+    assert note.startswith(f"The size {wanted} has a different aspect ratio than the image")
     assert figures in note
     assert "size_mode=fit" in note
 
@@ -89,7 +89,7 @@ def test_told(picture: str, mode: ResizeMode, wanted: str, figures: str) -> None
 )
 def test_rounding_is_not_told(picture: str, wanted: str, mode: ResizeMode) -> None:
     """A pixel's rounding is no other aspect ratio."""
-    assert told(size(picture), Resize(size=size(wanted), mode=mode)) == ()
+    assert resize_notes(size(picture), Resize(size=size(wanted), mode=mode)) == ()
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
@@ -133,7 +133,7 @@ def test_a_crop_is_in_the_plan() -> None:
     """Where the result's size is known, the crop is told before anything is bought."""
     notes = planned("lanczos-bp", "local", size="2048x2048").notes
 
-    assert any("of 2560x2048, 256 pixels at the left and 256 at the right were cut off" in note for note in notes)
+    assert any("of 2560x2048, 256 pixels at the left and 256 at the right were cropped" in note for note in notes)
 
 
 @pytest.mark.parametrize("route", ["replicate", "fal"])

@@ -92,7 +92,7 @@ def test_exif_of_any_kind(block: bytes, expected: int) -> None:
         (b'{"error": "not found"}', "JSON"),
         (b"data:image/png;base64,iVBORw0KGgo=", "a data URL"),
         (b"iVBORw0KGgoAAAANSUhEUg==", "base64"),
-        (b"https://example.org/cat.png", "an address"),
+        (b"https://example.org/cat.png", "a URL as text"),
         (b"%PDF-1.7\n", "a PDF"),
         (encoded(noise(), "bmp"), "a BMP"),
         (encoded(noise(), "tiff"), "a TIFF"),
@@ -102,8 +102,8 @@ def test_exif_of_any_kind(block: bytes, expected: int) -> None:
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(50), "a video"),
         (b"\xff\x0a" + bytes(50), "a JPEG XL"),
         (b"PK\3\4" + bytes(50), "a ZIP"),
-        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(50), "no picture"),
-        (bytes(50), "no picture"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(50), "not an image"),
+        (bytes(50), "not an image"),
     ],
 )
 def test_what_is_no_picture_is_named(data: bytes, what: str) -> None:

@@ -182,7 +182,7 @@ def test_a_quality_that_is_not_applied() -> None:
 
     assert picture.data is data
     assert len(notes) == 1
-    assert notes[0].startswith("The quality of 40 was not applied: the picture came as jpeg already")
+    assert notes[0].startswith("The quality of 40 was not applied: the provider's image is already jpeg")
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -203,7 +203,7 @@ def test_the_first_frame(fmt: str) -> None:
     data, notes = done(feature(f"{fmt}-animated"), Transcode(format="jpeg"))
 
     assert all(near(a, b, 24) for a, b in zip(quarters(opened(data)), (RED, GREEN, BLUE, WHITE), strict=True))
-    assert "Only the first frame was kept: the picture was animated." in notes
+    assert "Only the first frame was kept: the image was animated." in notes
 
 
 def test_colours_that_were_converted() -> None:
@@ -254,7 +254,7 @@ def test_a_blanked_picture_is_named(fmt: str, target: Format) -> None:
         (pictures.encoded(night, fmt), False),
     ):
         _, notes = pictures.done(data, Transcode(format=target))
-        assert any("black all over" in note for note in notes) is told
+        assert any("entirely black" in note for note in notes) is told
 
 
 STEPS = (

@@ -33,10 +33,10 @@ def test_a_multiplier(name: str, made: Any) -> None:
     with pytest.raises(InvalidValue) as caught:
         checked("recraft-crisp-upscale", **made(name))
     assert (caught.value.code, caught.value.param) == ("parameter_refused", name)
-    assert "dearer than its estimate" in caught.value.message
+    assert "cost more than its estimate" in caught.value.message
     instead = CONFIG.multipliers.get(name)
     if instead in ("n", "size"):
-        assert f"Send '{instead}' instead" in caught.value.message
+        assert f"Use '{instead}' instead" in caught.value.message
 
 
 @pytest.mark.parametrize(

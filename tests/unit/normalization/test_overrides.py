@@ -45,7 +45,7 @@ def test_everything_that_follows_from_it() -> None:
 
 def test_the_routes_bounds_hold() -> None:
     """A value that this route does not take makes it ineligible, as a shared one does."""
-    with pytest.raises(Ineligible, match="takes dynamic"):
+    with pytest.raises(Ineligible, match="accepts dynamic"):
         planned("fal", {"fal": {"dynamic": 30}})
 
 
@@ -58,6 +58,6 @@ def test_undeclared_fields_go_beside_it() -> None:
 @pytest.mark.parametrize("name", ["n", "size", "stream", "response_format", "output_format", "image", "webhook_url"])
 def test_what_is_for_all_alike(name: str) -> None:
     """It is no provider's own."""
-    with pytest.raises(InvalidValue, match="is for all providers alike") as caught:
+    with pytest.raises(InvalidValue, match="applies to all providers") as caught:
         planned("replicate", {"replicate": {name: "x"}})
     assert (caught.value.param, caught.value.code) == (name, "parameter_conflict")

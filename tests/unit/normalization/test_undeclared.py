@@ -15,7 +15,7 @@ from normalization.values import Announced, Header, Image, ImageRequest, Value
 
 CONFIG = load(SHIPPED, {})
 CLARITY = CONFIG.models["clarity-upscaler"]
-PASSED = "is not a parameter of clarity-upscaler; it was passed to fal as it is."
+PASSED = "is not a parameter of clarity-upscaler; it was passed to fal unchanged."
 PICTURE = Image(data=b"not looked into", header=Header(format="png", width=64, height=48))
 
 
@@ -62,10 +62,10 @@ def test_a_worker_that_does_not_take_it() -> None:
         ask({"creativty": 1, "grain": 2}),
         Announced(frozenset({"image", "scale_factor"})),
     )
-    told = [note for note in planned.notes if "announces no such input" in note]
+    told = [note for note in planned.notes if "the worker has no such input" in note]
     assert told == [
-        "creativty was ignored: the worker announces no such input. Did you mean creativity?",
-        "grain was ignored: the worker announces no such input.",
+        "creativty was ignored: the worker has no such input. Did you mean creativity?",
+        "grain was ignored: the worker has no such input.",
     ]
 
 
@@ -77,7 +77,7 @@ def test_a_worker_that_takes_it() -> None:
         ask({"grain": 2}),
         Announced(frozenset({*CLARITY.routes["local"].writes, "grain"})),
     )
-    assert "grain is not a parameter of clarity-upscaler; it was passed to local as it is." in planned.notes
+    assert "grain is not a parameter of clarity-upscaler; it was passed to local unchanged." in planned.notes
     assert planned.calls[0]["grain"] == 2
 
 
@@ -85,7 +85,7 @@ def test_a_closed_schema() -> None:
     """The reason has the hint."""
     with pytest.raises(Ineligible) as caught:
         plan(CLARITY, CLARITY.routes["apiframe"], ask({"creativty": 1}))
-    assert caught.value.message == "takes no undeclared fields such as creativty (did you mean creativity?)"
+    assert caught.value.message == "does not accept undeclared fields such as creativty (did you mean creativity?)"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_answer_is_no_many_times_the_request() -> None:
     names: dict[str, Value] = {f"x{number}": 1 for number in range(50_000)}
     told = plan(CLARITY, CLARITY.routes["fal"], ask(names)).notes
     assert len(told) < 1100
-    assert "49000 further undeclared fields were passed to fal as they are." in told
+    assert "49000 further undeclared fields were passed to fal unchanged." in told
 
     known = Announced(frozenset({"image", "scale_factor"}))
     told = plan(CLARITY, CLARITY.routes["local"], ask(names), known).notes

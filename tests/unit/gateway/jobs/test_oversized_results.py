@@ -47,7 +47,7 @@ async def test_far_more_pixels_than_were_planned() -> None:
         assert most == [1000]
         [picture] = made.images
         assert (picture.image.format, picture.image.width, picture.image.height) == ("png", *size)
-        assert any("more than 0.0 megapixels" in note for note in made.notes)
+        assert any("limit is 0.0 megapixels" in note for note in made.notes)
 
 
 async def test_no_more_than_were_planned() -> None:
@@ -93,4 +93,4 @@ def test_what_is_said_of_another_shape() -> None:
     other = Size(width=30, height=30)
     assert any("distorted" in note for note in notes(Resize(size=other, mode="stretch")))
     assert not any("not stretched" in note for note in notes(Resize(size=other, mode="stretch")))
-    assert any("were cut off" in note for note in notes(Resize(size=wanted, mode="crop")))
+    assert any("were cropped" in note for note in notes(Resize(size=wanted, mode="crop")))

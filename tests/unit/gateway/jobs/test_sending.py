@@ -72,7 +72,7 @@ async def test_a_picture_that_fits_in_no_way(imaging: ImagePool) -> None:
 
     assert "apiframe" not in {one.route.name for one in made.candidates}
     [why] = [one for one in made.excluded if one.route.name == "apiframe"]
-    assert "takes 1,000" in why.reason
+    assert "limit is 1,000 bytes" in why.reason
     assert why.param == "image"
 
 

@@ -64,8 +64,8 @@ def test_what_the_request_can_change_comes_before_what_is_off(shipped: Config) -
     assert message(model, choice).startswith("No route of real-esrgan can serve this request: replicate is off")
     choice = chosen(model, RoutingPreferences(ignore=("local", "segmind")), {"replicate": "no key"}, scale_factor=9)
     assert message(model, choice) == (
-        "No route of real-esrgan can serve this request: fal takes scale_factor at most 8, not 9; replicate is off: no "
-        "key. esrgan and segmind are to be ignored, as the request asks."
+        "No route of real-esrgan can serve this request: fal accepts scale_factor at most 8, not 9; replicate is off: "
+        "no key. esrgan and segmind are to be ignored, as the request asks."
     )
     assert no_route(model, choice).param == "scale_factor"
 

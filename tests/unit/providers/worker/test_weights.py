@@ -99,17 +99,17 @@ def test_torn_files(tmp_path: Path) -> None:
     """By what the file says of itself, and by what the hub said of it."""
     file = tmp_path / "x.safetensors"
     need = Need(role="model", source=source("model", str(file), tmp_path))
-    assert problem(need) == f"{file} is not there"
+    assert problem(need) == f"{file} does not exist"
     file.write_bytes(safetensors(100))
     assert problem(need) is None
     file.write_bytes(safetensors(100)[:-1])
-    assert "is torn" in str(problem(need))
+    assert "is incomplete" in str(problem(need))
     for broken in (b"", b"PK\3\4" * 10, struct.pack("<Q", 2**60), struct.pack("<Q", 2) + b"[]"):
         file.write_bytes(broken)
-        assert "no safetensors file" in str(problem(need))
+        assert "not a safetensors file" in str(problem(need))
     file.write_bytes(safetensors(100))
     (tmp_path / MANIFEST).write_text(json.dumps({"files": {"x.safetensors": {"size": 99}}}))
-    assert "not the 99 that were fetched" in str(problem(need))
+    assert "instead of the 99 that were fetched" in str(problem(need))
 
 
 def test_the_shipped_file() -> None:
@@ -136,12 +136,15 @@ def test_which_limit_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("engine = 'esrgan'", "engine stands outside of every section"),
-        ("[worker]\nengin = 'esrgan'", r"\[worker\] has no engin: there are engine, max_output_pixels, slots, weights"),
-        ("[worker]\nslots = -1", "slots is no number from 0 on: -1"),
-        ("[worker]\nslots = true", "slots is no number"),
-        ("[worker]\nengine = ''", "engine is no text"),
-        ("[ersgan]\nmodel = 'x'", r"\[ersgan\] is no engine: there are lanczos-bp, esrgan, tile-diffusion"),
+        ("engine = 'esrgan'", "engine must be in a section"),
+        (
+            "[worker]\nengin = 'esrgan'",
+            r"has no key engin; the keys are engine, max_output_pixels, slots, weights",
+        ),
+        ("[worker]\nslots = -1", "slots must be a non-negative integer, not -1"),
+        ("[worker]\nslots = true", "slots must be a non-negative integer"),
+        ("[worker]\nengine = ''", "engine must be a text"),
+        ("[ersgan]\nmodel = 'x'", r"\[ersgan\] is not an engine; use lanczos-bp, esrgan, tile-diffusion"),
         ("[worker", "worker.toml: "),
     ],
 )
@@ -161,7 +164,7 @@ def test_mistakes_in_the_file(text: str, said: str, tmp_path: Path) -> None:
         ({"model": "./x.pth", "tile": 7}, r"\[esrgan\] tile: Input should be greater than or equal to 32"),
         ({"model": "./x.pth", "dtype": "fp8"}, r"\[esrgan\] dtype: "),
         ({}, r"\[esrgan\] model: Field required"),
-        (None, r"no section \[esrgan\]"),
+        (None, r"needs a section \[esrgan\]"),
     ],
 )
 def test_mistakes_in_a_section(given: dict[str, object] | None, said: str, tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_mistakes_in_a_section(given: dict[str, object] | None, said: str, tmp_p
 
 def test_a_repository_is_no_file(tmp_path: Path) -> None:
     chosen = EsrganOptions(model="owner/name", weights=tmp_path)
-    with pytest.raises(WeightsUnusable, match="name one file of it, as owner/name@revision:file"):
+    with pytest.raises(WeightsUnusable, match="name a file in it, as owner/name@revision:file"):
         chosen.needs()
 
 
@@ -182,14 +185,14 @@ def weights(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_list(tmp_path: Path) -> None:
-    """What an engine needs, how large it is, under which licence, and that it is not there."""
+    """What an engine needs, how large it is, under which licence, and that it does not exist."""
     done = weights("--engine", "tile-diffusion", DARKROOM_DATA=str(tmp_path))
 
     assert done.returncode == 1, done.stderr
     assert "stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe" in done.stdout
     assert "1.97 GB" in done.stdout
     assert "CreativeML OpenRAIL-M" in done.stdout
-    assert done.stdout.count("is not there") == 3
+    assert done.stdout.count("does not exist") == 3
     assert "darkroom worker weights fetch --engine tile-diffusion" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -201,10 +204,12 @@ def test_the_list_of_a_file_of_ones_own(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "200.1 kB" in done.stdout or "0.2 MB" in done.stdout
-    assert f"there: {tmp_path}" in done.stdout
+    assert f"present: {tmp_path}" in done.stdout
 
 
 def test_nothing_needed() -> None:
     done = weights()
     assert done.returncode == 0
-    assert done.stdout == "lanczos-bp needs no weights; --engine names one that does: esrgan, tile-diffusion\n"
+    assert (
+        done.stdout == "lanczos-bp needs no weights; choose an engine that does with --engine: esrgan, tile-diffusion\n"
+    )
