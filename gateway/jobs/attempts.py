@@ -106,7 +106,7 @@ class AttemptRunner:
         """
         provider = self.providers.get(attempt.provider)
         if provider is None:
-            raise Unknown(f"{attempt.provider} is no provider any more")
+            raise Unknown(f"the provider {attempt.provider} is no longer configured")
         context = JobAttemptContext(recorder, attempt)
         context.left = True
         searching = self._recovered(provider, attempt, recorder)
@@ -147,7 +147,7 @@ class AttemptRunner:
             return attempt.handle
         handle = await provider.find(await self._sent(attempt, recorder))
         if handle is None:
-            message = f"{attempt.provider}: the job was lost with the process that had it"
+            message = f"{attempt.provider}: the job was lost when the process that sent it ended"
             raise Failed(message, unbilled=True)
         return await self._noted(provider, attempt, handle, recorder)
 
@@ -209,7 +209,7 @@ class AttemptRunner:
                     sent = await self._sent(attempt, recorder)
                     found = await provider.find(replace(sent, others=sent.others | claimed))
                 if found is None:
-                    raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
+                    raise Unknown(f"{attempt.provider}: the job that was found belongs to another call") from None
                 handle = found
             else:
                 return handle

@@ -26,7 +26,7 @@ class JobPending(Exception):
     """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
 
     def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
-        super().__init__("the job goes on")
+        super().__init__("the job is still running")
         self.attempts = tuple(attempts)
 
 
@@ -35,7 +35,7 @@ class ResultExpired(Exception):
     made the job was given them."""
 
     def __init__(self, *, kept: bool = True) -> None:
-        super().__init__("the pictures are not there")
+        super().__init__("the images are not available")
         self.kept = kept
 
 
@@ -84,7 +84,7 @@ def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
         case "failed":
             return AllFailed.from_json(error, told)
         case "unrecorded":
-            return LedgerDown("the ledger was down")
+            return LedgerDown("the ledger was unavailable")
         case "over_budget":
             return BudgetExceeded(error["message"])
         case "at_capacity":
@@ -99,7 +99,7 @@ MOST_KILLS = 5
 
 async def give_up(attempts: Sequence[AttemptRow], recorder: Recorder) -> JobResult:
     """End a job that has ended so many processes. Raises AllFailed, and JobInterrupted where nothing was bought."""
-    message = f"{MOST_KILLS} processes ended while they worked on this job: it was given up"
+    message = f"the job was abandoned after {MOST_KILLS} processes had ended while working on it"
     told = []
     for attempt in attempts:
         if attempt.state != "ended":

@@ -144,7 +144,7 @@ class Executor:
         elif attempt.outcome != "ok":
             progress.causes.append(attempt.cause())
         else:
-            progress.causes.append(Undecodable("the picture was made, and its file is gone or damaged"))
+            progress.causes.append(Undecodable("the image was generated, but its file is missing or damaged"))
 
     async def _loaded(self, kept: Json) -> StoredImage | None:
         """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
@@ -243,7 +243,7 @@ class Executor:
             raise _Ended from exc
         except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
             event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
-            error = Unknown("the gateway had an error of its own")
+            error = Unknown("an internal error occurred in the gateway")
         if error is not None:
             without_frames(error)
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
@@ -383,4 +383,6 @@ def upstream(route: Route) -> Upstream:
 
 def _told(error: ProviderError) -> str:
     """What the caller may read of an error: only the log has the provider's own words, and trouble with our account."""
-    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.told
+    return (
+        "the provider does not accept the gateway's API key or account" if isinstance(error, Unusable) else error.told
+    )

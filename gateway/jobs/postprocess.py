@@ -29,7 +29,7 @@ Keep = Callable[[Image], Awaitable["str | None"]]
 """Stores a picture; the name of its file, None where that failed."""
 
 _LEFT_OUT = (
-    "This picture was finished by an older version of Darkroom, which does not know its step {} and left it out."
+    "This image was processed by an older version of Darkroom, which does not support the step {} and skipped it."
 )
 # What a decoder says of bytes that are no whole picture, however much they look like one.
 _BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_image"})
@@ -76,7 +76,7 @@ async def make(
 async def recognise(imaging: ImagePool, outcome: Outcome, making: OutputSpec, owner: str = "") -> list[Image]:
     """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
     if len(outcome.images) < making.pictures_per_call:
-        raise Undecodable(f"{len(outcome.images)} pictures came, {making.pictures_per_call} were asked for")
+        raise Undecodable(f"the provider returned {len(outcome.images)} of {making.pictures_per_call} requested images")
     found = []
     for data in outcome.images[: making.pictures_per_call]:
         try:
@@ -129,7 +129,7 @@ async def _finished(
         reason = error.message
     except Exception as error:  # noqa: BLE001 - whatever fails here, the picture is paid for
         event("result.crashed", logging.ERROR, exc_info=True)
-        reason = f"the gateway had an error of its own ({type(error).__name__})"
+        reason = f"An internal error occurred in the gateway ({type(error).__name__})."
     event("result.as_it_came", logging.ERROR, reason=reason, format=came.format, size=f"{came.width}x{came.height}")
     return came, (_as_it_came(came, making, reason),)
 
@@ -138,10 +138,10 @@ def _as_it_came(came: Image, making: OutputSpec, reason: str) -> str:
     formats = [step.format for step in making.finish if isinstance(step, Transcode)]
     sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
     wanted = [*formats[-1:], *sizes[-1:]]
-    aim = f" It was to become {', '.join(wanted)}." if wanted else ""
-    aim += " The picture's transparency was lost." if _joins(making.finish) else ""
+    aim = f" The requested output was {', '.join(wanted)}." if wanted else ""
+    aim += " The image's transparency was lost." if _joins(making.finish) else ""
     made = f"{came.format}, {came.width}x{came.height}"
-    return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
+    return f"The image is delivered as the provider made it ({made}): it could not be processed here. {reason}{aim}"
 
 
 def refuse_no_pixels(image: Image) -> None:
@@ -150,7 +150,7 @@ def refuse_no_pixels(image: Image) -> None:
     It may name more than are ever decoded here, and then nothing else would tell that it is no whole picture.
     """
     if image.format == "png" and not can_hold_its_pixels(image.data):
-        raise Undecodable(f"the result names {image.width}x{image.height} pixels and does not hold them")
+        raise Undecodable(f"the result declares {image.width}x{image.height} pixels but does not contain them")
 
 
 def refuse_a_pixel(image: Image, expected: Size | None) -> None:
@@ -177,20 +177,20 @@ def fit(image: Image, making: OutputSpec) -> FittedImage:
     expected, steps = making.output, making.finish
     if expected is None or _rounded(image, expected):
         return FittedImage(steps)
-    here = f"The provider made {image.width}x{image.height} pixels where {expected} were expected"
+    here = f"The provider returned {image.width}x{image.height} pixels instead of the expected {expected}"
     if _alike(Size(width=image.width, height=image.height), expected):
         if any(isinstance(step, Resize) for step in steps):
-            return FittedImage(steps, (f"{here}: they were resampled.",))
+            return FittedImage(steps, (f"{here}: the image was resized.",))
         first = 1 if _joins(steps[:1]) else 0
         resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
-        return FittedImage(resized, (f"{here}: they were resampled to that.",))
+        return FittedImage(resized, (f"{here}: the image was resized to the expected size.",))
     left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
-    lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
+    lost = " The original image's transparency does not fit the result and was lost." if _joins(steps) else ""
     sizes = [step for step in left if isinstance(step, Resize)]
     # What the plan has said of the planned shape is not true of this one.
     told = tuple(note for step in sizes for note in told_of(Size(width=image.width, height=image.height), step))
-    kept = "" if sizes else ": it was not stretched"
-    return FittedImage(left, (f"{here}, which is another shape{kept}.{lost}", *told))
+    kept = "" if sizes else ": the image was not stretched"
+    return FittedImage(left, (f"{here}, which is another aspect ratio{kept}.{lost}", *told))
 
 
 def _unstretched(step: Step, expected: Size) -> Step:
@@ -222,7 +222,7 @@ def _alike(one: Size, other: Size) -> bool:
 
 
 def _undecodable(error: BadImage) -> Undecodable:
-    return Undecodable(f"the result is no usable picture: {error.message}")
+    return Undecodable(f"the result is not a usable image: {error.message}")
 
 
 def _count(came: Image, done: Image) -> None:

@@ -140,10 +140,10 @@ def pack(outcome: Outcome) -> bytes:
 def unpack(data: bytes) -> Outcome:
     """The result that was packed. Raises FileDamaged."""
     if len(data) < _FRONT.size:
-        raise FileDamaged("cut")
+        raise FileDamaged("truncated")
     length, digest = _FRONT.unpack_from(data)
     if hashlib.sha256(memoryview(data)[_FRONT.size :]).digest() != digest:
-        raise FileDamaged("changed")
+        raise FileDamaged("checksum mismatch")
     at = _FRONT.size + length
     head = json.loads(data[_FRONT.size : at])
     images = []

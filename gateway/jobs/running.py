@@ -65,11 +65,14 @@ def left_of(order: JobSpec) -> float:
 
 
 def unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
-    outcome, message = "unfinished", "it was not ready in time, and goes on"
+    outcome, message = "unfinished", "it was not ready in time and is still running"
     if attempt.state == "submitting":
-        message = "the provider has not answered in time whether it takes the job, and is still asked"
+        message = "the provider did not confirm in time that it accepted the job; the gateway is still waiting for it"
     if attempt.succeeded or attempt.id in made:
-        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
+        outcome, message = (
+            "unfetched",
+            "it succeeded, but its image was not downloaded in time; the gateway keeps trying",
+        )
     return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
 
 

@@ -32,7 +32,7 @@ async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner
             if sending not in made:
                 made[sending] = {id(image): await imaging.ready(image, sending, owner) for image in images(request)}
         except BadImage as error:
-            reason = f"cannot be sent the picture: {error.message}"
+            reason = f"does not accept the image: {error.message}"
             excluded.append(Excluded(route=candidate.route, reason=reason, param="image"))
         else:
             kept.append(replace(candidate, plan=_with(candidate.plan, made[sending], request.images[0])))
@@ -50,7 +50,7 @@ def _with(plan: Plan, made: Mapping[int, PreparedImage], first: Image) -> Plan:
             finish.append(JoinAlpha(alpha=own.alpha, black=own.black))
     notes = [*plan.notes, *(note for ready in made.values() for note in ready.notes)]
     if any(ready.alpha is not None for ready in made.values() if ready is not own):
-        notes.append("Transparent areas of further pictures were filled with the colours beside them.")
+        notes.append("Transparent areas of the additional images were filled with the colours next to them.")
     calls = tuple({name: _replaced(value, made) for name, value in call.items()} for call in plan.calls)
     return replace(plan, calls=calls, finish=tuple(finish), notes=tuple(dict.fromkeys(notes)))
 

@@ -88,7 +88,7 @@ class Claims:
             if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
                 # Its own row is from a try whose commit was made and whose answer was lost.
                 return None if row.id == order.id else job_of(row)
-        raise LedgerDown("too many calls with one idempotency key")
+        raise LedgerDown("too many concurrent calls with the same idempotency key")
 
     def may_run_again(self, found: JobRow, order: JobSpec) -> bool:
         """Whether a key's job does not stand in the way of another one. Raises IdempotencyKeyReused."""

@@ -29,15 +29,15 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
         raise ConfigError(
-            [ConfigProblem("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]
+            [ConfigProblem("the ledger", "gateway.ledger_url", "the Postgres driver is not installed", expected)]
         ) from error
     except (SQLAlchemyError, NewerSchema, OSError) as error:
         # Only the kind: the message may have the address with its password.
         found = (
-            str(error) if isinstance(error, NewerSchema) else f"no database that can be used ({type(error).__name__})"
+            str(error) if isinstance(error, NewerSchema) else f"the database cannot be opened ({type(error).__name__})"
         )
         where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
-        expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
+        expected = "a Postgres database or a writable folder" if settings.ledger_url is None else "a Postgres database"
         raise ConfigError([ConfigProblem("the ledger", where, found, expected)]) from error
     return writer
 
