@@ -1,4 +1,4 @@
-"""Opens the ledger: the database, its schema, and this process among those who share it."""
+"""Opens the ledger: the database, its schema, and this process's lease."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.settings.types import secret_text
 
 
 def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
-    """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
+    """Return the writing engine, migrated to this version's schema. Raises ConfigError if that fails."""
     try:
         writer = open_engine(secret_text(settings.ledger_url), data, writes=True)
         migrate(writer)
@@ -32,7 +32,7 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
             [ConfigProblem("the ledger", "gateway.ledger_url", "the Postgres driver is not installed", expected)]
         ) from error
     except (SQLAlchemyError, NewerSchema, OSError) as error:
-        # Only the kind: the message may have the address with its password.
+        # Only the error's type: its message may contain the URL with the password.
         found = (
             str(error) if isinstance(error, NewerSchema) else f"the database cannot be opened ({type(error).__name__})"
         )
@@ -44,7 +44,7 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
 
 @asynccontextmanager
 async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
-    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
+    """Open the ledger with this version's schema. Raises ConfigError if that fails."""
     writer = await asyncio.to_thread(prepare_ledger, settings, data)
     reader = open_engine(secret_text(settings.ledger_url), data, writes=False)
     database = Database(writer, reader)
