@@ -1,4 +1,4 @@
-"""One upstream call, from its submit to what it gave, however it is interrupted."""
+"""One provider call, from its submit to its outcome, including cancellation and recovery."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from providers.clock import CLOCK, Clock
 from providers.errors import Blocked, Failed, ProviderError, Rejected, Undecodable, Unfetched, Unfinished, Unknown
 from providers.memory import MemoryBudget, MemoryLease
 
-# What a job that was cancelled is given to be seen to end; it may also have been done before.
+# How long a cancelled job is awaited: it may have finished before the cancellation reached the provider.
 _SEEN_S = 15.0
-# Between tries for a picture that is paid for and does not come.
+# Delay between attempts to download an image that is already paid for.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-# How long a webhook is waited for that tells what became of a submit whose answer was lost.
+# How long to wait for a webhook with the job's id after the response to a submit was lost.
 _HEARD_S = 10.0
-# What a job that was taken up again has at least: its picture is paid for, whatever its deadline was.
+# The minimum time for a resumed job: its image is paid for, whatever its deadline was.
 _LEAST_S = 60.0
-# What is kept of the time to the deadline for ending a job, and for fetching one that cannot be ended any more: so
-# many seconds, and no more than this share.
+# The time reserved before the deadline to cancel a job, or to download the result of one that can no longer be
+# cancelled: this many seconds, and at most this share of the remaining time.
 _ENDING_S, _ENDING_SHARE = 10.0, 0.2
 
 _ROOM_BYTES = 512 << 20
 
 Use: TypeAlias = "Callable[[Outcome], Awaitable[None]]"
-"""What is made of an outcome. It raises Undecodable where the pictures are not what was asked for."""
+"""Processes an outcome. Raises Undecodable if its images are not usable."""
 
 
 class AttemptCancelled(Exception):
-    """The call was cancelled. `error` is what its provider said to that; None where nothing had been sent."""
+    """The call was cancelled. `error` is the provider's response to that; None if nothing had been sent."""
 
     def __init__(self, error: ProviderError | None) -> None:
         super().__init__("cancelled")
@@ -45,11 +45,11 @@ class AttemptCancelled(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRunner:
-    """Makes calls at providers.
+    """Makes calls to providers.
 
-    An attempt is given `attempt_timeout` seconds. A job that is paid for and not here yet, as it cannot be cancelled or
-    its pictures cannot be fetched, is waited for until `late` seconds after its deadline, over restarts: nobody may
-    wait for it any more, and its picture is kept. Deadlines are readings of `clock`.
+    An attempt may take `attempt_timeout` seconds. A paid job that cannot be cancelled, or whose images cannot be
+    downloaded yet, is awaited until `late` seconds after its deadline, across restarts: its images are stored even if
+    no client is waiting any more. Deadlines are readings of `clock`.
     """
 
     providers: Mapping[str, Provider]
@@ -57,15 +57,15 @@ class AttemptRunner:
     late: float
     clock: Clock = CLOCK
     room: MemoryBudget = field(default_factory=lambda: MemoryBudget(_ROOM_BYTES))
-    """What the answers of all calls together may take in memory."""
+    """The memory limit for the responses of all calls together."""
 
     async def make(
         self, attempt: AttemptRow, payload: Mapping[str, Value], deadline: float, recorder: Recorder, use: Use
     ) -> None:
-        """Submit, wait for the end, and use what came. Pictures that are found to be broken are fetched once more.
+        """Submit a job, wait for its outcome and process it. Images that turn out to be broken are downloaded again.
 
-        Cancelling it cancels the job upstream, unless the journal is leaving: then it stays for another process.
-        Raises ProviderError, AttemptCancelled, LedgerDown and Superseded.
+        Cancelling this call cancels the provider's job, unless the process is shutting down: then another one resumes.
+        Raises ProviderError, AttemptCancelled, LedgerDown and LeaseLost.
         """
         try:
             with self.room.lease() as lease:
@@ -99,14 +99,14 @@ class AttemptRunner:
         return await self._wait(provider, handle, limits, context, recorder, use)
 
     async def take_up(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
-        """Go on with a call that another process began, or that this one lost sight of, and use what came.
+        """Resume a call that another process began, or whose outcome is unknown, and process its outcome.
 
-        `left` is in how many seconds its job's deadline is, negative where that has passed. Raises as `make` does, and
-        Failed (unbilled) for a call that no provider has.
+        `left` is the time to the job's deadline in seconds, negative once it has passed. Raises the errors of `make`,
+        and Failed (unbilled) if the provider has no such job.
         """
         provider = self.providers.get(attempt.provider)
         if provider is None:
-            raise Unknown(f"{attempt.provider} is no provider any more")
+            raise Unknown(f"the provider {attempt.provider} is no longer configured")
         context = JobAttemptContext(recorder, attempt)
         context.left = True
         searching = self._recovered(provider, attempt, recorder)
@@ -125,7 +125,7 @@ class AttemptRunner:
     async def _submit(
         self, provider: Provider, job: UpstreamJob, context: JobAttemptContext, recorder: Recorder
     ) -> tuple[Handle, bool]:
-        """Submit; the handle, and whether the call was cancelled meanwhile."""
+        """Submit; return the handle, and whether the call was cancelled meanwhile."""
         try:
             return await self._through_cancels(self._submitted(provider, job, context, recorder), context)
         except JobStopped:
@@ -134,7 +134,7 @@ class AttemptRunner:
     async def _submitted(
         self, provider: Provider, job: UpstreamJob, context: JobAttemptContext, recorder: Recorder
     ) -> Handle:
-        """Submit, and write down which job the provider made of it."""
+        """Submit, and record the provider's job."""
         try:
             handle = await provider.submit(job, context)
         except Unknown as lost:
@@ -142,12 +142,12 @@ class AttemptRunner:
         return await self._noted(provider, context.attempt, handle, recorder)
 
     async def _recovered(self, provider: Provider, attempt: AttemptRow, recorder: Recorder) -> Handle:
-        """The provider's job of an attempt that another process began. Raises Failed (unbilled) where it has none."""
+        """Find the provider's job of an attempt begun by another process. Raises Failed (unbilled) if there is none."""
         if attempt.handle is not None and not attempt.handle.held:
             return attempt.handle
         handle = await provider.recover(await self._sent(attempt, recorder))
         if handle is None:
-            message = f"{attempt.provider}: the job was lost with the process that had it"
+            message = f"{attempt.provider}: the job was lost when the process that sent it ended"
             raise Failed(message, unbilled=True)
         return await self._noted(provider, attempt, handle, recorder)
 
@@ -157,11 +157,11 @@ class AttemptRunner:
         context: JobAttemptContext,
         leaves: Callable[[], bool] = lambda: False,
     ) -> tuple[Handle, bool]:
-        """Do work that ends with the provider's job written down; the job, and whether it was cancelled meanwhile.
+        """Run `work`, which finds and records the provider's job; return it, and whether it was cancelled meanwhile.
 
-        A request that has left may have bought something: its answer is awaited, and written down, before the provider
-        is asked to cancel. One that has not left never leaves. `leaves` says whether the work is for another process
-        to do. Raises what the work raises, and JobStopped.
+        A request that was sent may have bought something: its response is awaited and recorded before the provider is
+        asked to cancel. A request that was not sent yet is not sent at all. `leaves` returns whether another process
+        will do the work instead. Raises the errors of `work`, and JobStopped.
         """
         working = asyncio.ensure_future(work)
         cancelled = False
@@ -176,12 +176,12 @@ class AttemptRunner:
             return working.result(), cancelled
         except asyncio.CancelledError:
             if context.left:
-                # Nobody here does that: the event loop ends. What the provider has is for the next process to ask.
+                # Only the end of the event loop does that. The next process asks the provider for the job.
                 raise
             raise JobStopped from None
 
     async def _found(self, provider: Provider, context: JobAttemptContext, recorder: Recorder, lost: Unknown) -> Handle:
-        """The job of a submit whose answer was lost, where the provider calls and tells of it. Raises `lost`."""
+        """Find the job by its webhook after the response to the submit was lost. Raises `lost`."""
         if context.webhook is None or not context.left:
             raise lost
         name = await recorder.heard(context.attempt.id, _HEARD_S)
@@ -193,14 +193,14 @@ class AttemptRunner:
         return handle
 
     async def _noted(self, provider: Provider, attempt: AttemptRow, handle: Handle, recorder: Recorder) -> Handle:
-        """Write down whose a provider's job is, and return it. One that is another call's is not this one's: of equal
-        calls whose answers were lost each has to find one of its own. Raises Unknown where there is none."""
+        """Record that a provider's job belongs to this attempt, and return it. If it belongs to another call, search
+        again: equal calls whose responses were lost each need a job of their own. Raises Unknown if none is found."""
         claimed: set[str] = set()
         while True:
             try:
                 await recorder.submitted(attempt.id, handle)
             except LedgerDown:
-                # It is written as soon as that can be: the job is bought, and is waited for in any case.
+                # The write is retried in the background: the job is paid for, and is awaited in any case.
                 return handle
             except UpstreamJobClaimed:
                 found = None
@@ -209,13 +209,13 @@ class AttemptRunner:
                     sent = await self._sent(attempt, recorder)
                     found = await provider.recover(replace(sent, claimed_ids=sent.claimed_ids | claimed))
                 if found is None:
-                    raise Unknown(f"{attempt.provider}: the job that was found is another call's") from None
+                    raise Unknown(f"{attempt.provider}: the job that was found belongs to another call") from None
                 handle = found
             else:
                 return handle
 
     async def _sent(self, attempt: AttemptRow, recorder: Recorder) -> PendingSubmit:
-        """What an adapter needs to find an attempt's job, and to tell it from those of others."""
+        """Return what an adapter needs to find an attempt's job and to tell it from the jobs of other attempts."""
         return replace(attempt.as_sent(), claimed_ids=await recorder.others(attempt))
 
     async def _wait(
@@ -227,9 +227,9 @@ class AttemptRunner:
         recorder: Recorder,
         use: Use,
     ) -> None:
-        """Wait to the first limit; for a job that may not be bought elsewhere, to the next one, and so on.
+        """Wait until the first limit; if the job may not be bought elsewhere, until the next one, and so on.
 
-        Beyond the last but one nobody else waits, and the job is waited for all the same: it is paid for.
+        After the last but one no client waits any more. The job is still awaited, because it is paid for.
         """
         *before, last = limits
         try:
@@ -244,7 +244,7 @@ class AttemptRunner:
     async def _interrupted(
         self, provider: Provider, handle: Handle, context: JobAttemptContext, recorder: Recorder, use: Use
     ) -> None:
-        """Leave a job for another process, or cancel it and see what it came to: it may have been done before."""
+        """Leave a job to another process, or cancel it and use its outcome if it had finished before."""
         if recorder.leaving and not handle.held:
             raise asyncio.CancelledError
         try:
@@ -256,9 +256,9 @@ class AttemptRunner:
     async def _insist(
         self, provider: Provider, handle: Handle, limit: float, context: JobAttemptContext, use: Use
     ) -> None:
-        """Wait for a job, fetch its pictures and use them. Raises Unfinished at `limit`.
+        """Wait for a job, download its images and process them. Raises Unfinished at `limit`.
 
-        Once the provider has said that the job has succeeded, whatever it says afterwards is no end of it.
+        Once the provider has reported success, later errors are retried unless they are final.
         """
         pause = _PAUSE_S
         broken: Undecodable | None = None
@@ -267,7 +267,7 @@ class AttemptRunner:
                 outcome = await provider.wait(handle, limit, context)
             except ProviderError as error:
                 if broken is not None and not isinstance(error, Unfinished):
-                    # There is no second copy to be had of it.
+                    # The provider has no second copy.
                     raise broken from None
                 if not isinstance(error, Unfinished) and (not context.made or isinstance(error, _ENDS)):
                     raise
@@ -293,7 +293,7 @@ class AttemptRunner:
 
 
 def _releasing(use: Use, lease: MemoryLease) -> Use:
-    """What lets go of what was read once it has been used."""
+    """Wrap `use` so that the memory lease is released afterwards."""
 
     async def used(outcome: Outcome) -> None:
         try:
@@ -305,8 +305,8 @@ def _releasing(use: Use, lease: MemoryLease) -> Use:
 
 
 def without_frames(error: BaseException) -> None:
-    """Let go of the frames that an error came through, and that hold what was being read: it is kept until its job is
-    told of, and its frames until a collection."""
+    """Drop the tracebacks of an error and its causes: the error is kept until its job is reported, and the frames
+    would keep the response in memory."""
     chain: list[BaseException | None] = [error]
     for seen in chain:
         if seen is not None:
@@ -314,12 +314,12 @@ def without_frames(error: BaseException) -> None:
             chain += [one for one in (seen.__cause__, seen.__context__) if one not in chain]
 
 
-# What a provider may still say of a job that has succeeded, and that is then its end.
+# Errors that are final even after the provider has reported success.
 _ENDS = (Undecodable, Blocked, Rejected)
 
 
 def _texts(value: Value) -> Iterator[str]:
-    """What a payload says in sentences or addresses: a provider's message may hold it, the log and the ledger not."""
+    """Yield a payload's sentences and URLs: a provider may echo them, and logs and the ledger must not contain them."""
     if isinstance(value, str):
         if " " in value or "://" in value:
             yield value

@@ -17,7 +17,7 @@ from providers.base import AttemptContext, Handle
 from providers.clock import CLOCK, Clock
 from providers.http.send_hook import before_departure
 
-# One that comes before anybody waits is remembered, for a while.
+# How many signals are kept: a webhook may arrive before anything waits for it.
 _REMEMBERED = 16_384
 
 
@@ -28,15 +28,15 @@ class _Signal:
 
 
 class WebhookSignals:
-    """One bell for each attempt of this process."""
+    """Wakes the attempts of this process when a webhook arrives for them."""
 
     def __init__(self) -> None:
         self._bells: OrderedDict[str, _Signal] = OrderedDict()
 
     def ring(self, attempt: str, name: str | None, *, ended: bool = True) -> None:
-        """Wake whoever waits for this attempt. `name` is the provider's id of its job.
+        """Wake the waiters of this attempt. `name` is the provider's id of its job.
 
-        What does not say that the job has `ended` wakes nobody who knows the name: the question would come too early.
+        A webhook for a job that has not `ended` wakes no waiter that knows the id already: it would poll too early.
         """
         bell = self._of(attempt)
         news = bell.name is None and name is not None
@@ -45,7 +45,7 @@ class WebhookSignals:
             bell.event.set()
 
     async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
-        """Wait so long by this clock, or until it rings."""
+        """Wait for this many seconds by `clock`, or until a webhook arrives."""
         bell = self._of(attempt)
         waits = {asyncio.ensure_future(bell.event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
         try:
@@ -56,7 +56,7 @@ class WebhookSignals:
         bell.event.clear()
 
     async def heard(self, attempt: str, seconds: float, clock: Clock) -> str | None:
-        """Wait until the provider's id of the job is known; None where that does not come in time."""
+        """Wait until the provider's id of the job is known, at most `seconds`; None if it is not known by then."""
         until = clock.now() + seconds
         bell = self._of(attempt)
         while bell.name is None and (left := until - clock.now()) > 0:
@@ -64,7 +64,7 @@ class WebhookSignals:
         return bell.name
 
     def forget(self, attempt: str) -> None:
-        """Its job has ended."""
+        """Drop the signal of an attempt that has ended."""
         self._bells.pop(attempt, None)
 
     def _of(self, attempt: str) -> _Signal:
@@ -75,81 +75,81 @@ class WebhookSignals:
 
 
 class Recorder:
-    """The book of one job. This one keeps nothing: the ledger's does (`gateway/jobs/manager.py`).
+    """Records the attempts of one job. This base class stores nothing; LedgerRecorder does.
 
-    `leaving` is true once the process is about to end: work that another one can go on with is left as it is.
+    `leaving` is true once the process is shutting down: work that another process can resume is left as it is.
     """
 
     leaving = False
     owner = ""
-    """The API key that the job is for."""
+    """The id of the job's API key."""
 
     async def sending(self, attempt: AttemptRow) -> None:
-        """A request is about to leave that may buy something. What this raises stops it."""
+        """Record that a billable request is about to be sent. An exception stops it."""
 
     async def departing(self) -> None:
-        """The bytes of a request that may buy something are about to leave. What this raises stops them."""
+        """Check right before the bytes of a billable request are sent. An exception stops them."""
 
     async def submitted(self, attempt: str, handle: Handle) -> None:
-        """A provider has taken the job. Raises Claimed where it is known to be another attempt's."""
+        """Record that a provider accepted the job. Raises UpstreamJobClaimed if it belongs to another attempt."""
 
     def is_held(self, attempt: str) -> bool:
-        """Whether only this process can be given what the attempt gives, and once only."""
+        """Whether only this process can receive the attempt's result, and only once."""
         return False
 
     def received(self, attempt: str) -> None:
-        """What an attempt gave is kept as it came."""
+        """Record that a copy of the attempt's unprocessed result is stored."""
 
     def ended(self, attempt: AttemptRow) -> None:
-        """An attempt has ended, in one way or another."""
+        """Record the end of an attempt, whatever its outcome."""
 
     def unkept(self, attempt: AttemptRow, images: Sequence[StoredImage]) -> None:
-        """An attempt gave these pictures, and not all of them are stored: until they are it has not ended."""
+        """Record images that are not all stored yet: until they are, the attempt has not ended."""
 
     def succeeded(self, attempt: str, handle: Handle) -> None:
-        """The provider says that the job has succeeded: it is paid for, and only to be fetched."""
+        """Record that the provider reported success: the result is paid for and only has to be downloaded."""
 
     def progressed(self, number: int, share: float) -> None:
-        """So much of a call is done, from 0 to 1."""
+        """Record the progress of a call, from 0 to 1."""
 
     def overdue(self) -> None:
-        """The deadline has passed, and the job goes on: its provider cannot cancel it."""
+        """Record that the deadline has passed while the job continues: its provider cannot cancel it."""
 
     def webhook(self, attempt: AttemptRow) -> str | None:
-        """The address at which a provider may report of an attempt; None where we cannot be reached."""
+        """The URL to which a provider may send the attempt's webhooks; None if the gateway has no public address."""
         return None
 
     async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
-        """Wait by this clock; a webhook cuts it short."""
+        """Sleep by this clock; a webhook ends the sleep early."""
         await clock.sleep(seconds)
 
     async def others(self, attempt: AttemptRow) -> frozenset[str]:
-        """The ids of the jobs at an attempt's provider that are known to be other attempts'."""
+        """The ids of the provider's jobs that belong to other attempts."""
         return frozenset()
 
     async def heard(self, attempt: str, seconds: float) -> str | None:
-        """The provider's id of a job, where a webhook tells it within so many seconds."""
+        """The provider's id of the job if a webhook reports it within `seconds`, else None."""
         return None
 
 
 class JobStopped(Exception):
-    """The job was cancelled before its request left."""
+    """The job was cancelled before its request was sent."""
 
 
 class JobAttemptContext(AttemptContext):
-    """Connects one upstream call with the book of its job."""
+    """Connects one provider call with the recorder of its job."""
 
     def __init__(self, recorder: Recorder, attempt: AttemptRow) -> None:
         self.webhook = recorder.webhook(attempt)
         self.attempt = attempt
         self.left = False
-        """Whether the request may have left."""
+        """Whether the request may have been sent."""
         self.stopped = False
-        """Set to keep it from leaving."""
+        """Set to keep the request from being sent."""
         self.handle: Handle | None = None
         """The provider's job, once it has one."""
         self.made = False
-        """Whether the provider has said that the job has succeeded."""
+        """Whether the provider has reported success."""
         self._journal = recorder
         self._share = 0.0
 
@@ -160,7 +160,7 @@ class JobAttemptContext(AttemptContext):
         await self._journal.sending(self.attempt)
         await self._journal.departing()
         self._stop_here()
-        # There is a connection to be made first, and this process may be paused over it.
+        # Connecting comes first, and this process may be paused meanwhile: check once more.
         before_departure(self._journal.departing)
         self.left = True
 
@@ -193,21 +193,21 @@ class JobAttemptContext(AttemptContext):
 _LOOK_S = 1.0
 
 Address = Callable[[str, str], "str | None"]
-"""Where a provider may report of an attempt: from its name and the attempt's id."""
+"""Returns the webhook URL for a provider's name and an attempt's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotRecorded:
-    """An attempt that is over but for the storing of its pictures."""
+    """An attempt that has ended except that its images are not all stored."""
 
     attempt: AttemptRow
     images: tuple[StoredImage, ...]
 
 
 class LedgerRecorder(Recorder):
-    """Writes a job's attempts into the ledger: what is about to be bought at once, what has ended with the next write.
+    """Writes a job's attempts to the ledger: a submit before it is sent, an end together with the next write.
 
-    `moved` is called whenever there is something new to tell of the job.
+    `moved` is called whenever the job's state changes.
     """
 
     def __init__(
@@ -223,18 +223,18 @@ class LedgerRecorder(Recorder):
     ) -> None:
         self.owner = order.key
         self.sent = False
-        """Whether anything may have been bought for this job."""
+        """Whether a billable request may have been sent for this job."""
         self.active: dict[str, str] = {}
-        """The providers of the attempts that are under way, by the attempts' ids."""
+        """The providers of the running attempts, by the attempts' ids."""
         self.share = 0.0
         self.made: set[str] = set()
-        """Those of them whose provider says that they have succeeded."""
+        """The ids of running attempts whose provider has reported success."""
         self.pending: list[AttemptRow] = []
-        """Attempts that have ended, and of whose end nothing is written yet."""
+        """Ended attempts whose end is not written yet."""
         self.waiting: list[NotRecorded] = []
-        """Attempts whose pictures the store has not taken yet. In the ledger they go on."""
+        """Attempts whose images are not stored yet. In the ledger they are still running."""
         self.came: set[str] = set()
-        """The ids of attempts of which there is a copy of what the provider gave."""
+        """The ids of attempts with a stored copy of the provider's result."""
         self.written = False
         """Whether the job's end is in the ledger."""
         self._held: set[str] = set()
@@ -248,13 +248,13 @@ class LedgerRecorder(Recorder):
         self._shares: dict[int, float] = {}
 
     def close(self) -> None:
-        """Tell nobody of anything any more. Without this the job, its book and its pictures hold each other."""
+        """Drop the callbacks. Otherwise the job, its recorder and its images reference each other."""
         self._moved = self._overdue = _nothing
 
     @override
     async def sending(self, attempt: AttemptRow) -> None:
         ended, self.pending = self.pending, []
-        # Whoever has a key, or does not wait, was written down as the job was taken.
+        # Jobs with an idempotency key and background jobs were written when they were accepted.
         accepted = self._order.idempotency_key is not None or self._order.mode == "background"
         try:
             await self._ledger.sending(self._order, attempt, ended, first=not (self.sent or accepted))
@@ -275,7 +275,7 @@ class LedgerRecorder(Recorder):
         self.active[attempt] = handle.provider
         if handle.held:
             self._held.add(attempt)
-            # Its name is ours, and nobody but this process can go on with it: there is nothing to wait for.
+            # The id is the gateway's own, and no other process can resume it: nothing waits for the write.
             self._ledger.held(attempt, handle, time.time())
         else:
             await self._ledger.submitted(attempt, handle, time.time())
@@ -296,7 +296,7 @@ class LedgerRecorder(Recorder):
     def succeeded(self, attempt: str, handle: Handle) -> None:
         self.made.add(attempt)
         if not handle.held:
-            # Whoever takes the job up has to know: it may be told something else by then.
+            # A process that resumes the job has to know: by then the provider may report something else.
             self._ledger.succeeded(attempt, handle)
 
     @override
@@ -305,13 +305,13 @@ class LedgerRecorder(Recorder):
         self._bells.forget(attempt.id)
         self.pending.append(attempt)
         if self.active:
-            # Others go on, perhaps for long: what has been made must not be forgotten meanwhile.
+            # Other attempts may run for long: this result must be recorded before they end.
             ended, self.pending = self.pending, []
             self._ledger.attempts_ended(self._order, ended)
 
     @override
     def progressed(self, number: int, share: float) -> None:
-        # Several tell of it, and not in order.
+        # Several sources report progress, and not in order.
         self._shares[number] = max(share, self._shares.get(number, 0.0))
         self.share = sum(self._shares.values()) / max(self._order.wanted, len(self._shares))
         self._moved()
@@ -333,7 +333,7 @@ class LedgerRecorder(Recorder):
         try:
             return await self._ledger.others(attempt)
         except LedgerDown:
-            # Whether what is found is another's is looked at once more when that is written down.
+            # `submitted` checks again whether a found job belongs to another attempt.
             return frozenset()
 
     @override
@@ -342,7 +342,7 @@ class LedgerRecorder(Recorder):
         while (left := until - self._clock.now()) > 0:
             if (name := await self._bells.heard(attempt, min(_LOOK_S, left), self._clock)) is not None:
                 return name
-            # The webhook may have come to another process.
+            # Another process may have received the webhook.
             with contextlib.suppress(LedgerDown):
                 if (found := await self._ledger.attempt(attempt)) is not None and found.heard is not None:
                     return found.heard

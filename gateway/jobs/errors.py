@@ -1,8 +1,8 @@
-"""References to jobs, and what a job can end with: a result, or one of these errors.
+"""References to jobs, and how a job can end: with a result, or with one of these errors.
 
-A job whose image crashes every process that decodes it is given up after some tries. Otherwise the next process would
-adopt it and crash as well, with the jobs of everybody else. What was bought for such a job stays unknown, so that a
-repeated call may still look for it.
+A job whose image crashes every process that decodes it is abandoned after several processes have ended. Otherwise the
+next process would adopt it and crash as well, together with all other jobs. The outcome of its attempts stays unknown,
+so that a repeated call may still search for them.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from providers.errors import Unknown
 
 
 class ShuttingDown(Exception):
-    """This process takes no more work."""
+    """This process accepts no new jobs."""
 
 
 class JobPending(Exception):
-    """The job was not done in time, and goes on. `attempts` tell what is known of it so far."""
+    """The job did not finish in time and is still running. `attempts` is what is known so far."""
 
     def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
-        super().__init__("the job goes on")
+        super().__init__("the job is still running")
         self.attempts = tuple(attempts)
 
 
 class ResultExpired(Exception):
-    """The job is done, and its pictures have been deleted since; or never `kept`, for the store was away: then whoever
-    made the job was given them."""
+    """The job has completed, but its images have been deleted since; or they were never `kept`, because the store was
+    unavailable, and only the client that created the job received them."""
 
     def __init__(self, *, kept: bool = True) -> None:
-        super().__init__("the pictures are not there")
+        super().__init__("the images are not available")
         self.kept = kept
 
 
 class NotCancellable(Exception):
-    """The providers that have the job now cannot cancel: it goes on."""
+    """The providers that run the job cannot cancel it: it continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRef:
-    """A job that a call has: its own, or one that it `joined` because it repeats the call that began it."""
+    """The job of a call: a new one, or one that it `joined` because it repeats an earlier call."""
 
     id: str
     created: float
@@ -55,10 +55,10 @@ class JobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisconnectPolicy:
-    """What becomes of a job whose caller leaves, by the model's id: `finish` or `cancel`.
+    """What happens to a job when its client disconnects, by the model's id: `finish` or `cancel`.
 
-    A repeated call makes a provider look again for what is unknown, where that was done `search_again_s` seconds ago
-    or more: else it is told at once what is known. A search takes a while, and an impatient caller would hear nothing.
+    A repeated call triggers another search for attempts whose outcome is unknown if the job ended at least
+    `search_again_s` seconds ago; else it gets the known result at once. A search delays the response.
     """
 
     on_disconnect: Mapping[str, str]
@@ -66,7 +66,7 @@ class DisconnectPolicy:
 
 
 NOTHING_BOUGHT = (LedgerDown, JobInterrupted, QuotaExceeded)
-"""What a job ends with that never had a provider."""
+"""The errors of a job that was never sent to a provider."""
 
 
 def error_to_json(error: LedgerDown | JobInterrupted | QuotaExceeded) -> Json:
@@ -78,13 +78,13 @@ def error_to_json(error: LedgerDown | JobInterrupted | QuotaExceeded) -> Json:
 
 
 def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
-    """What a job that failed is to raise."""
+    """The exception of a failed job."""
     error = row.error or {}
     match error.get("kind"):
         case "failed":
             return AllFailed.from_json(error, told)
         case "unrecorded":
-            return LedgerDown("the ledger was down")
+            return LedgerDown("the ledger was unavailable")
         case "over_budget":
             return BudgetExceeded(error["message"])
         case "at_capacity":
@@ -94,12 +94,12 @@ def error_of(row: JobRow, told: Sequence[Attempt]) -> Exception:
 
 
 MOST_KILLS = 5
-"""How many processes may end while they work on a job."""
+"""How many processes may end while working on a job before it is abandoned."""
 
 
 async def give_up(attempts: Sequence[AttemptRow], recorder: Recorder) -> JobResult:
-    """End a job that has ended so many processes. Raises AllFailed, and JobInterrupted where nothing was bought."""
-    message = f"{MOST_KILLS} processes ended while they worked on this job: it was given up"
+    """Abandon a job after MOST_KILLS processes. Raises AllFailed, or JobInterrupted if nothing was bought."""
+    message = f"the job was abandoned after {MOST_KILLS} processes had ended while working on it"
     told = []
     for attempt in attempts:
         if attempt.state != "ended":
@@ -114,7 +114,7 @@ async def give_up(attempts: Sequence[AttemptRow], recorder: Recorder) -> JobResu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedBy:
-    """Who made the pictures. `degraded` says that the route falls short of what the model's name promises."""
+    """The provider and model of the images. `degraded`: the route does less than the model's name promises."""
 
     provider: str
     model: str
@@ -123,7 +123,7 @@ class ServedBy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job gave: the delivered pictures in order, who made the last of them, and every attempt."""
+    """The result of a job: the images in order, the provider of the last one, and every attempt."""
 
     images: tuple[StoredImage, ...] = field(repr=False)
     served: ServedBy

@@ -1,4 +1,4 @@
-"""The one failover loop. What an error means for the next route stands in its class, never here."""
+"""The failover loop. What an error means for the next route is defined by its class, never here."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from providers.errors import Expired, ProviderError, Undecodable, Unfetched, Unk
 from providers.http.ids import token_hex
 
 T = TypeVar("T")
-# Between two tries to read back a picture from a store that is away.
+# Delay between attempts to read an image from a store that is unavailable.
 _STORE_S = 2.0
 
 
 @dataclass(slots=True)
 class _Progress:
-    """What is there so far: delivered pictures by the number of their call, attempts, errors, notes.
+    """The state of a job so far: delivered images by the number of their call, attempts, errors, notes.
 
-    `closed` are the calls that must not be tried elsewhere after what became of them, `unknown` those that may have
-    been bought already. `halt` is why no more may be begun at all.
+    `closed` are the calls that must not be retried on another route, `unknown` those that may be billed already.
+    `halt` is the reason why no further call may be started.
     """
 
     images: dict[int, tuple[StoredImage, ...]] = field(default_factory=dict)
@@ -67,17 +67,17 @@ class _Progress:
 
 
 class _Ended(Exception):
-    """A call ended without an error of its provider: it was cancelled, or could not begin."""
+    """A call ended without a provider's error: it was cancelled or could not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Takes candidates in their order and gets the pictures from the first that gives them.
+    """Tries candidates in order and returns the images of the first that succeeds.
 
-    `keep` stores a picture and returns the name of its file, None where that failed; `load` reads one back by what the
-    ledger has of it, None where it is gone, and raises StorageError while that is not known. `received` keeps what a
-    provider gave until what becomes of it is stored. `max_duplicate` is up to how many micro-dollars a picture may be
-    bought again after an unknown outcome; None: never.
+    `keep` stores an image and returns its file name, or None if that failed; `load` reads one by its entry in the
+    ledger, returns None if the file no longer exists and raises StorageError while the store is unavailable. `received`
+    keeps a provider's result until the processed images are stored. `max_duplicate` is the highest price, in
+    micro-dollars, at which an image may be bought again after an unknown outcome; None: never.
     """
 
     calls: AttemptRunner
@@ -91,15 +91,15 @@ class Executor:
 
     @property
     def clock(self) -> Clock:
-        """The clock of everything that waits for a job, here and at the providers."""
+        """The clock of everything that waits for a job, including the adapters."""
         return self.calls.clock
 
     async def run(self, job: str, candidates: Sequence[Candidate], deadline: float, recorder: Recorder) -> JobResult:
-        """Try route after route until every picture is there. Only what is missing goes on to the next one.
+        """Try route after route until every image exists. Only missing images are requested from the next route.
 
-        `deadline` is a reading of `clock`. Raises AllFailed when there is not one picture, AttemptCancelled where it
-        was cancelled before, LedgerDown where nothing could be written down and so nothing was bought, QuotaExceeded
-        where the caller's key may not have it.
+        `deadline` is a reading of `clock`. Raises AllFailed if no image was generated, JobCancelled if the job was
+        cancelled before, LedgerDown if nothing could be recorded and so nothing was bought, QuotaExceeded if the API
+        key's limits do not allow it.
         """
         progress = _Progress()
         if len(candidates[0].plan.calls) > 1:
@@ -107,7 +107,7 @@ class Executor:
         for candidate in candidates:
             calls = len(candidate.plan.calls)
             if progress.attempts and calls != len(candidates[0].plan.calls):
-                continue  # its calls are not the ones that are missing
+                continue  # its calls do not correspond to the missing ones
             missing = [i for i in range(calls) if i not in progress.images and i not in progress.closed]
             late = progress.attempts and self.clock.now() >= deadline
             if not missing or progress.halt or progress.cancelled or late:
@@ -120,9 +120,9 @@ class Executor:
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
     async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, recorder: Recorder) -> JobResult:
-        """Go on with a job of which these attempts are known, in their order; nothing new is bought.
+        """Resume a job with these known attempts, in order; nothing new is bought.
 
-        `left` is in how many seconds the job's deadline is. Raises as `run` does.
+        `left` is the time to the job's deadline in seconds. Raises the errors of `run`.
         """
         progress = _Progress()
         for attempt in attempts:
@@ -135,7 +135,7 @@ class Executor:
         return _finished(progress, wanted)
 
     async def _remember(self, attempt: AttemptRow, progress: _Progress) -> None:
-        """Take in an attempt that had ended before."""
+        """Add an attempt that had ended before to `progress`."""
         progress.attempts.append(attempt.told())
         images = tuple([image for kept in attempt.files if (image := await self._loaded(kept)) is not None])
         if images:
@@ -144,10 +144,10 @@ class Executor:
         elif attempt.outcome != "ok":
             progress.causes.append(attempt.cause())
         else:
-            progress.causes.append(Undecodable("the picture was made, and its file is gone or damaged"))
+            progress.causes.append(Undecodable("the image was generated, but its file is missing or damaged"))
 
     async def _loaded(self, kept: Json) -> StoredImage | None:
-        """Read a picture back. While the store is away it is waited for: what was paid is not given up for that."""
+        """Read a stored image. While the store is unavailable, wait: the image is paid for."""
         while True:
             try:
                 return await self.load(kept)
@@ -157,7 +157,7 @@ class Executor:
                 return None
 
     def _goes_on(self, error: ProviderError, candidate: Candidate) -> bool:
-        """The class decides; what may have been bought is bought again only as far as the operator pays for that."""
+        """The class decides; after an unknown outcome a call is repeated only up to the operator's price limit."""
         share = candidate.cost.micros // len(candidate.plan.calls)
         rebuys = isinstance(error, Unknown) and self.max_duplicate is not None and share <= self.max_duplicate
         return error.next_route or rebuys
@@ -171,7 +171,7 @@ class Executor:
         progress: _Progress,
         recorder: Recorder,
     ) -> None:
-        """One call, from its submit to the finished picture; what came of it is written into `progress`."""
+        """Make one call, from its submit to the processed image, and add its outcome to `progress`."""
         route, plan = candidate.route, candidate.plan
         attempt = _attempt(job, candidate, number)
         began = self.clock.now()
@@ -204,7 +204,7 @@ class Executor:
             await self._settled(partial(self._again, attempt, left, recorder), attempt, progress, recorder)
 
     async def _again(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
-        """Use what an attempt gave before, where that was kept; else its provider is asked."""
+        """Use an attempt's stored result if there is one, else ask its provider."""
         kept = await self.received.found(attempt.id, self.clock)
         if kept is None:
             await self.calls.take_up(attempt, left, recorder, use)
@@ -215,10 +215,10 @@ class Executor:
     async def _settled(
         self, work: Callable[[Use], Awaitable[None]], attempt: AttemptRow, progress: _Progress, recorder: Recorder
     ) -> Outcome:
-        """Wait for a call, finish and keep its pictures, and write down what came of it. The pictures as they came are
-        not in what is returned.
+        """Wait for a call, process and store its images, and record its outcome. The returned outcome does not hold the
+        unprocessed images.
 
-        Raises the error that it ended with, and _Ended where it was cancelled or could not begin.
+        Raises the error of the call, and _Ended if it was cancelled or could not start.
         """
         outcome: Outcome | None = None
         made = ProcessedImage()
@@ -227,7 +227,7 @@ class Executor:
 
         async def use(came: Outcome) -> None:
             nonlocal outcome, made
-            # Of the pictures as they came nothing is held here: what fails is kept for a while, with its frames.
+            # Drop the unprocessed images: an error keeps this frame, and so their memory, for a while.
             outcome = replace(came, images=())
             made = await unbroken(make(came, attempt, recorder, self.imaging, self.received, self.keep))
 
@@ -238,12 +238,12 @@ class Executor:
         except AttemptCancelled as exc:
             error, cancelled, progress.cancelled = exc.error, True, True
         except (LedgerDown, LeaseLost, QuotaExceeded) as exc:
-            # Nothing left: there is no attempt to speak of, and nothing more may be begun.
+            # Nothing was sent, so there is no attempt to record, and no further call may start.
             progress.halt = exc
             raise _Ended from exc
-        except Exception:  # noqa: BLE001 - a fault of ours: what was bought is not known, so nothing more is bought
+        except Exception:  # noqa: BLE001 - an internal error: what was bought is unknown, so nothing more is bought
             event("attempt.crashed", logging.ERROR, provider=attempt.provider, route=attempt.route, exc_info=True)
-            error = Unknown("the gateway had an error of its own")
+            error = Unknown("an internal error occurred in the gateway")
         if error is not None:
             without_frames(error)
         ended = _ended(attempt, outcome, error, made, cancelled=cancelled)
@@ -276,7 +276,7 @@ class Executor:
 
 
 async def unbroken(work: Awaitable[T]) -> T:
-    """Wait for something that is too good to be broken off: a cancel that comes meanwhile is heard afterwards."""
+    """Wait for work that must not be interrupted: a cancellation meanwhile has no effect on it."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():
@@ -290,9 +290,9 @@ async def unbroken(work: Awaitable[T]) -> T:
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]], progress: _Progress) -> None:
-    """Wait for all, also when this is cancelled: each of them knows what that means for what it has bought.
+    """Wait for all calls, also when this is cancelled: each call handles the cancellation itself.
 
-    Raises CancelledError where one of them was left as it is, for another process.
+    Raises CancelledError if one of them was left for another process.
     """
     tasks = [asyncio.create_task(one) for one in work]
     try:
@@ -300,7 +300,7 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]], progress: _Progress) -
     except asyncio.CancelledError:
         if any(task.cancelled() for task in tasks):
             raise
-        # Also where each of them was too far to hear of it: nothing more may be bought.
+        # Even if every call was too far along to be cancelled, nothing more may be bought.
         progress.cancelled = True
         this = asyncio.current_task()
         assert this is not None
@@ -311,7 +311,7 @@ def _finished(progress: _Progress, wanted: int) -> JobResult:
     if not progress.served:
         if progress.cancelled:
             raise JobCancelled(progress.attempts)
-        # What became of the other calls tells more than that one could not begin: something may have been bought.
+        # The errors of other calls matter more than a call that could not start: something may have been bought.
         if isinstance(progress.halt, LeaseLost) or (progress.halt is not None and not progress.causes):
             raise progress.halt
         raise AllFailed(progress.causes, progress.attempts)
@@ -355,11 +355,11 @@ def _ended(
     attempt: AttemptRow, outcome: Outcome | None, error: ProviderError | None, made: ProcessedImage, *, cancelled: bool
 ) -> AttemptRow:
     actual = outcome.cost if outcome is not None else error.cost if error is not None else 0 if cancelled else None
-    # What may have been billed counts as billed until the provider says otherwise.
+    # What may have been billed counts as billed until the provider reports otherwise.
     spent = error is None or error.billed is True or isinstance(error, (Unknown, Expired))
     if cancelled and error is not None:
         spent = error.billed is not False
-    # Its pictures may yet be fetched, as a lost job may yet be found.
+    # Its images may still be downloaded later, as a lost job may still be found.
     unknown = isinstance(error, (Unknown, Unfetched))
     name = "cancelled" if cancelled and not unknown else type(error).__name__.lower() if error is not None else "ok"
     return replace(
@@ -377,10 +377,12 @@ def _ended(
 
 
 def upstream(route: Route) -> Upstream:
-    """What the adapter is told of a route."""
+    """The part of a route that its adapter needs."""
     return Upstream(model=route.model, options=cast("dict[str, Value]", dict(route.options)))
 
 
 def _told(error: ProviderError) -> str:
-    """What the caller may read of an error: only the log has the provider's own words, and trouble with our account."""
-    return "our key or account cannot be used there" if isinstance(error, Unusable) else error.told
+    """The message for clients: only the log has the provider's wording and problems with the gateway's account."""
+    return (
+        "the provider does not accept the gateway's API key or account" if isinstance(error, Unusable) else error.told
+    )

@@ -1,4 +1,4 @@
-"""The job manager: starts, joins, awaits and cancels jobs. A handler may leave; its job stays until it is done."""
+"""The job manager: starts, joins, awaits and cancels jobs. A job outlives the HTTP handler that started it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from providers.clock import Clock
 
 
 class JobManager:
-    """The jobs of this process, and the way to those of the others."""
+    """The jobs of this process, and access to those of other processes."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class JobManager:
         self.ledger = ledger
         self.signals = signals or WebhookSignals()
         self.leaving = asyncio.Event()
-        """Set once no more work is taken."""
+        """Set once no new jobs are accepted."""
         self.shutting_down = asyncio.Event()
-        """Set when whoever waits for a job has to be sent away: the process ends."""
+        """Set once handlers have to stop waiting for jobs: the process ends."""
         self._executor = executor
         self._rules = rules
         self._address = address
@@ -72,10 +72,10 @@ class JobManager:
         return self._executor.calls.providers
 
     async def place(self, order: JobSpec, candidates: Sequence[Candidate], *, retry: int = 0) -> JobRef:
-        """Begin a job, or join the one that this call repeats.
+        """Start a job, or join the one that this call repeats.
 
-        `retry` is the number of the SDK's own repetition, 0 for a first call. Raises ShuttingDown, LedgerDown and
-        IdempotencyKeyReused: then nothing was begun.
+        `retry` is the SDK's retry count, 0 for a first call. Raises ShuttingDown, LedgerDown and IdempotencyKeyReused:
+        then nothing was started.
         """
         if self.leaving.is_set():
             raise ShuttingDown
@@ -83,7 +83,7 @@ class JobManager:
         if order.idempotency_key is None and retry > 0:
             found = await self._match(order, retry)
         if found is None and (order.idempotency_key is not None or order.mode == "background"):
-            # Others are written down with the first thing that is bought for them.
+            # Other jobs are recorded together with their first submit.
             found = await self.ledger.accept(order)
         if found is not None:
             return await self._join(order, found)
@@ -93,7 +93,7 @@ class JobManager:
         return JobRef(id=order.id, created=order.created_at, joined=False, model=order.model)
 
     async def repeated(self, order: JobSpec, retry: int) -> JobRef | None:
-        """The job that a call repeats; None where it repeats none. Begins nothing, and raises what `place` raises."""
+        """The job that a call repeats, else None. Starts nothing. Raises the errors of `place`."""
         found: JobRow | None = None
         if order.idempotency_key is not None:
             found = await self.ledger.lookup(order)
@@ -110,7 +110,7 @@ class JobManager:
         return JobRef(id=found.order.id, created=found.order.created_at, joined=True, model=found.order.model)
 
     async def _match(self, order: JobSpec, retry: int) -> JobRow | None:
-        """The job that a repeated call joins; None once all callers of jobs like it are known to be alive."""
+        """The job that a repeated call joins; None once the clients of all equal jobs are known to be alive."""
         began = self.clock.now()
         beats = await self.ledger.processes.beats()
         while True:
@@ -120,8 +120,8 @@ class JobManager:
             now = await self.ledger.processes.beats()
             others = matches.waiting - {self.ledger.process}
             waited = self.clock.now() - began
-            # One that has renewed its lease since is alive, whichever way the database's clock went; one whose lease
-            # has lapsed is not among them any more.
+            # A process that has renewed its lease since is alive, whatever the database's clock says. One whose lease
+            # has lapsed is no longer in `waiting`.
             if waited >= running.ALIVE_S and all(other in now and now[other] != beats.get(other) for other in others):
                 return None
             await self.clock.sleep(running.FIRST_LOOK_S)
@@ -144,7 +144,7 @@ class JobManager:
         return job
 
     async def _run(self, job: RunningJob, work: Coroutine[Any, Any, JobResult]) -> JobResult:
-        """Do a job's work and write down how it ended, before anybody is told."""
+        """Run a job and record its end before anything is reported to a client."""
         try:
             finished = await self._stored(job, await work)
         except AllFailed as failure:
@@ -163,7 +163,7 @@ class JobManager:
             await self._write_end(job, "failed", 0, error=error_to_json(error))
             raise
         except asyncio.CancelledError:
-            # The process ends. Another one goes on with what it may.
+            # The process ends. Another one resumes the job.
             if job.recorder.pending:
                 self.ledger.attempts_ended(job.order, job.recorder.pending)
             self.ledger.release(job.order.id)
@@ -172,21 +172,21 @@ class JobManager:
         return finished
 
     async def _stored(self, job: RunningJob, finished: JobResult) -> JobResult:
-        """A result whose pictures are in the store, or in a caller's hands: before that its job has not ended."""
+        """The result once its images are stored or delivered to a client: before that its job has not ended."""
         if not job.recorder.waiting:
             return finished
         event("job.waits_for_store", logging.ERROR, job=job.order.id)
         job.result = finished
         job.made.set()
         job.move()
-        # Whoever made it in the background is to come for it later.
+        # The client of a background job fetches the result later, so only the store counts.
         handed = asyncio.Event() if job.order.mode == "background" else job.handed
         return await stored(finished, job.recorder, self._executor.keep, self.clock, handed)
 
     async def _write_end(
         self, job: RunningJob, state: str, cost: int, *, result: Json | None = None, error: Json | None = None
     ) -> JobRow | None:
-        """Write down how a job ended; the job where it ended better, with what another process had made for it."""
+        """Record the end of a job; return the job if another process has recorded a better end, else None."""
         tell = messages(job.order, "completed" if state == "completed" else "failed", state=state)
         end = JobEnd(state=state, cost=cost, result=result, error=error, deliveries=tell)
         try:
@@ -194,11 +194,11 @@ class JobManager:
             job.recorder.written = True
             return better
         except LedgerDown:
-            # It is written as soon as it can be; what was paid for is handed out meanwhile.
+            # The write is retried in the background; the paid result is delivered meanwhile.
             event("job.end_not_written", logging.ERROR, job=job.order.id)
         except LeaseLost:
             event("job.superseded", logging.WARNING, job=job.order.id)
-        except Exception:  # noqa: BLE001 - a fault of ours; the keeper sees that the job has no end
+        except Exception:  # noqa: BLE001 - an internal error; the recovery loop sees that the job has no end
             event("job.end_crashed", logging.ERROR, job=job.order.id, exc_info=True)
         return None
 
@@ -218,10 +218,10 @@ class JobManager:
         if job.recorder.came and job.recorder.written:
             self._forgetting.add(asyncio.ensure_future(self._forget(job.recorder.came)))
         if not task.cancelled():
-            task.exception()  # seen, so that a job nobody waits for is not reported as never retrieved
+            task.exception()  # retrieved, so that asyncio does not warn about a job that nothing awaits
 
     async def _forget(self, attempts: Iterable[str]) -> None:
-        """Delete what providers gave for a job whose end is written."""
+        """Delete the stored provider results of a job whose end is written."""
         try:
             await self._executor.received.forget(attempts)
         finally:
@@ -229,39 +229,39 @@ class JobManager:
 
     @property
     def count(self) -> int:
-        """How many jobs go on in this process."""
+        """How many jobs are running in this process."""
         return len(self._live)
 
     @property
     def of_keys(self) -> Mapping[str, int]:
-        """How many jobs of each API key go on in this process, by the keys' ids."""
+        """How many jobs of each API key are running in this process, by the keys' ids."""
         return Counter(job.order.key for job in self._live.values())
 
     def when_over(self, id: str, call: Callable[[], None]) -> None:  # noqa: A002 - a job's id
-        """Call once this process has no such job any more: at once where it has none."""
+        """Run `call` once this process no longer has the job: at once if it has none."""
         if (job := self._live.get(id)) is None:
             call()
         else:
             job.task.add_done_callback(lambda task: call())
 
     def active(self) -> list[RunningJob]:
-        """The jobs that go on in this process."""
+        """The running jobs of this process."""
         return list(self._live.values())
 
     def stop(self, id: str) -> None:  # noqa: A002 - a job's id
-        """Cancel a job of this process, where that is possible."""
+        """Cancel a job of this process if its providers can cancel."""
         if (job := self._live.get(id)) is not None and self._may_cancel(job.recorder.active.values()):
             job.cancel()
 
     def live(self, job: str) -> RunningJob | None:
-        """A job of this process, while it goes on."""
+        """A running job of this process, else None."""
         return self._live.get(job)
 
     async def wait(self, id: str, until: float) -> JobResult:  # noqa: A002 - a job's id
-        """Wait for a job's result, wherever it is worked on. Leaving does not end the job.
+        """Wait for a job's result, whichever process runs it. Cancelling the wait does not cancel the job.
 
-        `until` is a reading of `clock`. Raises what the job ended with (AllFailed, Cancelled, Interrupted,
-        LedgerDown, Exceeded), JobPending at `until`, ResultExpired, StorageError, and Damaged.
+        `until` is a reading of `clock`. Raises the job's error (AllFailed, JobCancelled, JobInterrupted, LedgerDown,
+        QuotaExceeded), JobPending at `until`, ResultExpired, StorageError, and FileDamaged.
         """
         pause = running.FIRST_LOOK_S
         while True:
@@ -273,7 +273,7 @@ class JobManager:
                     raise JobPending(await self._so_far(id))
                 if not job.task.cancelled() and not isinstance(job.task.exception(), LeaseLost):
                     return job.task.result()
-            # While it cannot be read nothing is known of it, least of all that nothing was bought.
+            # While the ledger is unavailable the job's state is unknown: something may have been bought.
             row: JobRow | None = None
             with contextlib.suppress(LedgerDown):
                 row = await self.ledger.read(id)
@@ -285,7 +285,7 @@ class JobManager:
             pause = min(running.LAST_LOOK_S, 2 * pause)
 
     async def _so_far(self, id: str) -> list[Attempt]:  # noqa: A002 - a job's id
-        """The attempts of a job that goes on: those that have not ended are unfinished."""
+        """The attempts of a running job; running ones are reported as unfinished."""
         job = self._live.get(id)
         pending = {attempt.id: attempt for attempt in job.recorder.pending} if job else {}
         try:
@@ -309,15 +309,15 @@ class JobManager:
             pause = min(running.LAST_LOOK_S, 2 * pause)
 
     async def load(self, row: JobRow, load: LoadImage | None = None) -> JobResult:
-        """The result of a job that has ended; `load` reads its pictures in a way of its own.
+        """The result of an ended job; `load` replaces the default reader of its images.
 
-        Raises what it ended with, ResultExpired, StorageError, and Damaged.
+        Raises the job's error, ResultExpired, StorageError, and FileDamaged.
         """
         attempts = tuple(attempt.told() for attempt in await self.ledger.attempts(row.order.id))
         return await running.loaded(row, attempts, load or self._executor.load)
 
     def leave(self, job_ref: JobRef, *, delivered: bool) -> None:
-        """The caller who has this job is gone: with the whole answer, or before it."""
+        """Record that a client of this job has left, after the whole response was `delivered` or before."""
         job = self._live.get(job_ref.id)
         if job is not None:
             job.callers -= 1
@@ -349,20 +349,20 @@ class JobManager:
             await asyncio.wait({job.task}, timeout=max(0.0, until - self.clock.now()))
 
     def _may_cancel(self, active: Iterable[str]) -> bool:
-        """Whether anything would come of it: not where all that goes on is at providers that cannot."""
+        """Whether a cancellation can have an effect: not if none of the providers involved can cancel."""
         at = {self.providers[name] for name in active if name in self.providers}
         return not at or any(provider.cancels for provider in at)
 
     async def reconcile(self, id: str) -> None:  # noqa: A002 - a job's id
-        """Look again for what is unknown of a job that has ended: its provider may know by now. Raises LedgerDown."""
+        """Search again for attempts of unknown outcome of an ended job. Raises LedgerDown."""
         row = await self.ledger.read(id)
         if row is not None and row.wants_more and await self.ledger.reopen(id):
             self.take_up(row, await self.ledger.attempts(id))
 
     async def heard(self, attempt: str, heard: WebhookEvent) -> bool:
-        """Take in what a provider's webhook said of an attempt; false where there is none. Raises LedgerDown.
+        """Handle a provider's webhook for an attempt; false if there is no such attempt. Raises LedgerDown.
 
-        Whoever waits for it here looks for its end at once. One whose outcome is unknown is taken up again.
+        Wakes the attempt if it runs here. An attempt whose outcome is unknown is resumed.
         """
         live = next((job for job in self._live.values() if attempt in job.recorder.active), None)
         if live is not None:
@@ -377,7 +377,7 @@ class JobManager:
         return True
 
     def take_up(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
-        """Go on with a job that no process works on."""
+        """Resume a job that no process works on."""
         if row.order.id in self._live:
             return
         left = running.left_of(row.order)

@@ -1,8 +1,8 @@
-"""From what a provider gave to the pictures that were asked for.
+"""Turns a provider's result into the requested images.
 
-What is no picture is the provider's fault. One of another size than was asked for is a picture all the same: it is
-brought to size where that does not distort it, and delivered with a warning. What cannot be done here with a picture is
-ours: it is paid for, and is delivered as it came.
+A result that is not an image is the provider's error. An image of an unexpected size is resized if that does not
+distort it, and delivered with a warning. If the gateway itself cannot process an image, it is delivered unprocessed,
+because it is paid for.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from providers.base import Outcome
 from providers.errors import Undecodable
 
 Keep = Callable[[Image], Awaitable["str | None"]]
-"""Stores a picture; the name of its file, None where that failed."""
+"""Stores an image; returns its file name, None if that failed."""
 
 _LEFT_OUT = (
-    "This picture was finished by an older version of Darkroom, which does not know its step {} and left it out."
+    "This image was processed by an older version of Darkroom, which does not support the step {} and skipped it."
 )
-# What a decoder says of bytes that are no whole picture, however much they look like one.
+# A decoder's error codes for bytes that are not a complete image, even if they look like one.
 _BROKEN = frozenset({"empty_image", "not_an_image", "truncated_image", "corrupt_image"})
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessedImage:
-    """The finished pictures of one call. Those without a file are not stored yet."""
+    """The processed images of one call. Those without a file are not stored yet."""
 
     images: tuple[StoredImage, ...] = ()
     notes: tuple[str, ...] = ()
@@ -46,9 +46,9 @@ class ProcessedImage:
 async def make(
     outcome: Outcome, attempt: AttemptRow, recorder: Recorder, imaging: ImagePool, received: Received, keep: Keep
 ) -> ProcessedImage:
-    """Finish a call's pictures and keep them. Raises Undecodable.
+    """Process a call's images and store them. Raises Undecodable.
 
-    What the provider gave is kept first, unless it can be asked again and nothing has to be done to it.
+    The unprocessed result is stored first, unless the provider can return it again and no processing is needed.
     """
     making, once = attempt.making, recorder.is_held(attempt.id)
 
@@ -64,7 +64,7 @@ async def make(
             await receive()
         done, notes = await finish(imaging, came, making, outcome.notes, recorder.owner)
     except Undecodable:
-        # Whoever takes the job up has to ask the provider once more.
+        # A process that resumes the job has to ask the provider again.
         await received.forget([attempt.id])
         raise
     made = tuple([StoredImage(image=image, file=await keep(image), seed=making.seed) for image in done])
@@ -74,9 +74,9 @@ async def make(
 
 
 async def recognise(imaging: ImagePool, outcome: Outcome, making: OutputSpec, owner: str = "") -> list[Image]:
-    """The pictures of one call as they came. Raises Undecodable for what cannot be them."""
+    """The unprocessed images of one call. Raises Undecodable if they are not usable."""
     if len(outcome.images) < making.pictures_per_call:
-        raise Undecodable(f"{len(outcome.images)} pictures came, {making.pictures_per_call} were asked for")
+        raise Undecodable(f"the provider returned {len(outcome.images)} of {making.pictures_per_call} requested images")
     found = []
     for data in outcome.images[: making.pictures_per_call]:
         try:
@@ -90,7 +90,7 @@ async def recognise(imaging: ImagePool, outcome: Outcome, making: OutputSpec, ow
 
 
 def is_finished(came: list[Image], making: OutputSpec) -> bool:
-    """Whether nothing has to be done to any of these pictures."""
+    """Whether none of these images needs processing."""
     return all(
         not (fitted := fit(image, making)).notes and transform.is_finished(image.data, image.header, fitted.steps)
         for image in came
@@ -100,9 +100,9 @@ def is_finished(came: list[Image], making: OutputSpec) -> bool:
 async def finish(
     imaging: ImagePool, came: list[Image], making: OutputSpec, notes: tuple[str, ...] = (), owner: str = ""
 ) -> tuple[list[Image], tuple[str, ...]]:
-    """The finished pictures of one call, with notes on what was lost. Raises Undecodable for what is no whole picture.
+    """The processed images of one call, with notes on what was lost. Raises Undecodable for an incomplete image.
 
-    `notes` are what is to be said of them already.
+    `notes` are the notes that exist already.
     """
     finished = []
     told = dict.fromkeys((*notes, *(_LEFT_OUT.format(step) for step in making.left_out)))
@@ -127,9 +127,9 @@ async def _finished(
         if error.code in _BROKEN:
             raise _undecodable(error) from error
         reason = error.message
-    except Exception as error:  # noqa: BLE001 - whatever fails here, the picture is paid for
+    except Exception as error:  # noqa: BLE001 - whatever fails here, the image is paid for
         event("result.crashed", logging.ERROR, exc_info=True)
-        reason = f"the gateway had an error of its own ({type(error).__name__})"
+        reason = f"An internal error occurred in the gateway ({type(error).__name__})."
     event("result.as_it_came", logging.ERROR, reason=reason, format=came.format, size=f"{came.width}x{came.height}")
     return came, (_as_it_came(came, making, reason),)
 
@@ -138,63 +138,63 @@ def _as_it_came(came: Image, making: OutputSpec, reason: str) -> str:
     formats = [step.format for step in making.finish if isinstance(step, Transcode)]
     sizes = [str(step.size) for step in making.finish if isinstance(step, Resize)]
     wanted = [*formats[-1:], *sizes[-1:]]
-    aim = f" It was to become {', '.join(wanted)}." if wanted else ""
-    aim += " The picture's transparency was lost." if _joins(making.finish) else ""
+    aim = f" The requested output was {', '.join(wanted)}." if wanted else ""
+    aim += " The image's transparency was lost." if _joins(making.finish) else ""
     made = f"{came.format}, {came.width}x{came.height}"
-    return f"The picture is delivered as the provider made it ({made}): it could not be finished here. {reason}{aim}"
+    return f"The image is delivered as the provider made it ({made}): it could not be processed here. {reason}{aim}"
 
 
 def refuse_no_pixels(image: Image) -> None:
-    """Raise Undecodable for a result that names far more pixels than its bytes can hold.
+    """Raise Undecodable for a result that declares far more pixels than its bytes can contain.
 
-    It may name more than are ever decoded here, and then nothing else would tell that it is no whole picture.
+    If it declares more than the decoding limit, no later step would notice that it is incomplete.
     """
     if image.format == "png" and not can_hold_its_pixels(image.data):
-        raise Undecodable(f"the result names {image.width}x{image.height} pixels and does not hold them")
+        raise Undecodable(f"the result declares {image.width}x{image.height} pixels but does not contain them")
 
 
 def refuse_a_pixel(image: Image, expected: Size | None) -> None:
-    """Raise Undecodable for a single pixel that is none of a picture: what some providers give in place of one."""
+    """Raise Undecodable for an unexpected single pixel: some providers return one in place of an image."""
     if image.width == 1 and image.height == 1 and expected != Size(width=1, height=1):
         raise Undecodable("the result is a single pixel")
 
 
 @dataclass(frozen=True, slots=True)
 class FittedImage:
-    """How a result is finished that has a size of its own, and what is to be said of that."""
+    """The processing steps for a result of its actual size, and notes on them."""
 
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
 
 
 def fit(image: Image, making: OutputSpec) -> FittedImage:
-    """The finishing steps for a result as it came.
+    """The processing steps for a result, by its actual size.
 
-    One whose size is within a model's usual rounding is finished as was planned. Another one of the planned shape is
-    brought to the planned size. One of another shape is brought to the size that the caller asked for, if any, in the
-    way that was asked for; else it keeps its own: stretched it would be distorted, and it is not bought again.
+    A size within a model's usual rounding is processed as planned. A result of the planned aspect ratio is resized to
+    the planned size. One of another aspect ratio is resized to the size that the client requested, if any, in the
+    requested mode; else it keeps its size: stretching would distort it, and it is not bought again.
     """
     expected, steps = making.output, making.finish
     if expected is None or _rounded(image, expected):
         return FittedImage(steps)
-    here = f"The provider made {image.width}x{image.height} pixels where {expected} were expected"
+    here = f"The provider returned {image.width}x{image.height} pixels instead of the expected {expected}"
     if _alike(Size(width=image.width, height=image.height), expected):
         if any(isinstance(step, Resize) for step in steps):
-            return FittedImage(steps, (f"{here}: they were resampled.",))
+            return FittedImage(steps, (f"{here}: the image was resized.",))
         first = 1 if _joins(steps[:1]) else 0
         resized = (*steps[:first], Resize(size=expected, mode="stretch"), *steps[first:])
-        return FittedImage(resized, (f"{here}: they were resampled to that.",))
+        return FittedImage(resized, (f"{here}: the image was resized to the expected size.",))
     left = tuple(_unstretched(step, expected) for step in steps if not isinstance(step, JoinAlpha))
-    lost = " The picture's transparency does not fit it and was lost." if _joins(steps) else ""
+    lost = " The original image's transparency does not fit the result and was lost." if _joins(steps) else ""
     sizes = [step for step in left if isinstance(step, Resize)]
-    # What the plan has said of the planned shape is not true of this one.
+    # The plan's notes are about the planned aspect ratio, so they are replaced.
     told = tuple(note for step in sizes for note in resize_notes(Size(width=image.width, height=image.height), step))
-    kept = "" if sizes else ": it was not stretched"
-    return FittedImage(left, (f"{here}, which is another shape{kept}.{lost}", *told))
+    kept = "" if sizes else ": the image was not stretched"
+    return FittedImage(left, (f"{here}, which is another aspect ratio{kept}.{lost}", *told))
 
 
 def _unstretched(step: Step, expected: Size) -> Step:
-    """A step for a result of another shape: one that would have rounded the planned shape keeps to its size instead."""
+    """A step for another aspect ratio: a stretch that only rounded the planned size becomes a fit to that size."""
     if isinstance(step, Resize) and step.mode == "stretch" and _alike(step.size, expected):
         return Resize(size=step.size, mode="fit")
     return step
@@ -211,7 +211,7 @@ def _rounded(image: Image, expected: Size) -> bool:
 
 
 def _is_planned(image: Image, expected: Size) -> bool:
-    """Whether there are no more pixels than were looked at before the picture was bought: a provider may send more."""
+    """Whether the image has no more pixels than were checked before it was bought: a provider may send more."""
     return _rounded(image, expected) or image.width * image.height <= expected.pixels
 
 
@@ -222,7 +222,7 @@ def _alike(one: Size, other: Size) -> bool:
 
 
 def _undecodable(error: BadImage) -> Undecodable:
-    return Undecodable(f"the result is no usable picture: {error.message}")
+    return Undecodable(f"the result is not a usable image: {error.message}")
 
 
 def _count(came: Image, done: Image) -> None:

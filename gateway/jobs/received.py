@@ -1,7 +1,7 @@
-"""What providers gave, as it came: on a disk before anything of ours touches it, until the end of its job is written.
+"""Stores providers' unprocessed results on disk before they are processed, until the end of their job is written.
 
-A process that dies in between leaves it to the one that takes the job up, which has no need to ask the provider again:
-some of them hand out a picture once only.
+If a process dies in between, the process that resumes the job does not need to ask the provider again: some providers
+return an image only once.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from providers.clock import Clock
 # Not a name that `/files/` serves.
 _FOLDER = "received"
 _NAME = re.compile(rf"{_FOLDER}/[A-Za-z0-9_-]{{1,64}}")
-# A result that nobody has come for is kept for so long: its job is taken up by another process, and no sooner than one
-# is started.
+# The minimum time for which an unused result is kept: its job is resumed by another process, which may start much
+# later.
 _KEPT = timedelta(days=1)
-# The length of the head, and the SHA-256 of the head and of all that follows.
+# The length of the header, and the SHA-256 of the header and everything after it.
 _FRONT = struct.Struct(">I32s")
 
 
-# Between two looks for what was left behind, and two tries to read from a store that is away.
+# The interval between sweeps, and the delay between attempts to read from a store that is unavailable.
 _SWEEP_S, _AGAIN_S = 3600.0, 2.0
 
 
 class Received:
-    """Keeps results by the ids of their attempts, in the first store that takes them."""
+    """Stores results by the ids of their attempts, in the first store that accepts them."""
 
     def __init__(self, stores: Sequence[ObjectStore]) -> None:
         self._stores = tuple(stores)
 
     async def put(self, attempt: str, outcome: Outcome, *, away: bool = False) -> bool:
-        """Keep a result; false where no store takes it: then it is in memory alone.
+        """Store a result; false if no store accepts it: then it exists only in memory.
 
-        `away` says that the first store has just failed: it is asked last.
+        `away` says that the first store has just failed: it is tried last.
         """
         data = await asyncio.to_thread(pack, outcome)
         for store in reversed(self._stores) if away else self._stores:
@@ -62,9 +62,9 @@ class Received:
         return False
 
     async def get(self, attempt: str) -> Outcome | None:
-        """The result that was kept; None where there is none, or not the whole of it.
+        """The stored result; None if there is no result or only a damaged one.
 
-        Raises StorageError while that cannot be told.
+        Raises StorageError while a store is unavailable.
         """
         failed: Exception | None = None
         for store in self._stores:
@@ -82,8 +82,8 @@ class Received:
         return None
 
     async def found(self, attempt: str, clock: Clock) -> Outcome | None:
-        """The result that was kept. While that cannot be told it is waited for: the provider may not have it any
-        more."""
+        """The stored result, as `get` returns it. Waits while a store is unavailable: the provider may no longer have
+        the result."""
         while True:
             try:
                 return await self.get(attempt)
@@ -91,7 +91,7 @@ class Received:
                 await clock.sleep(_AGAIN_S)
 
     async def forget(self, attempts: Iterable[str]) -> None:
-        """Delete results, wherever they are. What cannot be deleted now is swept one day."""
+        """Delete results from all stores. What cannot be deleted now is swept later."""
         for attempt in attempts:
             for store in self._stores:
                 try:
@@ -102,7 +102,7 @@ class Received:
                     event("received.delete_failed", logging.WARNING, attempt=attempt, error=type(error).__name__)
 
     async def sweep(self, ttl: timedelta) -> None:
-        """Delete what was left behind, once it is older than a day and than `ttl`. Raises BaseError, and OSError."""
+        """Delete results that are older than a day and than `ttl`. Raises BaseError, and OSError."""
         limit = datetime.now(UTC) - max(ttl, _KEPT)
         for store in self._stores:
             async for page in obstore.list(store, _FOLDER):
@@ -115,13 +115,13 @@ class Received:
         while True:
             try:
                 await self.sweep(ttl)
-            except (BaseError, OSError) as error:  # the store may be back next time
+            except (BaseError, OSError) as error:  # the store may be available next time
                 event("received.sweep_failed", logging.WARNING, error=type(error).__name__)
             await asyncio.sleep(_SWEEP_S)
 
 
 def pack(outcome: Outcome) -> bytes:
-    """A result as one file, with a checksum."""
+    """Serialize a result to one file with a checksum."""
     head = json.dumps(
         {
             "sizes": [len(image) for image in outcome.images],
@@ -138,12 +138,12 @@ def pack(outcome: Outcome) -> bytes:
 
 
 def unpack(data: bytes) -> Outcome:
-    """The result that was packed. Raises FileDamaged."""
+    """Deserialize a packed result. Raises FileDamaged."""
     if len(data) < _FRONT.size:
-        raise FileDamaged("cut")
+        raise FileDamaged("truncated")
     length, digest = _FRONT.unpack_from(data)
     if hashlib.sha256(memoryview(data)[_FRONT.size :]).digest() != digest:
-        raise FileDamaged("changed")
+        raise FileDamaged("checksum mismatch")
     at = _FRONT.size + length
     head = json.loads(data[_FRONT.size : at])
     images = []
@@ -160,14 +160,14 @@ def unpack(data: bytes) -> Outcome:
 
 
 def spools(store: ObjectStore | None, data: Path) -> list[ObjectStore]:
-    """Where results are kept: in a store that other machines see as well, where there is one, else in the data folder.
+    """The stores for results: the shared store if there is one, then the data folder.
 
-    A bucket may be away: then it is the data folder as well.
+    The data folder is also the fallback while a bucket is unavailable.
     """
     folder = data / _FOLDER
     found = [] if store is None else [store]
     try:
-        # Made now, so that a file is all that has to be brought to the disk later.
+        # Created now, so that later only files have to be flushed to disk.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         event("received.no_folder", logging.WARNING, error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""Recovery: renews this process's lease, adopts the jobs of dead processes, and ends with the process."""
+"""Recovery: renews this process's lease, adopts the jobs of dead processes, and handles the shutdown."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gateway.jobs.manager import JobManager
 from gateway.ledger.store import LedgerDown
 from gateway.telemetry.logs import event
 
-# How soon another process's wish to cancel a job of ours is heard, in seconds.
+# The interval at which cancellations requested through other processes are read, in seconds.
 _HEAR_S = 1.0
 _ORPHANS = 500
 
 
 class RecoveryLoop:
-    """Keeps a process's jobs, and takes over those of others. `lease_s` is how long it is believed to be alive."""
+    """Renews a process's lease and adopts jobs of dead processes. `lease_s` is the lease's duration in seconds."""
 
     def __init__(self, jobs: JobManager, *, lease_s: float) -> None:
         self._jobs = jobs
@@ -23,7 +23,7 @@ class RecoveryLoop:
         self._strays: set[str] = set()
 
     async def keep(self) -> None:
-        """Renew the lease, take over the jobs of those who are gone, hear of cancels; without end."""
+        """Renew the lease, adopt orphaned jobs and handle cancellations, until cancelled."""
         heartbeat = self._lease_s / 3
         beaten = -heartbeat
         while True:
@@ -38,7 +38,7 @@ class RecoveryLoop:
             await self._jobs.clock.sleep(min(_HEAR_S, heartbeat))
 
     async def adopt_orphans(self) -> None:
-        """Go on with the jobs of processes that are gone. Raises LedgerDown."""
+        """Resume the jobs of dead processes. Raises LedgerDown."""
         if self._jobs.leaving.is_set():
             return
         for row in await self._jobs.ledger.adopt_orphans(limit=_ORPHANS):
@@ -46,14 +46,14 @@ class RecoveryLoop:
         await self._take_up_strays()
 
     async def _take_up_strays(self) -> None:
-        """Go on with jobs that are this process's by the ledger, and on which it does not work.
+        """Resume jobs that belong to this process by the ledger, but that it does not work on.
 
-        The database failed between the two: it took a job and the answer was lost, or could not say more of it. What is
-        seen twice is one; the first time it may be about to begin. Raises LedgerDown.
+        This happens when the database fails after it has stored a job, or before it can store its end. A job counts as
+        a stray the second time it is seen; the first time it may be about to start. Raises LedgerDown.
         """
         ledger = self._jobs.ledger
         if not ledger.database.up:
-            return  # what is owed may be their ends
+            return  # pending writes may contain their ends
         active = {job.order.id for job in self._jobs.active()}
         found = set(await ledger.own()) - active
         for name in found & self._strays:
@@ -64,9 +64,9 @@ class RecoveryLoop:
         self._strays = found
 
     async def close(self, until: float, last: float) -> None:
-        """End: let jobs finish until `until`, then leave them to others, by `last` (of the jobs' clock).
+        """Shut down: let jobs finish until `until`, then leave them to other processes, by `last` (of the jobs' clock).
 
-        What lives in a connection of this process is cancelled; what a provider has is not.
+        A job held in a connection of this process is cancelled; a job at a provider is not.
         """
         self._jobs.leaving.set()
         await self._wait(until)
@@ -82,6 +82,6 @@ class RecoveryLoop:
             self._jobs.stop(name)
 
     async def _wait(self, until: float) -> None:
-        """Wait for the jobs that go on."""
+        """Wait for the running jobs, at most until `until`."""
         if tasks := {job.task for job in self._jobs.active()}:
             await asyncio.wait(tasks, timeout=max(0.1, until - self._jobs.clock.now()))

@@ -1,4 +1,4 @@
-"""One running job, as its process holds it."""
+"""One running job in the memory of its process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gateway.ledger.records import AllFailed, Attempt, AttemptRow, JobCancelled,
 from gateway.telemetry import metrics
 from providers.errors import Unknown
 
-# Progress is written down at most so often.
+# The minimum interval between two writes of a job's progress, in seconds.
 PROGRESS_S = 2.0
 
 
-# How long callers that seem to wait for jobs alike are watched, until they are known to be alive.
+# How long the processes whose clients wait for equal jobs are watched until they count as alive, in seconds.
 ALIVE_S = 1.0
-# A job of another process is looked at so often, in seconds: soon after something may have happened, then less often.
+# The first and the longest interval between polls of a job of another process, in seconds.
 FIRST_LOOK_S, LAST_LOOK_S = 0.1, 1.0
 
 
@@ -29,47 +29,50 @@ LoadImage = Callable[[Json], Awaitable["StoredImage | None"]]
 
 @dataclass(slots=True, eq=False)
 class RunningJob:
-    """Work under way in this process."""
+    """A job that this process works on."""
 
     order: JobSpec
     recorder: LedgerRecorder = field(init=False)
     task: asyncio.Task[JobResult] = field(init=False)
     callers: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, whenever there is something new to tell."""
+    """Set, and replaced, whenever the job's state changes."""
     overdue: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the deadline has passed and the job goes on."""
+    """Set once the deadline has passed and the job continues."""
     made: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the pictures are there for whoever waits here, though they are not stored yet: `result` has them."""
+    """Set once `result` has the images for local waiters, although they are not stored yet."""
     handed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once a caller has the whole answer."""
+    """Set once a client has received the whole response."""
     result: JobResult | None = field(default=None, repr=False)
     written_at: float = 0.0
     cancelled: bool = False
 
     def move(self) -> None:
-        """Wake whoever watches."""
+        """Wake the watchers of the job."""
         self.moved.set()
         self.moved = asyncio.Event()
 
     def cancel(self) -> None:
-        """Cancel it, once: a second cancel would break off the first one's look at what was bought."""
+        """Cancel the job, once: a second cancel would interrupt the check of what was bought."""
         if not self.cancelled:
             self.cancelled = True
             self.task.cancel()
 
 
 def left_of(order: JobSpec) -> float:
-    """In how many seconds a job's deadline is: in no more than it had, also where the clock was set back since."""
+    """The time to a job's deadline in seconds, at most its original duration even if the clock was set back."""
     return min(order.deadline_at - time.time(), order.deadline_at - order.created_at)
 
 
 def unfinished(attempt: AttemptRow, made: Collection[str]) -> AttemptRow:
-    outcome, message = "unfinished", "it was not ready in time, and goes on"
+    outcome, message = "unfinished", "it was not ready in time and is still running"
     if attempt.state == "submitting":
-        message = "the provider has not answered in time whether it takes the job, and is still asked"
+        message = "the provider did not confirm in time that it accepted the job; the gateway is still waiting for it"
     if attempt.succeeded or attempt.id in made:
-        outcome, message = "unfetched", "it has succeeded, and its picture was not fetched in time: that goes on"
+        outcome, message = (
+            "unfetched",
+            "it succeeded, but its image was not downloaded in time; the gateway keeps trying",
+        )
     return replace(attempt, outcome=outcome, message=message, cost=attempt.estimate, ended_at=time.time())
 
 
@@ -83,7 +86,7 @@ def result_json(finished: JobResult) -> Json:
 
 
 async def first_of(task: asyncio.Task[JobResult], news: Iterable[asyncio.Event], seconds: float) -> None:
-    """Wait for a job's end, or for one of these events; so many seconds at most."""
+    """Wait for a job's end or for one of these events, at most `seconds`."""
     events = [asyncio.ensure_future(one.wait()) for one in news]
     try:
         wanted: set[asyncio.Future[Any]] = {task, *events}
@@ -102,9 +105,9 @@ def count_resumed(task: asyncio.Task[JobResult]) -> None:
 
 
 async def loaded(row: JobRow, attempts: tuple[Attempt, ...], load: LoadImage) -> JobResult:
-    """The result of a job that has ended; `load` reads its images.
+    """The result of an ended job; `load` reads its images.
 
-    Raises what it ended with, ResultExpired, StorageError, and Damaged.
+    Raises the job's error, ResultExpired, StorageError, and FileDamaged.
     """
     if row.state == "cancelled":
         raise JobCancelled(attempts)

@@ -1,4 +1,4 @@
-"""Before a job begins: each candidate's pictures as its route takes them, so that what cannot be sent costs nothing."""
+"""Prepares the images for each candidate before a job starts, so that an image that cannot be sent costs nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from normalization.values import Image, ImageRequest, JoinAlpha, Plan, Sending, 
 
 
 async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner: str) -> Choice:
-    """The candidates with the pictures that are sent to them. One whose provider cannot be sent them is excluded.
+    """The candidates with the images prepared for them. A candidate that does not accept them is excluded.
 
     Raises Busy.
     """
     if all(candidate.plan.sending is None for candidate in choice.candidates):
         return choice
-    # Routes that want the same are given the same.
+    # Routes with the same requirements share the prepared images.
     made: dict[Sending, Mapping[int, PreparedImage]] = {}
     kept: list[Candidate] = []
     excluded: list[Excluded] = [*choice.excluded]
@@ -32,7 +32,7 @@ async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner
             if sending not in made:
                 made[sending] = {id(image): await imaging.ready(image, sending, owner) for image in images(request)}
         except BadImage as error:
-            reason = f"cannot be sent the picture: {error.message}"
+            reason = f"does not accept the image: {error.message}"
             excluded.append(Excluded(route=candidate.route, reason=reason, param="image"))
         else:
             kept.append(replace(candidate, plan=_with(candidate.plan, made[sending], request.images[0])))
@@ -40,17 +40,17 @@ async def ready(choice: Choice, request: ImageRequest, imaging: ImagePool, owner
 
 
 def _with(plan: Plan, made: Mapping[int, PreparedImage], first: Image) -> Plan:
-    """A plan with other pictures in its payloads, and with the alpha channel that its results are given back."""
+    """A plan with the prepared images in its payloads, and with the alpha channel to be restored in its results."""
     own = made[id(first)]
     finish: list[Step] = []
     for step in plan.finish:
         if not isinstance(step, JoinAlpha):
             finish.append(step)
-        elif own.alpha is not None:  # else nothing in it was transparent
+        elif own.alpha is not None:  # else no pixel was transparent
             finish.append(JoinAlpha(alpha=own.alpha, black=own.black))
     notes = [*plan.notes, *(note for ready in made.values() for note in ready.notes)]
     if any(ready.alpha is not None for ready in made.values() if ready is not own):
-        notes.append("Transparent areas of further pictures were filled with the colours beside them.")
+        notes.append("Transparent areas of the additional images were filled with the colours next to them.")
     calls = tuple({name: _replaced(value, made) for name, value in call.items()} for call in plan.calls)
     return replace(plan, calls=calls, finish=tuple(finish), notes=tuple(dict.fromkeys(notes)))
 

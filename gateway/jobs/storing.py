@@ -1,4 +1,4 @@
-"""Pictures that the store does not take at once: tried again, until it has them or a caller does."""
+"""Retries storing images that the store did not accept, until they are stored or a client has received them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from gateway.jobs.postprocess import Keep
 from gateway.ledger.records import StoredImage
 from providers.clock import Clock
 
-# Between two tries.
+# Delay between attempts.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-# How long it is still tried once a caller was given the whole answer: something on the way may have lost that, and an
-# SDK that repeats its call does so within this time.
+# How long to keep trying after a client was sent the whole response: it may have been lost on the way, and an SDK
+# retries within this time.
 _HANDED_S = 15.0
 
 
 async def stored(
     finished: JobResult, recorder: LedgerRecorder, keep: Keep, clock: Clock, handed: asyncio.Event
 ) -> JobResult:
-    """The same result once all of its pictures are stored, or a while after `handed` says that a caller has them.
+    """The same result once all its images are stored, or some time after `handed` says that a client received them.
 
-    Until then the attempts that made them have not ended in the ledger: a process that dies leaves them to another one.
-    A cancel changes nothing any more, for there is nothing left to be saved. Raises CancelledError where the book is
-    left because the process ends.
+    Until then their attempts have not ended in the ledger: if the process dies, another one resumes them. A cancel has
+    no effect, because everything is paid for already. Raises CancelledError if the process shuts down.
     """
     pause, until = _PAUSE_S, math.inf
     while True:
@@ -48,7 +47,7 @@ async def stored(
 
 
 def _named(finished: JobResult, recorder: LedgerRecorder, old: StoredImage, name: str) -> JobResult:
-    """The result with the name of one more file."""
+    """Set the file name of one more image in the result and in the recorder."""
     new = replace(old, file=name)
 
     def renewed(images: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
@@ -59,7 +58,7 @@ def _named(finished: JobResult, recorder: LedgerRecorder, old: StoredImage, name
 
 
 async def _pause(seconds: float, recorder: LedgerRecorder, clock: Clock, handed: asyncio.Event) -> None:
-    """Wait for a while, or until a caller has the pictures, where none has them yet."""
+    """Sleep for `seconds`, or until a client has received the images if none has yet."""
     if handed.is_set():
         return await _slept(seconds, recorder, clock)
 
@@ -83,7 +82,7 @@ async def _slept(seconds: float, recorder: LedgerRecorder, clock: Clock) -> None
 
 
 async def _unless_left(work: Awaitable[str | None], recorder: LedgerRecorder) -> str | None:
-    """Do a piece of work to its end, whoever cancels it, but for the end of the process."""
+    """Complete `work` despite cancellations, except when the process shuts down."""
     task = asyncio.ensure_future(work)
     while not task.done():
         try:

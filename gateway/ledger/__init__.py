@@ -1,4 +1,4 @@
-"""The ledger: every job and every attempt, written before it matters, and what is asked of it afterwards.
+"""The ledger: a durable record of every job and attempt, and the queries on it.
 
 May import: gateway.auth, gateway.database, gateway.process, gateway.settings, gateway.telemetry, providers.base,
 providers.errors, normalization.

@@ -1,6 +1,6 @@
-"""Claims: which job a call is, new or repeated, and which process works on it. SQL over one connection.
+"""Claims: whether a call starts a new job or repeats one, and which process owns the job. SQL over one connection.
 
-A repeated call is known by its idempotency key, or, without one, by its fingerprint and time.
+A repeated call is recognised by its idempotency key, or, without one, by its fingerprint and time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.ledger.statements import (
 )
 from gateway.process import ahead
 
-# How often a job is inserted that others insert, retire or forget at the same moment.
+# How often an insert is tried while others insert, retire or delete the same job.
 _TURNS = 50
 
 
@@ -33,20 +33,20 @@ class IdempotencyKeyReused(Exception):
 
 
 class LeaseLost(Exception):
-    """Another process works on the job: this one had not been heard of for too long."""
+    """Another process owns the job: this one did not renew its lease in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobMatches:
-    """What a repeated call without a key found: the job that it joined, or the processes whose callers wait for jobs
-    like it, and have to be seen alive before another one is bought."""
+    """The matches of a repeated call without a key: the job that it joined, or the processes whose clients wait for
+    equal jobs and have to be seen alive before another job is started."""
 
     joined: JobRow | None = None
     waiting: frozenset[str] = frozenset()
 
 
 class Claims:
-    """Claims of the jobs of one process. Times in seconds by `clock`, the wall's."""
+    """Claims jobs for one process. Times are in seconds by `clock`, the wall clock."""
 
     def __init__(
         self, processes: Leases, *, key_ttl_s: float, join_window_s: float, clock: Callable[[], float]
@@ -58,10 +58,10 @@ class Claims:
         self._clock = clock
 
     def accept(self, connection: Connection, order: JobSpec) -> JobRow | None:
-        """Insert a job, or find the one it repeats; None where it is new. Raises IdempotencyKeyReused, LedgerDown."""
+        """Insert a job and return None, or return the one it repeats. Raises IdempotencyKeyReused, LedgerDown."""
         if order.idempotency_key is None and (other := self._overtaken(connection, order)) is not None:
             return other
-        # A background job's caller is gone as soon as it is accepted.
+        # The client of a background job does not wait for it.
         caller = None if order.mode == "background" else self.process
         found = self._insert_or_find(connection, order, self._new(order, caller))
         if found is None:
@@ -76,22 +76,22 @@ class Claims:
         return found
 
     def _insert_or_find(self, connection: Connection, order: JobSpec, values: Json) -> JobRow | None:
-        """Insert a job, or find and lock the one that has its idempotency key. Raises LedgerDown."""
+        """Insert a job and return None, or lock and return the one with its idempotency key. Raises LedgerDown."""
         same = JOBS.c.id == order.id
         if order.idempotency_key is not None:
             same = or_(same, and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key))
         for _ in range(_TURNS):
-            # Two processes that do so at once are told apart by the unique index.
+            # The unique index decides between two processes that insert at once.
             if connection.execute(unless_there(connection, JOBS), values).first() is not None:
                 return None
-            # The one that stood in the way may have lost its key to a third since, or be forgotten: then once more.
+            # The conflicting job may have lost its key or been deleted since: then try again.
             if (row := connection.execute(select(JOBS).where(same).with_for_update()).first()) is not None:
-                # Its own row is from a try whose commit was made and whose answer was lost.
+                # Its own row is from an earlier attempt that was committed without a confirmation.
                 return None if row.id == order.id else job_of(row)
-        raise LedgerDown("too many calls with one idempotency key")
+        raise LedgerDown("too many concurrent calls with the same idempotency key")
 
     def may_run_again(self, found: JobRow, order: JobSpec) -> bool:
-        """Whether a key's job does not stand in the way of another one. Raises IdempotencyKeyReused."""
+        """Whether a new job may reuse the key of this job. Raises IdempotencyKeyReused."""
         old = found.order.created_at < self._clock() - ahead() - self._key_ttl_s
         if not old and found.order.fingerprint != order.fingerprint:
             raise IdempotencyKeyReused
@@ -101,17 +101,17 @@ class Claims:
         return job_values(order, state=state, owner=self.process, caller=caller)
 
     def match(self, connection: Connection, order: JobSpec, retry: int) -> JobMatches:
-        """Join a job of which this call is an SDK's repetition number `retry`: one that no living client waits for."""
+        """Join an equal job of which this call is the SDK's retry number `retry`, and that no live client waits for."""
         alike = (
             select(JOBS)
             .where(
                 JOBS.c.key == order.key,
                 JOBS.c.fingerprint == order.fingerprint,
-                # So written that no index of keys is taken for it, in which most jobs are alike.
+                # `coalesce` keeps the query planner from the index of keys, where most jobs have no key.
                 func.coalesce(JOBS.c.idempotency_key, "") == "",
                 JOBS.c.created_at > self._clock() - ahead() - self._join_window_s,
             )
-            # First what nobody has had yet, then what has been asked for as often as this caller has asked.
+            # First results that were not delivered yet, then jobs that were requested as often as this one.
             .order_by(JOBS.c.delivered_at.is_not(None), func.abs(JOBS.c.joins - (retry - 1)), JOBS.c.created_at)
             .with_for_update()
         )
@@ -130,16 +130,16 @@ class Claims:
         return JobMatches(waiting=frozenset(waiting))
 
     def _overtaken(self, connection: Connection, order: JobSpec) -> JobRow | None:
-        """The job of the same call, where that was repeated and another process was quicker with it.
+        """The job of a retry of this call that another process recorded first, else None.
 
-        The caller may have given up on a request that had come, and was not written down yet: it holds for this one as
-        for its repetition that what is written second joins what was written first.
+        A client may time out and retry before its first request is recorded. Whichever of the two is recorded second
+        joins the first.
         """
         if connection.execute(JOB_IS_THERE, {"this": order.id}).first() is not None:
-            # From a try whose commit was made and whose answer was lost.
+            # From an earlier attempt that was committed without a confirmation.
             return None
         if connection.dialect.name == "postgresql":
-            # SQLite has one writer at a time by itself.
+            # SQLite allows only one writer at a time.
             of_both = func.hashtextextended(order.key + order.fingerprint, 0)
             connection.execute(select(func.pg_advisory_xact_lock(of_both)))
         if order.retry > 0 and (found := self.match(connection, order, order.retry).joined) is not None:
@@ -161,9 +161,9 @@ class Claims:
         return None if found is None or found.spent_nothing else found
 
     def own(self, connection: Connection, order: JobSpec, *, new: bool = False) -> None:
-        """Make sure that the job is there, this process's and going on. Raises LeaseLost.
+        """Make sure that the job exists, is owned by this process and is in progress. Raises LeaseLost.
 
-        With `new` it is inserted without a look whether it is there, if it can be.
+        With `new` an insert is tried first.
         """
         caller = None if order.mode == "background" else self.process
         values = self._new(order, caller, "in_progress")

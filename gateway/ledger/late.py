@@ -1,7 +1,7 @@
-"""Pictures that come to a process whose job another one has taken over meanwhile: they are paid for, and are kept.
+"""Images that reach a process after another one has adopted their job: they are paid for, and are stored.
 
-They are written with their attempts, so that whoever has the job by now finds them at its end; where the job has ended
-without them, as failed or with fewer pictures, it ends anew.
+They are recorded with their attempts, so that the new owner finds them at the end of the job. If the job has already
+ended as failed or with fewer images, its result is replaced.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from gateway.ledger.statements import (
 from normalization.values import JoinAlpha
 from providers.base import Handle
 
-# What is known of an attempt only when it has ended.
+# The columns that are known only when an attempt has ended.
 _ENDS = ("model", "state", "outcome", "cost", "actual", "ended_at", "message", "notes", "files")
 
 
 def taken(process: str, attempt: str, handle: Handle, at: float) -> Callable[[Connection], None]:
-    """What writes down that a provider has taken an attempt, for a process."""
+    """Return an operation that records, for a process, that a provider accepted an attempt."""
     values = {
         "this": attempt,
         "state": "submitted",
@@ -44,7 +44,7 @@ def taken(process: str, attempt: str, handle: Handle, at: float) -> Callable[[Co
         if connection.execute(SET_SENT_ATTEMPT, values).rowcount:
             return
         if connection.execute(SET_UNMADE_ATTEMPT, values).rowcount:
-            # Another process had given it up, and perhaps the whole job: its provider has it all the same.
+            # Another process had abandoned the attempt, and perhaps the job, but the provider has accepted it.
             job = select(ATTEMPTS.c.job).where(ATTEMPTS.c.id == attempt).scalar_subquery()
             given_up = update(JOBS).where(JOBS.c.id == job, JOBS.c.state == "failed")
             connection.execute(given_up.values(state="in_progress", owner=process, error=None, ended_at=None))
@@ -53,24 +53,24 @@ def taken(process: str, attempt: str, handle: Handle, at: float) -> Callable[[Co
 
 
 def save(connection: Connection, attempt: AttemptRow, *, over: bool = True) -> None:
-    """Write an attempt's end; insert one that ended before anything was sent.
+    """Write an attempt's end; insert an attempt that ended before anything was sent.
 
-    What was sent, and where its job is, stays while the outcome is unknown: it may yet be found. Pictures that another
-    process has written are never written over by an end without any; without `over` by none at all.
+    The sent request and the handle stay while the outcome is unknown: the job may still be found. Images that another
+    process has recorded are not replaced by an end without images; without `over` they are never replaced.
     """
     values = attempt_values(attempt)
     kept = {name: values[name] for name in _ENDS}
     if attempt.state == "ended":
         kept["sent"] = None
         if any(isinstance(step, JoinAlpha) for step in attempt.making.finish):
-            kept["making"] = values["making"]  # without what it has of the caller's picture
+            kept["making"] = values["making"]  # without the alpha channel of the client's image
     statement = SET_ATTEMPT if over and attempt.outcome == "ok" else SET_UNMADE_ATTEMPT
     if not connection.execute(statement, {"this": attempt.id, **kept}).rowcount:
         connection.execute(unless_there(connection, ATTEMPTS), values)
 
 
 def keep(connection: Connection, job: str, attempts: Sequence[AttemptRow], at: float) -> bool:
-    """Write down the pictures among these attempts at a job that is another process's; false where there are none."""
+    """Record the images of these attempts for a job of another process; false if there are no images."""
     made = [attempt for attempt in attempts if attempt.outcome == "ok" and any(kept["file"] for kept in attempt.files)]
     for attempt in made:
         save(connection, attempt, over=False)
@@ -80,9 +80,9 @@ def keep(connection: Connection, job: str, attempts: Sequence[AttemptRow], at: f
 
 
 def gather(connection: Connection, job: str, at: float) -> JobRow | None:
-    """Let a job that has ended end anew where its attempts have more pictures than it; as it is then, else None.
+    """Replace the result of an ended job if its attempts have more images; return the new row, else None.
 
-    One that was cancelled stays so, and one that goes on is left to its process.
+    A cancelled job stays cancelled, and a running one is left to its process.
     """
     row = connection.execute(select(JOBS).where(JOBS.c.id == job).with_for_update()).first()
     if row is None or row.state not in ENDED or row.state == "cancelled":
@@ -104,7 +104,7 @@ def gather(connection: Connection, job: str, at: float) -> JobRow | None:
 
 
 def result_of(attempts: Sequence[AttemptRow]) -> Json:
-    """What these attempts have made, as a job's result: the pictures of each call, in the order of the calls."""
+    """The result of a job from its attempts: the images of each call, in the order of the calls."""
     made = {attempt.number: attempt for attempt in attempts if attempt.outcome == "ok" and attempt.files}
     images = [kept for number in sorted(made) for kept in made[number].files if kept["file"]]
     last = max(made.values(), key=lambda attempt: attempt.ended_at or 0.0, default=None)

@@ -1,12 +1,12 @@
 """Leases: which of the processes that share a database are alive.
 
 Each process renews its lease in a row of its own. The others watch that row by their own monotonic clocks: a process is
-silent once its row has not changed for as long as a lease, whatever the wall clocks say, the database's included.
+silent once its row has not changed for the duration of a lease, whatever the wall clocks and the database's clock say.
 
-Beside the embedded database each process also holds a lock on a file, which the kernel releases when the process ends:
-a process that is silent and holds its lock is slow or paused, not dead. Creating a lock file and locking it, checking
-one and removing one all happen under one lock over the folder. Otherwise another process could find a new file before
-its owner has locked it, take it for that of a dead process, and remove it.
+With the embedded database each process also holds a lock on a file, which the kernel releases when the process ends:
+a process that is silent and holds its lock is slow or paused, not dead. Lock files are created, locked, checked and
+removed only under a lock on the folder. Otherwise another process could find a new file before its owner has locked
+it, mistake it for that of a dead process, and remove it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOOK_S = 0.005
 
 
 class LockFiles:
-    """The lock of one process, `name`, beside those of the others. It blocks: call it from a thread."""
+    """The lock file `name` of one process, among those of the others. It blocks: call it from a thread."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class LockFiles:
         self._mine: int | None = None
 
     def reservation(self) -> None:
-        """Hold this process's lock: a file that is missing, or that was replaced, is made again. Raises OSError."""
+        """Hold this process's lock; a missing or replaced file is created again. Raises OSError."""
         with self._alone():
             if self._mine is not None and _is_at(self._mine, self._path):
                 return
@@ -53,14 +53,14 @@ class LockFiles:
             self._mine = fresh
 
     def tidy(self) -> None:
-        """Remove the files of processes that are no more. Raises OSError."""
+        """Remove the lock files of dead processes. Raises OSError."""
         with self._alone():
             for path in self._folder.iterdir():
                 if path != self._path and _is_free(path):
                     path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the lock back, and remove its file. Without the folder's lock the file stays for another to remove."""
+        """Release the lock and remove its file. If the folder cannot be locked, another process removes the file."""
         if self._mine is None:
             return
         with contextlib.suppress(OSError), self._alone():
@@ -70,7 +70,7 @@ class LockFiles:
         self._mine = None
 
     def is_free(self, name: str) -> bool:
-        """Whether no process holds this lock. Where that cannot be told it is not free."""
+        """Whether no process holds this lock; false if that cannot be determined."""
         try:
             with self._alone():
                 return _is_free(self._folder / name)
@@ -79,7 +79,7 @@ class LockFiles:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the lock over the folder, which is made where it is missing. Raises OSError."""
+        """Hold the lock on the folder, which is created if missing. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -117,7 +117,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _locked(path: Path, *, create: bool) -> int:
-    """Open a file and hold its lock. Raises OSError where another process does, or it is not there."""
+    """Open a file and lock it. Raises OSError if another process holds the lock or the file does not exist."""
     descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,14 +127,15 @@ def _locked(path: Path, *, create: bool) -> int:
     return descriptor
 
 
-# Rows of processes that are long gone.
+# The age at which rows of dead processes are deleted, in seconds.
 _FORGET_S = 86_400.0
 
 
 class Leases:
-    """This process among the others. `folder` is where the locks are; None where processes may be on other machines.
+    """The lease of this process, and its view of the others'. `folder` has the lock files; None if processes may run on
+    other machines.
 
-    `clock` counts seconds, never jumps, and goes on while the machine sleeps.
+    `clock` counts seconds, never jumps, and includes the time while the machine sleeps.
     """
 
     def __init__(
@@ -147,34 +148,34 @@ class Leases:
         self._clock = clock
         self._beaten: float | None = None
         self._heard = False
-        # Two threads look: the one that writes and those that read.
+        # The writer thread and the reader threads both call `_look`.
         self._looking = threading.Lock()
         self._looked = clock()
         self._seen: dict[str, tuple[float, float]] = {}
 
     @property
     def heard(self) -> bool:
-        """Whether the last try to renew the lease went well, and the lease has not lapsed since."""
+        """Whether the last renewal of the lease succeeded, and the lease has not lapsed since."""
         return self._heard and self._beaten is not None and self._clock() - self._beaten < self._lease_s
 
     @property
     def sure(self) -> bool:
-        """Whether no other process can take this one for gone, for a third of a lease from now at least."""
+        """Whether no other process can consider this one dead for at least a third of a lease from now."""
         return self._beaten is not None and self._clock() - self._beaten < self._lease_s * 2 / 3
 
     def lock(self) -> None:
-        """Take this process's own lock, and remove the files of those who are gone. Raises OSError."""
+        """Acquire this process's lock, and remove the lock files of dead processes. Raises OSError."""
         if self._locks is not None:
             self._locks.reservation()
             self._locks.tidy()
 
     def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._locks is not None:
             self._locks.release()
 
     async def heartbeat(self) -> None:
-        """Renew the lease, and look at those of the others. Raises LedgerDown."""
+        """Renew the lease, and check those of the others. Raises LedgerDown."""
         began = self._clock()
         try:
             await self._database.write(self._beat)
@@ -184,23 +185,23 @@ class Leases:
         self._beaten, self._heard = began, True
 
     async def leave(self) -> None:
-        """Give the lease up. Raises LedgerDown."""
+        """Delete the lease. Raises LedgerDown."""
         gone = delete(PROCESSES).where(PROCESSES.c.id == self.id)
         await self._database.write(lambda connection: connection.execute(gone))
 
     def gone(self, connection: Connection, process: str) -> bool:
-        """Whether a process is certain to be at work no more: it is silent, and its lock is free."""
+        """Whether a process is certainly dead: it is silent, and its lock is free."""
         return self.silent(connection, process) and (self._locks is None or self._locks.is_free(process))
 
     def silent(self, connection: Connection, process: str) -> bool:
-        """Whether a process has left, or has not been heard of for as long as a lease."""
+        """Whether a process has left, or has not renewed its lease for the duration of a lease."""
         if process == self.id:
             return False
         heartbeat = connection.execute(select(PROCESSES.c.beat_at).where(PROCESSES.c.id == process)).scalar()
         return heartbeat is None or self._look({process: heartbeat})[process]
 
     async def beats(self) -> dict[str, float]:
-        """When each process was last heard of, by the database's clock. Raises LedgerDown."""
+        """The time of each process's last renewal, by the database's clock. Raises LedgerDown."""
         rows = select(PROCESSES.c.id, PROCESSES.c.beat_at)
         return await self._database.read(lambda connection: {row.id: row.beat_at for row in connection.execute(rows)})
 
@@ -215,7 +216,7 @@ class Leases:
         silent = self._look(beats)
         for name in self._seen.keys() - beats.keys():
             self._seen.pop(name, None)
-        # By the database's clock alone a step of it would remove those who are alive.
+        # A step of the database's clock alone must not remove live processes.
         old = [name for name, heartbeat in beats.items() if silent[name] and heartbeat < now - _FORGET_S]
         if old:
             connection.execute(delete(PROCESSES).where(PROCESSES.c.id.in_(old)))
@@ -226,15 +227,15 @@ class Leases:
         try:
             self._locks.reservation()
         except OSError as error:
-            # The lease alone keeps the others away then.
+            # Then only the lease protects this process's jobs.
             event("process.lock_not_held", logging.ERROR, error=type(error).__name__)
 
     def _look(self, beats: dict[str, float]) -> dict[str, bool]:
-        """Take in the rows of others, and say who of them has been silent for as long as a lease."""
+        """Record the rows of other processes; return which of them have been silent for the duration of a lease."""
         with self._looking:
             now = self._clock()
             if now - self._looked >= self._lease_s:
-                # It is this process that was paused, or the database that was away: the others could not be heard.
+                # This process was paused or the database was unavailable: renewals may have been missed.
                 self._seen.clear()
             self._looked = now
             for name, heartbeat in beats.items():

@@ -1,4 +1,4 @@
-"""Opens the ledger: the database, its schema, and this process among those who share it."""
+"""Opens the ledger: the database, its schema, and this process's lease."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from gateway.settings.types import secret_text
 
 
 def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
-    """The engine that writes, with the schema of this version. Raises ConfigError where it cannot be had."""
+    """Return the writing engine, migrated to this version's schema. Raises ConfigError if that fails."""
     try:
         writer = open_engine(secret_text(settings.ledger_url), data, writes=True)
         migrate(writer)
     except ModuleNotFoundError as error:
         expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
         raise ConfigError(
-            [ConfigProblem("the ledger", "gateway.ledger_url", "no driver for Postgres", expected)]
+            [ConfigProblem("the ledger", "gateway.ledger_url", "the Postgres driver is not installed", expected)]
         ) from error
     except (SQLAlchemyError, NewerSchema, OSError) as error:
-        # Only the kind: the message may have the address with its password.
+        # Only the error's type: its message may contain the URL with the password.
         found = (
-            str(error) if isinstance(error, NewerSchema) else f"no database that can be used ({type(error).__name__})"
+            str(error) if isinstance(error, NewerSchema) else f"the database cannot be opened ({type(error).__name__})"
         )
         where = "gateway.ledger_url" if settings.ledger_url else "DARKROOM_DATA"
-        expected = "a Postgres, or a folder that can be written to" if settings.ledger_url is None else "a Postgres"
+        expected = "a Postgres database or a writable folder" if settings.ledger_url is None else "a Postgres database"
         raise ConfigError([ConfigProblem("the ledger", where, found, expected)]) from error
     return writer
 
 
 @asynccontextmanager
 async def open_ledger(settings: GatewaySettings, data: Path) -> AsyncIterator[Ledger]:
-    """The ledger, at the schema of this version. Raises ConfigError where it cannot be had."""
+    """Open the ledger with this version's schema. Raises ConfigError if that fails."""
     writer = await asyncio.to_thread(prepare_ledger, settings, data)
     reader = open_engine(secret_text(settings.ledger_url), data, writes=False)
     database = Database(writer, reader)

@@ -1,4 +1,4 @@
-"""What the ledger keeps, as frozen values, and how they become JSON and are read back."""
+"""The records of the ledger as frozen values, and their conversion to and from JSON."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Mode = Literal["plain", "stream", "background"]
 Json: TypeAlias = "dict[str, Any]"
 
 _KINDS: tuple[type[ProviderError], ...] = (*ProviderError.__subclasses__(), Crowded, Unfinished, Unfetched)
-# A larger alpha channel is not kept beside an attempt: a picture that is finished after a restart is opaque then, and
-# says so. That of a drawing has a few kilobytes.
+# A larger alpha channel is not stored with an attempt: an image that is processed after a restart is opaque then, with
+# a note. The alpha channel of a drawing has a few kilobytes.
 _MOST_ALPHA_BYTES = 4 << 20
-# What stands in a stored handle of a job that has succeeded and whose pictures are to be fetched.
+# The marker in a stored handle that the job has succeeded and its images have to be downloaded.
 _SUCCEEDED = "succeeded"
 STATES: tuple[State, ...] = get_args(State)
 GOING: frozenset[str] = frozenset({"submitting", "submitted"})
-"""The states of an attempt that goes on."""
+"""The states of a running attempt."""
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """A job as it was asked for. Times are in seconds since the epoch, `estimate` is in micro-dollars.
+    """A job as it was requested. Times are in seconds since the epoch, `estimate` is in micro-dollars.
 
-    `key` is the id of the caller's API key, `quota` what the ledger holds it to. `params` are the parameters
-    without pictures, `delivery` how the answer is to be given: both are the front door's, and only kept here.
+    `key` is the id of the client's API key, `quota` its limits. `params` are the parameters without images, `delivery`
+    the form of the response: the API defines both, and the ledger only stores them.
     """
 
     id: str
@@ -49,21 +49,21 @@ class JobSpec:
     created_at: float
     deadline_at: float
     arrived_at: float
-    """When the request's headers had been read. The job is created once the whole of it has been."""
+    """When the request's headers had been read; `created_at` is when the whole request had been."""
     retry: int = 0
-    """Which repetition of a call by its SDK this is, 0 for a first call."""
+    """The SDK's retry count, 0 for a first call."""
     idempotency_key: str | None = None
     request_id: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
     quota: Quota | None = None
     reserve: int = 0
-    """What it may cost, in micro-dollars; 0 where that is the estimate."""
+    """The maximum cost in micro-dollars; 0 if that is the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """What has to become of the pictures of one call: enough to finish them in another process."""
+    """How the images of one call are processed: enough to do so in another process."""
 
     output: Size | None = None
     finish: tuple[Step, ...] = ()
@@ -71,12 +71,12 @@ class OutputSpec:
     notes: tuple[str, ...] = ()
     degraded: bool = False
     seed: int | None = None
-    """The seed that was sent for them; None where the route has none."""
+    """The seed that was sent; None if the route has none."""
     left_out: tuple[str, ...] = ()
-    """Names of steps that only a newer version knows, which planned them."""
+    """Names of steps planned by a newer version that this version does not support."""
 
     def done(self) -> OutputSpec:
-        """What is kept of it once the pictures are finished: no alpha channel of the caller's picture."""
+        """A copy to store once the images are processed: without the alpha channel of the client's image."""
         bare = tuple(replace(step, alpha=None) if isinstance(step, JoinAlpha) else step for step in self.finish)
         return replace(self, finish=bare)
 
@@ -93,7 +93,7 @@ class OutputSpec:
 
     @classmethod
     def from_json(cls, kept: Json) -> OutputSpec:
-        """Read back what `to_json` gave, here or in another version."""
+        """Read the result of `to_json`, of this version or another one."""
         steps = [_step(step) for step in kept["finish"]]
         return cls(
             output=known(Size, kept["output"]) if kept["output"] else None,
@@ -119,9 +119,9 @@ def _step(kept: Json) -> Step | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """A finished picture, and the name of the file it is kept in; None where it could not be kept.
+    """A processed image, and the name of its file; None if it is not stored.
 
-    `seed` is what was sent for it, as a caller would give it; None where its route has none.
+    `seed` is the seed that was sent for it, in the client's terms; None if its route has none.
     """
 
     image: Image
@@ -135,13 +135,13 @@ class StoredImage:
 
 
 def picture_of(kept: Json, data: bytes) -> StoredImage:
-    """A picture that was kept, with its bytes."""
+    """A stored image, from its entry in the ledger and its bytes."""
     return StoredImage(image=Image(data=data, header=header_from(kept)), file=kept["file"], seed=kept.get("seed"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One upstream call as it went. `cost` is in micro-dollars, `actual` false where it is only the estimate."""
+    """The report of one provider call. `cost` is in micro-dollars; `actual` is false if it is only the estimate."""
 
     provider: str
     model: str
@@ -155,7 +155,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """An attempt as the ledger has it: a call that was, or is, at a provider."""
+    """An attempt in the ledger: one call to a provider, running or ended."""
 
     id: str
     job: str
@@ -169,7 +169,7 @@ class AttemptRow:
     estimate: int
     sent_at: float
     reserve: int = 0
-    """What it may cost, in micro-dollars; 0 where that is the estimate. It is not kept: it counts before a submit."""
+    """The maximum cost in micro-dollars; 0 if that is the estimate. Not stored: it matters only before a submit."""
     sent: Mapping[str, str] | None = field(default=None, repr=False)
     heard: str | None = None
     handle: Handle | None = None
@@ -184,11 +184,11 @@ class AttemptRow:
 
     @property
     def succeeded(self) -> bool:
-        """Whether its provider is known to have said that the job has succeeded."""
+        """Whether its provider is known to have reported success."""
         return self.handle is not None and _SUCCEEDED in self.handle.data
 
     def told(self) -> Attempt:
-        """As callers are told of it."""
+        """The attempt as it is reported to clients."""
         return Attempt(
             provider=self.provider,
             model=self.model or self.route,
@@ -208,7 +208,7 @@ class AttemptRow:
         return kind(self.message or "", cost=self.cost if taken else None, unbilled=not taken and not self.cost)
 
     def as_sent(self) -> PendingSubmit:
-        """What an adapter needs to find it."""
+        """What an adapter needs to find the attempt's job."""
         return PendingSubmit(
             id=self.id, upstream=self.upstream, at=self.sent_at, data=self.sent or {}, heard=self.heard
         )
@@ -216,7 +216,7 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """A job as the ledger has it."""
+    """A job in the ledger."""
 
     order: JobSpec
     state: State
@@ -236,23 +236,23 @@ class JobRow:
 
     @property
     def picture_bytes(self) -> int:
-        """How many bytes its pictures have together."""
+        """The size of all its images in bytes."""
         return sum(kept["bytes"] for kept in (self.result or {}).get("pictures", ()))
 
     @property
     def wants_more(self) -> bool:
-        """Whether it ended with fewer pictures than it was to give: what is unknown of it may have been found since."""
+        """Whether it ended with fewer images than requested: attempts of unknown outcome may still be found."""
         given = len((self.result or {}).get("pictures", ()))
         return self.state == "failed" or (self.state == "completed" and given < self.order.wanted)
 
     @property
     def spent_nothing(self) -> bool:
-        """Whether it ended without a picture and without a bill: then the same call may be tried anew."""
+        """Whether it ended without an image and without a bill: then the same call may start a new job."""
         return self.state in ("failed", "cancelled") and not (self.error or {}).get("billed", True)
 
 
 class AllFailed(Exception):
-    """No route gave a picture. `causes` are the errors in the order they came, at least one."""
+    """No route returned an image. `causes` are the errors in order, at least one."""
 
     def __init__(self, causes: Sequence[ProviderError], attempts: Sequence[Attempt]) -> None:
         super().__init__("; ".join(cause.message for cause in causes))
@@ -260,7 +260,7 @@ class AllFailed(Exception):
         self.attempts = tuple(attempts)
 
     def to_json(self) -> Json:
-        """The causes as JSON: the attempts are kept for themselves."""
+        """The causes as JSON; the attempts are stored separately."""
         return {
             "kind": "failed",
             "billed": any(cause.billed is not False for cause in self.causes),
@@ -278,12 +278,12 @@ class AllFailed(Exception):
 
     @classmethod
     def from_json(cls, kept: Json, attempts: Sequence[Attempt]) -> AllFailed:
-        """Read back what `to_json` gave."""
+        """Read the result of `to_json`."""
         return cls([_cause(cause) for cause in kept["causes"]], attempts)
 
 
 class JobCancelled(Exception):
-    """The job was cancelled. `attempts` tell what was billed all the same."""
+    """The job was cancelled. `attempts` include what was billed nevertheless."""
 
     def __init__(self, attempts: Sequence[Attempt] = ()) -> None:
         super().__init__("the job was cancelled")
@@ -291,12 +291,12 @@ class JobCancelled(Exception):
 
 
 class JobInterrupted(Exception):
-    """The server ended before any provider had taken the job: nothing was bought."""
+    """The server ended before any provider had accepted the job: nothing was bought."""
 
 
 def _cause(kept: Json) -> ProviderError:
     kinds = {kind.__name__: kind for kind in _KINDS}
-    # A word of another version: what is not known may have been billed.
+    # Another version may have written an error that is unknown here: then it may have been billed.
     cause = kinds.get(kept["error"], Unknown)(kept["message"], retry_after=kept["retry_after"])
     cause.billed, cause.cost = kept["billed"], kept["cost"]
     return cause
@@ -308,12 +308,12 @@ def handle_to_json(handle: Handle) -> Json:
 
 
 def succeeded(handle: Handle) -> Handle:
-    """A handle that says that its job has succeeded."""
+    """A handle marked as succeeded."""
     return replace(handle, data={**handle.data, _SUCCEEDED: "yes"})
 
 
 def handle_of(kept: Json | None) -> Handle | None:
-    """Read back what `handle_to_json` gave."""
+    """Read the result of `handle_to_json`."""
     return known(Handle, kept) if kept else None
 
 

@@ -1,4 +1,4 @@
-"""Queries over the ledger: what happened, what it cost by provider, model, key or day; and purging old rows."""
+"""Queries on the ledger: lists of jobs, costs by provider, model, key or day; and the purge of old rows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostTotals:
-    """What went to one provider, or for one model, key or day (UTC). Money is in micro-dollars.
+    """The costs of one provider, model, key or day (UTC), in micro-dollars.
 
-    `estimated` is what of the cost no provider has confirmed, `lost` what was spent on attempts that gave no picture.
+    `estimated` is the part of `cost` that no provider has confirmed, `lost` that of attempts without an image.
     """
 
     name: str
@@ -41,7 +41,7 @@ class CostTotals:
 
 
 def spent(connection: Connection, by: By, since: float | None) -> list[CostTotals]:
-    """The sums over the attempts since a time (seconds since the epoch), days in order, others the dearest first."""
+    """The totals of the attempts since a time (seconds since the epoch): days in order, others by falling cost."""
     group = _group(connection, by)
     cost: Any = func.sum(ATTEMPTS.c.cost)
     sums = (
@@ -74,7 +74,7 @@ def spent(connection: Connection, by: By, since: float | None) -> list[CostTotal
 
 def _group(connection: Connection, by: By) -> ColumnElement[Any]:
     if by == "day":
-        # The one cuts the fraction off, the other one rounds.
+        # A cast truncates in SQLite and rounds in Postgres.
         sqlite = connection.dialect.name == "sqlite"
         second = cast(ATTEMPTS.c.sent_at if sqlite else func.floor(ATTEMPTS.c.sent_at), BigInteger)
         return second - second % _DAY_S
@@ -106,19 +106,19 @@ __all__ = [
 ]
 
 _PURGE_S = 600.0
-# How many jobs are forgotten in one transaction: whoever buys something meanwhile must not wait for long.
+# How many jobs are deleted in one transaction: other writes must not wait for long.
 _AT_ONCE = 500
 
 
 class NoSuchCursor(Exception):
-    """The list has no such entry to go on after."""
+    """The list has no entry with the id of the cursor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs. Times are in seconds since the epoch; `before` itself is not among them.
+    """A filter of jobs. Times are in seconds since the epoch; `before` is exclusive.
 
-    `scope` is the one key whose jobs may be seen at all, `key` the one that is asked for.
+    `scope` is the only key whose jobs are visible to the client, `key` the requested one.
     """
 
     scope: str | None = None
@@ -141,12 +141,12 @@ class JobFilter:
             found.append(JOBS.c.created_at < self.before)
         if self.provider is not None:
             there = select(ATTEMPTS.c.id).where(ATTEMPTS.c.job == JOBS.c.id, ATTEMPTS.c.provider == self.provider)
-            # Said, because a sum over attempts has them in its own FROM already.
+            # Explicit, because a sum over attempts already has ATTEMPTS in its FROM clause.
             found.append(there.correlate(JOBS).exists())
         return found
 
     def scoped(self) -> list[ColumnElement[bool]]:
-        """As SQL, what may be seen at all."""
+        """The visibility condition as SQL."""
         return [] if self.scope is None else [JOBS.c.key == self.scope]
 
 
@@ -160,7 +160,7 @@ class JobReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Part of a list, the newest first."""
+    """One page of a list, the newest jobs first."""
 
     entries: Sequence[JobReport]
     more: bool
@@ -168,7 +168,7 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Sums over jobs: how many, what they cost in micro-dollars, and both of the attempts at each provider."""
+    """The number of jobs, their cost in micro-dollars, and both for the attempts at each provider."""
 
     count: int
     cost: int
@@ -176,10 +176,10 @@ class Summary:
 
 
 class Reports:
-    """Reads the ledger for people, and forgets. All of it raises LedgerDown. `clock` is the wall's, in seconds.
+    """Reads and purges the ledger. All methods raise LedgerDown. `clock` is the wall clock, in seconds.
 
-    What a repeated call may still be given is not forgotten: a job with an idempotency key for `key_ttl_s` seconds from
-    its beginning, one without for `join_window_s`.
+    Jobs that a repeated call may still join are not purged: a job with an idempotency key for `key_ttl_s` seconds after
+    its start, one without for `join_window_s`.
     """
 
     def __init__(
@@ -208,25 +208,25 @@ class Reports:
         return await self._database.read(lambda connection: _summary(connection, wanted))
 
     async def forget_payload(self, job: str) -> None:
-        """Forget what was asked in a job that has ended, prompt included. What was done and what it cost stays."""
+        """Delete the parameters of an ended job, including the prompt. Its attempts and costs stay."""
         await self._database.write(lambda connection: _blank(connection, [job]))
 
     async def purge(self, ttl_s: float, parameters_ttl_s: float) -> None:
-        """Forget the jobs that ended so many seconds ago, and of younger ones what was asked in them."""
+        """Delete jobs that ended `ttl_s` seconds ago, and the parameters of those older than `parameters_ttl_s`."""
         now = self._clock() - ahead()
         kept = in_force(now - self._key_ttl_s, now - self._join_window_s)
         await self._bit_by_bit(and_(_ended_before(now - ttl_s), not_(kept)), _drop)
         await self._bit_by_bit(and_(_ended_before(now - parameters_ttl_s), _has_payload()), _blank)
 
     async def purge_for_ever(self, ttl_s: float, parameters_ttl_s: float) -> None:
-        """Purge now and then, until cancelled."""
+        """Purge periodically, until cancelled."""
         while True:
-            with contextlib.suppress(LedgerDown):  # there is a next time
+            with contextlib.suppress(LedgerDown):  # the next purge tries again
                 await self.purge(ttl_s, parameters_ttl_s)
             await asyncio.sleep(min(_PURGE_S, ttl_s, parameters_ttl_s))
 
     async def _bit_by_bit(self, wanted: ColumnElement[bool], change: Callable[..., None]) -> None:
-        """Look for jobs without holding up whoever writes, and change a few at a time until there are none left."""
+        """Apply `change` to all matching jobs in small batches, so that other writes do not wait."""
         some = select(JOBS.c.id).where(wanted).limit(_AT_ONCE)
         while found := await self._database.read(lambda connection: list(connection.execute(some).scalars())):
             await self._database.write(partial(change, jobs=found))
@@ -236,7 +236,7 @@ def read_page(connection: Connection, wanted: JobFilter, after: str | None, limi
     """The jobs after the one with this id, the newest first. Raises NoSuchCursor."""
     conditions = wanted.conditions()
     if after is not None:
-        # It need not match any more what was asked for: a job that was in progress may have ended since.
+        # The cursor's job need not match the filter any more: it may have ended since.
         marked = select(JOBS.c.created_at).where(JOBS.c.id == after, *wanted.scoped())
         mark = connection.execute(marked).scalar()
         if mark is None:
@@ -254,8 +254,8 @@ def read_one(connection: Connection, job: str) -> JobReport | None:
 
 
 def in_force(keys_since: float, calls_since: float = math.inf) -> ColumnElement[bool]:
-    """The jobs that a repeated call would be given: those with a key that began since the one time, others since the
-    other. Without its job such a call buys again."""
+    """The jobs that a repeated call would join: those with a key that started since `keys_since`, others since
+    `calls_since`. Without its job a repeated call buys again."""
     keyed = and_(JOBS.c.idempotency_key.is_not(None), JOBS.c.created_at >= keys_since)
     if calls_since == math.inf:
         return keyed
@@ -263,8 +263,8 @@ def in_force(keys_since: float, calls_since: float = math.inf) -> ColumnElement[
 
 
 def forget_some(connection: Connection, before: float, kept: ColumnElement[bool]) -> int:
-    """Forget a few of the jobs that ended before a time, with all that belongs to them, but for those that are `kept`;
-    how many, 0 once all are."""
+    """Delete a batch of the jobs that ended before a time, with their attempts, except those that are `kept`; return
+    how many were found, 0 once all are deleted."""
     some = select(JOBS.c.id).where(_ended_before(before), not_(kept)).limit(_AT_ONCE)
     found = list(connection.execute(some).scalars())
     _drop(connection, found)
@@ -272,7 +272,7 @@ def forget_some(connection: Connection, before: float, kept: ColumnElement[bool]
 
 
 def blank_some(connection: Connection, before: float) -> int:
-    """Forget what was asked in a few of the jobs that ended before a time; how many, 0 once all are."""
+    """Delete the parameters of a batch of jobs that ended before a time; return how many, 0 once all are done."""
     some = select(JOBS.c.id).where(_ended_before(before), _has_payload()).limit(_AT_ONCE)
     found = list(connection.execute(some).scalars())
     _blank(connection, found)
@@ -280,12 +280,12 @@ def blank_some(connection: Connection, before: float) -> int:
 
 
 def left_from(connection: Connection, before: float) -> int:
-    """How many of the jobs that ended before a time are still there."""
+    """How many jobs that ended before a time still exist."""
     return int(connection.execute(select(func.count()).select_from(JOBS).where(_ended_before(before))).scalar_one())
 
 
 def _ended_before(moment: float) -> ColumnElement[bool]:
-    # No job ends before it begins; said so, because it is by their beginnings that jobs are found quickly.
+    # Redundant, since no job ends before it starts, but the index is on `created_at`.
     began = JOBS.c.created_at < moment
     return and_(began, JOBS.c.ended_at < moment, JOBS.c.state.not_in(OPEN))
 
@@ -303,7 +303,7 @@ def _blank(connection: Connection, jobs: Sequence[str]) -> None:
     ended = JOBS.c.id.in_(jobs), JOBS.c.state.not_in(OPEN)
     found = list(connection.execute(select(JOBS.c.id).where(*ended)).scalars())
     connection.execute(update(JOBS).where(JOBS.c.id.in_(found)).values(params=None, webhook_url=None))
-    # What was written down to recognise a job at its provider may hold what was asked, too.
+    # The data stored to find a job at its provider may contain parameters, too.
     connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.job.in_(found)).values(sent=None))
     told = DELIVERIES.c.job.in_(found), DELIVERIES.c.state != "pending"
     connection.execute(delete(DELIVERIES).where(*told))

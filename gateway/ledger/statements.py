@@ -1,6 +1,6 @@
-"""SQL of the ledger: statements built once, rows to values and back, and the webhook messages of a job.
+"""SQL of the ledger: prebuilt statements, conversion of rows, and the webhook messages of a job.
 
-Building a statement costs several times what running it does. `this` is the id of the row; what else is given is set.
+Building a statement costs several times as much as running it. `this` is the row's id; other parameters are set.
 """
 
 from __future__ import annotations
@@ -151,9 +151,9 @@ EVENTS = ("progress", "completed", "failed")
 
 
 def messages(order: JobSpec, event: str, *, state: str, progress: float | None = None) -> list[Json]:
-    """The rows to write for an event of a job: one where its caller asked to be told of it, else none.
+    """The rows to insert for an event of a job: one if its client subscribed to the event, else an empty list.
 
-    The body is thin, for webhooks are read by logs and proxies: the job itself says the rest.
+    The body is small, because logs and proxies see webhooks: clients read the rest from the job.
     """
     if order.webhook_url is None or event not in (order.webhook_events or EVENTS[1:]):
         return []
@@ -188,28 +188,28 @@ def messages(order: JobSpec, event: str, *, state: str, progress: float | None =
 JOB = select(JOBS).where(JOBS.c.id == bindparam("this"))
 JOB_IS_THERE = select(JOBS.c.id).where(JOBS.c.id == bindparam("this"))
 SET_JOB = update(JOBS).where(JOBS.c.id == bindparam("this"))
-# Only where a process works on it, or has its caller.
+# Only if the process `by` owns the job, or serves its client.
 SET_OWN_JOB = SET_JOB.where(JOBS.c.owner == bindparam("by"))
 SET_AWAITED_JOB = SET_JOB.where(JOBS.c.caller == bindparam("by"))
-# What its key's budget holds for it comes back. Without `reached` its progress stays as it is.
+# Returns the amount reserved from its key's budget. Without `reached` its progress is unchanged.
 END_OWN_JOB = SET_OWN_JOB.values(progress=func.coalesce(bindparam("reached"), JOBS.c.progress)).returning(
     JOBS.c.charged, JOBS.c.charged_to
 )
 NEW_JOB = insert(JOBS)
 ATTEMPT = select(ATTEMPTS).where(ATTEMPTS.c.id == bindparam("this"))
 SET_ATTEMPT = update(ATTEMPTS).where(ATTEMPTS.c.id == bindparam("this"))
-# Only where nothing is written of a picture that it made.
+# Only if no image of the attempt is recorded.
 SET_UNMADE_ATTEMPT = SET_ATTEMPT.where(func.coalesce(ATTEMPTS.c.outcome, "") != "ok")
-# Only where nobody else has said anything of it since it was sent.
+# Only if nothing has been recorded since it was sent.
 SET_SENT_ATTEMPT = SET_ATTEMPT.where(ATTEMPTS.c.state == "submitting")
 
 _UNLESS_THERE: dict[tuple[str, str], Insert] = {}
 
 
 def unless_there(connection: Connection, table: Table) -> Insert:
-    """An insert that gives the new row's id, and nothing where there is such a row already."""
+    """An insert that returns the new row's id, or no row if one exists already."""
     kind = connection.dialect.name, table.name
     if kind not in _UNLESS_THERE:
-        # Postgres' driver does not count what was inserted.
+        # The Postgres driver does not report the number of inserted rows.
         _UNLESS_THERE[kind] = insert_new(connection, table).returning(table.c.id)
     return _UNLESS_THERE[kind]

@@ -1,11 +1,11 @@
-"""The ledger: what was asked, what was bought, what came of it. Written before it matters.
+"""The ledger: the durable record of jobs and attempts. Every step is written before it takes effect.
 
-The order of writes of one upstream call, and what a crash after each leaves:
+The writes of one provider call in order, and the situation after a crash that follows each:
 
-    accepted    the job is there, and nobody works on it: nothing was bought
-    submitting  the request may have left: its provider is asked whether it took the job
-    submitted   the provider has the job: it is waited for
-    ended       the pictures are kept: they are handed out
+    accepted    the job exists, and no process works on it: nothing was bought
+    submitting  the request may have been sent: the provider is asked whether it accepted the job
+    submitted   the provider has the job: it is awaited
+    ended       the images are stored: they are delivered
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ __all__ = ["IdempotencyKeyReused", "JobMatches", "LeaseLost", "Ledger", "LedgerD
 
 T = TypeVar("T")
 OPEN = ("queued", "in_progress")
-# A job that is looked for at a provider is not older or younger than this by its submit, in seconds: this machine's
-# clock may have been wrong by a day.
+# The largest difference between the submit times of attempts that may be confused with each other at a provider, in
+# seconds: this machine's clock may have been wrong by a day.
 _AROUND_S = 25 * 3600.0
 
 
 class UpstreamJobClaimed(Exception):
-    """The provider's job is another attempt's: whoever looked for a lost one has found the wrong one."""
+    """The provider's job belongs to another attempt: the search for a lost job found the wrong one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
-    """How a job ended. `deliveries` are rows of webhooks to send."""
+    """The end of a job. `deliveries` are rows of webhooks to send."""
 
     state: str
     cost: int
@@ -65,7 +65,7 @@ class JobEnd:
 
 
 class Ledger:
-    """The jobs and attempts of all processes, written by this one. `clock` is the wall's, in seconds."""
+    """The jobs and attempts of all processes, written by this one. `clock` is the wall clock, in seconds."""
 
     def __init__(
         self,
@@ -80,27 +80,27 @@ class Ledger:
         self.processes = processes
         self.process = processes.id
         self.messages_ready = asyncio.Event()
-        """Set whenever there are messages to send: whoever hears of it and writes then, writes after they were."""
+        """Set whenever messages are queued: a write that follows the event comes after them."""
         self._clock = clock
         self._claims = Claims(processes, key_ttl_s=key_ttl_s, join_window_s=join_window_s, clock=self._now)
 
     @property
     def up(self) -> bool:
-        """Whether the last write and the last heartbeat went well, and nothing is owed."""
+        """Whether the last write and the last heartbeat succeeded, and no write is pending."""
         return self.database.up and self.processes.heard
 
     def _now(self) -> float:
         return self._clock()
 
     async def accept(self, order: JobSpec) -> JobRow | None:
-        """Write a job down, or find the one that has its idempotency key already; None where it is new.
+        """Record a new job and return None, or return the job that already has its idempotency key.
 
-        Raises IdempotencyKeyReused where that one is another request, LedgerDown.
+        Raises IdempotencyKeyReused if that job was for another request, and LedgerDown.
         """
         return await self.database.write(lambda connection: self._claims.accept(connection, order))
 
     async def lookup(self, order: JobSpec) -> JobRow | None:
-        """The job that has an order's idempotency key; None where it would be a new one. Raises as `accept` does."""
+        """The job with the same idempotency key; None if the job would be new. Raises the errors of `accept`."""
 
         def find(connection: Connection) -> JobRow | None:
             same = and_(JOBS.c.key == order.key, JOBS.c.idempotency_key == order.idempotency_key)
@@ -111,7 +111,7 @@ class Ledger:
         return await self.database.read(find)
 
     async def match(self, order: JobSpec, retry: int) -> JobMatches:
-        """Join a job of which this call is an SDK's repetition number `retry`: one that no living caller waits on.
+        """Join an equal job of which this call is the SDK's retry number `retry`, and that no live client waits for.
 
         Raises LedgerDown.
         """
@@ -120,10 +120,10 @@ class Ledger:
     async def sending(
         self, order: JobSpec, attempt: AttemptRow, ended: Sequence[AttemptRow], *, first: bool = False
     ) -> None:
-        """Write down that a request is about to leave that may buy something, before it does.
+        """Record a billable request before it is sent.
 
-        `ended` are attempts before it whose end is not written yet; `first` says that nothing of the job seems to be
-        written so far. Raises LeaseLost, LedgerDown, and Exceeded where the key may not have it made: then nothing is
+        `ended` are earlier attempts whose end is not written yet; `first` says that the job is probably not recorded
+        so far. Raises LeaseLost, LedgerDown, and QuotaExceeded if the key's limits do not allow it: then nothing is
         written, and nothing may be sent.
         """
 
@@ -133,7 +133,7 @@ class Ledger:
                 save(connection, old)
             values = attempt_values(attempt)
             if connection.execute(unless_there(connection, ATTEMPTS), values).first() is None:
-                # Sent once more, with another key, after an answer that surely bought nothing: it is charged already.
+                # Sent again with another provider key after a response that certainly bought nothing: charged already.
                 connection.execute(SET_ATTEMPT, {"this": attempt.id, "sent": values["sent"]})
             elif order.quota is not None:
                 whole = max(order.estimate, order.reserve, attempt.estimate, attempt.reserve)
@@ -144,19 +144,19 @@ class Ledger:
         await self.database.write(write)
 
     async def confirm_lease(self, order: JobSpec) -> None:
-        """Make sure that a job is this process's, and stays so for long enough that what is sent now has arrived.
+        """Make sure that this process owns a job, and will for long enough that a request sent now arrives.
 
-        A process that was paused since it wrote down what it sends has perhaps lost the job. Raises LeaseLost,
-        LedgerDown.
+        A process that was paused after `sending` may have lost the job. Raises LeaseLost, LedgerDown.
         """
         while not self.processes.sure:
             await self.processes.heartbeat()
             await self.database.write(lambda connection: self._claims.own(connection, order))
 
     async def submitted(self, attempt: str, handle: Handle, at: float) -> None:
-        """Write down that a provider has taken a job.
+        """Record that a provider accepted a job.
 
-        Raises LedgerDown: then it is written as soon as it can be; and Claimed where another attempt has that job.
+        Raises LedgerDown, then the write is retried in the background; and UpstreamJobClaimed if the job belongs to
+        another attempt.
         """
         try:
             await self._surely(taken(self.process, attempt, handle, at))
@@ -164,16 +164,16 @@ class Ledger:
             raise UpstreamJobClaimed from error
 
     def held(self, attempt: str, handle: Handle, at: float) -> None:
-        """Write down that a provider has taken a job which is held open by this process; nobody waits for it."""
+        """Record in the background that a provider accepted a job that lives in a connection of this process."""
         self.database.later(taken(self.process, attempt, handle, at))
 
     def succeeded(self, attempt: str, handle: Handle) -> None:
-        """Write down that a provider says a job has succeeded, and is only to be fetched; nobody waits for it."""
+        """Record in the background that a provider reported success: the result only has to be downloaded."""
         values = {"this": attempt, "handle": handle_to_json(succeeded(handle))}
         self.database.later(lambda connection: connection.execute(SET_ATTEMPT, values))
 
     def attempts_ended(self, order: JobSpec, attempts: Sequence[AttemptRow]) -> None:
-        """Write down how attempts ended, while the job goes on; nobody waits for it."""
+        """Record in the background the ends of attempts of a job that is still running."""
 
         def write(connection: Connection) -> None:
             try:
@@ -188,11 +188,11 @@ class Ledger:
         self.database.later(write)
 
     async def ended(self, order: JobSpec, attempts: Sequence[AttemptRow], end: JobEnd) -> JobRow | None:
-        """Write down how a job ended, before anybody is told; the job where it ended better than that, for another
-        process had a picture for it, else None.
+        """Record the end of a job before it is reported; return the job if another process has recorded a better
+        result, else None.
 
-        Raises LedgerDown (it is then written as soon as it can be), and Superseded where it is another process's and
-        there is no picture; with one it is written down all the same.
+        Raises LedgerDown, then the write is retried in the background; and LeaseLost if another process owns the job
+        and `attempts` have no images; their images are recorded in any case.
         """
         at = self._clock()
 
@@ -211,7 +211,7 @@ class Ledger:
         def write(connection: Connection) -> JobRow | None:
             held = connection.execute(END_OWN_JOB, values).first()
             if held is None:
-                # It ended before anything was written of it, or is another process's by now.
+                # The job was not recorded before, or another process owns it now.
                 try:
                     self._claims.own(connection, order)
                 except LeaseLost:
@@ -234,7 +234,7 @@ class Ledger:
         return await self._surely(write)
 
     def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
-        """Write down how much of a job is done; nobody waits for it."""
+        """Record in the background the progress of a job, from 0 to 1."""
 
         def write(connection: Connection) -> None:
             values = {"this": job, "by": self.process, "progress": share}
@@ -246,19 +246,19 @@ class Ledger:
             self.messages_ready.set()
 
     def left(self, job: str, *, delivered: bool) -> None:
-        """Write down that the caller who waited here is gone, with the whole answer or without it."""
+        """Record in the background that the waiting client has left, with the whole response `delivered` or not."""
         values: Json = {"this": job, "by": self.process, "caller": None}
         if delivered:
             values["delivered_at"] = self._clock()
         self.database.later(lambda connection: connection.execute(SET_AWAITED_JOB, values))
 
     def release(self, job: str) -> None:
-        """Let another process take a job at once."""
+        """Give up the ownership of a job, so that another process can adopt it at once."""
         values = {"this": job, "by": self.process, "owner": None}
         self.database.later(lambda connection: connection.execute(SET_OWN_JOB, values))
 
     async def heard(self, attempt: str, name: str | None) -> AttemptRow | None:
-        """Keep the provider's id of a job, as a webhook told it; the attempt, None where there is none. LedgerDown."""
+        """Record the provider's job id from a webhook; return the attempt, None if it is unknown. Raises LedgerDown."""
 
         def write(connection: Connection) -> AttemptRow | None:
             silent = and_(ATTEMPTS.c.id == attempt, ATTEMPTS.c.heard.is_(None))
@@ -275,13 +275,13 @@ class Ledger:
         return await self.database.read(lambda connection: _attempt(connection, attempt))
 
     async def ask_to_cancel(self, job: str) -> None:
-        """Ask whichever process works on a job to cancel it. Raises LedgerDown."""
+        """Ask the process that owns a job to cancel it. Raises LedgerDown."""
         going = and_(JOBS.c.id == job, JOBS.c.state.in_(OPEN))
         asked = update(JOBS).where(going).values(cancel_asked=True)
         await self.database.write(lambda connection: connection.execute(asked))
 
     async def cancels(self, jobs: Collection[str]) -> list[str]:
-        """Those of this process's jobs that somebody asked to cancel. Raises LedgerDown."""
+        """The ids of those `jobs` for which a cancellation was requested. Raises LedgerDown."""
         asked = select(JOBS.c.id).where(JOBS.c.id.in_(jobs), JOBS.c.cancel_asked)
         return await self.database.read(lambda connection: list(connection.execute(asked).scalars()))
 
@@ -295,19 +295,19 @@ class Ledger:
         return await self.database.read(find)
 
     async def attempts(self, job: str) -> list[AttemptRow]:
-        """A job's attempts in the order in which they were made. Raises LedgerDown."""
+        """A job's attempts in the order of their submits. Raises LedgerDown."""
         wanted = select(ATTEMPTS).where(ATTEMPTS.c.job == job).order_by(ATTEMPTS.c.sent_at, ATTEMPTS.c.id)
         return await self.database.read(lambda c: [attempt_of(row) for row in c.execute(wanted)])
 
     async def others(self, attempt: AttemptRow) -> frozenset[str]:
-        """The ids of the jobs at an attempt's provider that are other attempts', of about its time. LedgerDown."""
+        """The ids of the provider's jobs that belong to other attempts of about that time. Raises LedgerDown."""
         around = ATTEMPTS.c.sent_at.between(attempt.sent_at - _AROUND_S, attempt.sent_at + _AROUND_S)
         there = and_(ATTEMPTS.c.provider == attempt.provider, around, ATTEMPTS.c.id != attempt.id)
         wanted = select(ATTEMPTS.c.upstream_id).where(there, ATTEMPTS.c.upstream_id.is_not(None))
         return await self.database.read(lambda connection: frozenset(connection.execute(wanted).scalars()))
 
     async def adopt_orphans(self, limit: int) -> list[JobRow]:
-        """Take over jobs that nobody works on any more. Raises LedgerDown."""
+        """Adopt up to `limit` jobs that no process works on. Raises LedgerDown."""
 
         def take(connection: Connection) -> list[JobRow]:
             taken: list[JobRow] = []
@@ -317,7 +317,7 @@ class Ledger:
             for row in connection.execute(wanted.order_by(JOBS.c.created_at)):
                 if len(taken) < limit and (row.owner is None or self.processes.gone(connection, row.owner)):
                     same = JOBS.c.owner.is_(None) if row.owner is None else JOBS.c.owner == row.owner
-                    # A process that leaves in good order lets go of its jobs first.
+                    # A process that shuts down properly releases its jobs first.
                     kills = row.kills + (row.owner is not None)
                     mine = update(JOBS).where(JOBS.c.id == row.id, same).values(owner=self.process, kills=kills)
                     if connection.execute(mine).rowcount:
@@ -327,12 +327,12 @@ class Ledger:
         return await self.database.write(take)
 
     async def own(self) -> list[str]:
-        """The ids of the jobs that are this process's and go on. Raises LedgerDown."""
+        """The ids of the unfinished jobs that this process owns. Raises LedgerDown."""
         mine = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN), JOBS.c.owner == self.process)
         return await self.database.read(lambda connection: list(connection.execute(mine).scalars()))
 
     async def reopen(self, job: str) -> bool:
-        """Take a job whose outcome is unknown up again; false where it is not one, or somebody did so before.
+        """Reopen a job with an attempt of unknown outcome; false if it has none or was reopened already.
 
         Raises LedgerDown.
         """
@@ -346,7 +346,7 @@ class Ledger:
         return await self.database.write(take)
 
     async def _surely(self, operation: Callable[[Connection], T]) -> T:
-        """Write something that has happened and must not be forgotten. Raises LedgerDown, and goes on trying."""
+        """Write a fact that must not be lost. Raises LedgerDown, and retries in the background."""
         try:
             return await self.database.write(operation)
         except LedgerDown:

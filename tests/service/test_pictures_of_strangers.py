@@ -84,7 +84,10 @@ def test_a_paid_result_with_damage(there: World, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("came", "delivered", "words"),
-    [((256, 192), (128, 96), "they were resampled to that"), ((96, 96), (96, 96), "different aspect ratio")],
+    [
+        ((256, 192), (128, 96), "the image was resized to the expected size"),
+        ((96, 96), (96, 96), "another aspect ratio"),
+    ],
 )
 def test_a_paid_result_of_another_size(
     there: World, came: tuple[int, int], delivered: tuple[int, int], words: str

@@ -142,9 +142,9 @@ async def test_cost(imaging: ImagePool) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"<html>oops</html>", "no usable picture"),
-        (b"", "no usable picture"),
-        (png()[:-24], "no usable picture"),
+        (b"<html>oops</html>", "not a usable image"),
+        (b"", "not a usable image"),
+        (png()[:-24], "not a usable image"),
         (png(1, 1), "a single pixel"),
     ],
 )
@@ -159,7 +159,9 @@ async def test_results_are_verified(imaging: ImagePool, data: bytes, why: str) -
     assert finished.served.provider == "good"
 
 
-@pytest.mark.parametrize(("size", "delivered", "said"), [((32, 32), (8, 8), "resampled"), ((32, 8), (32, 8), "shape")])
+@pytest.mark.parametrize(
+    ("size", "delivered", "said"), [((32, 32), (8, 8), "resized"), ((32, 8), (32, 8), "aspect ratio")]
+)
 async def test_a_whole_picture_of_another_size(
     imaging: ImagePool, size: tuple[int, int], delivered: tuple[int, int], said: str
 ) -> None:

@@ -46,7 +46,7 @@ async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Pat
             await outlast(opened)
             await RecoveryLoop(jobs, lease_s=1.0).adopt_orphans()
             if number == MOST_KILLS:
-                with pytest.raises(AllFailed, match="given up"):
+                with pytest.raises(AllFailed, match="abandoned"):
                     await jobs.wait(asked.id, clock.after(600))
                 [attempt] = await opened.attempts(asked.id)
                 assert (attempt.state, attempt.cost) == ("unknown", 30_000)

@@ -137,7 +137,7 @@ async def test_trouble_of_ours(error: Exception) -> None:
     async with working(Unable(error, 2), max_result_pixels=400) as imaging:
         found = await made(imaging, attempt(None))
         assert found.images[0].image.data == PICTURE
-        assert "could not be finished here" in found.notes[1]
+        assert "could not be processed here" in found.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_another_shape() -> None:
     assert fitting(1000, 500, rounding, *JPEG).steps == (replace(rounding, mode="fit"), *JPEG)
     lost = fitting(1000, 500, JoinAlpha(alpha=b""), *JPEG)
     assert lost.steps == JPEG
-    assert "transparency does not fit it and was lost" in lost.notes[0]
+    assert "transparency does not fit the result and was lost" in lost.notes[0]
 
 
 async def test_a_result_that_lacks_its_end_alone() -> None:

@@ -67,7 +67,7 @@ async def test_a_step_that_is_not_known(imaging: ImagePool) -> None:
 
     assert making.finish == MAKING.finish[1:]
     assert (done.format, done.width, done.height) == ("png", 6, 4)
-    assert any("does not know its step Sharpen and left it out" in note for note in notes)
+    assert any("does not support the step Sharpen and skipped it" in note for note in notes)
 
 
 async def test_a_row_of_the_ledger(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_is_said_of_another_shape() -> None:
     def notes(*finish: Step) -> tuple[str, ...]:
         return fit(image, OutputSpec(output=PLANNED, finish=finish)).notes
 
-    assert "it was not stretched" in notes(*JPEG)[0]
+    assert "the image was not stretched" in notes(*JPEG)[0]
     stretched = notes(Resize(size=wanted, mode="stretch"))
     # The planned shape was the size's own: to a picture of another one that is done which rounding asks for.
     assert not any("distorted" in note for note in stretched)

@@ -117,4 +117,4 @@ async def test_transparency_of_further_pictures(imaging: ImagePool) -> None:
     for images, said in ((pictures, True), (pictures[:1], False)):
         asked = replace(request, images=images)
         [made] = (await ready(choose(model, asked, conditions), asked, imaging, "")).candidates
-        assert any("further pictures" in note for note in made.plan.notes) is said
+        assert any("additional images" in note for note in made.plan.notes) is said
