@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,12 +21,10 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gateway import process, registry
-from gateway.api.openapi import document
+from gateway.api.openapi import pages
 from gateway.api.routes import routers
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.first_key import keys_of, policy_of
@@ -35,7 +32,7 @@ from gateway.auth.keys import AuthPolicy, StaticKeys
 from gateway.auth.rate_limits import RateLimiter
 from gateway.http import image_urls
 from gateway.http.admission import AdmissionControl
-from gateway.http.auth import AuthenticationMiddleware, GuardedRouter, Permission, guarded_paths
+from gateway.http.auth import AuthenticationMiddleware, guarded_paths
 from gateway.http.errors import ApiError, on_api_error, on_crash, on_http_exception, on_validation_error
 from gateway.http.middleware import CorsMiddleware, RequestMiddleware
 from gateway.imaging.pool import ImagePool, InputLimits
@@ -165,7 +162,7 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
         },
     )
     app.router = AuthenticationMiddleware(  # type: ignore[assignment]  # it routes, and declares nothing itself
-        guarded_paths([*served, _document(config)] if settings.docs else served),
+        guarded_paths([*served, pages(config, VERSION, served)] if settings.docs else served),
         lifespan=lifespan,
         authenticator=lambda: app.state.darkroom.authenticator,
         hosts=settings.allowed_hosts,
@@ -294,21 +291,6 @@ async def running(
             breakers=breakers,
             learning=learning,
         )
-
-
-def _document(config: Config) -> GuardedRouter:
-    """Serves the OpenAPI document, which is built with the first request for it."""
-    router = GuardedRouter()
-
-    @cache
-    def body() -> bytes:
-        return json.dumps(document(config, VERSION), ensure_ascii=False).encode()
-
-    @router.serve("GET", "/openapi.json", Permission.KEY)
-    async def read_document(request: Request) -> Response:
-        return Response(body(), media_type="application/json")
-
-    return router
 
 
 def _bounds(settings: GatewaySettings) -> ProcessLimits:

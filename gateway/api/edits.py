@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from gateway.api import problems, results, submission
 from gateway.api.client import ClientConnection, ClientDisconnected, is_gone, unless_gone
-from gateway.api.delivery import FileUrls, deliver, incomplete
 from gateway.api.files import known, taken
 from gateway.api.jobs import accepted
 from gateway.api.parameters import EditRequest, check_addresses, read_fields, read_pictures
-from gateway.api.paths import PREFIXES, Flag
+from gateway.api.paths import EVENTS, PREFIXES, RATES, Flag, described, failures, success
+from gateway.api.schemas import DryRunJson, ImagesResponseJson, JobJson
 from gateway.api.submission import EditCall, grant_of, origin_of
 from gateway.http import errors
 from gateway.http.admission import Reservation, ServerOverloaded
@@ -45,7 +45,45 @@ _END_S = 0.5
 router = GuardedRouter(*PREFIXES)
 
 
-@router.serve("POST", "/images/edits", Permission.METERED)
+_SERVED = tuple(f"x-darkroom-{name}" for name in ("job", "provider", "model", "cost", "attempts", "degraded"))
+_ANSWERS = {
+    200: success(
+        "The images; with `dry_run`, what would be tried.",
+        ImagesResponseJson | DryRunJson,
+        content=EVENTS,
+        headers=(*_SERVED, "idempotent-replayed", *RATES),
+        links=("readJob", "readRequest"),
+    ),
+    202: success(
+        "The job runs in the background.",
+        JobJson,
+        headers=("location", "preference-applied", "x-darkroom-job", "retry-after"),
+        links=("readJob", "cancelJob", "readRequest"),
+    ),
+    **failures(404, 410, 413, 415, 422, 429, 502, 504),
+}
+_HEADERS = [
+    described(
+        "Idempotency-Key",
+        "header",
+        "A request with the key of an earlier one gets that one's job.",
+        type="string",
+        pattern="^[!-~]{1,255}$",
+    ),
+    described("Prefer", "header", "`respond-async` starts a background job.", type="string"),
+    described("X-Darkroom-Routing", "header", "A short form of `routing`, such as `fal,cheapest`.", type="string"),
+]
+
+
+@router.serve(
+    "POST",
+    "/images/edits",
+    Permission.METERED,
+    operation_id="editImage",
+    summary="Edit or upscale an image.",
+    responses=_ANSWERS,
+    openapi_extra={"parameters": _HEADERS},
+)
 async def create_edit(
     request: Request,
     dry_run: Annotated[
@@ -257,7 +295,7 @@ async def _respond(request: Request, state: State, started: _Started) -> Respons
         call=call,
         job_ref=job_ref,
         client=ClientConnection(request, state.jobs, job_ref),
-        urls=FileUrls.of(state, state.config.gateway.public_url or call.origin),
+        urls=results.FileUrls.of(state, state.config.gateway.public_url or call.origin),
         until=state.jobs.clock.now() + call.deadline_s + _END_S,
         release=release,
     )
@@ -288,7 +326,7 @@ class _Waiting:
     call: EditCall
     job_ref: JobRef
     client: ClientConnection
-    urls: FileUrls
+    urls: results.FileUrls
     until: float
     release: Callable[[], None]
 
@@ -342,9 +380,9 @@ class _Waiting:
         except problems.UNDONE as error:
             leaving = self.state.jobs.shutting_down.is_set()
             raise problems.told(error, self.job_ref, leaving=leaving) from error
-        if (missing := await incomplete(options, finished, self.urls)) is not None:
+        if (missing := await problems.incomplete(options, finished, self.urls)) is not None:
             raise missing
-        return finished, *await deliver(options, finished, self.urls)
+        return finished, *await results.deliver(options, finished, self.urls)
 
     def _close(self, *, delivered: bool) -> None:
         self.release()

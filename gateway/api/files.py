@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import problems
 from gateway.api.client import disconnected
+from gateway.api.paths import described, failures, success
 from gateway.file_names import parsed
 from gateway.http import errors
 from gateway.http.admission import ServerOverloaded
@@ -30,6 +31,7 @@ from gateway.http.image_fields import ImageUrl
 from gateway.state import State
 from gateway.storage import FileDamaged, OpenFile, StorageError
 from gateway.telemetry.logs import event
+from normalization.values import MEDIA_TYPES
 
 _TIME = re.compile(r"[0-9]{1,12}")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -40,9 +42,24 @@ _NOBODY = ""
 
 
 router = GuardedRouter()
+_BINARY = {"type": "string", "format": "binary"}
+_IMAGE = success("The image.", content=dict.fromkeys(MEDIA_TYPES.values(), _BINARY))
+_SIGNED = [
+    described("expires", "query", "With `files_signed`: when the address expires.", type="integer", minimum=0),
+    described("signature", "query", "With `files_signed`: the signature of the address.", type="string"),
+]
 
 
-@router.serve("GET", "/files/{name}", Permission.PUBLIC, any_query=True)
+@router.serve(
+    "GET",
+    "/files/{name}",
+    Permission.PUBLIC,
+    any_query=True,
+    operation_id="readFile",
+    summary="Download a result image. Its address is a secret, and expires.",
+    responses={200: _IMAGE, 206: _IMAGE, **failures(403, 404, 416)},
+    openapi_extra={"parameters": _SIGNED},
+)
 async def read_file(request: Request, name: Annotated[str, Path(description="The file's name.")]) -> Response:
     """A result picture; 404 once it has expired. With the setting `files_signed` only by an address that is signed."""
     state: State = request.app.state.darkroom

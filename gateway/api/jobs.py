@@ -8,21 +8,32 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems, results
 from gateway.api.client import disconnected
-from gateway.api.delivery import FileUrls, ResponseOptions, deliver, incomplete
-from gateway.api.paths import PREFIXES, After, Limit, ModelFilter, ObjectId, StateFilter, Wait, is_id, listed
-from gateway.api.results import StreamingJSON
+from gateway.api.paths import (
+    EVENTS,
+    PREFIXES,
+    After,
+    Limit,
+    ModelFilter,
+    ObjectId,
+    StateFilter,
+    Wait,
+    failures,
+    is_id,
+    success,
+)
+from gateway.api.results import FileUrls, ResponseOptions, StreamingJSON
+from gateway.api.schemas import JobEntryJson, JobJson, PageJson, listed
 from gateway.api.submission import grant_of, origin_of, prefers_async
 from gateway.http import auth, errors
 from gateway.http.admission import ServerOverloaded
 from gateway.http.auth import GuardedRouter, Permission
-from gateway.http.errors import ApiError, envelope, invalid
+from gateway.http.errors import ApiError, ErrorDetailJson, envelope, invalid
 from gateway.http.streaming import EventStream
 from gateway.jobs.errors import JobRef, ResultExpired
 from gateway.jobs.running import RunningJob
@@ -54,10 +65,10 @@ class JobUrls:
         return f"{self.jobs}/{job}"
 
 
-def described(row: JobRow, at: JobUrls, error: Mapping[str, object] | None = None) -> dict[str, Any]:
+def described(row: JobRow, at: JobUrls, error: ErrorDetailJson | None = None) -> JobEntryJson:
     """A job without its result. `error` is the envelope's inside."""
     order = row.order
-    found: dict[str, Any] = {
+    found: JobEntryJson = {
         "id": order.id,
         "object": "image.job",
         "status": row.state,
@@ -75,7 +86,7 @@ def described(row: JobRow, at: JobUrls, error: Mapping[str, object] | None = Non
     return found
 
 
-def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> Mapping[str, object] | None:
+def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> ErrorDetailJson | None:
     """Why a job of a list has no result, as its state says it; whether files are there still is not looked up."""
     if row.state not in ("failed", "cancelled"):
         return None
@@ -101,7 +112,7 @@ async def whole(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     Raises LedgerDown, and StorageError where its pictures are there and cannot be had at the moment.
     """
     result: list[BodyPart] = [b"null"]
-    error: Mapping[str, object] | None = None
+    error: ErrorDetailJson | None = None
     if row.ended:
         try:
             result = await _result(state, row, at)
@@ -120,13 +131,13 @@ async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     links = FileUrls.of(state, at.origin)
     try:
         finished = await state.jobs.load(row, None if preferences.has_bytes else state.files.look)
-        if (missing := await incomplete(preferences, finished, links)) is not None:
+        if (missing := await problems.incomplete(preferences, finished, links)) is not None:
             raise missing
-        delivered, notes = await deliver(preferences, finished, links)
+        delivered, notes = await results.deliver(preferences, finished, links)
         if any(item.inside for item in delivered) and not preferences.has_bytes:
             # There is no address to be given: the pictures are needed after all.
             finished = await state.jobs.load(row)
-            delivered, notes = await deliver(preferences, finished, links)
+            delivered, notes = await results.deliver(preferences, finished, links)
     except (ResultExpired, FileDamaged) as error:
         raise problems.told(error) from error
     return results.images_response(job_ref, finished, delivered, notes)
@@ -241,7 +252,17 @@ async def accepted(request: Request, state: State, order: JobSpec, job_ref: JobR
     return await _answer(state, row, at, headers, status=202)
 
 
-@router.serve("GET", "/images/jobs/{id}", Permission.KEY)
+_JOB = ("x-darkroom-job", "retry-after")
+
+
+@router.serve(
+    "GET",
+    "/images/jobs/{id}",
+    Permission.KEY,
+    operation_id="readJob",
+    summary="Read a job: now, once it has ended (`wait`), or as events whenever it changes.",
+    responses={200: success("The job.", JobJson, content=EVENTS, headers=_JOB), **failures(404)},
+)
 async def read_job(request: Request, job_id: ObjectId, wait: Wait = 0) -> Response:
     """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
     state: State = request.app.state.darkroom
@@ -258,7 +279,14 @@ async def read_job(request: Request, job_id: ObjectId, wait: Wait = 0) -> Respon
     return await _answer(state, row, JobUrls.of(request, state), rate)
 
 
-@router.serve("POST", "/images/jobs/{id}/cancel", Permission.KEY)
+@router.serve(
+    "POST",
+    "/images/jobs/{id}/cancel",
+    Permission.KEY,
+    operation_id="cancelJob",
+    summary="Cancel a job, at the provider too. One that has ended stays as it is.",
+    responses={200: success("The job, and what was billed.", JobJson, headers=_JOB), **failures(404, 502, 504)},
+)
 async def cancel_job(request: Request, job_id: ObjectId) -> Response:
     """Cancel a job, upstream too, and tell what was billed; one that has ended stays as it is."""
     state: State = request.app.state.darkroom
@@ -274,7 +302,14 @@ async def cancel_job(request: Request, job_id: ObjectId) -> Response:
     return await _answer(state, row, JobUrls.of(request, state))
 
 
-@router.serve("GET", "/images/jobs", Permission.KEY)
+@router.serve(
+    "GET",
+    "/images/jobs",
+    Permission.KEY,
+    operation_id="listJobs",
+    summary="The client's jobs, the newest first, without their results.",
+    responses={200: success("A page of jobs.", PageJson[JobEntryJson])},
+)
 async def list_jobs(
     request: Request,
     limit: Limit = 20,

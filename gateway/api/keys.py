@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.api.paths import PREFIXES, ObjectId, is_id, listed
+from gateway.api.paths import PREFIXES, ObjectId, failures, is_id, success
+from gateway.api.schemas import BudgetJson, KeyJson, MadeKeyJson, PageJson, listed
 from gateway.auth.keys import ApiKey, Budget, digest, draw
 from gateway.database.writer import LedgerDown
 from gateway.http import errors
@@ -29,6 +30,12 @@ _LIMITS = FormLimits(max_body_bytes=64 << 10)
 _NO_STORE = {"cache-control": "no-store"}
 
 router = GuardedRouter(*PREFIXES)
+
+
+def _body(schema: str) -> dict[str, Any]:
+    """A JSON body that the endpoint reads by itself."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 class ApiKeyPatch(BaseModel):
@@ -51,7 +58,21 @@ class ApiKeyCreate(ApiKeyPatch):
     admin: bool = False
 
 
-@router.serve("POST", "/keys", Permission.ADMIN, status_code=201)
+@router.serve(
+    "POST",
+    "/keys",
+    Permission.ADMIN,
+    status_code=201,
+    operation_id="createKey",
+    summary="Create an API key. Needs an admin's key.",
+    responses={
+        201: success(
+            "The key; only this answer contains it.", MadeKeyJson, links=("readKey", "changeKey", "revokeKey")
+        ),
+        **failures(413, 415),
+    },
+    openapi_extra=_body("ApiKeyCreate"),
+)
 @admins_only
 async def create_key(request: Request) -> Response:
     """Make a key; this answer alone has it."""
@@ -60,10 +81,18 @@ async def create_key(request: Request) -> Response:
     with _told():
         api_key, key = make(ApiKeyCreate.model_validate(document), state.config, time.time())
         await state.authenticator.add(api_key)
-    return JSONResponse({**described(api_key, 0), "key": key}, 201, _NO_STORE)
+    made: MadeKeyJson = {**described(api_key, 0), "key": key}
+    return JSONResponse(made, 201, _NO_STORE)
 
 
-@router.serve("GET", "/keys", Permission.ADMIN)
+@router.serve(
+    "GET",
+    "/keys",
+    Permission.ADMIN,
+    operation_id="listKeys",
+    summary="Every API key, the newest first, with what it has spent. Needs an admin's key.",
+    responses={200: success("All keys.", PageJson[KeyJson])},
+)
 @admins_only
 async def list_keys(request: Request) -> Response:
     """Every key, the newest first, with what it has spent in its budget's period."""
@@ -75,14 +104,29 @@ async def list_keys(request: Request) -> Response:
     return JSONResponse(listed([described(api_key, spent) for api_key, spent in found], more=False))
 
 
-@router.serve("GET", "/keys/{id}", Permission.ADMIN)
+@router.serve(
+    "GET",
+    "/keys/{id}",
+    Permission.ADMIN,
+    operation_id="readKey",
+    summary="Read an API key. Needs an admin's key.",
+    responses={200: success("The key, without its secret.", KeyJson), **failures(404)},
+)
 @admins_only
 async def read_key(request: Request, key_id: ObjectId) -> Response:
     """One key."""
     return JSONResponse(described(*await _one(request, key_id)))
 
 
-@router.serve("PATCH", "/keys/{id}", Permission.ADMIN)
+@router.serve(
+    "PATCH",
+    "/keys/{id}",
+    Permission.ADMIN,
+    operation_id="changeKey",
+    summary="Change the rights of an API key that the body names; null removes a limit. Needs an admin's key.",
+    responses={200: success("The changed key.", KeyJson), **failures(404, 413, 415)},
+    openapi_extra=_body("ApiKeyPatch"),
+)
 @admins_only
 async def change_key(request: Request, key_id: ObjectId) -> Response:
     """Change what a key may, as far as the body names it; null takes a limit away."""
@@ -96,7 +140,14 @@ async def change_key(request: Request, key_id: ObjectId) -> Response:
     return JSONResponse(described(*await _one(request, key_id)))
 
 
-@router.serve("DELETE", "/keys/{id}", Permission.ADMIN)
+@router.serve(
+    "DELETE",
+    "/keys/{id}",
+    Permission.ADMIN,
+    operation_id="revokeKey",
+    summary="Revoke an API key. Its running jobs are not cancelled. Needs an admin's key.",
+    responses={200: success("The revoked key.", KeyJson), **failures(404)},
+)
 @admins_only
 async def revoke_key(request: Request, key_id: ObjectId) -> Response:
     """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
@@ -141,7 +192,7 @@ def changed(api_key: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> 
     return replace(api_key, **rights)
 
 
-def described(api_key: ApiKey, spent: int) -> dict[str, Any]:
+def described(api_key: ApiKey, spent: int) -> KeyJson:
     """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
     return {
         "id": api_key.id,
@@ -159,7 +210,7 @@ def described(api_key: ApiKey, spent: int) -> dict[str, Any]:
     }
 
 
-def _budget(budget: Budget, spent: int) -> dict[str, Any]:
+def _budget(budget: Budget, spent: int) -> BudgetJson:
     now = datetime.now(UTC).timestamp()
     return {
         "limit": budget.limit / MICROS,

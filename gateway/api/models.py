@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api.parameters import model_not_allowed, unknown_model
-from gateway.api.paths import PREFIXES, Flag
+from gateway.api.paths import PREFIXES, Flag, failures, success
+from gateway.api.schemas import (
+    InputJson,
+    JsonSchemaJson,
+    ModelJson,
+    ModelsJson,
+    ParameterJson,
+    PriceJson,
+    RoutingJson,
+    RuleJson,
+)
 from gateway.api.submission import grant_of
 from gateway.http.auth import GuardedRouter, Permission
 from gateway.routing.aliases import exact_names
@@ -33,7 +43,14 @@ _OTHERS: Mapping[Undeclared, str] = {
 router = GuardedRouter(*PREFIXES)
 
 
-@router.serve("GET", "/models", Permission.KEY)
+@router.serve(
+    "GET",
+    "/models",
+    Permission.KEY,
+    operation_id="listModels",
+    summary="Every model that the API key may use, then every alias.",
+    responses={200: success("All models.", ModelsJson)},
+)
 async def list_models(request: Request) -> Response:
     """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
     state: State = request.app.state.darkroom
@@ -45,10 +62,21 @@ async def list_models(request: Request) -> Response:
         for name, alias in ((name, config.aliases[name]) for name in exact_names(config.aliases))
         if api_key.allows_model(alias.model)
     ]
-    return JSONResponse({"object": "list", "data": data})
+    models: ModelsJson = {"object": "list", "data": data}
+    return JSONResponse(models)
 
 
-@router.serve("GET", "/models/{id:path}", Permission.KEY)
+@router.serve(
+    "GET",
+    "/models/{id:path}",
+    Permission.KEY,
+    operation_id="readModel",
+    summary="Read a model by its id or an alias.",
+    responses={
+        200: success("The model, or its parameters' schema.", ModelJson | JsonSchemaJson),
+        **failures(404),
+    },
+)
 async def read_model(
     request: Request,
     name: Annotated[str, Path(alias="id", min_length=1, description="A model's id or an alias; it may have slashes.")],
@@ -67,13 +95,13 @@ async def read_model(
     return JSONResponse({**found, "id": name, "alias_of": alias.model} if alias else found)
 
 
-def describe(model: Model, state: State) -> dict[str, Any]:
+def describe(model: Model, state: State) -> ModelJson:
     """OpenAI's keys, and ours beside them."""
     conditions = state.conditions(model)
-    by_route: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
-    own: dict[str, dict[str, Any]] = {name: {} for name in model.routes}
+    by_route: dict[str, dict[str, RuleJson]] = {name: {} for name in model.routes}
+    own: dict[str, dict[str, ParameterJson]] = {name: {} for name in model.routes}
     for cell in cells(model):
-        rule = cell.rule.model_dump(exclude_none=True)
+        rule: RuleJson = cast("RuleJson", cell.rule.model_dump(exclude_none=True))
         by_route[cell.route.name][cell.name] = {**rule, "to": cell.target} if cell.target else rule
         if cell.only_here:
             own[cell.route.name][cell.name] = _param(cell.param)
@@ -84,7 +112,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
         "owned_by": model.owned_by,
         "description": model.doc,
         "modes": list(model.modes),
-        "routing": model.routing.model_dump(exclude_defaults=True),
+        "routing": cast("RoutingJson", model.routing.model_dump(exclude_defaults=True)),
         "parameters": {name: _param(param) for name, param in model.params.items()},
         "routes": {
             name: {
@@ -95,8 +123,8 @@ def describe(model: Model, state: State) -> dict[str, Any]:
                 "standing": conditions[name].standing,
                 "degraded": route.degraded,
                 "alpha": route.alpha,
-                "input": route.input.model_dump(mode="json", exclude_none=True),
-                "price": {**route.price.model_dump(exclude_defaults=True), "currency": "USD"},
+                "input": cast("InputJson", route.input.model_dump(mode="json", exclude_none=True)),
+                "price": cast("PriceJson", {**route.price.model_dump(exclude_defaults=True), "currency": "USD"}),
                 "parameters": own[name],
                 "rules": by_route[name],
             }
@@ -106,7 +134,7 @@ def describe(model: Model, state: State) -> dict[str, Any]:
     }
 
 
-def json_schema(model: Model, config: Config) -> dict[str, Any]:
+def json_schema(model: Model, config: Config) -> JsonSchemaJson:
     """JSON Schema (2020-12) of a request's fields for this model."""
     properties: dict[str, Any] = {"model": {"type": "string", "const": model.id}}
     for cell in cells(model):
@@ -124,8 +152,8 @@ def json_schema(model: Model, config: Config) -> dict[str, Any]:
     }
 
 
-def _param(param: Param) -> dict[str, Any]:
-    return param.model_dump(exclude_none=True)
+def _param(param: Param) -> ParameterJson:
+    return cast("ParameterJson", param.model_dump(exclude_none=True))
 
 
 def property_of(param: Param, note: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The addresses of the API: prefixes, typed path and query parameters with their schemas, and pages of a list.
+"""The addresses of the API: prefixes, typed path and query parameters, and what a route states about its answers.
 
 The parsers raise ValueError with what was expected, which becomes a 400 that names the parameter.
 """
@@ -18,20 +18,15 @@ from gateway.ledger.records import STATES
 
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
-ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
-_ID = re.compile(ID_PATTERN)
-MAX_PAGE = 100
-MAX_WAIT_S = 120
+_ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
+_ID = re.compile(_ID_PATTERN)
+_MAX_PAGE = 100
+_MAX_WAIT_S = 120
 _MAX_TEXT = 256
 
 
 PREFIXES = ("/openai/v1", "/v1")
 """OpenAI's paths are served with and without its own part of the address."""
-
-
-def listed(data: Sequence[Mapping[str, Any]], *, more: bool) -> dict[str, Any]:
-    """A page of a list; `next` is the value of `after` for the following page."""
-    return {"object": "list", "data": data, "has_more": more, "next": data[-1]["id"] if more and data else None}
 
 
 def is_id(text: str) -> bool:
@@ -47,8 +42,8 @@ def one_of(text: str, known: Collection[str]) -> str:
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_PAGE:
-        raise ValueError(f"expected a number from 1 to {MAX_PAGE}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MAX_PAGE:
+        raise ValueError(f"expected a number from 1 to {_MAX_PAGE}")
     return int(text)
 
 
@@ -77,8 +72,8 @@ def _time(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    if not _NUMBER.fullmatch(text) or float(text) > MAX_WAIT_S:
-        raise ValueError(f"expected a number of seconds up to {MAX_WAIT_S}")
+    if not _NUMBER.fullmatch(text) or float(text) > _MAX_WAIT_S:
+        raise ValueError(f"expected a number of seconds up to {_MAX_WAIT_S}")
     return float(text)
 
 
@@ -94,23 +89,28 @@ def _text(parse: Callable[[str], Any], **schema: Any) -> tuple[BeforeValidator, 
 _PAST = {"examples": ["2026-01-31T12:00:00Z"]}
 
 ObjectId: TypeAlias = Annotated[
-    str, Path(alias="id", description="The object's id.", json_schema_extra={"pattern": f"^{ID_PATTERN}$"})
+    str, Path(alias="id", description="The object's id.", json_schema_extra={"pattern": f"^{_ID_PATTERN}$"})
 ]
 """An id in a path. It is not checked there: one of another form is not found."""
 Flag: TypeAlias = Annotated[bool, BeforeValidator(parse_flag)]
 """True or false; each use adds its Query."""
 Limit: TypeAlias = Annotated[
-    int, BeforeValidator(_limit), Query(ge=1, le=MAX_PAGE, description="The number of entries on a page.")
+    int,
+    BeforeValidator(_limit),
+    Query(description="Entries on a page.", json_schema_extra={"minimum": 1, "maximum": _MAX_PAGE}),
 ]
 After: TypeAlias = Annotated[
     str | None,
-    *_text(_after, pattern=f"^{ID_PATTERN}$"),
+    *_text(_after, pattern=f"^{_ID_PATTERN}$"),
     Query(description="The id of the last entry of the previous page."),
 ]
 Wait: TypeAlias = Annotated[
     float,
     BeforeValidator(_seconds),
-    Query(ge=0, le=MAX_WAIT_S, description="Answer once the job has ended, or after this many seconds."),
+    Query(
+        description="Answer once the job has ended, or after this many seconds.",
+        json_schema_extra={"minimum": 0, "maximum": _MAX_WAIT_S},
+    ),
 ]
 ModelFilter: TypeAlias = Annotated[str | None, *_text(_name), Query(alias="model", description="Only of this model.")]
 StateFilter: TypeAlias = Annotated[
@@ -132,3 +132,39 @@ CreatedBefore: TypeAlias = Annotated[
     *_text(_time, **_PAST),
     Query(description="Only those created before this time: seconds since the epoch, or ISO 8601."),
 ]
+
+EVENTS = {"text/event-stream": {"type": "string", "description": "Server-sent events; an error is an event too."}}
+RATES = tuple(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset"))
+"""The headers that report an API key's request limit."""
+
+
+def success(
+    description: str,
+    model: object = None,
+    *,
+    content: Mapping[str, Any] | None = None,
+    headers: Sequence[str] = (),
+    links: Sequence[str] = (),
+) -> dict[str, Any]:
+    """An answer, for FastAPI's `responses`.
+
+    `content` has the schemas of other media types than JSON, `headers` are names of the document's, and `links` the
+    operations that take the answer's `id`.
+    """
+    found: dict[str, Any] = {
+        "description": description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "links": {name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in links},
+        "content": {media: {"schema": schema} for media, schema in (content or {}).items()},
+    }
+    return {name: value for name, value in {**found, "model": model}.items() if value}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The statuses of errors beside those that any request may get; the document describes them."""
+    return {status: {} for status in statuses}
+
+
+def described(name: str, place: str, description: str, **schema: Any) -> dict[str, Any]:
+    """A parameter that the endpoint reads by itself, for FastAPI's `openapi_extra`."""
+    return {"name": name, "in": place, "required": False, "description": description, "schema": schema}

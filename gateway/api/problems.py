@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.api.results import describe_attempts
+from gateway.api.results import FileUrls, ResponseOptions, describe_attempts
 from gateway.auth.keys import BudgetExceeded, ConcurrencyExceeded, QuotaExceeded
 from gateway.http.errors import _DEFAULT_RETRY_AFTER_S, ApiError, _retryable
 from gateway.jobs.errors import JobPending, JobRef, JobResult, NotCancellable, ResultExpired, ShuttingDown, error_of
@@ -154,11 +154,17 @@ def failed(failure: AllFailed) -> ApiError:
     return error
 
 
-def incomplete(finished: JobResult, urls: Sequence[str]) -> ApiError:
-    """Some pictures are there and others are missing, and the caller set require_all."""
-    message = f"Only {len(finished.images)} of {finished.wanted} pictures could be made; error.metadata.urls has them."
+async def incomplete(options: ResponseOptions, finished: JobResult, files: FileUrls) -> ApiError | None:
+    """The error for fewer images than requested if the client set require_all, with the URLs of those it paid for."""
+    if not (finished.partial and options.require_all):
+        return None
+    urls = [url for image in finished.images if (url := await files.to(image.file)) is not None]
+    message = (
+        f"Only {len(finished.images)} of {finished.wanted} images were generated; "
+        "error.metadata.urls lists their addresses."
+    )
     error = ApiError(502, message, type="server_error", code="partial_result", headers=_AFTER_SUBMIT_HEADERS)
-    error.metadata = {"attempts": describe_attempts(finished.attempts), "urls": list(urls)}
+    error.metadata = {"attempts": describe_attempts(finished.attempts), "urls": urls}
     return error
 
 

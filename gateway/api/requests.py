@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query
 from starlette.requests import Request
@@ -20,7 +20,18 @@ from gateway.api.paths import (
     ObjectId,
     ProviderFilter,
     StateFilter,
+    failures,
     is_id,
+    success,
+)
+from gateway.api.schemas import (
+    PageJson,
+    PurgedJson,
+    RequestAttemptJson,
+    RequestEntryJson,
+    RequestErrorJson,
+    RequestJson,
+    RequestSummaryJson,
     listed,
 )
 from gateway.api.submission import grant_of
@@ -35,7 +46,7 @@ from gateway.state import State
 from gateway.storage import StorageError
 
 
-def described(told: JobReport) -> dict[str, Any]:
+def described(told: JobReport) -> RequestEntryJson:
     """One request, without its parameters. Times are in seconds since the epoch, money in US dollars."""
     job, order = told.job, told.job.order
     result = job.result or {}
@@ -62,12 +73,12 @@ def described(told: JobReport) -> dict[str, Any]:
     }
 
 
-def with_parameters(told: JobReport) -> dict[str, Any]:
+def with_parameters(told: JobReport) -> RequestJson:
     """One request with what was asked, as far as that is kept."""
     return {**described(told), "parameters": told.job.order.params or None}
 
 
-def summed(sums: Summary) -> dict[str, Any]:
+def summed(sums: Summary) -> RequestSummaryJson:
     """Sums over requests."""
     return {
         "object": "request.summary",
@@ -87,14 +98,14 @@ def duration_ms(told: JobReport) -> int | None:
     return round((job.ended_at - job.order.created_at) * 1000) if job.ended and job.ended_at is not None else None
 
 
-def _error(told: JobReport) -> dict[str, object] | None:
+def _error(told: JobReport) -> RequestErrorJson | None:
     if told.job.state not in ("failed", "cancelled"):
         return None
     inner = envelope(problems.of(told.job, [attempt.told() for attempt in told.attempts]))["error"]
-    return {name: inner[name] for name in ("message", "type", "code")}
+    return {"message": inner["message"], "type": inner["type"], "code": inner["code"]}
 
 
-def _attempt(attempt: AttemptRow) -> dict[str, Any]:
+def _attempt(attempt: AttemptRow) -> RequestAttemptJson:
     return {
         "id": attempt.id,
         "provider": attempt.provider,
@@ -142,7 +153,16 @@ async def _filter(
     )
 
 
-@router.serve("GET", "/v1/requests", Permission.KEY)
+@router.serve(
+    "GET",
+    "/v1/requests",
+    Permission.KEY,
+    operation_id="listRequests",
+    summary="The client's requests as the ledger has them, the newest first.",
+    responses={
+        200: success("A page of requests, or sums over all of them.", PageJson[RequestEntryJson] | RequestSummaryJson)
+    },
+)
 async def list_requests(
     request: Request,
     wanted: Annotated[JobFilter, Depends(_filter)],
@@ -169,13 +189,27 @@ async def list_requests(
     return JSONResponse(listed([described(told) for told in page.entries], more=page.more))
 
 
-@router.serve("GET", "/v1/requests/{id}", Permission.KEY)
+@router.serve(
+    "GET",
+    "/v1/requests/{id}",
+    Permission.KEY,
+    operation_id="readRequest",
+    summary="Read a request by the `id` of its answer, with its parameters and every attempt.",
+    responses={200: success("The request.", RequestJson), **failures(404)},
+)
 async def read_request(request: Request, request_id: ObjectId) -> Response:
     """One request, by the `id` of its answer, with its parameters and every attempt."""
     return JSONResponse(with_parameters(await _own(request, request_id)))
 
 
-@router.serve("DELETE", "/v1/requests/{id}/payload", Permission.KEY)
+@router.serve(
+    "DELETE",
+    "/v1/requests/{id}/payload",
+    Permission.KEY,
+    operation_id="forgetPayload",
+    summary="Delete a request's parameters, prompt and images. The bill stays.",
+    responses={200: success("Deleted.", PurgedJson), **failures(404)},
+)
 async def forget_payload(request: Request, request_id: ObjectId) -> Response:
     """Forget what was asked and what came of it: the parameters, the prompt, the pictures. The bill stays."""
     state: State = request.app.state.darkroom
@@ -194,7 +228,8 @@ async def forget_payload(request: Request, request_id: ObjectId) -> Response:
     except StorageError:
         message = "The parameters are forgotten; a picture could not be deleted at the moment: repeat the call."
         raise ApiError(503, message, type="server_error", code="files_unavailable") from None
-    return JSONResponse({"id": job, "object": "request", "purged": True, "files_deleted": len(deleted)})
+    purged: PurgedJson = {"id": job, "object": "request", "purged": True, "files_deleted": len(deleted)}
+    return JSONResponse(purged)
 
 
 async def _own(request: Request, job: str) -> JobReport:

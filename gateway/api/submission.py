@@ -18,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems
-from gateway.api.delivery import ResponseOptions
 from gateway.api.parameters import EditRequest
+from gateway.api.results import ResponseOptions
+from gateway.api.schemas import CandidateJson, DryRunJson
 from gateway.auth.keys import ApiKey
 from gateway.http.errors import ApiError
 from gateway.http.form import Form
@@ -129,8 +130,10 @@ def caller_of(request: Request) -> str:
 
 def prefers_async(request: Request) -> bool:
     """Whether `Prefer: respond-async` is among the preferences of a request (RFC 7240)."""
-    preferences = ",".join(request.headers.getlist("prefer")).split(",")
-    return any(re.split("[;=]", one, maxsplit=1)[0].strip().lower() == "respond-async" for one in preferences)
+    wishes = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(
+        re.split("[;=]", preferences, maxsplit=1)[0].strip().lower() == "respond-async" for preferences in wishes
+    )
 
 
 def _mode(request: Request, edit: EditRequest) -> Mode:
@@ -301,7 +304,7 @@ def plain(value: Any) -> Any:
 
 def answer(edit: EditRequest, choice: Choice) -> Response:
     """The candidates in their order, and why the other routes were excluded."""
-    body = {
+    body: DryRunJson = {
         "dry_run": True,
         "model": edit.model.id,
         "candidates": [_candidate(candidate) for candidate in choice.candidates],
@@ -313,7 +316,7 @@ def answer(edit: EditRequest, choice: Choice) -> Response:
     return JSONResponse(body)
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(candidate: Candidate) -> CandidateJson:
     route, plan = candidate.route, candidate.plan
     return {
         "provider": route.provider,

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.api import problems
 from gateway.api.edits import announced
-from gateway.api.paths import PREFIXES
+from gateway.api.paths import PREFIXES, failures, success
+from gateway.api.schemas import HeardJson, WebhookSecretJson
 from gateway.api.submission import caller_of
 from gateway.http.auth import GuardedRouter, Permission
 from gateway.http.body import FormLimits, feed
@@ -31,7 +32,16 @@ router = GuardedRouter(*PREFIXES)
 hooks = GuardedRouter()
 
 
-@hooks.serve("POST", "/hooks/{provider}/{attempt}/{mac}", Permission.PUBLIC, any_query=True)
+@hooks.serve(
+    "POST",
+    "/hooks/{provider}/{attempt}/{mac}",
+    Permission.PUBLIC,
+    any_query=True,
+    operation_id="hearProvider",
+    summary="A provider reports on a job. The address is a secret that only this provider knows.",
+    responses={200: success("Received, whatever comes of it.", HeardJson), **failures(401, 404, 413)},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {}}}},
+)
 async def parse_webhook(
     request: Request,
     name: Annotated[str, Path(alias="provider", description="The provider that calls.")],
@@ -54,14 +64,23 @@ async def parse_webhook(
     except problems.UNDONE as error:
         raise problems.told(error) from error  # the provider will say it again
     metrics.HEARD.labels(name, "heard" if known else "unknown").inc()
-    return JSONResponse({"ok": True})
+    heard_of: HeardJson = {"ok": True}
+    return JSONResponse(heard_of)
 
 
-@router.serve("GET", "/webhooks/secret", Permission.KEY)
+@router.serve(
+    "GET",
+    "/webhooks/secret",
+    Permission.KEY,
+    operation_id="readWebhookSecret",
+    summary="What webhooks to this client's addresses are signed with.",
+    responses={200: success("The secret.", WebhookSecretJson)},
+)
 async def read_secret(request: Request) -> Response:
     """The secret that the webhooks to this caller's addresses are signed with."""
     state: State = request.app.state.darkroom
-    return JSONResponse({"key": state.secrets.of_caller(caller_of(request))}, headers={"cache-control": "no-store"})
+    secret: WebhookSecretJson = {"key": state.secrets.of_caller(caller_of(request))}
+    return JSONResponse(secret, headers={"cache-control": "no-store"})
 
 
 async def _body(request: Request) -> bytes:

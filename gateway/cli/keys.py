@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.api.keys import ApiKeyCreate, ApiKeyPatch, KeyRejected, changed, described, make
-from gateway.api.paths import listed
+from gateway.api.schemas import listed
 from gateway.auth import first_key
 from gateway.auth import store as key_store
 from gateway.auth.keys import ApiKey

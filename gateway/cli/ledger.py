@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from gateway.api.paths import listed
 from gateway.api.requests import described, duration_ms, with_parameters
+from gateway.api.schemas import listed
 from gateway.cli.output import format_table
 from gateway.database.migrate import opened
 from gateway.ledger.reports import (

@@ -6,18 +6,39 @@ import json
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Annotated, Any, NotRequired
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import Field, with_config
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from normalization.parameters.nesting import excerpt
 
 
+@with_config(extra="forbid")
+class ErrorDetailJson(TypedDict):
+    """What went wrong. The SDKs need all keys but `metadata`."""
+
+    message: Annotated[str, Field(description="A complete sentence: what was wrong, and what would work.")]
+    type: Annotated[str, Field(description="OpenAI's word for the kind of error.")]
+    param: Annotated[str | None, Field(description="The field that is at fault.")]
+    code: Annotated[str | None, Field(description="Machine-readable error code.")]
+    metadata: NotRequired[Annotated[dict[str, Any], Field(description="What was tried, and what succeeded.")]]
+
+
+@with_config(extra="forbid")
+class ErrorJson(TypedDict):
+    """OpenAI's envelope."""
+
+    error: ErrorDetailJson
+
+
 class ApiError(Exception):
-    """An answer that is not a picture.
+    """An answer that is an error.
 
     `message` is a complete sentence, because many clients show nothing else. `type` and `code` are OpenAI's words
     where there are some; `param` is the name of the field that is at fault. `headers` go out with the answer,
@@ -44,9 +65,9 @@ class ApiError(Exception):
         self.metadata: Mapping[str, object] = {}
 
 
-def envelope(error: ApiError) -> dict[str, dict[str, object]]:
-    """The JSON body of the answer: the SDKs need all four keys."""
-    inner: dict[str, object] = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+def envelope(error: ApiError) -> ErrorJson:
+    """The JSON body of the answer."""
+    inner: ErrorDetailJson = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     if error.metadata:
         inner["metadata"] = dict(error.metadata)
     return {"error": inner}

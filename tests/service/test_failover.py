@@ -220,7 +220,7 @@ def test_a_route_with_larger_steps_does_not_spoil_the_others() -> None:
     with world("fal", "apiframe", environ=limit) as there:
         dry = there.dry_run(**preferences)
         assert [candidate["provider"] for candidate in dry["candidates"]] == ["fal"]
-        assert any("would make 96x64" in route["reason"] for route in dry["excluded"])
+        assert any("would produce 96x64" in route["reason"] for route in dry["excluded"])
         answer = there.edit(extra_body={"scale_factor": 3, "routing": {"order": ["apiframe"]}})
         assert (answer.status, answer.story) == (200, ["fal ok"])
         answer = there.edit(extra_body={"scale_factor": 3, "routing": {"only": ["apiframe"]}})

@@ -1,10 +1,10 @@
-"""The OpenAPI document: every operation, with what it takes and every answer.
+"""The OpenAPI document: what FastAPI generates of the routes, with what it cannot say.
 
-May import: gateway.api, gateway.auth, gateway.ledger, gateway.routing, gateway.settings, gateway.telemetry,
-providers.base, providers.errors, normalization.
-Libraries: none.
+May import: gateway.api, gateway.http, gateway.settings, normalization.
+Libraries: fastapi, starlette.
 """
 
 from gateway.api.openapi.document import document
+from gateway.api.openapi.pages import pages
 
-__all__ = ["document"]
+__all__ = ["document", "pages"]

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, TypeAlias
 
 from gateway.api.models import property_of
-from gateway.api.openapi.schemas import Schema, many, ref, text
 from gateway.settings.loader import Config
 from normalization.parameters.rules import Param
 
-_PICTURE = "png, jpeg, webp, gif or avif"
+Schema: TypeAlias = "dict[str, Any]"
+
+
+def text(description: str | None = None, **more: Any) -> Schema:
+    """A string."""
+    return {"type": "string", **({"description": description} if description else {}), **more}
+
+
+def ref(name: str) -> Schema:
+    """A schema of the document by its name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_FORMATS = "png, jpeg, webp, gif or avif"
 
 
 def form(config: Config) -> Schema:
     """The fields of multipart/form-data."""
-    file: Schema = {"type": "string", "format": "binary", "description": f"The picture, as a file: {_PICTURE}."}
+    file: Schema = {"type": "string", "format": "binary", "description": f"The image, as a file: {_FORMATS}."}
     return _body(config, file, images=True)
 
 
@@ -24,8 +37,8 @@ def document(config: Config) -> Schema:
 
 
 def image() -> Schema:
-    """A picture in JSON: every way to name one."""
-    address = text(f"A data URL or bare base64 ({_PICTURE}), or the http(s) address of one.", minLength=1)
+    """An image in JSON: every way to name one."""
+    address = text(f"A data URL or bare base64 ({_FORMATS}), or the http(s) URL of one.", minLength=1)
     return {
         "anyOf": [
             address,
@@ -38,7 +51,7 @@ def image() -> Schema:
             {
                 "type": "object",
                 "properties": {
-                    "file_id": text("The name of a picture that was made here: the last part of its address."),
+                    "file_id": text("The name of a stored result: the last part of its URL."),
                     "type": text(),
                 },
                 "required": ["file_id"],
@@ -61,7 +74,7 @@ def _body(config: Config, image: Schema, *, images: bool) -> Schema:
     most = max(model.max_images for model in config.models.values())
     doc = f"A model, an alias, or either after `provider/`. Default: {config.gateway.default_model}."
     properties: dict[str, Schema] = {"model": {**text(doc), "examples": [next(iter(config.models))]}}
-    several = many(image, minItems=1, maxItems=most)
+    several = {"type": "array", "items": image, "minItems": 1, "maxItems": most}
     for param, declared in _declared(config).items():
         shown = _shown(declared, of_all=len(config.models))
         if declared[0][1].type == "image":
@@ -75,7 +88,7 @@ def _body(config: Config, image: Schema, *, images: bool) -> Schema:
     }
     for name in ("image[]",) if images else ("images",):
         properties[name] = {**several, "description": "Another name of `image`."}
-    properties["image_url"] = {**ref("Picture"), "description": "Another name of `image`, for a picture as a text."}
+    properties["image_url"] = {**ref("Picture"), "description": "Another name of `image`, for an image as text."}
     return {
         "type": "object",
         "description": "One model's own fields and bounds: GET /v1/models/{id}?schema=true.",

@@ -189,4 +189,4 @@ async def test_fewer_pictures_come_with_a_warning(imaging: ImagePool) -> None:
     told = metadata(JobRef(id="img_1", created=0, joined=False, model="m"), finished, ["a note"])
 
     assert told["partial"] is True
-    assert told["warnings"][-1].startswith("Only 1 of 2 pictures could be made")
+    assert told["warnings"][-1].startswith("Only 1 of 2 images were generated")
