@@ -73,9 +73,9 @@ _FINISH, _LAST = 0.7, 0.9
 
 
 class GracefulShutdown:
-    """Hears the signal that ends this process before the server does: it waits for requests, and those for jobs.
+    """Handles the termination signal before the server does: the server waits for requests, and those wait for jobs.
 
-    A signal can only be heard in the main thread; elsewhere the end begins with `finish`.
+    Signals are only delivered to the main thread; elsewhere the shutdown begins with `finish`.
     """
 
     def __init__(self, jobs: JobManager, keeper: RecoveryLoop, grace_s: float) -> None:
@@ -101,7 +101,7 @@ class GracefulShutdown:
                 signal.signal(number, before)
 
     async def finish(self) -> None:
-        """Wait for the jobs, or leave them to others, whichever comes first."""
+        """Wait for the jobs, or hand them over to other processes once the grace time is used up."""
         self._begin()
         assert self._began is not None
         await self._keeper.close(self._began + _FINISH * self._grace_s, self._began + _LAST * self._grace_s)
@@ -128,7 +128,7 @@ _DECODER_BYTES, _DECODER_PIXEL_BYTES = 512 << 20, 24
 
 
 def create() -> ASGIApp:
-    """The application, configured by the environment: what the server is given."""
+    """The application, configured by the environment, as the server loads it."""
     set_up()
     return_what_is_freed()
     config = load(Path(os.environ.get("DARKROOM_CONFIG", SHIPPED)), os.environ)
@@ -177,7 +177,7 @@ def build(config: Config, environ: Mapping[str, str], *, clock: Clock = CLOCK) -
 async def running(
     config: Config, environ: Mapping[str, str], keys: StaticKeys, policy: AuthPolicy, clock: Clock = CLOCK
 ) -> AsyncIterator[State]:
-    """A State with everything open, and with what runs beside the requests."""
+    """A State with everything open, and its background tasks running."""
     settings = config.gateway
     async with AsyncExitStack() as stack:
         stack.callback(metrics.forget_process)
@@ -294,13 +294,13 @@ async def running(
 
 
 def _bounds(settings: GatewaySettings) -> ProcessLimits:
-    """A decoder's bounds: it may hold its largest picture several times over, as samples and as files."""
+    """A decoder's limits: it may hold its largest image several times over, as samples and as files."""
     most = max(settings.max_input_pixels, settings.max_output_pixels)
     return ProcessLimits(timeout_s=settings.image_timeout_s, memory_bytes=_DECODER_BYTES + _DECODER_PIXEL_BYTES * most)
 
 
 def _strangers(settings: GatewaySettings) -> UrlPolicy:
-    """The rules for addresses that callers name."""
+    """The rules for URLs that clients send."""
     return UrlPolicy(
         allow=frozenset(settings.url_allow),
         http=settings.url_http,
@@ -318,14 +318,14 @@ def _rules(config: Config) -> DisconnectPolicy:
 
 
 def _address(public_url: str | None, secrets: SigningKeys) -> Address:
-    """Where providers may report to: nowhere, while they cannot reach us."""
+    """Where providers send webhooks: nowhere, unless they can reach this server."""
     if public_url is None:
         return lambda provider, attempt: None
     return lambda provider, attempt: public_url + secrets.path(provider, attempt)
 
 
 async def _watch(providers: Mapping[str, Provider]) -> None:
-    """Measure how late the event loop wakes up (what held it shows here), and how long the queues are."""
+    """Measure the event loop's lag and the length of the providers' queues."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_INTERVAL_S

@@ -1,4 +1,4 @@
-"""Everything that remembers, built once by the lifespan and handed to every request."""
+"""The long-lived parts of a running gateway, built once by the lifespan and shared by all requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class State:
     learning: RunStatsStore
 
     def conditions(self, model: Model) -> dict[str, RouteHealth]:
-        """How each route of a model is at the moment, by the route's name."""
+        """The current health of each route of a model, by the route's name."""
         found = {}
         for name, route in model.routes.items():
             readiness, detail = self.providers[route.provider].readiness(upstream(route))

@@ -1,4 +1,4 @@
-"""The endpoints, one module an address, and what they share: parameters, results, problems.
+"""The endpoints as FastAPI routers, one module a resource, and what they share: parameters, results, problems.
 
 May import: gateway.auth, gateway.database, gateway.file_names, gateway.http, gateway.imaging, gateway.jobs,
 gateway.ledger, gateway.routing, gateway.settings, gateway.state, gateway.storage, gateway.telemetry, gateway.webhooks,

@@ -1,4 +1,4 @@
-"""The caller at the other end of a request: waits with it for a job, and sees it leave."""
+"""The client's connection: waits for a job on its behalf, and detects that it disconnects."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TURNS = 4
 
 
 class ClientDisconnected(Exception):
-    """The caller has left: there is nobody to answer."""
+    """The client has disconnected: nobody reads the answer."""
 
 
 class ClientConnection:
-    """Whoever made a request and waits for a job. `close` has to be called once it is answered, or has left."""
+    """A client that waits for a job. `close` has to be called once it is answered, or has disconnected."""
 
     def __init__(self, request: Request, jobs: JobManager, job_ref: JobRef) -> None:
         self._jobs = jobs
@@ -40,7 +40,7 @@ class ClientConnection:
     async def wait(self, until: float) -> JobResult:
         """Wait for the job.
 
-        Raises what `JobManager.wait` raises, ClientDisconnected, and JobPending too where this process ends.
+        Raises what `JobManager.wait` raises, ClientDisconnected, and JobPending also if this process shuts down.
         """
         waiting = asyncio.create_task(self._jobs.wait(self._placed.id, until))
         try:
@@ -56,11 +56,11 @@ class ClientConnection:
                 await waiting
 
     async def left(self) -> None:
-        """Wait until the caller leaves."""
+        """Wait until the client disconnects."""
         await asyncio.wait({self._leaving})
 
     def close(self, *, delivered: bool) -> None:
-        """Let go of the job: the answer has gone out as a whole, or the caller has left."""
+        """Release the job: the whole answer was sent, or the client has disconnected."""
         if self._open:
             self._open = False
             self._jobs.leave(self._placed, delivered=delivered and not self.gone)
@@ -69,20 +69,20 @@ class ClientConnection:
 
 
 async def disconnected(request: Request) -> None:
-    """Return once the connection ends. What a body there is has been read before, or is of no interest."""
+    """Return once the connection ends. The body has been read before, or is ignored."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 async def is_gone(request: Request) -> bool:
-    """Whether the connection has ended by now, also where this process was too busy so far to hear of it."""
+    """Whether the connection has ended, even if this process was too busy to notice so far."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
     return await request.is_disconnected()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do work before a job is placed; it is cancelled once the caller leaves.
+    """Do work before a job is started; it is cancelled once the client disconnects.
 
     Raises what it raises, and ClientDisconnected.
     """

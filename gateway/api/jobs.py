@@ -48,20 +48,20 @@ from providers.http.bodies import BodyPart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUrls:
-    """Where this caller finds things: `files` are below `origin`, jobs below `jobs`."""
+    """The URLs of a client: files are below `origin`, jobs below `jobs`."""
 
     origin: str
     jobs: str
 
     @classmethod
     def of(cls, request: Request, state: State) -> JobUrls:
-        """In the words that the caller itself used, or those of the setting `public_url`."""
+        """As the client itself addressed the server, or as the setting `public_url` says."""
         origin = state.config.gateway.public_url or origin_of(request)
         prefix = "/v1" if request.url.path.startswith("/v1/") else "/openai/v1"
         return cls(origin=origin, jobs=f"{origin}{prefix}/images/jobs")
 
     def job(self, job: str) -> str:
-        """A job's own address."""
+        """A job's URL."""
         return f"{self.jobs}/{job}"
 
 
@@ -87,7 +87,7 @@ def described(row: JobRow, at: JobUrls, error: ErrorDetailJson | None = None) ->
 
 
 def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> ErrorDetailJson | None:
-    """Why a job of a list has no result, as its state says it; whether files are there still is not looked up."""
+    """Why a job of a list has no result, by its state; whether its files still exist is not checked."""
     if row.state not in ("failed", "cancelled"):
         return None
     return envelope(problems.of(row, attempts))["error"]
@@ -95,8 +95,8 @@ def error_in_list(row: JobRow, attempts: Sequence[Attempt]) -> ErrorDetailJson |
 
 @asynccontextmanager
 async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None]]:
-    """Count the pictures that a job's answer will have in it. What this gives lets go of them: it is called here where
-    the block fails, and else by whoever has sent the answer. Raises ServerOverloaded."""
+    """Reserve memory for the images in a job's answer. The yielded function releases it: it is called here if the block
+    fails, and else once the answer is sent. Raises ServerOverloaded."""
     inside = row.state == "completed" and ResponseOptions.of_job(row.order.delivery).has_bytes
     let_go = state.load.answer(row.picture_bytes if inside else 0, row.order.key)
     try:
@@ -109,7 +109,7 @@ async def room_for(state: State, row: JobRow) -> AsyncIterator[Callable[[], None
 async def whole(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     """A job as JSON, in pieces, with its result once there is one, or the error that stands in its place.
 
-    Raises LedgerDown, and StorageError where its pictures are there and cannot be had at the moment.
+    Raises LedgerDown, and StorageError if its images are stored but cannot be read at the moment.
     """
     result: list[BodyPart] = [b"null"]
     error: ErrorDetailJson | None = None
@@ -123,7 +123,7 @@ async def whole(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
 
 
 async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
-    """OpenAI's ImagesResponse. Raises ApiError where the job gave none, LedgerDown, and StorageError."""
+    """OpenAI's ImagesResponse. Raises ApiError if the job has no result, LedgerDown, and StorageError."""
     if row.state != "completed":
         raise problems.of(row, [attempt.told() for attempt in await state.jobs.ledger.attempts(row.order.id)])
     job_ref = JobRef(id=row.order.id, created=row.order.created_at, joined=False, model=row.order.model)
@@ -135,7 +135,7 @@ async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
             raise missing
         delivered, notes = await results.deliver(preferences, finished, links)
         if any(item.inside for item in delivered) and not preferences.has_bytes:
-            # There is no address to be given: the pictures are needed after all.
+            # There is no URL to return: the images themselves are needed.
             finished = await state.jobs.load(row)
             delivered, notes = await results.deliver(preferences, finished, links)
     except (ResultExpired, FileDamaged) as error:
@@ -143,12 +143,12 @@ async def _result(state: State, row: JobRow, at: JobUrls) -> list[BodyPart]:
     return results.images_response(job_ref, finished, delivered, notes)
 
 
-# How often the ledger is asked for a job that another process works on, in seconds.
+# How often the ledger is read for a job that runs in another process, in seconds.
 _LOOK_S = 1.0
 
 
 def follow(request: Request, state: State, job: str) -> EventStream:
-    """The stream of one job. It ends with the job, when the client leaves, and when this process ends."""
+    """The events of one job, until the job ends, the client disconnects, or this process shuts down."""
     return EventStream(
         _events(request, state, job, JobUrls.of(request, state)),
         keep_alive=state.config.gateway.keep_alive_s,
@@ -159,7 +159,7 @@ def follow(request: Request, state: State, job: str) -> EventStream:
 
 
 async def wait_for_end(request: Request, state: State, job: str, seconds: float) -> bool:
-    """Wait for a job's end: so long at most, no longer than this process serves; false once the client has left."""
+    """Wait up to `seconds` for a job to end, or until this process shuts down; false if the client disconnects."""
     until = state.jobs.clock.now() + seconds
     leaving = asyncio.create_task(disconnected(request))
     waits = [leaving, asyncio.create_task(state.jobs.ended(job, until)), asyncio.create_task(_away(state, job).wait())]
@@ -201,7 +201,7 @@ async def _events(request: Request, state: State, job: str, at: JobUrls) -> Asyn
 
 
 async def found(state: State, job: str) -> JobRow:
-    """A job by its id: also one of this process of which nothing is written yet. Raises ApiError 404, LedgerDown."""
+    """A job by its id, even if this process has not written it to the ledger yet. Raises ApiError 404, LedgerDown."""
     row = await state.jobs.ledger.read(job)
     if row is not None:
         return row
@@ -211,17 +211,17 @@ async def found(state: State, job: str) -> JobRow:
 
 
 def no_such_job() -> ApiError:
-    """The 404 for what is not there, and for what is another caller's."""
-    return ApiError(404, "There is no such job, or not any more.", param="id", code="job_not_found")
+    """The 404 for a job that does not exist, or belongs to another API key."""
+    return ApiError(404, "Job not found, or no longer stored.", param="id", code="job_not_found")
 
 
 def _away(state: State, job: str) -> asyncio.Event:
-    """What sends away whoever waits for a job: one that is worked on here may yet end while this process leaves."""
+    """The event that ends waiting for a job: a job of this process may still end while it shuts down."""
     return state.jobs.shutting_down if state.jobs.live(job) else state.jobs.leaving
 
 
 def _fresh(row: JobRow, live: RunningJob | None) -> JobRow:
-    """With the progress of this moment, where the job is worked on here: in the ledger it is a little older."""
+    """With the current progress if the job runs in this process: the ledger's is a little older."""
     return (
         replace(row, progress=round(live.recorder.share, 3)) if live and live.recorder.share and not row.ended else row
     )
@@ -242,7 +242,7 @@ router = GuardedRouter(*PREFIXES)
 
 
 async def accepted(request: Request, state: State, order: JobSpec, job_ref: JobRef) -> Response:
-    """202: the job is written down, and its id says where to ask for it."""
+    """202: the job is recorded, and can be read by its id."""
     at = JobUrls.of(request, state)
     # A new one is not read back: it has been accepted, whatever becomes of the ledger now.
     row = await _read(state, job_ref.id) if job_ref.joined else JobRow(order=order, state="queued", cost=0)
@@ -264,7 +264,7 @@ _JOB = ("x-darkroom-job", "retry-after")
     responses={200: success("The job.", JobJson, content=EVENTS, headers=_JOB), **failures(404)},
 )
 async def read_job(request: Request, job_id: ObjectId, wait: Wait = 0) -> Response:
-    """One job; with `?wait=30` once it has ended, or after so many seconds; as server-sent events where asked."""
+    """One job; with `?wait=30` once it has ended, or after that many seconds; as server-sent events if requested."""
     state: State = request.app.state.darkroom
     rate = await auth.count(state.authenticator.rates, grant_of(request))
     row = await _own(request, state, job_id)
@@ -288,7 +288,7 @@ async def read_job(request: Request, job_id: ObjectId, wait: Wait = 0) -> Respon
     responses={200: success("The job, and what was billed.", JobJson, headers=_JOB), **failures(404, 502, 504)},
 )
 async def cancel_job(request: Request, job_id: ObjectId) -> Response:
-    """Cancel a job, upstream too, and tell what was billed; one that has ended stays as it is."""
+    """Cancel a job, at the provider too, and report what was billed; one that has ended stays as it is."""
     state: State = request.app.state.darkroom
     row = await _own(request, state, job_id)
     if not row.ended:
@@ -317,7 +317,7 @@ async def list_jobs(
     model: ModelFilter = None,
     status: StateFilter = None,
 ) -> Response:
-    """The caller's jobs, the newest first, page by page: `after` is the id to go on after. Without their results."""
+    """The client's jobs without their results, the newest first, page by page."""
     state: State = request.app.state.darkroom
     at = JobUrls.of(request, state)
     wanted = JobFilter(scope=grant_of(request).scope, model=model, state=status)
@@ -335,7 +335,7 @@ async def list_jobs(
 
 
 async def _own(request: Request, state: State, job: str) -> JobRow:
-    """The job that an address names, where it is the caller's. Raises ApiError 404."""
+    """The client's job of this id. Raises ApiError 404."""
     row = await _read(state, job) if is_id(job) else None
     scope = grant_of(request).scope
     if row is None or (scope is not None and row.order.key != scope):

@@ -1,4 +1,4 @@
-"""`/v1/keys`: the register of keys, for the admin."""
+"""`/v1/keys`: API keys, managed by an admin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _body(schema: str) -> dict[str, Any]:
 
 
 class ApiKeyPatch(BaseModel):
-    """What a key may. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
+    """The rights of an API key. `budget` is text such as 25/month, `expires_at` in seconds since the epoch."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -52,7 +52,7 @@ class ApiKeyPatch(BaseModel):
 
 
 class ApiKeyCreate(ApiKeyPatch):
-    """What a key is made from."""
+    """A new API key."""
 
     name: str = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
     admin: bool = False
@@ -75,7 +75,7 @@ class ApiKeyCreate(ApiKeyPatch):
 )
 @admins_only
 async def create_key(request: Request) -> Response:
-    """Make a key; this answer alone has it."""
+    """Create an API key; only this answer contains its secret."""
     state = _managed(request)
     document = await _document(request)
     with _told():
@@ -95,7 +95,7 @@ async def create_key(request: Request) -> Response:
 )
 @admins_only
 async def list_keys(request: Request) -> Response:
-    """Every key, the newest first, with what it has spent in its budget's period."""
+    """Every API key, the newest first, with what it has spent in its budget's period."""
     state = _managed(request)
     try:
         found = await state.authenticator.all()
@@ -114,7 +114,7 @@ async def list_keys(request: Request) -> Response:
 )
 @admins_only
 async def read_key(request: Request, key_id: ObjectId) -> Response:
-    """One key."""
+    """One API key."""
     return JSONResponse(described(*await _one(request, key_id)))
 
 
@@ -129,7 +129,7 @@ async def read_key(request: Request, key_id: ObjectId) -> Response:
 )
 @admins_only
 async def change_key(request: Request, key_id: ObjectId) -> Response:
-    """Change what a key may, as far as the body names it; null takes a limit away."""
+    """Change the rights that the body names; null removes a limit."""
     state = _managed(request)
     document = await _document(request)
     api_key, _ = await _one(request, key_id)
@@ -150,7 +150,7 @@ async def change_key(request: Request, key_id: ObjectId) -> Response:
 )
 @admins_only
 async def revoke_key(request: Request, key_id: ObjectId) -> Response:
-    """Revoke a key: no call with it is taken any more. Jobs that go on are not cancelled."""
+    """Revoke an API key: no further request with it is accepted. Its running jobs are not cancelled."""
     state = _managed(request)
     api_key, _ = await _one(request, key_id)
     with _told():
@@ -159,7 +159,7 @@ async def revoke_key(request: Request, key_id: ObjectId) -> Response:
 
 
 class KeyRejected(Exception):
-    """A key cannot be made so. `field` is what is wrong, the message what is expected."""
+    """A key cannot have these rights. `field` is at fault, the message says what was expected."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -167,14 +167,14 @@ class KeyRejected(Exception):
 
 
 def make(asked: ApiKeyCreate, config: Config, now: float) -> tuple[ApiKey, str]:
-    """A new grant, and its key. Raises KeyRejected."""
+    """A new API key, and its secret. Raises KeyRejected."""
     number, key = draw()
     api_key = ApiKey(id=number, name=asked.name, admin=asked.admin, created_at=now, digest=digest(key))
     return changed(api_key, asked, config, now), key
 
 
 def changed(api_key: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> ApiKey:
-    """A grant with the rights that are named. Raises KeyRejected."""
+    """An API key with the requested rights. Raises KeyRejected."""
     rights: dict[str, Any] = {
         name: getattr(asked, name) for name in asked.model_fields_set & ApiKeyPatch.model_fields.keys()
     }
@@ -184,7 +184,7 @@ def changed(api_key: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> 
         except ValueError as error:
             raise KeyRejected("budget", str(error)) from None
     if asked.expires_at is not None and asked.expires_at <= now:
-        raise KeyRejected("expires_at", "it lies in the past")
+        raise KeyRejected("expires_at", "it is in the past")
     if asked.models is not None:
         rights["models"] = _models(asked.models, config)
     if asked.providers is not None:
@@ -193,7 +193,7 @@ def changed(api_key: ApiKey, asked: ApiKeyPatch, config: Config, now: float) -> 
 
 
 def described(api_key: ApiKey, spent: int) -> KeyJson:
-    """A key as JSON, without itself. Times are in seconds since the epoch, money in US dollars."""
+    """An API key as JSON, without its secret. Times are in seconds since the epoch, money in US dollars."""
     return {
         "id": api_key.id,
         "object": "key",
@@ -242,7 +242,7 @@ def _providers(names: list[str], config: Config) -> frozenset[str]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Tell the caller what is wrong with what was asked."""
+    """Turn errors of the request into 400, and those of the ledger into 503."""
     try:
         yield
     except ValidationError as error:
@@ -256,15 +256,15 @@ def _told() -> Iterator[None]:
 
 
 def _managed(request: Request) -> State:
-    """The server's parts, for a call with a key. Raises ApiError 401 for one without, which may be anybody's.
+    """The server's state, for a request with an API key. Raises ApiError 401 for one without.
 
-    A server that serves calls without a key cannot tell who made them: whoever could make a key would keep it.
+    A server that accepts requests without a key cannot identify clients: any of them could create a key and keep it.
     """
     api_key: ApiKey = request.scope["darkroom.grant"]
     if not api_key.id:
         message = (
-            "Keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or make one with `darkroom keys create "
-            "--admin`. The `darkroom keys` commands manage them on the server's machine."
+            "API keys are managed with an admin's key: set DARKROOM_ADMIN_KEY, or create one with `darkroom keys "
+            "create --admin`. The `darkroom keys` commands manage them on the server's machine."
         )
         raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
     state: State = request.app.state.darkroom
@@ -278,7 +278,7 @@ async def _one(request: Request, key: str) -> tuple[ApiKey, int]:
     except LedgerDown:
         raise errors.unreadable() from None
     if found is None:
-        raise ApiError(404, "There is no such key.", param="id", code="key_not_found")
+        raise ApiError(404, "API key not found.", param="id", code="key_not_found")
     return found
 
 

@@ -1,4 +1,4 @@
-"""`GET /models`: what there is, what it takes, by which rule each parameter reaches each provider, at what price."""
+"""`GET /models`: the models, their parameters, how each one reaches each provider, and the prices."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ router = GuardedRouter(*PREFIXES)
     responses={200: success("All models.", ModelsJson)},
 )
 async def list_models(request: Request) -> Response:
-    """Every model that the key may use, then every alias that is a name: a pattern is none that could be sent."""
+    """Every model that the API key may use, then every alias that is a name; a pattern is no name to send."""
     state: State = request.app.state.darkroom
     config = state.config
     api_key = grant_of(request)
@@ -96,7 +96,7 @@ async def read_model(
 
 
 def describe(model: Model, state: State) -> ModelJson:
-    """OpenAI's keys, and ours beside them."""
+    """A model as JSON: OpenAI's fields, and ours."""
     conditions = state.conditions(model)
     by_route: dict[str, dict[str, RuleJson]] = {name: {} for name in model.routes}
     own: dict[str, dict[str, ParameterJson]] = {name: {} for name in model.routes}
@@ -157,7 +157,7 @@ def _param(param: Param) -> ParameterJson:
 
 
 def property_of(param: Param, note: str = "") -> dict[str, Any]:
-    """JSON Schema of one parameter; `note` is added to what is said of it."""
+    """JSON Schema of one parameter; `note` is added to its description."""
     found: dict[str, Any] = {"description": param.doc + note}
     if param.type == "image":
         return {**found, "type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}

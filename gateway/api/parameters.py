@@ -1,4 +1,4 @@
-"""From form fields to an edit request: the model, typed parameters, images, and what is passed on undeclared."""
+"""From form fields to an edit request: the model, typed parameters, images, and undeclared fields."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from normalization.values import Header, Image, ImageRequest, Value
 from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 _HINTS = {
-    "image": " Send the picture as a file.",
-    "webhook_url": " 'webhook_events' says of what to tell, and not whom.",
+    "image": " Send the image as a file.",
+    "webhook_url": " 'webhook_events' selects the events, not where they are sent.",
 }
-# Where a picture will be, once it has been read.
+# The placeholder of an image that has not been read yet.
 _UNREAD = Image(data=b"", header=Header(format="png", width=1, height=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRequest:
-    """A request with what only the front door has to know of it. `name` is the model's name as the caller wrote it.
+    """A request with what only the API needs to know. `name` is the model's name as the client wrote it.
 
-    `background` asks for the job's id instead of its pictures, `webhook_url` to be told there of `webhook_events`.
+    `background` asks for the job's id instead of its images; `webhook_url` receives the `webhook_events`.
     """
 
     name: str
@@ -61,10 +61,10 @@ def read_fields(
     routing: str | None = None,
     dry: bool = False,
 ) -> EditRequest:
-    """Give every field its meaning: the request, with stand-ins for pictures, of which only the names are looked at.
+    """Interpret every field: the request, with placeholders for images, of which only the names are read.
 
-    `routing` is the header X-Darkroom-Routing, `api_key` what the caller's key may use. A `dry` request may say `width`
-    and `height` instead of carrying a picture. Raises ApiError with the field that is wrong.
+    `routing` is the header X-Darkroom-Routing, `api_key` the client's key. A `dry` request may have `width` and
+    `height` instead of an image. Raises ApiError with the field that is at fault.
     """
     try:
         fields = nest(form.fields)
@@ -115,7 +115,7 @@ def read_fields(
 
 
 async def read_pictures(asked: EditRequest, form: Form, imaging: ImagePool, owner: str = "") -> EditRequest:
-    """The request with its pictures, each of which is in the form by now. Raises ApiError with one that is wrong."""
+    """The request with its images, all of which the form contains by now. Raises ApiError for an invalid one."""
     sent = _images_of(form)
     params = dict(asked.request.params)
     names = ["image"] if len(sent) == 1 else [f"image[{i}]" for i in range(len(sent))]
@@ -133,13 +133,13 @@ async def read_pictures(asked: EditRequest, form: Form, imaging: ImagePool, owne
 
 
 def _upright(header: Header) -> tuple[float, float] | None:
-    """The density as a person sees the picture: one that lies on its side has the two the other way round."""
+    """The density as the image is displayed: a rotated image has the two values swapped."""
     found = header.density
     return (found[1], found[0]) if found is not None and header.orientation >= 5 else found
 
 
 def _background(fields: dict[str, Value]) -> bool:
-    """Take `background=true` out of the fields: a word for a job, where OpenAI's is for what is behind a picture."""
+    """Take `background=true` out of the fields: it asks for a background job, unlike OpenAI's other values."""
     value = fields.get("background")
     text = value.strip().lower() if isinstance(value, str) else value
     if text not in (True, False, "true", "false") or (isinstance(text, (int, float)) and not isinstance(text, bool)):
@@ -149,7 +149,7 @@ def _background(fields: dict[str, Value]) -> bool:
 
 
 def unknown_model(name: str, config: Config) -> ApiError:
-    """The 404 for a model that does not exist, with what may have been meant."""
+    """The 404 for a model that does not exist, with a suggestion."""
     known = (*config.models, *own_names(config.aliases))
     meant = near(name, known)
     hint = f"Did you mean '{meant}'?" if meant else f"The models are: {', '.join(config.models)}."
@@ -159,8 +159,10 @@ def unknown_model(name: str, config: Config) -> ApiError:
 
 
 def model_not_allowed(name: str, api_key: ApiKey) -> ApiError:
-    """The 403 for a model that the key may not use, with those that it may."""
-    message = f"This key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(api_key.models or ()))}."
+    """The 403 for a model that the API key may not use, with those that it may."""
+    message = (
+        f"This API key may not use the model '{name[:80]}'. It may use: {', '.join(sorted(api_key.models or ()))}."
+    )
     return ApiError(403, message, param="model", code="model_not_allowed")
 
 
@@ -182,7 +184,7 @@ def _model(value: Value, config: Config) -> tuple[str, str | None, Model, Respon
 
 
 def _wish(field: Value, header: str | None, provider: str | None, model: Model, config: Config) -> RoutingPreferences:
-    """The field counts before the header, the provider in the model's name before both, and all before the model's."""
+    """Routing preferences: the provider in the model's name, then the field, then the header, then the model's own."""
     known = {*type(config.providers).model_fields, *(name for m in config.models.values() for name in m.routes)}
     usual = RoutingPreferences.of(model.routing)
     preferences = read_wish(field, known, usual) if field is not None else read_header(header, known, usual)
@@ -257,14 +259,14 @@ def _missing(name: str) -> str:
 
 
 def _stand_in(extra: dict[str, Value]) -> Image:
-    """A picture of a dry run that was only described."""
-    side = Param(type="integer", min=1, max=100_000, doc="A side of the picture, in pixels.")
+    """An image of a dry run that is only described."""
+    side = Param(type="integer", min=1, max=100_000, doc="A side of the image, in pixels.")
     width, height = (cast("int", coerce(name, extra.pop(name, ""), side)) for name in ("width", "height"))
     return Image(data=b"", header=Header(format="png", width=width, height=height))
 
 
 def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
-    """Files that are not the picture itself, such as a mask: only what the model declares. Raises InvalidValue."""
+    """Files beside the image, such as a mask: only those that the model declares. Raises InvalidValue."""
     found: dict[str, FilePart] = {}
     for file in form.files:
         name = _base(file.name)
@@ -280,7 +282,7 @@ def _others_of(form: Form, model: Model) -> dict[str, FilePart]:
 
 
 async def _image(file: FilePart, param: str, imaging: ImagePool, owner: str) -> tuple[Image, Header]:
-    """A picture made ready for any provider, and its header as it came."""
+    """An image prepared for any provider, and its original header."""
     try:
         image = await imaging.inspect(file.data, owner)
         return await imaging.prepare(image, owner), image.header
@@ -302,10 +304,10 @@ _LOCAL = frozenset(
 
 
 def check_addresses(asked: EditRequest, url_policy: UrlPolicy) -> None:
-    """Refuse an address that leads nowhere or into a network, at any depth of a field. Raises ApiError 400.
+    """Refuse a URL that leads nowhere or into a private network, at any depth of a field. Raises ApiError 400.
 
-    Undeclared fields and those of `provider_options` may hold an address anywhere; of a declared parameter that is
-    sent as it is, such as a prompt, only one that is nothing else counts: its words are no address.
+    Undeclared fields and those of `provider_options` may contain a URL anywhere; a declared parameter that is sent
+    unchanged, such as a prompt, only counts if the whole of it is a URL.
     """
     # A data URL is its own content and leads nowhere; addresses within it are found by themselves.
     leading = ((name, address) for name, address in _addresses(asked) if address[:5].lower() != "data:")
@@ -318,13 +320,13 @@ def check_addresses(asked: EditRequest, url_policy: UrlPolicy) -> None:
         except UrlForbidden as reason:
             message = (
                 f"Invalid '{excerpt(name)}': an address in it is not passed on: {reason}. Public https addresses are; "
-                "a picture of your own is sent as a file, in a parameter that takes one."
+                "send an image of your own as a file, in a parameter that accepts one."
             )
             raise invalid(name, message, "parameter_refused") from None
 
 
 def _check_name(host: str) -> None:
-    """Refuse a name that means something else in every network: here nobody looks at where it leads."""
+    """Refuse a host name that each network resolves differently: it is not resolved here."""
     labels = host.rstrip(".").lower().split(".")
     if ":" not in host and (len(labels) < 2 or labels[-1] in _LOCAL):
         raise UrlForbidden(f"{excerpt(host)} is a name of a local network")

@@ -1,4 +1,4 @@
-"""What a caller is told when no route could serve: from the causes to a status, a code and a sentence."""
+"""Errors of jobs and providers as API errors: status, code and message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from providers.errors import (
     Unusable,
 )
 
-# What a job may not begin for, and what it may end with: `told` knows what to say of each.
+# What a job cannot start for, and what it may end with: `told` has an API error for each.
 UNPLACED = (ShuttingDown, LedgerDown, IdempotencyKeyReused, QuotaExceeded)
 UNDONE = (
     AllFailed,
@@ -43,14 +43,14 @@ UNDONE = (
     FileDamaged,
 )
 
-# After one of these a provider may have worked for us: a client that repeats the call by itself would pay again.
+# After one of these a provider may have done the work: a client that repeats the request would pay again.
 _AFTER_SUBMIT_HEADERS = {"x-should-retry": "false"}
 
 
 def no_route(model: Model, choice: Choice) -> ApiError:
-    """No candidate at all: the request's doing (400), or that of what is configured and healthy (429, 503).
+    """No candidate at all: because of the request (400), or of the routes' configuration and health (429, 503).
 
-    Where a route will be back that can serve the request, it is not the request's fault.
+    If a route that can serve the request will recover, the request is not at fault.
     """
     asked = [excluded for excluded in choice.excluded if excluded.param is not None]
     waits = [excluded.retry_after for excluded in choice.excluded if excluded.retry_after is not None]
@@ -66,7 +66,7 @@ def no_route(model: Model, choice: Choice) -> ApiError:
 
 
 def told(error: Exception, job_ref: JobRef | None = None, *, leaving: bool = False) -> ApiError:
-    """What a caller is told of anything that a job may end with, or not begin for. `leaving`: this process ends."""
+    """The API error for what a job may end with, or cannot start for. `leaving`: this process is shutting down."""
     found = _told(error, leaving=leaving)
     if job_ref is not None:
         joined = {"idempotent-replayed": "true"} if job_ref.joined else {}
@@ -79,26 +79,26 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
         case AllFailed():
             return failed(error)
         case JobPending() if leaving:
-            message = "The server ends, and the job goes on without it: repeat the call, it will be given the same job."
+            message = "The server is shutting down; the job keeps running. Retry the request to receive the same job."
             return _retryable(503, message, "overloaded", 1)
         case JobPending():
-            message = "Not ready within the deadline. The job goes on, may be billed, and can be asked for by its id."
+            message = "Not ready within the deadline. The job keeps running, may be billed, and can be read by its id."
             if any(attempt.outcome == "unfetched" for attempt in error.attempts):
                 message = (
-                    "The picture is made and billed, and could not be fetched from the provider within the deadline. "
-                    "That is tried again: ask for the job by its id."
+                    "The image was generated and billed, but could not be downloaded from the provider within the "
+                    "deadline. The download is retried: read the job by its id."
                 )
             found = _final(504, message, "deadline_exceeded")
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
         case ShuttingDown():
-            return _retryable(503, "The server ends and takes no more work.", "overloaded", 1)
+            return _retryable(503, "The server is shutting down and is not accepting new jobs.", "overloaded", 1)
         case LedgerDown():
-            message = "The server cannot write down what it would buy, so nothing was bought. Try again later."
+            message = "The server cannot record what it would buy, so nothing was bought. Try again later."
             return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
         case JobInterrupted():
             message = (
-                "The server was restarted before any provider had taken this job. Nothing was bought: send it again."
+                "The server was restarted before any provider accepted this job. Nothing was bought: send it again."
             )
             return _retryable(503, message, "job_interrupted", 1)
         case JobCancelled():
@@ -106,22 +106,25 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
             found.metadata = {"attempts": describe_attempts(error.attempts)}
             return found
         case ResultExpired(kept=False):
-            message = "The job was done and its pictures were delivered; the store was away, and they were not kept."
+            message = (
+                "The job completed and its images were delivered, but the file store was unavailable: they were not "
+                "stored."
+            )
             return _final(410, message, "result_expired")
         case ResultExpired():
-            message = "The job was done, and its pictures have been deleted since: their time to live is over."
+            message = "The job completed, but its images have expired and were deleted."
             return _final(410, message, "result_expired")
         case FileDamaged():
-            message = "The picture's file is damaged: the picture was made, and cannot be handed out any more."
+            message = "The image was generated, but its file is damaged and cannot be delivered."
             return _final(500, message, "file_damaged")
         case StorageError():
-            message = "The picture is made and kept, and cannot be read at the moment: ask for it again."
+            message = "The image is stored, but cannot be read at the moment: try again."
             return _retryable(503, message, "files_unavailable", _DEFAULT_RETRY_AFTER_S)
         case NotCancellable():
-            message = "The provider that has this job cannot cancel: it goes on, and its picture will be kept."
+            message = "This job's provider cannot cancel: the job keeps running, and its image will be stored."
             return _final(400, message, "not_cancellable")
         case BudgetExceeded():
-            # A client that repeats the call by itself would only be told the same.
+            # A client that repeats the request by itself would get the same answer.
             headers = {"x-should-retry": "false"}
             return ApiError(429, str(error), type="insufficient_quota", code="insufficient_quota", headers=headers)
         case ConcurrencyExceeded():
@@ -134,21 +137,21 @@ def _told(error: Exception, *, leaving: bool) -> ApiError:
 
 
 def of(job: JobRow, attempts: Sequence[Attempt]) -> ApiError:
-    """What is told of a job that has failed, or was cancelled."""
+    """The API error of a job that has failed or was cancelled."""
     return told(JobCancelled(attempts) if job.state == "cancelled" else error_of(job, attempts))
 
 
 def _final(status: int, message: str, code: str) -> ApiError:
-    """An error that a client must not answer by repeating the call by itself."""
+    """An error after which a client must not repeat the request by itself."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return ApiError(status, message, type=kind, code=code, headers=_AFTER_SUBMIT_HEADERS)
 
 
 def failed(failure: AllFailed) -> ApiError:
-    """Every route was tried, or one must not be followed by another."""
+    """The error after every route was tried, or after one that forbids trying another."""
     error = _worst(failure.causes)
     error.metadata = {"attempts": describe_attempts(failure.attempts)}
-    # A bill that is known, be it of nothing, is that of a job which a provider had taken.
+    # A known bill, even of nothing, belongs to a job that a provider had accepted.
     if any(cause.billed is not False or cause.cost is not None for cause in failure.causes):
         error.headers = {**error.headers, **_AFTER_SUBMIT_HEADERS}
     return error
@@ -171,10 +174,10 @@ async def incomplete(options: ResponseOptions, finished: JobResult, files: FileU
 def _worst(causes: Sequence[ProviderError]) -> ApiError:
     for cause in causes:
         if isinstance(cause, Unknown):
-            message = "The provider's answer was lost: the picture may have been made and billed."
+            message = "The provider's answer was lost: the image may have been generated and billed."
             return ApiError(504, message, type="server_error", code="upstream_outcome_unknown")
         if isinstance(cause, Blocked):
-            message = "The provider's content policy refused this picture or prompt."
+            message = "The provider's content policy refused this image or prompt."
             return ApiError(400, message, code="content_policy_violation")
     if all(isinstance(cause, Rejected) for cause in causes):
         message = f"The provider refused the request: {causes[0].told}. Its own words are in the server's log."
@@ -187,17 +190,18 @@ def _worst(causes: Sequence[ProviderError]) -> ApiError:
         return _retryable(503, message, "upstream_unavailable", _DEFAULT_RETRY_AFTER_S)
     if any(isinstance(cause, Unfetched) for cause in causes):
         message = (
-            "The picture is made and billed, and could not be fetched from the provider in all the time that it is "
-            "waited for. A repeated call with the same Idempotency-Key tries again."
+            "The image was generated and billed, but could not be downloaded from the provider in time. "
+            "A repeated request with the same Idempotency-Key tries again."
         )
         return ApiError(504, message, type="server_error", code="deadline_exceeded")
     if isinstance(causes[-1], Unfinished):
         message = (
-            "Not ready within the deadline, and this provider cannot cancel: the picture may still be made and billed."
+            "Not ready within the deadline, and this provider cannot cancel: the image may still be generated "
+            "and billed."
         )
         return ApiError(504, message, type="server_error", code="deadline_exceeded")
     if isinstance(causes[-1], Expired):
-        message = "The picture was not ready within the deadline; the work was cancelled."
+        message = "The image was not ready within the deadline; the job was cancelled."
         return ApiError(504, message, type="server_error", code="deadline_exceeded")
     reason = "; ".join(dict.fromkeys(cause.told for cause in causes if not isinstance(cause, Unusable)))
-    return ApiError(502, f"No provider gave a picture: {reason}.", type="server_error", code="all_providers_failed")
+    return ApiError(502, f"No provider returned an image: {reason}.", type="server_error", code="all_providers_failed")

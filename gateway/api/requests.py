@@ -1,4 +1,4 @@
-"""`/v1/requests`: what happened and what it cost, with every attempt."""
+"""`/v1/requests`: past requests, their cost and every attempt."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def described(told: JobReport) -> RequestEntryJson:
 
 
 def with_parameters(told: JobReport) -> RequestJson:
-    """One request with what was asked, as far as that is kept."""
+    """One request with its parameters, as far as they are stored."""
     return {**described(told), "parameters": told.job.order.params or None}
 
 
@@ -93,7 +93,7 @@ def summed(sums: Summary) -> RequestSummaryJson:
 
 
 def duration_ms(told: JobReport) -> int | None:
-    """From the call to the job's end, in milliseconds; None while it goes on."""
+    """From the request to the job's end, in milliseconds; None while the job runs."""
     job = told.job
     return round((job.ended_at - job.order.created_at) * 1000) if job.ended and job.ended_at is not None else None
 
@@ -170,7 +170,7 @@ async def list_requests(
     after: After = None,
     summary: Annotated[Flag, Query(description="Return the number of requests and their cost instead.")] = False,
 ) -> Response:
-    """The caller's requests, the newest first; with `summary=true` their sums instead.
+    """The client's requests, the newest first; with `summary=true` their sums instead.
 
     Filters: `model`, `provider`, `status`, `key`, `created_after` and `created_before` (seconds since the epoch, or
     ISO 8601).
@@ -179,7 +179,7 @@ async def list_requests(
     try:
         if summary:
             if (paged := next((name for name in ("limit", "after") if name in request.query_params), None)) is not None:
-                raise invalid(paged, f"Sums are over all requests: leave out '{paged}'.", "parameter_conflict")
+                raise invalid(paged, f"A summary covers all requests: leave out '{paged}'.", "parameter_conflict")
             return JSONResponse(summed(await state.reports.summary(wanted)))
         page = await state.reports.page(wanted, after=after, limit=limit)
     except NoSuchCursor:
@@ -211,12 +211,12 @@ async def read_request(request: Request, request_id: ObjectId) -> Response:
     responses={200: success("Deleted.", PurgedJson), **failures(404)},
 )
 async def forget_payload(request: Request, request_id: ObjectId) -> Response:
-    """Forget what was asked and what came of it: the parameters, the prompt, the pictures. The bill stays."""
+    """Delete a request's parameters, prompt and images. The bill stays."""
     state: State = request.app.state.darkroom
     told = await _own(request, request_id)
     job = told.job.order.id
     if not told.job.ended:
-        message = "The job goes on: cancel it first, or wait for its end."
+        message = "The job is still running: cancel it first, or wait for it to end."
         raise ApiError(400, message, param="id", code="job_in_progress")
     names = {str(kept["file"]) for attempt in told.attempts for kept in attempt.files if kept["file"]}
     try:
@@ -226,7 +226,7 @@ async def forget_payload(request: Request, request_id: ObjectId) -> Response:
     except LedgerDown:
         raise errors.unreadable() from None
     except StorageError:
-        message = "The parameters are forgotten; a picture could not be deleted at the moment: repeat the call."
+        message = "The parameters were deleted, but an image could not be deleted at the moment: repeat the request."
         raise ApiError(503, message, type="server_error", code="files_unavailable") from None
     purged: PurgedJson = {"id": job, "object": "request", "purged": True, "files_deleted": len(deleted)}
     return JSONResponse(purged)
@@ -240,5 +240,5 @@ async def _own(request: Request, job: str) -> JobReport:
         raise errors.unreadable() from None
     scope = grant_of(request).scope
     if told is None or (scope is not None and told.job.order.key != scope):
-        raise ApiError(404, "There is no such request, or not any more.", param="id", code="request_not_found")
+        raise ApiError(404, "Request not found, or no longer stored.", param="id", code="request_not_found")
     return told

@@ -53,11 +53,11 @@ async def healthz(request: Request) -> Response:
     },
 )
 async def readyz(request: Request) -> Response:
-    """200 once any model has a route that can serve, while the ledger takes what is written and the process stays.
+    """200 if any model has a route that can serve, the ledger is writable, and the process is not shutting down.
 
-    A process whose last heartbeat was not written is not ready: others may take it for gone.
+    A process whose last heartbeat was not written is not ready: others may consider it dead.
 
-    An admin is told it model by model and route by route: a probe has no use for that, and a stranger has.
+    Only an admin gets the state of each model and route: a probe does not need it, and an attacker could use it.
     """
     state: State = request.app.state.darkroom
     ledger = state.jobs.ledger.up

@@ -22,8 +22,9 @@ from gateway.api.parameters import EditRequest
 from gateway.api.results import ResponseOptions
 from gateway.api.schemas import CandidateJson, DryRunJson
 from gateway.auth.keys import ApiKey
-from gateway.http.errors import ApiError
+from gateway.http.errors import ApiError, invalid
 from gateway.http.form import Form
+from gateway.http.headers import parse_flag
 from gateway.ledger.records import JobSpec, Mode
 from gateway.routing.pricing import MICROS
 from gateway.routing.selection import Candidate, Choice, Excluded, choose
@@ -300,6 +301,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     return value
+
+
+DRY_RUN = ("dry_run", "dryRun")
+"""The query parameter in its spellings."""
+
+
+def is_dry_run(query: Mapping[str, str]) -> bool:
+    """Whether the query asks for a dry run, in either spelling. Raises ApiError 400 for neither true nor false."""
+    found = False
+    for name in DRY_RUN:
+        if (text := query.get(name)) is not None:
+            try:
+                found |= parse_flag(text)
+            except ValueError as reason:
+                raise invalid(name, f"Invalid '{name}': {reason}.") from None
+    return found
 
 
 def answer(edit: EditRequest, choice: Choice) -> Response:

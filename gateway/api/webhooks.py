@@ -1,7 +1,7 @@
-"""`/hooks/…`: providers tell of their jobs; and what callers check our own webhooks with.
+"""`/hooks/…`: webhooks from providers; and the secret that clients verify our own webhooks with.
 
-What a provider says is a hint and never the truth: the job itself is asked. Nothing here depends on its coming, or on
-its coming once, in time or in order.
+A provider's webhook is a hint: the job itself is always read from the provider. Webhooks may be lost, late, repeated
+or out of order.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def parse_webhook(
     attempt: Annotated[str, Path(description="The attempt's id.")],
     mac: Annotated[str, Path(description="The code that keeps the address secret.")],
 ) -> Response:
-    """What a provider says of an attempt. Whatever it leads to, the answer is the same."""
+    """A provider's webhook about an attempt. The answer does not depend on what it leads to."""
     state: State = request.app.state.darkroom
     provider = state.providers.get(name)
     if provider is None or not state.secrets.is_path(name, attempt, mac):
@@ -77,7 +77,7 @@ async def parse_webhook(
     responses={200: success("The secret.", WebhookSecretJson)},
 )
 async def read_secret(request: Request) -> Response:
-    """The secret that the webhooks to this caller's addresses are signed with."""
+    """The secret that webhooks to this client's addresses are signed with."""
     state: State = request.app.state.darkroom
     secret: WebhookSecretJson = {"key": state.secrets.of_caller(caller_of(request))}
     return JSONResponse(secret, headers={"cache-control": "no-store"})

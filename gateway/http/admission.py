@@ -1,5 +1,6 @@
-"""How much is taken on at once: the bytes of callers' bodies and of answers, and jobs. What would be too much is turned
-away, but for what is paid."""
+"""Admission control: limits the bytes of request bodies and answers in memory, and running jobs.
+
+Excess requests are rejected, except for answers that are paid for."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from providers.fairness import SharedCapacity, Shares
 
 
 class ServerOverloaded(Exception):
-    """There is no room for one more call. `limit` is the setting that says so.
+    """The server has no capacity for another request. `limit` names what is exhausted.
 
-    `kept` says that there is room, and that it is kept for other keys: this one has its share.
+    `kept` says that the remaining capacity is reserved for other keys: this one has used its share.
     """
 
     def __init__(self, limit: str, *, kept: bool = False) -> None:
@@ -25,7 +26,7 @@ class ServerOverloaded(Exception):
 
 
 class Reservation:
-    """What one call holds, from its body's first byte on."""
+    """The memory that one request holds, from its body's first byte on."""
 
     def __init__(self, load: AdmissionControl, key: str) -> None:
         self._load = load

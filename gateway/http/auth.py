@@ -1,7 +1,7 @@
 """Authentication and authorization of requests.
 
-The rights are stated for each method of each route, and decided by the route that matched. Nothing is allowed that no
-row states.
+The rights are stated for each method of each route, and decided by the route that matched. What no
+route states is denied.
 """
 
 from __future__ import annotations
@@ -59,11 +59,13 @@ DEFAULT = Permission.KEY
 class RouteRights:
     """Who may call one method of a path.
 
-    `any_query` leaves the query unchecked: what others append to such an address changes nothing. `any_host` exempts
-    the row from `allowed_hosts`.
+    `query` are parameters that the endpoint reads by itself, beside those that it declares. `any_query` leaves the
+    query unchecked: what others append to such an address changes nothing. `any_host` exempts the row from
+    `allowed_hosts`.
     """
 
     access: Permission
+    query: tuple[str, ...] = ()
     any_query: bool = False
     any_host: bool = False
 
@@ -82,10 +84,10 @@ class GuardedRoute(APIRoute):
 
     @cached_property
     def query(self) -> frozenset[str] | None:
-        """The query parameters that the endpoint declares; None where any are accepted."""
+        """The query parameters that the endpoint takes; None where any are accepted."""
         if self.rights.any_query:
             return None
-        return frozenset(_query_of(self.dependant))
+        return frozenset((*_query_of(self.dependant), *self.rights.query))
 
 
 def _query_of(dependant: Dependant) -> Iterator[str]:
@@ -108,12 +110,13 @@ class GuardedRouter(APIRouter):
         path: str,
         access: Permission,
         *,
+        query: tuple[str, ...] = (),
         any_query: bool = False,
         any_host: bool = False,
         **options: Any,
     ) -> Callable[[Callable[P, Awaitable[Response]]], Callable[P, Awaitable[Response]]]:
         """Register an endpoint with its rights. `options` are those of FastAPI's `APIRoute`."""
-        rights = RouteRights(access, any_query, any_host)
+        rights = RouteRights(access, query, any_query, any_host)
         options = {"response_class": Response, **options}
 
         def register(endpoint: Callable[P, Awaitable[Response]]) -> Callable[P, Awaitable[Response]]:
@@ -198,7 +201,7 @@ def admins_only(
 
 
 async def count(rates: RateLimiter, api_key: ApiKey) -> dict[str, str]:
-    """Count a request against its key's limit; the headers that tell how the key stands, none where it has no limit.
+    """Count a request against its API key's limit; returns the headers that report it, none for a key without a limit.
 
     Raises ApiError 429.
     """
@@ -211,14 +214,14 @@ async def count(rates: RateLimiter, api_key: ApiKey) -> dict[str, str]:
     return rate.headers()
 
 
-# Probes, and whoever has a file's address: they are let in, and nothing is theirs.
+# For probes, and clients that have a file's URL: they are let in, and own nothing.
 _NOBODY = ApiKey(id="")
-# A probe is answered whatever the ledger does: it waits no longer to learn whose it is.
+# A probe is answered whatever the ledger does: it waits no longer for its API key to be looked up.
 _GLANCE_S = 0.5
 
 
 class AuthenticationMiddleware(Router):
-    """The router, which hands a request to the route that it matched as far as that route's rights let its key."""
+    """The router: passes a request to the route that it matches if the route's rights allow its API key."""
 
     def __init__(
         self,
@@ -261,7 +264,7 @@ class AuthenticationMiddleware(Router):
             await app(scope, receive, send)
 
     def _matched(self, scope: Scope) -> GuardedPath | None:
-        """The route of a request: the only place where its path is looked at. A path is that of one route at most."""
+        """The path entry of a request: the only place that reads its path. A path matches one entry at most."""
         for route in self.table:
             match, found = route.matches(scope)
             if match is not Match.NONE:
@@ -270,7 +273,7 @@ class AuthenticationMiddleware(Router):
         return None
 
     async def _metered(self, app: ASGIApp, api_key: ApiKey, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application as far as a key's limits let. Raises ApiError before it has seen anything."""
+        """Call the application within an API key's limits. Raises ApiError before the application sees the request."""
         rates = self._doors().rates
         if stands := await count(rates, api_key):
             send = _adding(send, stands)
@@ -284,7 +287,7 @@ class AuthenticationMiddleware(Router):
                 rates.leave(api_key.id)
 
     async def _admit(self, access: Permission, scope: Scope, headers: Headers) -> ApiKey:
-        """Whose a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
+        """The API key of a request. Raises ApiError 401, 403, and 503 if the ledger cannot be read."""
         if access is Permission.PUBLIC:
             return _NOBODY
         if access is Permission.OPTIONAL:
@@ -296,7 +299,7 @@ class AuthenticationMiddleware(Router):
         return await self._known(scope, headers)
 
     async def _known(self, scope: Scope, headers: Headers) -> ApiKey:
-        """Whose the key of a request is. Raises ApiError 401, 403, and 503 where that cannot be told."""
+        """The API key that a request sent. Raises ApiError 401, 403, and 503 if the ledger cannot be read."""
         authenticator = self._doors()
         try:
             if (api_key := await authenticator.admit(headers)) is not None:
@@ -307,7 +310,7 @@ class AuthenticationMiddleware(Router):
         if closed:
             message = (
                 "Incorrect API key provided. Send one of the server's keys as 'Authorization: Bearer …'; "
-                "`darkroom serve` says where the first one is kept."
+                "`darkroom serve` prints where the first one is stored."
             )
             raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         check_local(scope, headers)
@@ -318,7 +321,7 @@ class AuthenticationMiddleware(Router):
             return
         host = (host_in(f"//{headers.get('host', '')}") or "").rstrip(".")
         if host not in self._hosts and not host.endswith(self._suffixes):
-            message = "This server does not answer for the host in this address: `allowed_hosts` names its own."
+            message = "This server does not serve the host in this URL: see `allowed_hosts`."
             raise ApiError(421, message, code="host_not_allowed")
 
 

@@ -140,10 +140,10 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
 
 
 def decoded(data: bytes, charset: str, param: str | None) -> str:
-    """Bytes as text. Raises ApiError 400 for a charset that is not known here or bytes that are not in it."""
+    """Bytes as text. Raises ApiError 400 for an unsupported charset, or bytes that are invalid in it."""
     if charset.lower() not in _CHARSETS:
         place = "the Content-Type" if param is None else f"the Content-Type of '{param}'"
-        message = f"The charset '{excerpt(charset)}' in {place} is not known here; send UTF-8."
+        message = f"Unsupported charset '{excerpt(charset)}' in {place}; use UTF-8."
         raise invalid(param, message, "unsupported_charset")
     try:
         return data.decode(charset)
@@ -167,4 +167,4 @@ def check_encoding(headers: Headers) -> None:
 
 
 def _too_large(limits: FormLimits) -> ApiError:
-    return too_large(f"The request body is too large: at most {limits.max_body_bytes} bytes are taken.")
+    return too_large(f"The request body is too large: at most {limits.max_body_bytes} bytes are accepted.")

@@ -41,8 +41,8 @@ class ApiError(Exception):
     """An answer that is an error.
 
     `message` is a complete sentence, because many clients show nothing else. `type` and `code` are OpenAI's words
-    where there are some; `param` is the name of the field that is at fault. `headers` go out with the answer,
-    `metadata` beside OpenAI's four keys where there is any.
+    if it has some; `param` is the name of the field that is at fault. `headers` are sent with the answer,
+    `metadata` beside OpenAI's four keys.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ def envelope(error: ApiError) -> ErrorJson:
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
-    """A value that cannot be used (400)."""
+    """An invalid value (400)."""
     return ApiError(400, message, param=param, code=code)
 
 
 def too_large(message: str, *, param: str | None = None, code: str = "request_too_large") -> ApiError:
-    """More bytes than are taken (413)."""
+    """More bytes than are accepted (413)."""
     return ApiError(413, message, param=param, code=code)
 
 
@@ -89,8 +89,10 @@ async def on_crash(request: Request, error: Exception) -> Response:
 
 
 def internal() -> ApiError:
-    """An error of ours, of which the caller is told no more than where the operator finds it."""
-    return ApiError(500, "The server had an error. The log has it under this request's id.", type="server_error")
+    """An error of the server itself: the client only learns where the operator finds it."""
+    return ApiError(
+        500, "Internal server error. The server's log has the details under this request's id.", type="server_error"
+    )
 
 
 def respond(error: ApiError) -> Response:
@@ -119,7 +121,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     method, path = excerpt(request.method, 16), excerpt(request.scope["path"], 120)
     if error.status_code == 404:
-        message = f"Unknown request URL: {method} {path}. The main one is POST /openai/v1/images/edits."
+        message = f"Unknown request URL: {method} {path}. Images are edited with POST /openai/v1/images/edits."
         return respond(ApiError(404, message, code="unknown_url"))
     if error.status_code == 405:
         allowed = ", ".join(sorted(Headers(error.headers).get("allow", "").split(", ")))
@@ -133,26 +135,26 @@ _DEFAULT_RETRY_AFTER_S = 5.0
 
 
 def overloaded(limit: str, *, kept: bool = False) -> ApiError:
-    """There is no room for the call: nothing was begun. `limit` is what is full, or `kept` for other keys."""
+    """The server is at capacity. `limit` is what is full, or reserved for other keys (`kept`)."""
     if kept:
         message = (
-            f"This key has its share of the {limit} that the server takes at once, and what is left is kept for other "
-            "keys. Nothing was begun. Try again in a few seconds."
+            f"This API key uses its share of the server's capacity ({limit}); the rest is reserved for other keys. "
+            "No work was started; retry in a few seconds."
         )
         return _retryable(429, message, "rate_limit_exceeded", _DEFAULT_RETRY_AFTER_S)
-    message = f"The server has as many {limit} in hand as it takes, and nothing was begun. Try again in a few seconds."
+    message = f"The server is at capacity ({limit}). No work was started; retry in a few seconds."
     return _retryable(503, message, "overloaded", _DEFAULT_RETRY_AFTER_S)
 
 
 def unreadable() -> ApiError:
-    """The ledger does not say at the moment what it knows."""
-    message = "The ledger cannot be read at the moment. Jobs go on all the same: try again later."
+    """The ledger cannot be read at the moment (503)."""
+    message = "The ledger cannot be read at the moment. Running jobs are not affected: try again later."
     return _retryable(503, message, "ledger_unavailable", _DEFAULT_RETRY_AFTER_S)
 
 
 def too_many(limit: str, after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
-    """A key's limit is reached: nothing was done, and the call will be taken later."""
-    found = _retryable(429, f"This key may make {limit}: try again later.", "rate_limit_exceeded", after_s)
+    """An API key's limit is reached (429)."""
+    found = _retryable(429, f"This API key is limited to {limit}: try again later.", "rate_limit_exceeded", after_s)
     found.headers = {**found.headers, **(headers or {})}
     return found
 

@@ -1,7 +1,7 @@
 """Query parameters and headers: only known ones, each at most once; and values of the form `value; name=text`.
 
-A parameter that was dropped in silence would mislead: a misspelt filter would show the whole list, and a misspelt
-`dry_run` would buy.
+A silently ignored parameter would mislead: a misspelt filter would return the whole list, and a misspelt `dry_run`
+would buy.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def check_headers(headers: Headers) -> None:
-    """Raise ApiError 400 for a header that says twice what can be said once."""
+    """Raise ApiError 400 for a repeated header that must be unique."""
     for name, code in _ONCE.items():
         if len(headers.getlist(name)) > 1:
-            raise invalid(None, f"The header '{name}' came more than once: send it once.", code or "invalid_value")
+            raise invalid(None, f"The header '{name}' was sent more than once: send it once.", code or "invalid_value")
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
-    """Raise ApiError 400 for a parameter that is not known, or that came more than once."""
+    """Raise ApiError 400 for an unknown or repeated parameter."""
     for name in query:
         if name not in known:
             raise ApiError(400, _unknown(name, known), param=excerpt(name, 80), code="unknown_parameter")
         if len(query.getlist(name)) > 1:
-            raise invalid(name, f"The query parameter '{name}' came more than once: send it once.")
+            raise invalid(name, f"The query parameter '{name}' was sent more than once: send it once.")
 
 
 def parse_flag(text: str) -> bool:
@@ -53,11 +53,13 @@ def parse_flag(text: str) -> bool:
 
 
 def _unknown(name: str, known: Collection[str]) -> str:
-    told = f"There is no query parameter '{excerpt(name, 80)}' here."
+    told = f"Unknown query parameter '{excerpt(name, 80)}'."
     if not known:
-        return f"{told} This call takes none."
+        return f"{told} This endpoint has none."
     meant = near(name, known)
-    return f"{told} Did you mean '{meant}'?" if meant else f"{told} There are: {', '.join(sorted(known))}."
+    return (
+        f"{told} Did you mean '{meant}'?" if meant else f"{told} The query parameters are: {', '.join(sorted(known))}."
+    )
 
 
 _NAME = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*", re.DOTALL)

@@ -113,7 +113,7 @@ _NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def check_local(scope: Scope, headers: Headers) -> None:
-    """Raise ApiError 403 for a call that did not come from this machine.
+    """Raise ApiError 403 for a request that did not come from this machine.
 
     A web page open in its browser is a stranger all the same, and so is whoever stands behind a proxy that says so. One
     that says nothing cannot be told: where calls cost money, they need a key.

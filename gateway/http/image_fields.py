@@ -30,7 +30,7 @@ _BASE64 = re.compile(rb";\s*base64\s*\Z", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageUrl:
-    """Where a picture is to be fetched. `param` is the name that a complaint about it bears.
+    """The URL of an image. `param` is the name of the field in errors about it.
 
     `held` is the name of a file of ours that it is, `query` what stood behind that: then nothing is fetched.
     """
@@ -55,7 +55,7 @@ class FilePart:
 
 
 def picture_name(name: str) -> tuple[str, int | None] | None:
-    """`image`, `mask` or `markup`, and the index in `image[2]`; None for a name that is not a picture's."""
+    """`image`, `mask` or `markup`, and the index in `image[2]`; None for a name that is not an image's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -63,17 +63,17 @@ def picture_name(name: str) -> tuple[str, int | None] | None:
 
 
 def encoded_room(limits: FormLimits) -> int:
-    """How many bytes of text a picture of the largest size may take: all of it percent-encoded in a data URL."""
+    """The longest text of an image of the largest size, in bytes: all of it percent-encoded in a data URL."""
     return limits.max_file_bytes * 3 + _HEAD_BYTES
 
 
 def file_too_large(param: str, limits: FormLimits) -> ApiError:
-    message = f"The file '{param}' is too large: at most {limits.max_file_bytes} bytes are taken."
+    message = f"The file '{param}' is too large: at most {limits.max_file_bytes} bytes are accepted."
     return too_large(message, param=param, code="file_too_large")
 
 
 def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLimits) -> FilePart:
-    """The picture in a data URL or bare base64, or the address that it is at, or the file of ours that it is.
+    """The image in a data URL or bare base64, or its URL, or the stored file that it names.
 
     Raises ApiError naming `param` for anything else.
     """
@@ -83,7 +83,7 @@ def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLi
         return FilePart(name=name, address=ImageUrl(url=url, param=param))
     image = _decoded(data, param)
     if not image:
-        message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https address."
+        message = f"Invalid '{param}': expected a file, a data URL, base64 data or an https URL."
         raise invalid(param, message, "invalid_base64")
     if len(image) > limits.max_file_bytes:
         raise file_too_large(param, limits)
@@ -91,32 +91,32 @@ def read_picture(name: str, data: bytes | memoryview, param: str, limits: FormLi
 
 
 def held_file(name: str, text: str, param: str) -> FilePart:
-    """The picture that is the file of this name. Raises ApiError 400 for one that is none of ours, such as OpenAI's."""
+    """The stored image of this name. Raises ApiError 400 for an id that is not this server's, such as OpenAI's."""
     if parsed(text) is None:
         message = (
-            f"Invalid '{param}': there are no file ids here, and '{excerpt(text)}' is none of this server's pictures. "
-            "Send the picture as a file, a data URL or an https address, or name one of this server's by the last part "
-            "of its address under /files/."
+            f"Invalid '{param}': '{excerpt(text)}' is not the id of an image on this server, and OpenAI's file ids "
+            "are not supported. Send the image as a file, a data URL or an https URL, or name an image of this "
+            "server by the last part of its URL under /files/."
         )
         raise invalid(param, message, "file_id_unsupported")
     return FilePart(name=name, address=ImageUrl(url=text, param=param, held=text))
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether these are a file's own bytes rather than a text that stands for one."""
+    """Whether these are a file's own bytes rather than a text that encodes or names one."""
     return bool(data[:_HEAD_BYTES].translate(None, _PRINTABLE))
 
 
 def _address(data: bytes | memoryview, param: str) -> str | None:
-    """The address that a text is; None for one that is something else."""
+    """The URL that a text is; None for other texts."""
     match = _ADDRESS.match(bytes(data[:_HEAD_BYTES]).lstrip())
     if match is None:
         return None
     if match[1].lower() not in (b"http", b"https"):
-        message = f"Invalid '{param}': a picture is fetched from http addresses only, not from {match[1].decode()}://."
+        message = f"Invalid '{param}': an image is fetched from http(s) URLs only, not from {match[1].decode()}://."
         raise invalid(param, message, "image_url_unsupported")
     if len(data) > _LONGEST_ADDRESS:
-        message = f"Invalid '{param}': the address is longer than {_LONGEST_ADDRESS} bytes."
+        message = f"Invalid '{param}': the URL is longer than {_LONGEST_ADDRESS} bytes."
         raise invalid(param, message, "image_url_refused")
     return bytes(data).decode(errors="replace").strip()
 

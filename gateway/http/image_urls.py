@@ -1,4 +1,4 @@
-"""Pictures that a caller names by address: fetched after the cheap checks, and before anything is bought."""
+"""Images given by URL: downloaded after the cheap checks, and before anything is bought."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from providers.http.errors import NoAnswer, host_in, why
 from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 AT_ONCE = 64
-"""So many pictures are fetched at any moment for all callers together."""
+"""The number of images that are downloaded at once, for all clients together."""
 
 _SPARE = 16
 CONNECTIONS = AT_ONCE + _SPARE
-"""With those of keys that have none under way: these do not wait for another key's slow servers."""
+"""With slots reserved for API keys without a download, which need not wait for another key's slow servers."""
 
 _OF_ONE_CALL = 4
 # What servers call a file of which they know nothing.
@@ -35,7 +35,7 @@ _ANYTHING = frozenset({"", "application/octet-stream", "binary/octet-stream", "a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFetcher:
-    """Fetches pictures for callers, whose keys take turns. `client` is one of `strangers_client`, with this guard."""
+    """Downloads images; API keys take turns. `client` is one of `strangers_client`, with this guard."""
 
     client: httpx.AsyncClient
     url_policy: UrlPolicy
@@ -43,13 +43,13 @@ class ImageFetcher:
     places: FairGate = field(default_factory=lambda: FairGate(AT_ONCE, spare=_SPARE))
 
     def check(self, form: Form) -> None:
-        """Refuse what may not be fetched by its text alone. Raises ApiError 400."""
+        """Refuse URLs that may not be fetched, by their text alone. Raises ApiError 400."""
         for file in form.files:
             if file.address is not None and file.address.held is None:
                 self._check(file.address)
 
     async def fetched(self, form: Form, owner: str = "") -> Form:
-        """The form with every picture in it, fetched at once. Its other pictures count against the whole's limit too.
+        """The form with every image in it, downloaded at once. Its other images count against the total limit too.
 
         Raises ApiError: 400 for what may not or could not be fetched, 413 for what is too large. The first failure
         ends the other fetches, and so does the end of whoever waits.
@@ -85,8 +85,8 @@ class ImageFetcher:
     def _check(self, address: ImageUrl) -> None:
         if not self.settings.fetch_image_urls:
             message = (
-                f"Invalid '{address.param}': this server does not fetch addresses. "
-                "Send the picture as a file or a data URL."
+                f"Invalid '{address.param}': this server does not fetch images by URL. "
+                "Send the image as a file or a data URL."
             )
             raise invalid(address.param, message, "image_url_unsupported")
         try:
@@ -102,11 +102,11 @@ class ImageFetcher:
         except UrlForbidden as reason:
             raise _refused(address, reason) from None
         except TooLarge:
-            message = f"The picture at '{address.param}' is too large: at most {cap} bytes are taken."
+            message = f"The image at '{address.param}' is too large: at most {cap} bytes are accepted."
             raise too_large(message, param=address.param, code="file_too_large") from None
         except _Full:
             most = self.settings.max_body_bytes
-            message = f"The pictures of this request are too large together: at most {most} bytes are taken."
+            message = f"The images of this request are too large together: at most {most} bytes are accepted."
             raise too_large(message, param=address.param) from None
         except (UrlExpired, UnexpectedRedirect, NoAnswer) as error:
             raise _unreachable(address, f"{_way(hosts)} {_what(error)}") from None
@@ -116,17 +116,17 @@ class ImageFetcher:
 
 
 class _Full(Exception):
-    """The pictures are too large together."""
+    """The images are too large together."""
 
 
 class _Room:
-    """How many bytes the pictures of one call may still take."""
+    """The bytes that are left for the images of one request."""
 
     def __init__(self, left: int) -> None:
         self._left = left
 
     def take(self, size: int) -> None:
-        """Raises _Full where there is no room for so many bytes more."""
+        """Raises _Full if that many more bytes exceed the limit."""
         self._left -= size
         if self._left < 0:
             raise _Full
@@ -139,7 +139,7 @@ def _way(hosts: Sequence[str]) -> str:
 
 
 def _what(error: UrlExpired | UnexpectedRedirect | NoAnswer) -> str:
-    """What a host did in the place of giving a picture."""
+    """What a host did instead of returning an image."""
     match error:
         case UnexpectedRedirect():
             return str(error)
@@ -158,7 +158,7 @@ def _what(error: UrlExpired | UnexpectedRedirect | NoAnswer) -> str:
 
 
 def _other(found: Fetched) -> str | None:
-    """What came in the place of a picture; None for a picture, and for what at least is called one.
+    """What was returned instead of an image; None for an image, and for what is labelled as one.
 
     Many servers have no type, or a wrong one, for pictures: it is only told of what is none by its bytes.
     """
@@ -171,17 +171,17 @@ def _other(found: Fetched) -> str | None:
 
 
 def _host(address: ImageUrl) -> str:
-    """The host, which is all of an address that is ever told: the rest may have a key in it."""
+    """The host, the only part of a URL that is ever reported: the rest may contain a secret."""
     with contextlib.suppress(httpx.InvalidURL, UnicodeError, ValueError):
         return host_in(address.url)
     return "the host"
 
 
 def _refused(address: ImageUrl, reason: UrlForbidden) -> ApiError:
-    message = f"Invalid '{address.param}': this address is not fetched: {reason}."
+    message = f"Invalid '{address.param}': this URL is not fetched: {reason}."
     return invalid(address.param, message, "image_url_refused")
 
 
 def _unreachable(address: ImageUrl, reason: str) -> ApiError:
-    message = f"Invalid '{address.param}': the picture could not be fetched: {reason}."
+    message = f"Invalid '{address.param}': the image could not be fetched: {reason}."
     return invalid(address.param, message, "image_url_unreachable")

@@ -1,4 +1,4 @@
-"""A JSON body to its fields and pictures, without ever making the pictures a part of the parsed document.
+"""A JSON body to its fields and images; the images never become part of the parsed document.
 
 A picture in JSON is a base64 string of tens of megabytes. A JSON parser holds the interpreter's lock while it copies
 such a string, and makes it four times as large when the prompt has an emoji. So the long strings are cut out first,
@@ -20,7 +20,7 @@ from normalization.parameters.nesting import excerpt, parse_json
 from normalization.values import Value
 
 LONG_BYTES = 16 << 10
-"""Strings above this are cut out: a prompt mostly stays, a picture never does."""
+"""Longer strings are cut out before parsing: most prompts stay, images never do."""
 
 Contents = tuple[list[tuple[str, FilePart]], list[tuple[str, Value]]]
 
@@ -28,7 +28,7 @@ Contents = tuple[list[tuple[str, FilePart]], list[tuple[str, Value]]]
 async def read_json(
     charset: str | None, content_length: int | None, chunks: AsyncIterator[bytes], limits: FormLimits
 ) -> Contents:
-    """The files, each with the name it came under, and the fields. Raises ApiError 400 for what is no JSON object."""
+    """The files with their names, and the fields. Raises ApiError 400 for a body that is not a JSON object."""
     buffer = io.BytesIO()
     await feed(chunks, content_length, limits, buffer.write)
     return await off_loop(buffer.tell(), _contents, buffer, charset, limits)
@@ -201,7 +201,7 @@ def _utf8(body: bytes, charset: str | None) -> bytes:
 
 def _too_long(param: str | None, limits: FormLimits) -> ApiError:
     subject = f"Invalid '{param}': string" if param else "The request body's text is"
-    message = f"{subject} too long. Expected at most {limits.max_text_bytes} bytes beside the pictures."
+    message = f"{subject} too long. Expected at most {limits.max_text_bytes} bytes beside the images."
     return invalid(param, message, "string_above_max_length")
 
 

@@ -79,7 +79,7 @@ class RequestMiddleware:
             self._record(scope, status, time.perf_counter() - began, request_id)
 
     def _answering(self, scope: Scope) -> ASGIApp:
-        """Who answers: the application, or the refusal of a path that is none."""
+        """What answers: the application, or the error for an invalid path."""
         try:
             check_path(scope["path"])
         except ApiError as refusal:
@@ -105,7 +105,7 @@ class RequestMiddleware:
 
 
 def _plain(scope: Scope) -> Scope:
-    """A request with its path as everything behind the edge is to see it: the router, rights, errors, the log."""
+    """A request with the normalized path that everything behind this middleware sees: router, rights, errors, log."""
     raw: bytes | None = scope.get("raw_path")
     if raw is None or (plain := plain_path(raw)) == raw:
         return scope
@@ -126,7 +126,7 @@ _EXPOSED = (
 
 
 class CorsMiddleware(CORSMiddleware):
-    """Stands outside of access: a preflight has no key, and errors are to be read too."""
+    """Outside authentication: a preflight has no API key, and scripts must be able to read errors too."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
@@ -143,7 +143,7 @@ class CorsMiddleware(CORSMiddleware):
         answer = super().preflight_response(request_headers)
         if answer.status_code == 200:
             return answer
-        message = "Scripts of this page may not make this call: `cors_origins` names the pages that may."
+        message = "Scripts of this page may not make this request: add its origin to `cors_origins`."
         refusal = respond(ApiError(403, message, code="origin_not_allowed"))
         refusal.headers["vary"] = answer.headers["vary"]
         return refusal

@@ -1,4 +1,4 @@
-"""HTTP/1.1 for strangers: uvicorn's protocol, with an end to everything that a client may draw out or pile up."""
+"""HTTP/1.1 for untrusted clients: uvicorn's protocol, with limits on all that a client may delay or accumulate."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError, *, linger_s: float = _LINGER_S) -> None:
-        """Answer without the application, and end the connection."""
+        """Answer without the application, and close the connection."""
         body = json.dumps(envelope(error)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
         lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
@@ -318,7 +318,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 def _has_unread(transport: asyncio.Transport) -> bool:
-    """Whether bytes wait to be read from a connection."""
+    """Whether a connection has unread bytes."""
     connection = transport.get_extra_info("socket")
     looking = select.poll()
     looking.register(connection.fileno(), select.POLLIN)
@@ -331,5 +331,5 @@ def _head_too_large(patience: ConnectionLimits) -> ApiError:
 
 
 def _too_many_connections() -> ApiError:
-    message = "The server has as many connections as it takes. Try again in a few seconds."
+    message = "The server has reached its connection limit. Try again in a few seconds."
     return ApiError(503, message, type="server_error", code="overloaded", headers={"retry-after": "5"})

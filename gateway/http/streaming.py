@@ -13,7 +13,7 @@ from gateway.http.errors import ApiError, envelope
 from gateway.telemetry.logs import event
 from providers.http.bodies import BodyPart, encode_chunks
 
-_COMMENT = b": the picture is being made\n\n"
+_COMMENT = b": the image is being generated\n\n"
 
 
 class EventStream(Response):
@@ -38,7 +38,7 @@ class EventStream(Response):
         self._closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream until its events end or the client leaves, and say whether all of it went out."""
+        """Send the stream until its events end or the client disconnects, and report whether all of it was sent."""
         whole = False
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -55,7 +55,7 @@ class EventStream(Response):
             self._closed(False)
 
     async def _pump(self, send: Send) -> bool:
-        """Send events to their end; false where the client left before."""
+        """Send all events; false if the client disconnected before."""
         while not self._gone():
             following = asyncio.ensure_future(anext(self._events, None))
             try:

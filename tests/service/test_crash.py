@@ -58,7 +58,7 @@ def is_told(answer: httpx.Response, lines: Lines, path: str) -> None:
     """The envelope says nothing of the inside; the log says all, once."""
     assert answer.status_code == 500
     assert answer.json()["error"] == {
-        "message": "The server had an error. The log has it under this request's id.",
+        "message": "Internal server error. The server's log has the details under this request's id.",
         "type": "server_error",
         "param": None,
         "code": None,

@@ -134,7 +134,7 @@ def test_ids_of_others(shared: tuple[World, httpx.Client], fields: dict[str, Any
     for answer in answers:
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["param"]) == (400, "file_id_unsupported", param)
-        assert "as a file, a data URL or an https address" in error["message"]
+        assert "as a file, a data URL or an https URL" in error["message"]
 
 
 def test_shapes_that_are_none(shared: tuple[World, httpx.Client]) -> None:

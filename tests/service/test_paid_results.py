@@ -49,7 +49,7 @@ class Trouble:
     op: Op
     fault: Fault
     once: bool = False
-    word: str = "made and billed"
+    word: str = "generated and billed"
     """What the caller is told of it, among others."""
 
 
@@ -61,7 +61,7 @@ TROUBLES: Mapping[str, Trouble] = {
     "not found": Trouble("download", says(404, b"NoSuchKey")),
     "cut off": Trouble("download", Fault(kind="cut_within")),
     "broken once": Trouble("download", says(200, b"\x89PNG" + bytes(len(_PICTURE) - 4)), once=True),
-    "the job's own page fails": Trouble("poll", html(502), word="can be asked for by its id"),
+    "the job's own page fails": Trouble("poll", html(502), word="can be read by its id"),
 }
 
 

@@ -191,7 +191,7 @@ def test_failed_in_a_stream(gpu: OpenAI, cog: FakeCog) -> None:
 
     assert caught.value.code == "all_providers_failed"
     assert caught.value.type == "server_error"
-    assert caught.value.message == "No provider gave a picture: local: the job failed."
+    assert caught.value.message == "No provider returned an image: local: the job failed."
     assert "CUDA" not in str(caught.value.body)
 
 

@@ -185,7 +185,9 @@ def test_one_job(darkroom: Run, data: Path) -> None:
         ["1", "fal", "fal", "failed", "1.0", "0.030000", "0.020000", "estimated", "-"],
         ["1", "replicate", "replicate", "ok", "1.5", "0.030000", "0.012345", "billed", "rep-1"],
     ]
-    assert "all_providers_failed: No provider gave a picture: out of memory." in darkroom(data, "jobs", "img_b").stdout
+    assert (
+        "all_providers_failed: No provider returned an image: out of memory." in darkroom(data, "jobs", "img_b").stdout
+    )
 
 
 def test_one_job_as_json(darkroom: Run, data: Path) -> None:
