@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
 from providers.clock import Clock
-from providers.errors import Expired, Unknown
+from providers.errors import Unfinished, Unknown
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class HeldRequests(Generic[T]):
     async def answer(self, job: str, deadline: float) -> T:
         """Wait for a job's answer until `deadline`, a reading of the clock; it is kept until `let_go`.
 
-        Raises the job's error, Expired at the deadline, and Unknown for a job of another process.
+        Raises the job's error, Unfinished at the deadline (the job goes on), and Unknown for a job of another process.
         """
         task = self._tasks.get(job)
         if task is None:
@@ -44,7 +44,7 @@ class HeldRequests(Generic[T]):
         self._stay(job)
         left = deadline - self._clock.now()
         if not (await asyncio.wait({task}, timeout=max(0.0, left)))[0]:
-            raise Expired(f"{self._provider}: the deadline passed")
+            raise Unfinished(f"{self._provider}: the deadline passed, and the job cannot be cancelled")
         if task.cancelled() or task.exception() is not None:
             self.let_go(job)
         if task.cancelled():

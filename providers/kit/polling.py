@@ -131,7 +131,7 @@ async def poll(
 
     `deadline` is a reading of the pace's clock; `first` is the delay before the first look where the caller
     knows better, `age` how long ago the job was submitted, both in seconds. `sleep` waits between two looks, and may
-    come back early: a `Link`'s does when the provider calls. Unanswered and Again, raised by `ask`, are
+    come back early: an `AttemptContext`'s does when a webhook arrives. NoAnswer and PollAgain, raised by `ask`, are
     asked again after a random while. Raises Expired at the deadline; every other error of `ask` passes.
     """
     began = pace.clock.now() - age

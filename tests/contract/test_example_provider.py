@@ -22,6 +22,7 @@ from gateway.settings.loader import SHIPPED, load
 from normalization.values import Header, Image, Value
 from providers.base import Readiness, Upstream
 from providers.clock import CLOCK
+from providers.errors import Unfinished
 from providers.http.ssrf import UrlPolicy
 from providers.kit.polling import Pace
 from providers.testing import CHECKS, PROMPT, Bench, Check, Misbehaviour, SimulatedProvider, Step
@@ -128,6 +129,16 @@ async def test_an_image_as_base64(simulated: SimulatedExample) -> None:
     simulated.inline = True
     async with Bench.over(simulated) as bench:
         assert (await bench.run()).images == (IMAGE.data,)
+
+
+async def test_a_job_that_goes_on_past_the_deadline(simulated: SimulatedExample) -> None:
+    """It cannot be cancelled, so that nothing else is bought in its place; who waits again gets its image."""
+    simulated.faults.script("submit", Fault(kind="drip", seconds=0.002))
+    async with Bench.over(simulated) as bench:
+        handle = await bench.submit()
+        with pytest.raises(Unfinished):
+            await bench.provider.wait(handle, bench.deadline(0))
+        assert len((await bench.provider.wait(handle, bench.deadline())).images) == 1
 
 
 def test_it_is_short() -> None:

@@ -56,9 +56,10 @@ class Example(BaseProvider):
     async def wait(self, handle: Handle, deadline: float, link: AttemptContext = NO_CONTEXT) -> Outcome:
         named = await self._held.answer(handle.id, deadline)
         link.succeeded()
-        outcome = Outcome(images=await self._collector.collect(named, deadline))
-        self._held.let_go(handle.id, keep=True)
-        return outcome
+        try:
+            return Outcome(images=await self._collector.collect(named, deadline))
+        finally:
+            self._held.let_go(handle.id, keep=True)
 
     @override
     async def aclose(self) -> None:
