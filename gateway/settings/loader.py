@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
-from gateway.settings.environment import fill, overlay
+from gateway.settings.environment import load_secret_files, overlay
 from gateway.settings.errors import ConfigError, ConfigProblem, Override, explain, told
 from normalization.parameters.convert import CONVERTERS
 from normalization.parameters.emulate import EMULATIONS
@@ -120,7 +120,7 @@ def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str
     }
     table = documents["gateway"].get("gateway")
     if isinstance(table, dict):
-        for name in fill(table, names, where):
+        for name in load_secret_files(table, names, where):
             # A wrong one is blamed on the variable that named its file.
             if (place := places[f"{name}_file"]) in changed:
                 changed["gateway", "gateway", name] = changed[place]

@@ -45,7 +45,7 @@ def test_addresses() -> None:
 def test_it_is_not_shown() -> None:
     """No log that shows the object shows the secret."""
     assert "\\x" not in repr(SECRETS)
-    assert repr(SECRETS) == "Secrets()"
+    assert repr(SECRETS) == "SigningKeys()"
 
 
 async def test_drawn_once(url: str | None, tmp_path: Path) -> None:
