@@ -1,4 +1,4 @@
-"""Engines: how SQLite and Postgres are opened, so that one transaction means the same on both."""
+"""Database engines: opens SQLite and Postgres so that transactions behave the same on both."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gateway.settings.errors import ConfigError, ConfigProblem
 
 _BUSY_MS = 5000
 _CONNECT_S = 5
-# What a sick server may hold a statement up for before the ledger counts as down.
+# The time limit of a statement, after which the ledger counts as down.
 _STATEMENT_MS = 10_000
-# A process that is paused in the middle of a transaction holds locks, and all others wait for it: the server takes
-# them from it after so long.
+# A process paused during a transaction holds locks that block all others: the server ends the transaction after this
+# time.
 _IDLE_MS = 5_000
 FILE = "darkroom.db"
 
 
 def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
-    """The engine for `url`, or for the embedded database in the data folder. Connects to nothing yet.
+    """The engine for `url`, or for the embedded database in the data folder. Does not connect yet.
 
-    With `writes` each transaction takes the write lock as it begins, and two never find out late that they collide.
-    Raises ConfigError for an address that is none.
+    With `writes`, each transaction takes the write lock when it begins, so that conflicts are never detected late.
+    Raises ConfigError for an invalid address.
     """
     if url is None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -36,11 +36,11 @@ def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise _not_taken() from None
+        raise _unsupported() from None
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         return _sqlite(Path(parsed.database), writes=writes)
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise _not_taken()
+        raise _unsupported()
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=1 if writes else 4,
@@ -56,14 +56,14 @@ def open_engine(url: str | None, data: Path, *, writes: bool) -> Engine:
 
 
 def is_embedded(engine: Engine) -> bool:
-    """Whether the database is a file of this machine."""
+    """Whether the database is a file on this machine."""
     return engine.dialect.name == "sqlite"
 
 
 def database_time(connection: Connection, clock: Callable[[], float] = time.time) -> float:
-    """The time in seconds since the epoch that all processes share: on other machines clocks may differ.
+    """The database's time in seconds since the epoch, shared by all processes: clocks of machines may differ.
 
-    `clock` is this machine's, and that of its embedded database.
+    `clock` is this machine's, used for an embedded database.
     """
     if connection.dialect.name == "sqlite":
         return clock()
@@ -71,28 +71,28 @@ def database_time(connection: Connection, clock: Callable[[], float] = time.time
 
 
 def insert_new(connection: Connection, table: Table) -> Insert:
-    """An insert that does nothing where there is such a row already: two processes at once are told apart by that."""
+    """An insert that does nothing if the row exists, so that one of several concurrent processes wins."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def _sqlite(path: Path, *, writes: bool) -> Engine:
-    # Hidden from messages and logs: there are prompts among the parameters.
+    # Parameters are hidden from messages and logs, because they include prompts.
     engine = create_engine(f"sqlite:///{path}", pool_size=1 if writes else 4, max_overflow=0, hide_parameters=True)
     begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
 
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, record: Any) -> None:
-        # The driver's own idea of when a transaction begins is too late; the listener below says it.
+        # The driver would begin transactions too late; the listener below does it.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
         _switch_to_wal(connection)
         for pragma in (
-            # NORMAL may lose the last commits with the power: these are about money.
+            # NORMAL may lose the last commits in a power failure, and these concern money.
             "synchronous=FULL",
             "foreign_keys=ON",
-            # What is deleted, a prompt for one, is overwritten.
+            # Deleted data, such as prompts, is overwritten.
             "secure_delete=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -105,7 +105,7 @@ def _sqlite(path: Path, *, writes: bool) -> Engine:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Have the file written ahead. SQLite does not wait for others who switch a new file in the same instant."""
+    """Switch the file to WAL mode. SQLite does not wait for other processes that do so at the same moment."""
     end = time.monotonic() + _BUSY_MS / 1000
     while True:
         try:
@@ -117,8 +117,8 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-def _not_taken() -> ConfigError:
+def _unsupported() -> ConfigError:
     expected = "an address such as postgresql://user:password@host/database"
     return ConfigError(
-        [ConfigProblem("gateway.toml", "gateway.ledger_url", "an address of no database known here", expected)]
+        [ConfigProblem("gateway.toml", "gateway.ledger_url", "an address of an unsupported database", expected)]
     )

@@ -1,4 +1,4 @@
-"""Migrations, run once when several processes start together; commands need this version's schema."""
+"""Migrations, run once even if several processes start together, and the schema check of the commands."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from gateway.database.engine import FILE, is_embedded, open_engine
 from gateway.settings.errors import ConfigError, ConfigProblem
 
 HEAD = "v0006"
-"""The migration that this version's schema is at."""
+"""The latest migration of this version."""
 
 _FOLDER = Path(__file__).parent / "migrations"
-# Any number, the same for all: who migrates a Postgres holds the advisory lock of it.
+# An arbitrary number shared by all processes: the Postgres advisory lock held while migrating.
 _LOCK = 7_209_118_451
-# What alembic is doing it keeps in a module of its own: two threads would mix up theirs.
+# alembic keeps its state in module globals, so only one thread may use it.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def migrate(engine: Engine) -> None:
-    """Run the migrations that the database lacks. Raises what the database raises, and NewerSchema."""
+    """Run the missing migrations. Raises the database's errors, and NewerSchema."""
     with engine.begin() as connection:
-        # SQLite's own lock is held already, for the transaction began as a writing one.
+        # With SQLite the transaction already holds the write lock.
         if not is_embedded(engine):
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if version(connection) != HEAD:
@@ -37,14 +37,14 @@ def migrate(engine: Engine) -> None:
 
 
 def version(connection: Connection) -> str | None:
-    """The migration that a database is at; None for an empty one."""
+    """The current migration of a database; None for an empty one."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _upgrade(connection: Connection) -> None:
-    # Imported only where there is something to migrate: it takes longer than everything else at a start.
+    # Imported on demand: it takes longer than everything else at startup.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -56,11 +56,11 @@ def _upgrade(connection: Connection) -> None:
         with _ONE_AT_A_TIME:
             command.upgrade(config, HEAD)
     except CommandError as error:
-        raise NewerSchema("the database is of another version of Darkroom than this one") from error
+        raise NewerSchema("the database was created by a newer version of Darkroom") from error
 
 
 class NewerSchema(Exception):
-    """The database is at a migration that this version does not know."""
+    """The database has a migration that this version does not know."""
 
 
 _BUSY_S = 10.0
@@ -68,10 +68,9 @@ _BUSY_S = 10.0
 
 @contextmanager
 def opened(url: str | None, data: Path, *, writes: bool = False) -> Iterator[Engine]:
-    """An engine for the ledger that is there; without `writes` one that cannot change anything.
+    """An engine for an existing ledger; read-only without `writes`. Nothing is created or migrated.
 
-    Raises ConfigError where there is none that this version can read, or where it fails. Nothing is created, and
-    nothing migrated.
+    Raises ConfigError if there is no ledger that this version can read, or if it fails.
     """
     where = "gateway.ledger_url" if url is not None else "DARKROOM_DATA"
     engine = _engine(url, data, where, writes=writes)
@@ -80,8 +79,8 @@ def opened(url: str | None, data: Path, *, writes: bool = False) -> Iterator[Eng
             _check(connection, where)
         yield engine
     except SQLAlchemyError as error:
-        # Only the kind: the message may have the address with its password.
-        found = f"no database that can be used ({type(error).__name__})"
+        # Only the error's class: the message may contain the address with its password.
+        found = f"an unusable database ({type(error).__name__})"
         raise ConfigError([ConfigProblem("the ledger", where, found, "the ledger of a gateway")]) from error
     finally:
         engine.dispose()
@@ -91,7 +90,7 @@ def _engine(url: str | None, data: Path, where: str, *, writes: bool) -> Engine:
     path = data / FILE if url is None else _file(url)
     if path is not None and not path.is_file():
         raise ConfigError(
-            [ConfigProblem("the ledger", where, f"no file {path}", "the ledger that `darkroom serve` makes")]
+            [ConfigProblem("the ledger", where, f"no file {path}", "the ledger that `darkroom serve` creates")]
         )
     try:
         engine = open_engine(url, data, writes=writes)
@@ -111,7 +110,7 @@ def _engine(url: str | None, data: Path, where: str, *, writes: bool) -> Engine:
 
 
 def _file(url: str) -> Path | None:
-    """The file that an address names; None where it is no file's."""
+    """The file named by an address; None if it is not a file's."""
     try:
         parsed = make_url(url)
     except SQLAlchemyError:
@@ -120,9 +119,9 @@ def _file(url: str) -> Path | None:
 
 
 def _check(connection: Connection, where: str) -> None:
-    found = version(connection)
-    if found == HEAD:
+    current = version(connection)
+    if current == HEAD:
         return
-    what = "no ledger" if found is None else f"a ledger of another version of Darkroom ({found})"
-    expected = f"one at {HEAD}: `darkroom serve` of this version brings it there, unless a newer one has been here"
-    raise ConfigError([ConfigProblem("the ledger", where, what, expected)])
+    found = "no ledger" if current is None else f"a ledger of another version of Darkroom ({current})"
+    expected = f"version {HEAD}: run `darkroom serve` of this version to migrate it, unless a newer version created it"
+    raise ConfigError([ConfigProblem("the ledger", where, found, expected)])

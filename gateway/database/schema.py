@@ -1,6 +1,6 @@
 """The tables. Times are seconds since the epoch, money is in micro-dollars (millionths of a US dollar).
 
-A change here needs a migration in `migrations/versions/`: a test holds the two against each other.
+A change here needs a migration in `migrations/versions/`: a test compares the two.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def _time(name: str, *, null: bool = True) -> Column[float]:
 
 
 def _json(name: str) -> Column[Any]:
-    # None is SQL's NULL, not JSON's null: "is there one" is asked of it.
+    # None is stored as SQL NULL, not JSON null, so that queries can test for it.
     return Column(name, JSON(none_as_null=True), nullable=True)
 
 
 JOBS = _table(
     "jobs",
     _text("id", primary_key=True),
-    # Whose it is: the id of the caller's API key, "" where the server has none.
+    # The id of the client's API key; "" if the server has none.
     _text("key"),
     _text("idempotency_key", null=True),
     _text("fingerprint"),
     _text("request_id", null=True),
     _text("model"),
     _text("mode"),
-    # What was asked, without pictures, and how the answer is to be given.
+    # The request without images, and the form of the response.
     _json("params"),
     _json("delivery"),
     _text("state"),
@@ -65,21 +65,21 @@ JOBS = _table(
     _time("ended_at"),
     _time("delivered_at"),
     Column("progress", Double, nullable=True),
-    # The process that works on it, and the one in which a caller waits for it.
+    # The process that runs it, and the one in which a client waits for it.
     _text("owner", null=True),
     _text("caller", null=True),
-    # Which repetition of a call by its SDK began it; 0 for a first call.
+    # The SDK's retry count of the request that started it; 0 for a first request.
     Column("retry", Integer, nullable=False, server_default="0"),
-    # How many repeated calls have joined it without a key of their own.
+    # How many repeated requests have joined it without an idempotency key.
     Column("joins", Integer, nullable=False),
-    # How many processes ended while they worked on it, without leaving it in good order.
+    # How many processes ended abnormally while running it.
     Column("kills", Integer, nullable=False, server_default="0"),
     Column("cancel_asked", Boolean, nullable=False),
     _json("result"),
     _json("error"),
     _text("webhook_url", null=True),
     _json("webhook_events"),
-    # What the key's budget holds for it, and the period that holds it; NULL until something is sent for it.
+    # The amount reserved in the key's budget, and its period; NULL until something is sent.
     Column("charged", BigInteger, nullable=True),
     _text("charged_to", null=True),
     Index("jobs_by_idempotency_key", "key", "idempotency_key", unique=True),
@@ -94,13 +94,13 @@ ATTEMPTS = _table(
     "attempts",
     _text("id", primary_key=True),
     Column("job", String, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    # The number of the call whose pictures it is to make.
+    # The number of the call whose images it produces.
     Column("number", Integer, nullable=False),
     _text("provider"),
     _text("route"),
     _text("model"),
     _json("upstream"),
-    # How its pictures are finished here.
+    # How its images are finished by the gateway.
     _json("making"),
     # submitting, submitted, unknown or ended; the outcome says how it ended.
     _text("state"),
@@ -108,7 +108,7 @@ ATTEMPTS = _table(
     _json("sent"),
     _text("heard", null=True),
     _json("handle"),
-    # The provider's id of its job, which belongs to one attempt alone.
+    # The provider's job id, which belongs to a single attempt.
     _text("upstream_id", null=True),
     Column("estimate", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False),
@@ -124,7 +124,7 @@ ATTEMPTS = _table(
     Index("attempts_by_time", "provider", "sent_at"),
 )
 
-# The processes that share this database. One whose lease has lapsed is gone, and so are its callers.
+# The processes that share this database. One whose lease has expired counts as dead, as do its clients.
 PROCESSES = _table(
     "processes",
     _text("id", primary_key=True),
@@ -132,7 +132,7 @@ PROCESSES = _table(
     _time("lease_until", null=False),
 )
 
-# What callers are to be told at addresses of their own.
+# Webhook messages to clients.
 DELIVERIES = _table(
     "deliveries",
     _text("id", primary_key=True),
@@ -143,19 +143,19 @@ DELIVERIES = _table(
     _text("state"),
     Column("tries", Integer, nullable=False),
     _time("created_at", null=False),
-    # Not to be tried before; a process that tries it moves this on first, so that no other one does.
+    # Not tried before this time; a process that tries it first moves this on, so that no other one does.
     _time("next_at", null=False),
     _text("answer", null=True),
-    # The job's: the messages of one key are found without reading those of the others.
+    # The job's API key, so that the messages of one key are found without reading the others.
     Column("key", String, nullable=False, server_default=""),
     Index("deliveries_by_key", "state", "key", "next_at"),
     Index("deliveries_by_job", "job"),
 )
 
-# What signs webhooks, drawn once where the operator has set nothing.
+# The secret that signs webhooks, generated once if the operator has set none.
 SECRETS = _table("secrets", _text("name", primary_key=True), _text("value"))
 
-# The keys that callers have: never deleted, so that what they did can be told apart for ever.
+# The stored API keys: never deleted, so that their jobs remain attributable.
 KEYS = _table(
     "keys",
     _text("id", primary_key=True),
@@ -175,7 +175,7 @@ KEYS = _table(
     _time("revoked_at"),
 )
 
-# What keys with a budget have spent in each period: what jobs cost, and what is held for those that go on.
+# What keys with a budget have spent in each period: the cost of ended jobs and the reservations of running ones.
 SPENDING = _table(
     "spending",
     _text("key", primary_key=True),

@@ -1,6 +1,6 @@
-"""The one writer of a process: a thread that commits together what has accumulated.
+"""The single writer of a process: a thread that commits accumulated writes together.
 
-A write costs a flush to disk. Whatever arrives during one flush shares the next.
+A commit costs a flush to disk. Writes that arrive during a flush share the next one.
 """
 
 from __future__ import annotations
@@ -26,23 +26,22 @@ from gateway.telemetry.logs import event
 
 
 def down_of(engine: Engine) -> Callable[[BaseException], bool]:
-    """Whether an error says that the database is down: everything that is of it or of the way to it.
+    """A predicate for errors that mean the database is down: any error of the database or of the connection.
 
-    Only what breaks the database's rules (a row that is there already) is the operation's own, as is whatever the
-    operation raises by itself. There is no list of what a sick database may say: read-only, full, spoilt, without a
-    right that it had, cut off.
+    Only violations of its constraints (such as a duplicate row) belong to the operation, as do the operation's own
+    exceptions. The possible errors cannot be listed: read-only, full, corrupt, missing permissions, disconnected.
     """
     driver = engine.dialect.loaded_dbapi
-    refused, of_it = (IntegrityError, driver.IntegrityError), (SQLAlchemyError, driver.Error, OSError)
+    violations, database_errors = (IntegrityError, driver.IntegrityError), (SQLAlchemyError, driver.Error, OSError)
 
     def is_down(error: BaseException) -> bool:
-        return isinstance(error, of_it) and not isinstance(error, refused)
+        return isinstance(error, database_errors) and not isinstance(error, violations)
 
     return is_down
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another process stood in the way: Postgres' class 40, rolled back for the sake of another transaction."""
+    """Whether a transaction was rolled back because of another one: Postgres' error class 40."""
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return isinstance(state, str) and state.startswith("40")
 
@@ -51,25 +50,25 @@ T = TypeVar("T")
 Operation: TypeAlias = Callable[[Connection], T]
 
 _BATCH = 64
-# How long what nobody waits for may wait for something that somebody does, to share its commit.
+# How long a write without a waiter may be delayed to share the commit of one with a waiter.
 _LAZY_S = 0.02
-# How often one write is tried that lost against another process: a deadlock, a serialization failure.
+# How many times a write is tried after a conflict with another process: a deadlock, a serialization failure.
 _TRIES = 3
 _RETRY_S = 0.5
-# What the end of a process waits for writes that could not be made so far.
+# How long shutdown waits for outstanding writes, in seconds.
 _FLUSH_S = 5.0
-# After so many that fail in a row the rest of what is owed is not tried: one that the database will never take does not
-# hold up the others, and a database that takes nothing is not asked for each of thousands.
-_ENOUGH = 3
+# After this many consecutive failures the remaining outstanding writes are not tried: one bad write does not block the
+# others, and a database that is down is not tried once per outstanding write.
+_MAX_FAILURES = 3
 
 
 class LedgerDown(Exception):
-    """The database does not take, or give, anything at the moment."""
+    """The database is unavailable at the moment."""
 
 
 @dataclass(slots=True, eq=False)
 class _Write:
-    """One write. Without `answer` nobody waits for it, and it is tried until it is done."""
+    """One write. Without `answer` nobody waits for it, and it is retried until it succeeds."""
 
     run: Operation[Any]
     answer: asyncio.Future[Any] | None
@@ -79,9 +78,9 @@ class _Write:
 
 
 class Database:
-    """Writes through one thread, in their order, and reads in a few. Both engines are of the same database.
+    """Writes in order through one thread, and reads in several. Both engines are for the same database.
 
-    The end waits `flush_s` seconds for what could not be written so far.
+    Closing waits up to `flush_s` seconds for outstanding writes.
     """
 
     def __init__(self, writer: Engine, reader: Engine, *, flush_s: float = _FLUSH_S) -> None:
@@ -99,13 +98,13 @@ class Database:
 
     @property
     def up(self) -> bool:
-        """Whether the last write went well, and nothing is owed."""
+        """Whether the last write succeeded and none is outstanding."""
         return not (self._failing or self._owed)
 
     async def write(self, operation: Operation[T]) -> T:
-        """Run an operation in a transaction; when this returns it is committed.
+        """Run an operation in a transaction, and return its result once it is committed.
 
-        Raises LedgerDown where it cannot be, and whatever the operation itself raises, which then changed nothing.
+        Raises LedgerDown if that fails, and the operation's own exceptions, after which nothing was changed.
         """
         if self._closed:
             raise LedgerDown("closed")
@@ -115,15 +114,15 @@ class Database:
         return await answer
 
     def later(self, operation: Operation[Any]) -> None:
-        """Have an operation run as soon as it can be, and after what was asked for before it; nobody waits for that."""
+        """Queue an operation to run in order as soon as possible, without waiting for it."""
         self._queue.put(_Write(operation, None, None, time.perf_counter()))
 
     async def read(self, operation: Operation[T]) -> T:
-        """Run an operation that changes nothing. Raises LedgerDown, and what the operation raises."""
+        """Run a read-only operation. Raises LedgerDown, and the operation's own exceptions."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
 
     async def aclose(self) -> None:
-        """Write what is left, for a few seconds at most, and end."""
+        """Write what is outstanding, for at most a few seconds, and stop."""
         self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, _FLUSH_S + self._flush_s)
@@ -145,27 +144,27 @@ class Database:
         while not ended:
             batch: list[_Write | None] = []
             with contextlib.suppress(queue.Empty):
-                # While something is owed nobody may come, and it is tried again all the same.
+                # With outstanding writes, retry even if no new write arrives.
                 batch.append(self._take(_RETRY_S if self._owed else None))
                 lazy_until = time.monotonic() + _LAZY_S
                 while len(batch) < _BATCH:
                     lazy = all(write is not None and write.answer is None for write in batch)
                     batch.append(self._take(max(0.0, lazy_until - time.monotonic()) if lazy else 0))
             ended = None in batch
-            self._safely([write for write in batch if write is not None])
+            self._commit_safely([write for write in batch if write is not None])
         limit = time.monotonic() + self._flush_s
         while self._owed and time.monotonic() < limit:
             time.sleep(_RETRY_S)
-            self._safely([])
+            self._commit_safely([])
         if self._owed:
             event("ledger.lost", logging.ERROR, writes=len(self._owed))
 
-    def _safely(self, batch: Sequence[_Write]) -> None:
-        """Commit, whatever happens: without this thread nobody would ever be answered again."""
+    def _commit_safely(self, batch: Sequence[_Write]) -> None:
+        """Commit and survive any error: without this thread no write would ever complete."""
         whole = [*self._owed, *batch]
         try:
             self._commit(whole)
-        except Exception as error:  # noqa: BLE001 - a fault of ours; whoever waits hears of it
+        except Exception as error:  # noqa: BLE001 - a bug; it is raised to those who wait
             event("ledger.crashed", logging.ERROR, exc_info=True)
             self._failing = True
             self._owed = deque(write for write in whole if write.answer is None and not write.done)
@@ -175,16 +174,16 @@ class Database:
         return self._queue.get_nowait() if timeout == 0 else self._queue.get(timeout=timeout)
 
     def _commit(self, whole: Sequence[_Write]) -> None:
-        """Everything in one transaction, what is owed before what is new; each alone where that fails."""
+        """Commit all writes in one transaction, outstanding ones first; if that fails, each one alone."""
         if not whole:
             return
         if len(whole) == 1 or not self._together(whole):
             owed: list[_Write] = []
             failed = 0
             for write in whole:
-                # Nobody waits for it, so it may as well wait behind what could not be written.
-                left = write.answer is None and failed >= _ENOUGH
-                if not left:
+                # Nobody waits for it, so it can stay queued after the failed ones.
+                skipped = write.answer is None and failed >= _MAX_FAILURES
+                if not skipped:
                     failed = 0 if self._alone(write) else failed + 1
                 if not write.done:
                     owed.append(write)
@@ -194,9 +193,9 @@ class Database:
         metrics.LEDGER_OWED.set(len(self._owed))
 
     def _together(self, whole: Sequence[_Write]) -> bool:
-        """Commit all; false where nothing was. An operation that fails by itself is taken back by itself."""
+        """Commit all; false if nothing was committed. An operation that fails itself is rolled back alone."""
         try:
-            # Savepoints cost as much as many an operation, and are seldom needed: without them, and if need be again.
+            # Savepoints cost as much as an operation and are seldom needed: try without, then with them.
             results = self._results(whole, apart=False) or self._results(whole, apart=True)
         except Exception as error:
             if not self._is_of_database(error):
@@ -206,8 +205,8 @@ class Database:
         return True
 
     def _results(self, whole: Sequence[_Write], *, apart: bool) -> list[tuple[object, BaseException | None]]:
-        """Run all in one transaction. One that fails by itself is taken back where they are `apart`; else all are, and
-        nothing is returned."""
+        """Run all in one transaction. With `apart`, an operation that fails itself is rolled back alone; otherwise all
+        are rolled back and nothing is returned."""
         results: list[tuple[object, BaseException | None]] = []
         with self._writer.connect() as connection, connection.begin() as transaction:
             for write in whole:
@@ -224,12 +223,12 @@ class Database:
         return results
 
     def _alone(self, write: _Write) -> bool:
-        """Commit one; false where the database did not take it."""
+        """Commit one write; false if the database failed."""
         for attempt in range(_TRIES):
             try:
                 with self._writer.begin() as connection:
                     result = write.run(connection)
-            except Exception as error:  # noqa: BLE001 - it is told to whoever asked for this write
+            except Exception as error:  # noqa: BLE001 - raised to the one who requested this write
                 if not self._is_down(error):
                     self._done([(write, None, error)])
                     return True
@@ -246,14 +245,14 @@ class Database:
             event("ledger.down", logging.ERROR, error=type(error).__name__)
         self._failing = True
         if not is_embedded(self._writer):
-            # After a failover this connection may be to a server that will never be written to again.
+            # After a failover this connection may lead to a server that is read-only now.
             self._writer.dispose()
         if write.answer is not None:
             write.done = True
             _settle([(write, None, LedgerDown(type(error).__name__))])
 
     def _is_of_database(self, error: BaseException) -> bool:
-        """Whether a transaction is spoilt by an error, so that everything in it has to be done again."""
+        """Whether an error aborts the transaction, so that everything in it has to be repeated."""
         return self._is_down(error) or isinstance(error, IntegrityError)
 
     def _done(self, done: Sequence[tuple[_Write, object, BaseException | None]]) -> None:
@@ -263,19 +262,19 @@ class Database:
             write.done = True
             metrics.LEDGER_SECONDS.observe(now - write.began)
             if error is not None and write.answer is None:
-                # Nobody hears of it, and trying it again would change nothing.
+                # Nobody waits for it, and a retry would not help.
                 event("ledger.refused", logging.ERROR, error=type(error).__name__, message=str(error)[:200])
         _settle(done)
 
 
 def _settle(done: Sequence[tuple[_Write, object, BaseException | None]]) -> None:
-    """Wake whoever waits, on their own loops, each of which is woken once."""
+    """Deliver the results to the waiting futures, waking each event loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], object, BaseException | None]]] = {}
     for write, result, error in done:
         if write.answer is not None and write.loop is not None:
             by_loop.setdefault(write.loop, []).append((write.answer, result, error))
     for loop, answers in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits anymore
             loop.call_soon_threadsafe(_wake, answers)
 
 

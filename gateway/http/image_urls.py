@@ -167,7 +167,7 @@ def _other(found: Fetched) -> str | None:
     what = instead(found.data)
     if what is None:
         return None
-    return f"{excerpt(found.media_type)}: {what}{'' if what.startswith('no ') else ', not an image'}"
+    return f"{excerpt(found.media_type)}: {what}{'' if what.startswith('not ') else ', not an image'}"
 
 
 def _host(address: ImageUrl) -> str:

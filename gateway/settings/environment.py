@@ -1,6 +1,6 @@
 """Settings from the environment: `DARKROOM_<SECTION>__<KEY>`, lists and tables as JSON; and secrets from files.
 
-Written here rather than with a settings library so that an error names the variable it came from.
+Implemented here instead of with a settings library, so that an error names the variable it came from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ PREFIX = "DARKROOM_"
 
 
 def overlay(documents: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], Override]:
-    """Write the environment's values into the documents; return which places came from which variable.
+    """Write the environment's values into the documents; return which keys came from which variable.
 
     `DARKROOM_GATEWAY__KEY` is `[gateway] key`, `DARKROOM_PROVIDERS__LOCAL__WORKERS` is `[local] workers` of
-    `providers.toml`, `DARKROOM_MODELS__CLARITY_UPSCALER__ROUTES__LOCAL__PRICE` reaches into a model's file. Case and
-    the difference between `-`, `.` and `_` do not matter. Names without `__` are not values of the config.
+    `providers.toml`, `DARKROOM_MODELS__CLARITY_UPSCALER__ROUTES__LOCAL__PRICE` reaches into a model's file. Case
+    and the difference between `-`, `.` and `_` are ignored. Names without `__` are not config values.
     """
     changed: dict[tuple[str, ...], Override] = {}
     for variable, text in sorted(environ.items()):
@@ -59,7 +59,7 @@ def _plain(key: str) -> str:
 
 
 def _value(text: str) -> object:
-    """JSON for lists, tables and quoted text; anything else stays text, which the schema turns into its type."""
+    """Parse JSON lists, tables and quoted text; anything else stays text, which the schema converts."""
     if text.startswith(("[", "{", '"')):
         try:
             return json.loads(text)
@@ -68,12 +68,12 @@ def _value(text: str) -> object:
     return text
 
 
-# Far above any secret, or list of them: what is larger is not one.
+# Far more than any secret or list of secrets.
 _MOST_BYTES = 64 * 1024
 
 
 def read_secret(path: Path, where: str, key: str, expected: str) -> str:
-    """The text of a file, which is never told. Raises ConfigError that blames `key`, and names the file."""
+    """The text of a secret file, which never appears in messages. Raises ConfigError that names `key` and the file."""
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
@@ -81,28 +81,28 @@ def read_secret(path: Path, where: str, key: str, expected: str) -> str:
             raise ConfigError([ConfigProblem(where, key, f"more than {_MOST_BYTES} bytes in {path}", expected)])
         return data.decode()
     except OSError as error:
-        raise ConfigError([ConfigProblem(where, key, f"{path}: {error.strerror}", "a file that can be read")]) from None
+        raise ConfigError([ConfigProblem(where, key, f"{path}: {error.strerror}", "a readable file")]) from None
     except UnicodeDecodeError:
         raise ConfigError([ConfigProblem(where, key, f"{path}: not text", expected)]) from None
 
 
-def fill(table: dict[str, Any], names: Iterable[str], where: Mapping[str, str]) -> list[str]:
-    """Put into each secret setting of a table what the file of its `…_file` says; return which. Raises ConfigError.
+def load_secret_files(table: dict[str, Any], names: Iterable[str], where: Mapping[str, str]) -> list[str]:
+    """Read each `…_file` setting of a table into the secret setting of that name; return their names.
 
-    `where` says what each key is to be blamed on.
+    `where` is the source of each key, for error messages. Raises ConfigError.
     """
-    filled = []
+    loaded = []
     for name in names:
         key = f"{name}_file"
         path = table.get(key)
         if not path or not isinstance(path, str):
             continue
         if table.get(name):
-            found = f"a file, and {name} is set as well"
-            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", found, "one of the two")])
+            found = f"a file, but {name} is set as well"
+            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", found, "only one of the two")])
         text = read_secret(Path(path), where[key], f"gateway.{key}", f"the {name} alone").strip()
         if not text:
-            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", f"nothing in {path}", f"the {name}")])
+            raise ConfigError([ConfigProblem(where[key], f"gateway.{key}", f"an empty file {path}", f"the {name}")])
         table[name] = text
-        filled.append(name)
-    return filled
+        loaded.append(name)
+    return loaded

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.routing.aliases import by_pattern, is_pattern
 from gateway.settings import Alias, GatewayFile, GatewaySettings, ProvidersFile
-from gateway.settings.environment import PREFIX, fill, overlay
+from gateway.settings.environment import PREFIX, load_secret_files, overlay
 from gateway.settings.errors import ConfigError, ConfigProblem, Override, Place, Source, explain
 from gateway.settings.providers import providers_file
 from normalization.parameters.convert import CONVERTERS
@@ -188,7 +188,7 @@ def _fill_secrets(documents: dict[str, Any], path: Path, changed: dict[tuple[str
     }
     table = documents["gateway"].get("gateway")
     if isinstance(table, dict):
-        for name in fill(table, names, where):
+        for name in load_secret_files(table, names, where):
             # A problem with the secret is attributed to the variable that named its file.
             if (place := places[f"{name}_file"]) in changed:
                 changed["gateway", "gateway", name] = changed[place]

@@ -9,44 +9,43 @@ from gateway.settings import ProvidersFile
 from gateway.settings.environment import read_secret
 from gateway.settings.errors import ConfigError, ConfigProblem
 
-_WANTED = "a key, or one a line"
+_EXPECTED = "a key, or one key per line"
 
 
 def keys_of(providers: ProvidersFile, name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of a cloud, without repetitions; () where it is off. Raises ConfigError.
+    """The keys of a cloud provider, without duplicates; () if it is off. Raises ConfigError.
 
-    The variable may hold several, separated by commas; the file one a line. Both at once is a mistake: which of the
-    two is meant cannot be told, and the wrong one is billed.
+    The variable may hold several keys, separated by commas; the file one per line. Setting both is an error, because
+    the wrong account could be billed.
     """
     settings = getattr(providers, name)
-    given = environ.get(settings.key_env, "")
-    keys = [key.strip() for key in given.split(",")]
+    keys = [key.strip() for key in environ.get(settings.key_env, "").split(",")]
     where, place = f"environment variable {settings.key_env}", ""
     if settings.key_file:
         where, place = "providers.toml", f"{name}.key_file"
         if any(keys):
-            raise _mistake(where, place, f"a file, and {settings.key_env} is set as well", "one of the two")
-        keys = [line.strip() for line in read_secret(Path(settings.key_file), where, place, _WANTED).splitlines()]
+            raise _error(where, place, f"a file, but {settings.key_env} is set as well", "only one of the two")
+        keys = [line.strip() for line in read_secret(Path(settings.key_file), where, place, _EXPECTED).splitlines()]
         if not any(keys):
-            raise _mistake(where, place, f"no key in {settings.key_file}", _WANTED)
+            raise _error(where, place, f"no key in {settings.key_file}", _EXPECTED)
     keys = [key for key in dict.fromkeys(keys) if key]
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-        raise _mistake(where, place, "a key that no header can hold", "printable characters without spaces")
+        raise _error(where, place, "a key that cannot be sent in an HTTP header", "printable characters without spaces")
     return tuple(keys)
 
 
 def configured(providers: ProvidersFile, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The clouds that have a key: what calls can cost money at. Raises ConfigError."""
+    """The cloud providers with a key, at which requests can cost money. Raises ConfigError."""
     clouds = (name for name, settings in providers if hasattr(settings, "key_env"))
     return tuple(name for name in clouds if keys_of(providers, name, environ))
 
 
 def check_keys(providers: ProvidersFile, environ: Mapping[str, str]) -> None:
-    """Raise ConfigError where the keys of any cloud cannot be had."""
+    """Raise ConfigError if the keys of any cloud provider are invalid."""
     for name, settings in providers:
         if hasattr(settings, "key_env"):
             keys_of(providers, name, environ)
 
 
-def _mistake(where: str, place: str, found: str, expected: str) -> ConfigError:
+def _error(where: str, place: str, found: str, expected: str) -> ConfigError:
     return ConfigError([ConfigProblem(where, place, found, expected)])

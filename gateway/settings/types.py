@@ -23,17 +23,17 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 def _public(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("expected an address such as https://images.example.org")
+        raise ValueError("expected a URL such as https://images.example.org")
     return text.rstrip("/")
 
 
 def _host_port(text: str) -> str:
     parts = urlsplit(f"//{text}")
     try:
-        known = parts.hostname is not None and parts.port is not None and parts.netloc == text
+        valid = parts.hostname is not None and parts.port is not None and parts.netloc == text
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise ValueError("expected host:port, such as 127.0.0.1:9000")
     return text.lower()
 
@@ -45,12 +45,12 @@ def _host_pattern(text: str) -> str:
     except ValueError:
         pass
     try:
-        # As it stands in an address: a pattern in other letters would never match.
+        # In its ASCII form, as in URLs: a pattern in another form would never match.
         host = httpx.URL(f"https://{name}/").raw_host.decode("ascii")
     except (httpx.InvalidURL, UnicodeError, ValueError):
         host = ""
     if not host or any(character in name for character in "/*@?#:[] "):
-        raise ValueError("expected a host, such as images.example.org, or *.example.org for all below that name")
+        raise ValueError("expected a host, such as images.example.org, or *.example.org for all its subdomains")
     return f"*.{host}" if text.startswith("*.") else host
 
 
@@ -61,26 +61,26 @@ def _whsec(secret: SecretStr) -> SecretStr:
     except ValueError:
         size = 0
     if not text.startswith("whsec_") or not 24 <= size <= 64:
-        raise ValueError("expected whsec_ and 24 to 64 bytes in base64, as: whsec_$(openssl rand -base64 32)")
+        raise ValueError("expected whsec_ and 24 to 64 bytes in base64, such as: whsec_$(openssl rand -base64 32)")
     return secret
 
 
 def _redis(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().startswith(("redis://", "rediss://", "redis+unix://")):
-        raise ValueError("expected an address such as redis://redis:6379/0")
+        raise ValueError("expected a URL such as redis://redis:6379/0")
     return secret
 
 
 def _database(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().startswith(("postgresql://", "postgres://", "postgresql+psycopg://", "sqlite://")):
-        raise ValueError("expected an address such as postgresql://user:password@host/database")
+        raise ValueError("expected a URL such as postgresql://user:password@host/database")
     return secret
 
 
 def _store(text: str) -> str:
     scheme, _, rest = text.partition("://")
     if scheme not in (*BUCKETS, "file") or not rest:
-        raise ValueError("expected an address such as s3://bucket/prefix or file:///srv/images")
+        raise ValueError("expected a URL such as s3://bucket/prefix or file:///srv/images")
     return text
 
 
@@ -88,7 +88,7 @@ def _network(text: str) -> str:
     try:
         return str(ip_network(text))
     except ValueError:
-        raise ValueError("expected an address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
+        raise ValueError("expected an IP address or a network, such as 10.0.0.5 or 10.0.0.0/24") from None
 
 
 BUCKETS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
@@ -104,9 +104,9 @@ PublicUrl = Annotated[str, AfterValidator(_public)]
 
 
 def secret_text(secret: SecretStr | None) -> str | None:
-    """What a secret setting says, for the one who uses it: everywhere else it shows itself as stars."""
+    """The text of a secret setting, for its use; printed anywhere else, a secret shows as asterisks."""
     return None if secret is None else secret.get_secret_value()
 
 
 Auth: TypeAlias = Literal["auto", "required", "none"]
-"""The setting: a key is needed as soon as a call can cost money, always, or never."""
+"""When requests need an API key: as soon as they can cost money, always, or never."""

@@ -18,16 +18,16 @@ State = Literal["pending", "delivered", "given_up", "failed"]
 Outcome = Literal["delivered", "refused", "unreachable", "given_up"]
 
 WAITS_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
-"""The seconds after the first try, the second, …; after one more than there are waits a message has failed."""
+"""The waits after the first try, the second, …, in seconds. The try after the last wait is the final one."""
 
 _GONE = 410
-# The share by which a wait is longer or shorter: what failed at one time is not all tried again at one time.
+# The random share added to or subtracted from a wait, so that messages that failed together are spread out.
 _JITTER = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """`state` is the message's from now on, `wait_s` how long until its next try, `outcome` what metrics count."""
+    """`state` is the message's new state, `wait_s` the time until its next try, `outcome` the metrics' label."""
 
     state: State
     outcome: Outcome
@@ -35,7 +35,7 @@ class RetryDecision:
 
 
 def next_attempt(*, event: str, tries: int, status: int | None, chance: float) -> RetryDecision:
-    """What follows from try number `tries` of a message: its answer's status, None where there was no answer.
+    """Retry schedule: what follows try number `tries`. `status` is the response's, None without a response.
 
     `chance` is a random number from 0 to 1.
     """
@@ -44,21 +44,21 @@ def next_attempt(*, event: str, tries: int, status: int | None, chance: float) -
     if status == _GONE:
         return RetryDecision(state="given_up", outcome="given_up")
     outcome: Outcome = "unreachable" if status is None else "refused"
-    # By the next try, the share of a job that is done would be another one.
+    # Progress is never retried: it would be outdated.
     if event == "progress" or tries > len(WAITS_S):
         return RetryDecision(state="failed", outcome=outcome)
     return RetryDecision(state="pending", outcome=outcome, wait_s=WAITS_S[tries - 1] * (1 + _JITTER * (2 * chance - 1)))
 
 
 HELD_S = 30.0
-"""For so long a message belongs to who took it: twice what a try may last. After that its process is gone."""
+"""How long a message is reserved for the process that took it: twice the time limit of a try."""
 
 _RECEIVER = re.compile(r"[^/?#]*//[^/?#]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookMessage:
-    """A message that this process has taken, for its try number `tries`. `key` is the id of the API key it is for."""
+    """A message taken by this process, for its try number `tries`. `key` is the id of the client's API key."""
 
     id: str
     job: str
@@ -70,14 +70,14 @@ class WebhookMessage:
 
     @property
     def receiver(self) -> str:
-        """Whom it goes to: scheme, host and port as the caller wrote them."""
+        """The receiver: scheme, host and port as the client wrote them."""
         return receiver(self.url)
 
 
 def receiver(url: str) -> str:
-    """An address without its path."""
-    found = _RECEIVER.match(url)
-    return found[0] if found else url
+    """A URL without its path."""
+    match = _RECEIVER.match(url)
+    return match[0] if match else url
 
 
 def take(
@@ -89,33 +89,33 @@ def take(
     turns: Turns | None = None,
     spare: int = 0,
 ) -> list[WebhookMessage]:
-    """Take at most `most` messages that are due, and `spare` more of keys that have none under way.
+    """Take at most `most` due messages, and `spare` more of keys without a message in progress.
 
-    Keys take turns, and no key has more than `at_once` under way to one receiver. `busy` says how many it has by key
-    and receiver, `turns` by key and who was served last; what is taken is noted in it.
+    Keys take turns, and no key has more than `at_once` messages in progress to one receiver. `busy` counts those by key
+    and receiver; `turns` holds the keys' turns, and is updated.
     """
     now = database_time(connection)
     turns = turns or Turns()
-    under_way = Counter(busy)
+    in_progress = Counter(busy)
     taken: list[WebhookMessage] = []
-    lines: dict[str, deque[WebhookMessage]] = {}
+    queues: dict[str, deque[WebhookMessage]] = {}
     waiting = dict.fromkeys(connection.execute(_KEYS).scalars(), 1)
     while waiting:
         key = next(turns.order(waiting))
         if len(taken) >= most + (0 if turns.at_work[key] else spare):
             break
-        if not lines.get(key):
-            full = [name for (of, name), count in under_way.items() if of == key and count >= at_once]
-            lines[key] = deque(map(_delivery, connection.execute(_due(now, key, full, most + spare))))
-            if not lines[key]:
+        if not queues.get(key):
+            full = [name for (of, name), count in in_progress.items() if of == key and count >= at_once]
+            queues[key] = deque(map(_delivery, connection.execute(_due(now, key, full, most + spare))))
+            if not queues[key]:
                 del waiting[key]
                 continue
-        found = lines[key].popleft()
-        if under_way[key, found.receiver] < at_once:
-            under_way[key, found.receiver] += 1
+        message = queues[key].popleft()
+        if in_progress[key, message.receiver] < at_once:
+            in_progress[key, message.receiver] += 1
             turns.begin(key)
-            taken.append(found)
-            connection.execute(_HOLD, {"this": found.id, "until": now + HELD_S})
+            taken.append(message)
+            connection.execute(_HOLD, {"this": message.id, "until": now + HELD_S})
     return taken
 
 
@@ -126,7 +126,7 @@ def _delivery(row: Row[Any]) -> WebhookMessage:
 
 
 def _keys() -> Select[Any]:
-    """The keys that have messages: one step in the index for each, however many messages there are."""
+    """The keys with pending messages: one index step per key, however many messages there are."""
     column, pending = DELIVERIES.c.key, DELIVERIES.c.state == "pending"
     keys = select(func.min(column).label("key")).where(pending).cte("keys", recursive=True)
     following = select(func.min(column)).where(pending, column > keys.c.key).scalar_subquery()
@@ -143,7 +143,7 @@ _HOLD = (
 
 
 def _due(now: float, key: str, full: Collection[str], most: int) -> Select[Any]:
-    """A key's messages that are due, without those to receivers that are `full`; locked against other processes."""
+    """A key's due messages, except those to `full` receivers; locked against other processes."""
     columns = [DELIVERIES.c[name] for name in ("id", "job", "url", "event", "body", "tries")]
     return (
         select(*columns, JOBS.c.key)
@@ -157,7 +157,7 @@ def _due(now: float, key: str, full: Collection[str], most: int) -> Select[Any]:
 
 
 def settle(connection: Connection, delivery: WebhookMessage, verdict: RetryDecision, answer: str) -> None:
-    """Write down what came of a try, unless somebody has taken the message since."""
+    """Record the outcome of a try, unless another process has taken the message since."""
     values: dict[str, object] = {"state": verdict.state, "answer": answer}
     if verdict.state == "pending":
         values["next_at"] = database_time(connection) + verdict.wait_s

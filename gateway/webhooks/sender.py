@@ -1,4 +1,4 @@
-"""Sends what the ledger has for callers' webhooks, beside the requests."""
+"""Delivers webhook messages from the ledger to clients, in the background."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from providers.fairness import Turns
 from providers.http.ssrf import UrlForbidden, UrlPolicy
 
 AT_ONCE = 16
-"""So many messages are under way at any moment, of keys in turn; of one key to one receiver a few, so that a slow one
-holds up no other."""
+"""Messages in progress at any moment, of keys in turn; only a few of one key to one receiver, so that a slow receiver
+does not block others."""
 
 _SPARE = 16
 CONNECTIONS = AT_ONCE + _SPARE
-"""With those of keys that had none under way: these do not wait for another key's slow receivers."""
+"""Includes a reserve for keys with no message in progress, which never wait for another key's slow receivers."""
 
 _AT_ONE_RECEIVER = 2
 _TRY_S = 15.0
-# An answer is read so far, and for so long, out of courtesy: only its status counts.
+# The limits for reading a response body, as a courtesy: only the status counts.
 _ANSWER_BYTES = 4096
 _ANSWER_S = 1.0
 
 
 class WebhookSender:
-    """Delivers messages until it is cancelled. `messages_ready` is set whenever this process has written new ones.
+    """Delivers messages until cancelled. `messages_ready` is set whenever this process has written new ones.
 
-    `client` is one of `strangers_client`, with the same guard. What another process has written, or is due again, is
-    looked for every `look_s` seconds. The end of the process leaves `leave_s` seconds to what is under way. `chance`
-    gives random numbers from 0 to 1.
+    `client` is an `untrusted_client` with the same `url_policy`. Messages from other processes and due retries are
+    polled every `look_s` seconds. At shutdown, messages in progress have `leave_s` seconds to finish. `chance` returns
+    random numbers from 0 to 1.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class WebhookSender:
         self._look_s = look_s
         self._leave_s = leave_s
         self._chance = chance
-        self._under_way: dict[asyncio.Task[None], WebhookMessage] = {}
+        self._in_progress: dict[asyncio.Task[None], WebhookMessage] = {}
         self._turns = Turns()
 
     async def run(self) -> None:
-        """Send what is due, now and whenever there is more."""
+        """Send due messages, now and whenever there are new ones."""
         try:
             while True:
                 self._posted.clear()
                 for delivery in await self._taken():
                     task = asyncio.create_task(self._try(delivery))
-                    self._under_way[task] = delivery
+                    self._in_progress[task] = delivery
                     self._turns.begin(delivery.key)
                     task.add_done_callback(self._done)
                 with contextlib.suppress(TimeoutError):
@@ -83,33 +83,33 @@ class WebhookSender:
             await self._leave()
 
     async def _taken(self) -> Sequence[WebhookMessage]:
-        most = AT_ONCE - len(self._under_way)
+        most = AT_ONCE - len(self._in_progress)
         if most + _SPARE <= 0:
             return ()
-        busy = Counter((delivery.key, delivery.receiver) for delivery in self._under_way.values())
+        busy = Counter((delivery.key, delivery.receiver) for delivery in self._in_progress.values())
         turns = self._turns.copy()
         try:
             return await self._database.write(
                 lambda c: take(c, most=most, at_once=_AT_ONE_RECEIVER, busy=busy, turns=turns, spare=_SPARE)
             )
-        except LedgerDown:  # there is a next time
+        except LedgerDown:  # polled again later
             return ()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._turns.end(self._under_way.pop(task).key)
-        self._posted.set()  # its place is free
+        self._turns.end(self._in_progress.pop(task).key)
+        self._posted.set()  # its slot is free
 
     async def _leave(self) -> None:
-        """Let what is under way come to its end; what does not is sent again by another process, under the same id."""
-        if tasks := set(self._under_way):
+        """Let messages in progress finish; the rest are sent again by another process, under the same id."""
+        if tasks := set(self._in_progress):
             await asyncio.wait(tasks, timeout=self._leave_s)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _try(self, delivery: WebhookMessage) -> None:
-        status, answer = None, "lost with its process"
-        # What is sent once only was perhaps sent by a process that is gone.
+        status, answer = None, "lost when its process ended"
+        # A message that is sent only once may have been sent by a process that has ended.
         if delivery.event != "progress" or delivery.tries == 1:
             status, answer = await self._sent(delivery)
         verdict = next_attempt(event=delivery.event, tries=delivery.tries, status=status, chance=self._chance())
@@ -122,7 +122,7 @@ class WebhookSender:
         self._database.later(lambda connection: settle(connection, delivery, verdict, answer))
 
     async def _sent(self, delivery: WebhookMessage) -> tuple[int | None, str]:
-        """Send a message once; the answer's status, None where there was none, and a word for it."""
+        """Send a message once; return the response's status, None without a response, and a description."""
         try:
             async with asyncio.timeout(_TRY_S):
                 status = await self._post(delivery)
@@ -130,7 +130,7 @@ class WebhookSender:
             return None, "not a public address"
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
             return None, type(error).__name__
-        except Exception as error:  # noqa: BLE001 - whatever it was, the message has its next try, and an end
+        except Exception as error:  # noqa: BLE001 - after any error the message is retried on schedule
             event("webhook.crashed", logging.ERROR, message=delivery.id, exc_info=True)
             return None, type(error).__name__
         return status, f"HTTP {status}"
@@ -139,7 +139,7 @@ class WebhookSender:
         body = delivery.body.encode()
         signed = self._secrets.headers(delivery.key, delivery.id, body, time.time())
         headers = {"content-type": "application/json", **signed}
-        # What was allowed when it was asked for may not be any more.
+        # Checked again: the URL may not be allowed anymore.
         url = self._guard.check(delivery.url)
         async with self._client.stream("POST", url, content=body, headers=headers, timeout=_TRY_S) as response:
             read = 0

@@ -1,4 +1,4 @@
-"""What webhooks and addresses are signed with: one secret of the server, from which everything else is derived."""
+"""Signatures of webhooks and file URLs, all derived from one secret of the server."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from gateway.database.writer import Database
 _NAME = "webhooks"
 _PREFIX = "whsec_"
 _BYTES = 32
-# Half of a SHA-256: an address stays short, and is no easier to guess.
+# Half of a SHA-256: keeps URLs short, and is still impossible to guess.
 _MAC_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """Derives secrets from the server's own, `master`."""
+    """Derives secrets and signatures from the server's `master` secret."""
 
     master: bytes = field(repr=False)
 
     def of_caller(self, key: str) -> str:
-        """The secret of an API key, by the key's id, as Standard Webhooks writes one."""
+        """The webhook secret of an API key, given the key's id, in the format of Standard Webhooks."""
         return _PREFIX + base64.b64encode(hmac.digest(self.master, f"webhook:{key}".encode(), "sha256")).decode()
 
     def headers(self, key: str, name: str, body: bytes, at: float) -> dict[str, str]:
-        """The headers of a message by Standard Webhooks 1.0. `at` is the time of the try: seconds since the epoch."""
+        """The headers of a message, by Standard Webhooks 1.0. `at` is in seconds since the epoch."""
         secret = base64.b64decode(self.of_caller(key).removeprefix(_PREFIX))
         content = f"{name}.{int(at)}.".encode() + body
         signature = base64.b64encode(hmac.digest(secret, content, "sha256")).decode()
         return {"webhook-id": name, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,{signature}"}
 
     def path(self, provider: str, attempt: str) -> str:
-        """Where a provider reports of an attempt: nobody else can know it."""
+        """The path at which a provider reports on an attempt; it cannot be guessed."""
         return f"/hooks/{provider}/{attempt}/{self._mac(provider, attempt)}"
 
     def is_path(self, provider: str, attempt: str, mac: str) -> bool:
-        """Whether an address is one of ours, compared in constant time."""
+        """Whether a report path is valid, compared in constant time."""
         return hmac.compare_digest(self._mac(provider, attempt).encode(), mac.encode())
 
     def file(self, name: str, expires: int) -> str:
-        """The signature of a file's address that is good until then, in seconds since the epoch."""
+        """The signature of a file's URL that is valid until `expires`, in seconds since the epoch."""
         return hmac.new(self.master, f"file:{expires}:{name}".encode(), "sha256").hexdigest()
 
     def is_file(self, name: str, expires: int, signature: str) -> bool:
-        """Whether a signature is ours, compared in constant time."""
+        """Whether a file's signature is valid, compared in constant time."""
         return hmac.compare_digest(self.file(name, expires).encode(), signature.encode())
 
     def _mac(self, provider: str, attempt: str) -> str:
@@ -58,15 +58,15 @@ class SigningKeys:
 
 
 async def open_secrets(database: Database, configured: str | None) -> SigningKeys:
-    """The secrets of the operator's `whsec_…`, else of the one in the ledger, drawn by whoever starts first.
+    """The keys derived from the operator's `whsec_…`, else from the secret in the ledger, created at the first start.
 
     Raises LedgerDown.
     """
-    kept = configured if configured is not None else await database.write(_drawn)
+    kept = configured if configured is not None else await database.write(_stored_secret)
     return SigningKeys(base64.b64decode(kept.removeprefix(_PREFIX)))
 
 
-def _drawn(connection: Connection) -> str:
+def _stored_secret(connection: Connection) -> str:
     value = _PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
     connection.execute(insert_new(connection, SECRETS).values(name=_NAME, value=value))
     return str(connection.execute(select(SECRETS.c.value).where(SECRETS.c.name == _NAME)).scalar_one())

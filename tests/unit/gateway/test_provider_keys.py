@@ -39,7 +39,7 @@ def test_keys_in_a_file(tmp_path: Path) -> None:
         (b"", "no key in"),
         (b"\n \n", "no key in"),
         (b"\xff\xfe", "not text"),
-        (b"a b\n", "no header"),
+        (b"a b\n", "HTTP header"),
         (None, "No such file"),
     ],
 )

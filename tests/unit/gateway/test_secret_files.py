@@ -37,8 +37,8 @@ def test_taken_from_the_file(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "nothing in"),
-        (b"\n \n", "nothing in"),
+        (b"", "an empty file"),
+        (b"\n \n", "an empty file"),
         (b"hunter2\xff\xfe", "not text"),
         (b"hunter2" * 10_000, "more than 65536 bytes"),
         (None, "No such file"),
