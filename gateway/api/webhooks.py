@@ -60,7 +60,7 @@ async def parse_webhook(
         metrics.HEARD.labels(name, "forged").inc()
         raise ApiError(401, "The signature is not the provider's.", code="invalid_signature")
     try:
-        known = await state.jobs.heard(attempt, heard)
+        known = await state.jobs.handle_webhook(attempt, heard)
     except problems.UNDONE as error:
         raise problems.told(error) from error  # the provider will say it again
     metrics.HEARD.labels(name, "heard" if known else "unknown").inc()

@@ -22,7 +22,7 @@ _SEEN_S = 15.0
 # Delay between attempts to download an image that is already paid for.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # How long to wait for a webhook with the job's id after the response to a submit was lost.
-_HEARD_S = 10.0
+_WEBHOOK_WAIT_S = 10.0
 # The minimum time for a resumed job: its image is paid for, whatever its deadline was.
 _LEAST_S = 60.0
 # The time reserved before the deadline to cancel a job, or to download the result of one that can no longer be
@@ -98,7 +98,7 @@ class AttemptRunner:
         limits = (limit, deadline, deadline + self.late)
         return await self._wait(provider, handle, limits, context, recorder, use)
 
-    async def take_up(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
+    async def resume(self, attempt: AttemptRow, left: float, recorder: Recorder, use: Use) -> None:
         """Resume a call that another process began, or whose outcome is unknown, and process its outcome.
 
         `left` is the time to the job's deadline in seconds, negative once it has passed. Raises the errors of `make`,
@@ -184,7 +184,7 @@ class AttemptRunner:
         """Find the job by its webhook after the response to the submit was lost. Raises `lost`."""
         if context.webhook is None or not context.left:
             raise lost
-        name = await recorder.heard(context.attempt.id, _HEARD_S)
+        name = await recorder.wait_for_id(context.attempt.id, _WEBHOOK_WAIT_S)
         if name is None:
             raise lost
         handle = await provider.recover(await self._sent(replace(context.attempt, heard=name), recorder))

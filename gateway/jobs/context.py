@@ -31,47 +31,47 @@ class WebhookSignals:
     """Wakes the attempts of this process when a webhook arrives for them."""
 
     def __init__(self) -> None:
-        self._bells: OrderedDict[str, _Signal] = OrderedDict()
+        self._signals: OrderedDict[str, _Signal] = OrderedDict()
 
-    def ring(self, attempt: str, name: str | None, *, ended: bool = True) -> None:
+    def notify(self, attempt: str, name: str | None, *, ended: bool = True) -> None:
         """Wake the waiters of this attempt. `name` is the provider's id of its job.
 
         A webhook for a job that has not `ended` wakes no waiter that knows the id already: it would poll too early.
         """
-        bell = self._of(attempt)
-        news = bell.name is None and name is not None
-        bell.name = bell.name or name
+        signal = self._of(attempt)
+        news = signal.name is None and name is not None
+        signal.name = signal.name or name
         if ended or news:
-            bell.event.set()
+            signal.event.set()
 
     async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
         """Wait for this many seconds by `clock`, or until a webhook arrives."""
-        bell = self._of(attempt)
-        waits = {asyncio.ensure_future(bell.event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
+        signal = self._of(attempt)
+        waits = {asyncio.ensure_future(signal.event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in waits:
                 one.cancel()
-        bell.event.clear()
+        signal.event.clear()
 
-    async def heard(self, attempt: str, seconds: float, clock: Clock) -> str | None:
+    async def wait_for_id(self, attempt: str, seconds: float, clock: Clock) -> str | None:
         """Wait until the provider's id of the job is known, at most `seconds`; None if it is not known by then."""
         until = clock.now() + seconds
-        bell = self._of(attempt)
-        while bell.name is None and (left := until - clock.now()) > 0:
+        signal = self._of(attempt)
+        while signal.name is None and (left := until - clock.now()) > 0:
             await self.sleep(attempt, left, clock)
-        return bell.name
+        return signal.name
 
     def forget(self, attempt: str) -> None:
         """Drop the signal of an attempt that has ended."""
-        self._bells.pop(attempt, None)
+        self._signals.pop(attempt, None)
 
     def _of(self, attempt: str) -> _Signal:
-        bell = self._bells.setdefault(attempt, _Signal())
-        while len(self._bells) > _REMEMBERED and next(iter(self._bells.values())) is not bell:
-            self._bells.popitem(last=False)
-        return bell
+        signal = self._signals.setdefault(attempt, _Signal())
+        while len(self._signals) > _REMEMBERED and next(iter(self._signals.values())) is not signal:
+            self._signals.popitem(last=False)
+        return signal
 
 
 class Recorder:
@@ -127,7 +127,7 @@ class Recorder:
         """The ids of the provider's jobs that belong to other attempts."""
         return frozenset()
 
-    async def heard(self, attempt: str, seconds: float) -> str | None:
+    async def wait_for_id(self, attempt: str, seconds: float) -> str | None:
         """The provider's id of the job if a webhook reports it within `seconds`, else None."""
         return None
 
@@ -240,7 +240,7 @@ class LedgerRecorder(Recorder):
         self._held: set[str] = set()
         self._ledger = ledger
         self._order = order
-        self._bells = signals
+        self._signals = signals
         self._address = address
         self._moved = moved
         self._overdue = overdue
@@ -302,7 +302,7 @@ class LedgerRecorder(Recorder):
     @override
     def ended(self, attempt: AttemptRow) -> None:
         self.active.pop(attempt.id, None)
-        self._bells.forget(attempt.id)
+        self._signals.forget(attempt.id)
         self.pending.append(attempt)
         if self.active:
             # Other attempts may run for long: this result must be recorded before they end.
@@ -326,7 +326,7 @@ class LedgerRecorder(Recorder):
 
     @override
     async def sleep(self, attempt: str, seconds: float, clock: Clock) -> None:
-        await self._bells.sleep(attempt, seconds, clock)
+        await self._signals.sleep(attempt, seconds, clock)
 
     @override
     async def others(self, attempt: AttemptRow) -> frozenset[str]:
@@ -337,10 +337,10 @@ class LedgerRecorder(Recorder):
             return frozenset()
 
     @override
-    async def heard(self, attempt: str, seconds: float) -> str | None:
+    async def wait_for_id(self, attempt: str, seconds: float) -> str | None:
         until = self._clock.now() + seconds
         while (left := until - self._clock.now()) > 0:
-            if (name := await self._bells.heard(attempt, min(_LOOK_S, left), self._clock)) is not None:
+            if (name := await self._signals.wait_for_id(attempt, min(_LOOK_S, left), self._clock)) is not None:
                 return name
             # Another process may have received the webhook.
             with contextlib.suppress(LedgerDown):

@@ -119,7 +119,7 @@ class Executor:
         plan = candidates[0].plan
         return _finished(progress, len(plan.calls) * plan.pictures_per_call)
 
-    async def take_up(self, attempts: Sequence[AttemptRow], wanted: int, left: float, recorder: Recorder) -> JobResult:
+    async def resume(self, attempts: Sequence[AttemptRow], wanted: int, left: float, recorder: Recorder) -> JobResult:
         """Resume a job with these known attempts, in order; nothing new is bought.
 
         `left` is the time to the job's deadline in seconds. Raises the errors of `run`.
@@ -128,7 +128,9 @@ class Executor:
         for attempt in attempts:
             if attempt.state == "ended":
                 await self._remember(attempt, progress)
-        active = (self._took_up(attempt, left, progress, recorder) for attempt in attempts if attempt.state != "ended")
+        active = (
+            self._resume_attempt(attempt, left, progress, recorder) for attempt in attempts if attempt.state != "ended"
+        )
         await _all(active, progress)
         if not progress.attempts:
             raise JobInterrupted
@@ -199,7 +201,7 @@ class Executor:
             expected=candidate.cost.seconds,
         )
 
-    async def _took_up(self, attempt: AttemptRow, left: float, progress: _Progress, recorder: Recorder) -> None:
+    async def _resume_attempt(self, attempt: AttemptRow, left: float, progress: _Progress, recorder: Recorder) -> None:
         with contextlib.suppress(ProviderError, _Ended):
             await self._settled(partial(self._again, attempt, left, recorder), attempt, progress, recorder)
 
@@ -207,7 +209,7 @@ class Executor:
         """Use an attempt's stored result if there is one, else ask its provider."""
         kept = await self.received.found(attempt.id, self.clock)
         if kept is None:
-            await self.calls.take_up(attempt, left, recorder, use)
+            await self.calls.resume(attempt, left, recorder, use)
             return
         recorder.received(attempt.id)
         await use(kept)

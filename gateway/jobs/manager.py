@@ -357,26 +357,26 @@ class JobManager:
         """Search again for attempts of unknown outcome of an ended job. Raises LedgerDown."""
         row = await self.ledger.read(id)
         if row is not None and row.wants_more and await self.ledger.reopen(id):
-            self.take_up(row, await self.ledger.attempts(id))
+            self.resume(row, await self.ledger.attempts(id))
 
-    async def heard(self, attempt: str, heard: WebhookEvent) -> bool:
+    async def handle_webhook(self, attempt: str, webhook: WebhookEvent) -> bool:
         """Handle a provider's webhook for an attempt; false if there is no such attempt. Raises LedgerDown.
 
         Wakes the attempt if it runs here. An attempt whose outcome is unknown is resumed.
         """
         live = next((job for job in self._live.values() if attempt in job.recorder.active), None)
         if live is not None:
-            self.signals.ring(attempt, heard.id, ended=heard.ended)
-        row = await self.ledger.heard(attempt, heard.id)
+            self.signals.notify(attempt, webhook.id, ended=webhook.ended)
+        row = await self.ledger.record_upstream_id(attempt, webhook.id)
         if row is None:
             return False
-        if live is not None and heard.progress is not None:
-            live.recorder.progressed(row.number, heard.progress)
+        if live is not None and webhook.progress is not None:
+            live.recorder.progressed(row.number, webhook.progress)
         if row.state == "unknown" and not self.leaving.is_set():
             await self.reconcile(row.job)
         return True
 
-    def take_up(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
+    def resume(self, row: JobRow, attempts: Sequence[AttemptRow]) -> None:
         """Resume a job that no process works on."""
         if row.order.id in self._live:
             return
@@ -386,7 +386,7 @@ class JobManager:
             job = self._begin(row.order, lambda recorder: give_up(attempts, recorder))
         else:
             job = self._begin(
-                row.order, lambda recorder: self._executor.take_up(attempts, row.order.wanted, left, recorder)
+                row.order, lambda recorder: self._executor.resume(attempts, row.order.wanted, left, recorder)
             )
         job.recorder.sent = bool(attempts)
         job.recorder.active = {attempt.id: attempt.provider for attempt in attempts if attempt.state != "ended"}

@@ -10,7 +10,7 @@ from gateway.ledger.store import LedgerDown
 from gateway.telemetry.logs import event
 
 # The interval at which cancellations requested through other processes are read, in seconds.
-_HEAR_S = 1.0
+_CANCEL_POLL_S = 1.0
 _ORPHANS = 500
 
 
@@ -32,20 +32,20 @@ class RecoveryLoop:
                     await self._jobs.ledger.processes.heartbeat()
                     beaten = self._jobs.clock.now()
                     await self.adopt_orphans()
-                await self._hear_of_cancels()
+                await self._apply_cancellations()
             except LedgerDown as error:
                 event("ledger.unreachable", logging.WARNING, error=str(error))
-            await self._jobs.clock.sleep(min(_HEAR_S, heartbeat))
+            await self._jobs.clock.sleep(min(_CANCEL_POLL_S, heartbeat))
 
     async def adopt_orphans(self) -> None:
         """Resume the jobs of dead processes. Raises LedgerDown."""
         if self._jobs.leaving.is_set():
             return
         for row in await self._jobs.ledger.adopt_orphans(limit=_ORPHANS):
-            self._jobs.take_up(row, await self._jobs.ledger.attempts(row.order.id))
-        await self._take_up_strays()
+            self._jobs.resume(row, await self._jobs.ledger.attempts(row.order.id))
+        await self._resume_strays()
 
-    async def _take_up_strays(self) -> None:
+    async def _resume_strays(self) -> None:
         """Resume jobs that belong to this process by the ledger, but that it does not work on.
 
         This happens when the database fails after it has stored a job, or before it can store its end. A job counts as
@@ -60,7 +60,7 @@ class RecoveryLoop:
             row = await ledger.read(name)
             if row is not None and not row.ended and ledger.database.up:
                 event("job.stray", logging.WARNING, job=name)
-                self._jobs.take_up(row, await ledger.attempts(name))
+                self._jobs.resume(row, await ledger.attempts(name))
         self._strays = found
 
     async def close(self, until: float, last: float) -> None:
@@ -76,7 +76,7 @@ class RecoveryLoop:
             job.task.cancel()
         await self._wait(last)
 
-    async def _hear_of_cancels(self) -> None:
+    async def _apply_cancellations(self) -> None:
         active = [job.order.id for job in self._jobs.active()]
         for name in await self._jobs.ledger.cancels(active) if active else ():
             self._jobs.stop(name)

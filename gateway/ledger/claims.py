@@ -120,7 +120,7 @@ class Claims:
             found = job_of(row)
             if found.spent_nothing:
                 continue
-            if found.caller is not None and not self.processes.silent(connection, found.caller):
+            if found.caller is not None and not self.processes.is_silent(connection, found.caller):
                 waiting.add(found.caller)
                 continue
             caller = None if order.mode == "background" else self.process

@@ -147,16 +147,16 @@ class Leases:
         self._locks = LockFiles(folder, self.id) if folder is not None else None
         self._clock = clock
         self._beaten: float | None = None
-        self._heard = False
+        self._renewed = False
         # The writer thread and the reader threads both call `_look`.
         self._looking = threading.Lock()
         self._looked = clock()
         self._seen: dict[str, tuple[float, float]] = {}
 
     @property
-    def heard(self) -> bool:
+    def renewed(self) -> bool:
         """Whether the last renewal of the lease succeeded, and the lease has not lapsed since."""
-        return self._heard and self._beaten is not None and self._clock() - self._beaten < self._lease_s
+        return self._renewed and self._beaten is not None and self._clock() - self._beaten < self._lease_s
 
     @property
     def sure(self) -> bool:
@@ -180,20 +180,20 @@ class Leases:
         try:
             await self._database.write(self._beat)
         except BaseException:
-            self._heard = False
+            self._renewed = False
             raise
-        self._beaten, self._heard = began, True
+        self._beaten, self._renewed = began, True
 
     async def leave(self) -> None:
         """Delete the lease. Raises LedgerDown."""
         gone = delete(PROCESSES).where(PROCESSES.c.id == self.id)
         await self._database.write(lambda connection: connection.execute(gone))
 
-    def gone(self, connection: Connection, process: str) -> bool:
+    def is_dead(self, connection: Connection, process: str) -> bool:
         """Whether a process is certainly dead: it is silent, and its lock is free."""
-        return self.silent(connection, process) and (self._locks is None or self._locks.is_free(process))
+        return self.is_silent(connection, process) and (self._locks is None or self._locks.is_free(process))
 
-    def silent(self, connection: Connection, process: str) -> bool:
+    def is_silent(self, connection: Connection, process: str) -> bool:
         """Whether a process has left, or has not renewed its lease for the duration of a lease."""
         if process == self.id:
             return False

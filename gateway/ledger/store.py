@@ -87,7 +87,7 @@ class Ledger:
     @property
     def up(self) -> bool:
         """Whether the last write and the last heartbeat succeeded, and no write is pending."""
-        return self.database.up and self.processes.heard
+        return self.database.up and self.processes.renewed
 
     def _now(self) -> float:
         return self._clock()
@@ -159,7 +159,7 @@ class Ledger:
         another attempt.
         """
         try:
-            await self._surely(taken(self.process, attempt, handle, at))
+            await self._write_durably(taken(self.process, attempt, handle, at))
         except IntegrityError as error:
             raise UpstreamJobClaimed from error
 
@@ -231,7 +231,7 @@ class Ledger:
 
         if order.webhook_url is not None:
             self.messages_ready.set()
-        return await self._surely(write)
+        return await self._write_durably(write)
 
     def progressed(self, job: str, share: float, deliveries: Sequence[Json] = ()) -> None:
         """Record in the background the progress of a job, from 0 to 1."""
@@ -257,7 +257,7 @@ class Ledger:
         values = {"this": job, "by": self.process, "owner": None}
         self.database.later(lambda connection: connection.execute(SET_OWN_JOB, values))
 
-    async def heard(self, attempt: str, name: str | None) -> AttemptRow | None:
+    async def record_upstream_id(self, attempt: str, name: str | None) -> AttemptRow | None:
         """Record the provider's job id from a webhook; return the attempt, None if it is unknown. Raises LedgerDown."""
 
         def write(connection: Connection) -> AttemptRow | None:
@@ -315,7 +315,7 @@ class Ledger:
                 JOBS.c.state.in_(OPEN), or_(JOBS.c.owner.is_(None), JOBS.c.owner != self.process)
             )
             for row in connection.execute(wanted.order_by(JOBS.c.created_at)):
-                if len(taken) < limit and (row.owner is None or self.processes.gone(connection, row.owner)):
+                if len(taken) < limit and (row.owner is None or self.processes.is_dead(connection, row.owner)):
                     same = JOBS.c.owner.is_(None) if row.owner is None else JOBS.c.owner == row.owner
                     # A process that shuts down properly releases its jobs first.
                     kills = row.kills + (row.owner is not None)
@@ -345,7 +345,7 @@ class Ledger:
 
         return await self.database.write(take)
 
-    async def _surely(self, operation: Callable[[Connection], T]) -> T:
+    async def _write_durably(self, operation: Callable[[Connection], T]) -> T:
         """Write a fact that must not be lost. Raises LedgerDown, and retries in the background."""
         try:
             return await self.database.write(operation)

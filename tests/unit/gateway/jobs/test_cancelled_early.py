@@ -67,7 +67,7 @@ async def test_while_another_processs_job_is_searched(tmp_path: Path) -> None:
 
         sim.recover = search  # type: ignore[method-assign]
         others = jobs_of(executing(imaging, sim, attempt_timeout=600), first)
-        others.take_up(row, attempts)
+        others.resume(row, attempts)
         await searching.wait()
         cancelling = asyncio.create_task(others.cancel(job.id, CLOCK.now() + 30))
         await asyncio.sleep(0.05)  # the job has been told

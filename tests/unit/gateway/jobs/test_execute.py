@@ -332,7 +332,7 @@ async def test_a_picture_that_is_paid_for_waits_for_the_store(imaging: ImagePool
     executor = executing(imaging, provider("sim", png()), shelf=Away(), clock=clock)
     deadline = clock.after(30)
     first = await executor.run("img_1", candidates(["sim"]), deadline, Rows())
-    again = await executor.take_up([Rows.last], 1, 30, Rows())
+    again = await executor.resume([Rows.last], 1, 30, Rows())
 
     assert [picture.file for picture in again.images] == [picture.file for picture in first.images]
     assert Away.away == -1

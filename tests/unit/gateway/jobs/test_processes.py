@@ -72,7 +72,7 @@ def other(folder: Path, url: str | None = None) -> Iterator[tuple[subprocess.Pop
 
 async def is_gone(ledger: Ledger, process: str) -> bool:
     """What the ledger of one process says about another."""
-    return await ledger.database.read(lambda connection: ledger.processes.gone(connection, process))
+    return await ledger.database.read(lambda connection: ledger.processes.is_dead(connection, process))
 
 
 @pytest.mark.system
@@ -159,7 +159,7 @@ async def test_who_was_away_himself_buries_nobody(tmp_path: Path) -> None:
         await here.processes.heartbeat()
         here.processes._clock = lambda: ticks() + 10 * LEASE_S
         assert not here.processes.sure
-        assert not here.processes.heard
+        assert not here.processes.renewed
         assert not await is_gone(here, there.process)
         await here.processes.heartbeat()
         assert not await is_gone(here, there.process)

@@ -93,6 +93,6 @@ async def test_what_goes_on_or_is_owed_is_no_stray(imaging: ImagePool, tmp_path:
         assert jobs.active() == []
         opened.database._failing = True
         for _ in range(3):
-            await keeper._take_up_strays()
+            await keeper._resume_strays()
         assert jobs.active() == []
         assert sim.waited == [sim.jobs[0].id]

@@ -96,7 +96,7 @@ async def test_it_is_fetched_until_it_is_too_late(
     row = await _begun(imaging)
     began = clock.now()
     with pytest.raises(AllFailed) as caught:
-        await executor.take_up([row], 1, left, Rows())
+        await executor.resume([row], 1, left, Rows())
 
     assert at_least <= clock.now() - began <= at_most
     assert [type(cause) for cause in caught.value.causes] == [Unfetched]
