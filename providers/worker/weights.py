@@ -25,7 +25,7 @@ _LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class WeightsSource:
     """The location of weights: `repository` at `revision` on the hub, or only a local path.
 
     `path` is where they are on this machine; `root` is the folder they are fetched into.
@@ -56,12 +56,12 @@ class Need:
     """
 
     role: str
-    source: Source
+    source: WeightsSource
     parts: Sequence[str] = ()
     plain: Sequence[str] = ()
 
 
-def source(role: str, text: str, folder: Path) -> Source:
+def source(role: str, text: str, folder: Path) -> WeightsSource:
     """Parse a setting; `folder` is where fetched weights are stored.
 
     Raises WeightsUnusable for invalid text.
@@ -71,7 +71,7 @@ def source(role: str, text: str, folder: Path) -> Source:
         # A relative path is resolved from the working directory, else from the weights folder.
         if not path.is_absolute() and not path.exists():
             path = folder / path
-        return Source(text=text, path=path, root=path)
+        return WeightsSource(text=text, path=path, root=path)
     found = _HUB.fullmatch(text)
     if found is None or ".." in text:
         raise WeightsUnusable(
@@ -80,7 +80,7 @@ def source(role: str, text: str, folder: Path) -> Source:
         )
     revision, file = found["revision"] or "main", found["file"] or ""
     root = folder / f"{found['name'].replace('/', '--')}@{revision.replace('/', '--')}"
-    return Source(text=text, path=root / file, root=root, repository=found["name"], revision=revision, file=file)
+    return WeightsSource(text=text, path=root / file, root=root, repository=found["name"], revision=revision, file=file)
 
 
 def choose(names: Iterable[str], part: str) -> str | None:

@@ -13,7 +13,7 @@ from providers.worker.engines.cards import Card, device_faults, dtype_for
 from providers.worker.engines.tensors import resized, to_picture, to_tensor, to_unit
 from providers.worker.engines.tiles import Canvas, Grid, Tile
 from providers.worker.engines.vision import import_torchvision
-from providers.worker.weights import Source
+from providers.worker.weights import WeightsSource
 
 # Of the picture that a network makes, for each pixel: three floats while the tiles are joined, what says whether they
 # are numbers, the bytes, and the encoder's.
@@ -27,7 +27,7 @@ class Network:
     """
 
     def __init__(
-        self, source: Source, card: Card, *, dtype: str, tile: int, overlap: int, compiled: bool = False
+        self, source: WeightsSource, card: Card, *, dtype: str, tile: int, overlap: int, compiled: bool = False
     ) -> None:
         import_torchvision()
         from spandrel import ImageModelDescriptor, ModelLoader, ModelTiling, UnsupportedModelError

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from providers.worker.engines.base import WeightsUnusable
-from providers.worker.weights import Need, Source, source
+from providers.worker.weights import Need, WeightsSource, source
 
 Dtype = Literal["auto", "fp16", "bf16", "fp32"]
 Kind = TypeVar("Kind", bound="Options")
@@ -41,7 +41,7 @@ class EsrganOptions(Options):
     overlap: int = Field(default=32, ge=0, le=512)
     tile_batch: int = Field(default=4, ge=1, le=64)
 
-    def network(self) -> Source:
+    def network(self) -> WeightsSource:
         return source("model", self.model, self.weights)
 
     def needs(self) -> tuple[Need, ...]:
@@ -68,15 +68,15 @@ class TileDiffusionOptions(Options):
     loras: dict[str, Lora] = {}
     embeddings: dict[str, str] = {}
 
-    def source(self, role: Literal["base", "controlnet", "vae", "upscaler"]) -> Source | None:
+    def source(self, role: Literal["base", "controlnet", "vae", "upscaler"]) -> WeightsSource | None:
         """Return the source of a part; None if the part is not used."""
         text: str = getattr(self, role)
         return source(role, text, self.weights) if text else None
 
-    def lora(self, name: str) -> Source:
+    def lora(self, name: str) -> WeightsSource:
         return source(f"loras.{name}", self.loras[name].file, self.weights)
 
-    def embedding(self, name: str) -> Source:
+    def embedding(self, name: str) -> WeightsSource:
         return source(f"embeddings.{name}", self.embeddings[name], self.weights)
 
     def needs(self) -> tuple[Need, ...]:
@@ -110,7 +110,7 @@ KINDS: Mapping[str, type[Options]] = {"esrgan": EsrganOptions, "tile-diffusion":
 """The engines with weights, and the classes of their settings."""
 
 
-def _one_file(role: str, found: Source) -> Need:
+def _one_file(role: str, found: WeightsSource) -> Need:
     if found.repository and not found.file:
         raise WeightsUnusable(f"{role}: {found.text} is a repository; name a file in it, as owner/name@revision:file")
     return Need(role=role, source=found)

@@ -14,7 +14,7 @@ from providers.worker.engines.base import WeightsUnusable, first_line
 from providers.worker.engines.cards import Card, dtype_for
 from providers.worker.engines.options import TileDiffusionOptions
 from providers.worker.engines.vision import import_torchvision
-from providers.worker.weights import Source, choose, files_in
+from providers.worker.weights import WeightsSource, choose, files_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def load(options: TileDiffusionOptions, card: Card) -> Models:
     )
 
 
-def fit(base: Source, controlnet: Source, vae: Source | None) -> None:
+def fit(base: WeightsSource, controlnet: WeightsSource, vae: WeightsSource | None) -> None:
     """Raise Unusable where the parts, as their configs tell, are not of one family. Loads nothing."""
     unet = _config(base.path / "unet" / "config.json")
     text = _config(base.path / "text_encoder" / "config.json")
@@ -126,7 +126,7 @@ def fit(base: Source, controlnet: Source, vae: Source | None) -> None:
         )
 
 
-def _part(kind: Any, source: Source, part: str, word: str, dtype: torch.dtype) -> Any:
+def _part(kind: Any, source: WeightsSource, part: str, word: str, dtype: torch.dtype) -> Any:
     """Load one network from the best of the files that are there, as numbers only."""
     folder = source.path / part
     name = choose(files_in(folder), "") or ""
