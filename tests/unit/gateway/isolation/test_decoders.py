@@ -193,9 +193,9 @@ def test_it_ends_with_the_gateway(tmp_path: Path) -> None:
     file.write_bytes(encoded(LARGE, "png"))
     program = (
         "import sys, threading, time; from pathlib import Path\n"
-        "from gateway.imaging.processes import Bounds, Decoders\n"
+        "from gateway.imaging.processes import DecoderProcesses, ProcessLimits\n"
         "from normalization.images.sniff import sniff; from normalization.values import Transcode\n"
-        "data = Path(sys.argv[1]).read_bytes(); made = Decoders(Bounds())\n"
+        "data = Path(sys.argv[1]).read_bytes(); made = DecoderProcesses(ProcessLimits())\n"
         "work = lambda: [made.finish(data, sniff(data), [Transcode(format='avif')]) for _ in range(50)]\n"
         "threading.Thread(target=work).start()\n"
         "while not made.pids: time.sleep(0.01)\n"
