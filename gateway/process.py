@@ -1,7 +1,7 @@
-"""What concerns the process as a whole: its file handles, its memory, a steady clock, background tasks.
+"""Resources of the process: file handles, memory, a steady clock, background tasks.
 
-A client takes a connection, and one more file while it reads a result. Its job takes a connection to a provider, one to
-the host that delivers the image, and a file that is written. Whoever is let in must be able to receive what was paid
+A client uses a connection, and another file while it reads a result. Its job uses a connection to a provider, one to
+the host that delivers the image, and a file being written. An accepted client must be able to receive what was paid
 for, so clients and jobs each have their own share of the handles.
 """
 
@@ -20,12 +20,12 @@ from gateway.telemetry.logs import event
 from providers.clock import CLOCK, Clock
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-# Work that has gone on for so long is begun again as if it had never failed.
+# Work that ran this long counts as healthy: its next restart pause is the shortest again.
 _WELL_S = 60.0
 
 
 async def tend(name: str, begin: Callable[[], Coroutine[Any, Any, None]], clock: Clock = CLOCK) -> None:
-    """Do what `begin` gives, without end, and again after a pause where it fails. Cancelling ends it."""
+    """Run background work forever: restart it after a pause whenever it ends or fails. Ends when cancelled."""
     pause = _PAUSE_S
     while True:
         began = clock.now()
@@ -35,7 +35,7 @@ async def tend(name: str, begin: Callable[[], Coroutine[Any, Any, None]], clock:
             if (this := asyncio.current_task()) is not None and this.cancelling():
                 raise
             event("background.crashed", logging.ERROR, work=name, exc_info=True)
-        except Exception:  # noqa: BLE001 - whatever it was, jobs, webhooks and leases depend on this work
+        except Exception:  # noqa: BLE001 - jobs, webhooks and leases depend on this work
             event("background.crashed", logging.ERROR, work=name, exc_info=True)
         else:
             event("background.ended", logging.ERROR, work=name)
@@ -52,13 +52,13 @@ _KEPT_BYTES = 16 << 20
 
 
 def return_what_is_freed() -> None:
-    """Let the C library take each block of a megabyte and more from the system on its own, and give it back at once; of
-    what is smaller it keeps up to 16 MiB at hand.
+    """Make the C library map blocks of a megabyte or more separately and return them at once; of smaller ones it keeps
+    up to 16 MiB.
 
-    glibc moves its own limits: with each large block that is freed more stays with the process, in pieces, 100 MiB and
-    more after a few refused pictures. And once one limit is set, it gives back everything else at every turn: to get
-    and clear the pages anew for each body costs ten times what copying the body does. Nothing is done elsewhere, as
-    nothing is needed.
+    glibc adjusts its limits: with each large block freed, more memory stays with the process in fragments, 100 MiB and
+    more after a few refused images. Setting one limit makes it return all other memory at every opportunity, and to
+    map and clear the pages again for each body costs ten times as much as copying the body. Other C libraries do not
+    need this.
     """
     if sys.platform != "linux":
         return
@@ -70,27 +70,27 @@ def return_what_is_freed() -> None:
 
 # The database, the logs, the listening socket, the embedded worker, decoders, and some to spare.
 _OWN = 56
-# For each caller, and the job that goes on for it.
+# For each client and its job.
 _EACH = 5
 
 
 def bounded(wanted: int, handles: int) -> int:
-    """How many callers, and how many jobs, there may be of those that are wanted."""
+    """The number of clients, or of jobs, that the file handles allow, at most `wanted`."""
     return min(wanted, max(1, (handles - _OWN) // _EACH))
 
 
 def mine() -> int:
-    """How many handles this process may have."""
+    """The limit of file handles of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-# Linux counts the time of a suspended machine on this one alone.
+# On Linux only this clock includes the time in which the machine is suspended.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def ticks() -> float:
-    """Return seconds from no particular moment. A step of the wall clock does not show here."""
+    """Return seconds from an arbitrary origin, unaffected by steps of the wall clock."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -98,8 +98,8 @@ _OFFSET = time.time() - ticks()
 
 
 def ahead() -> float:
-    """Return by how many seconds the wall clock was set forward since the process began; 0 where it was not.
+    """Return how many seconds the wall clock was set forward since the process began, 0 if it was not.
 
-    So much has not passed: what lapses by the wall clock would otherwise do so with a step of it.
+    That time has not really passed: without this, leases and files would expire with a step of the clock.
     """
     return max(0.0, time.time() - ticks() - _OFFSET)

@@ -1,6 +1,6 @@
 """Result files: kept until they expire, under names that cannot be guessed, in a folder or an object store.
 
-A file is flushed to disk together with its folder: what the ledger says of it must hold after a power failure.
+A file is flushed to disk together with its folder, so that the ledger's record of it holds after a power failure.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from gateway.telemetry.logs import event
 from normalization.values import Image
 
 _SWEEP_S = 30.0
-# The longest that a bucket's own addresses can be good for.
+# The longest validity of a bucket's presigned URLs.
 _PRESIGNED = timedelta(days=7)
-# While a bucket is away somebody waits for his answer: its client would try for three minutes by itself.
+# A client waits while a bucket is unavailable: obstore would retry for three minutes by default.
 _RETRIES = 3
 _RETRIES_S = 10.0
 _BUCKETS = (S3Store, GCSStore, AzureStore)
-# A file is read so much at a time while it is handed out.
+# The amount read at a time while a file is served.
 PIECE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A result file as it is read back. `expires` is when it stops being served."""
+    """A result file that was read. `expires` is when it stops being served."""
 
     data: bytes = field(repr=False)
     media_type: str
@@ -44,16 +44,16 @@ class StoredFile:
 
 
 class StorageError(Exception):
-    """The store did not take, give or delete a file."""
+    """The store failed to write, read or delete a file."""
 
 
 class FileDamaged(Exception):
-    """The store has a file that is not what was stored: it was cut, or changed."""
+    """The stored file was truncated or changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A result file that is handed out piece by piece. `size` is that of the whole."""
+    """A result file that is served piece by piece. `size` is the whole file's, in bytes."""
 
     name: str
     what: FileName
@@ -86,14 +86,14 @@ class OpenFile:
 
 
 class FileStorage:
-    """Stores pictures, reads them back until they expire, and deletes what has expired."""
+    """Stores images, reads them until they expire, and deletes expired ones."""
 
     def __init__(self, store: ObjectStore, *, ttl: timedelta) -> None:
         self._store = store
         self._ttl = ttl
 
     async def put(self, image: Image) -> str:
-        """Keep a picture; return its name. Raises StorageError."""
+        """Store an image; return its file name. Raises StorageError."""
         name = await asyncio.to_thread(new_name, image)
         notes = {"Content-Type": image.media_type, "Cache-Control": "private"}
         try:
@@ -103,7 +103,7 @@ class FileStorage:
         return name
 
     async def keep(self, image: Image) -> str | None:
-        """Keep a picture; its name, None where the store failed: the picture is not lost for that."""
+        """Store an image; return its file name, None if the store failed: the image can still be delivered."""
         try:
             return await self.put(image)
         except StorageError as error:
@@ -111,20 +111,20 @@ class FileStorage:
             return None
 
     async def load(self, kept: Json) -> StoredImage | None:
-        """Read back a picture that the ledger has a note of; None where it is gone, or was never kept.
+        """Read an image recorded in the ledger; None if its file has expired or was never stored.
 
-        Raises StorageError while nobody can say which, and FileDamaged.
+        Raises StorageError if the store fails, and FileDamaged.
         """
         found = await self.get(kept["file"]) if kept["file"] else None
         return picture_of(kept, found.data) if found else None
 
     async def look(self, kept: Json) -> StoredImage | None:
-        """The same without the picture's bytes: for whoever is given its address. Raises as `load` does."""
+        """The same without the image's bytes, if only its URL is needed. Raises like `load`."""
         found = await self.open(kept["file"]) if kept["file"] else None
         return picture_of(kept, b"") if found else None
 
     async def delete(self, name: str) -> bool:
-        """Delete a file before its time; false where there is none. Raises StorageError."""
+        """Delete a file before it expires; false if it does not exist. Raises StorageError."""
         if parsed(name) is None:
             return False
         try:
@@ -133,9 +133,9 @@ class FileStorage:
             raise StorageError(type(error).__name__) from error
 
     async def open(self, name: str) -> OpenFile | None:
-        """Look at a file that is to be handed out; None where there is none, or none any more.
+        """Open a file to be served; None if it does not exist or has expired.
 
-        Raises StorageError, and FileDamaged where it is not as long as it was.
+        Raises StorageError, and FileDamaged if its length is wrong.
         """
         what = parsed(name)
         if what is None:
@@ -156,7 +156,7 @@ class FileStorage:
         return OpenFile(name=name, what=what, size=found["size"], expires=expires, store=self._store)
 
     async def get(self, name: str) -> StoredFile | None:
-        """Read a file by its name; None where there is none, or none any more. Raises StorageError, and FileDamaged."""
+        """Read a file; None if it does not exist or has expired. Raises StorageError and FileDamaged."""
         what = parsed(name)
         if what is None:
             return None
@@ -177,7 +177,7 @@ class FileStorage:
         return StoredFile(data=data, media_type=what.media_type, expires=expires)
 
     async def expires(self, name: str) -> datetime | None:
-        """When a file stops being served; None where there is none any more. Raises StorageError."""
+        """When a file stops being served; None if it does not exist or has expired. Raises StorageError."""
         try:
             found = await obstore.head_async(self._store, name)
         except FileNotFoundError:
@@ -188,30 +188,30 @@ class FileStorage:
         return expires if expires > _now() else None
 
     async def presigned(self, name: str, until: datetime) -> str:
-        """The bucket's own address of a file, good until then, at most for seven days. Raises StorageError."""
-        assert isinstance(self._store, _BUCKETS)  # the settings see to it
+        """A presigned URL of a file, valid until `until`, at most for seven days. Raises StorageError."""
+        assert isinstance(self._store, _BUCKETS)  # ensured by the settings
         left = min(until - datetime.now(UTC), _PRESIGNED)
         try:
-            # Whole seconds: the format has no others.
+            # The format has whole seconds only.
             seconds = timedelta(seconds=max(1, int(left.total_seconds())))
             return await obstore.sign_async(self._store, "GET", name, expires_in=seconds)
         except (BaseError, OSError) as error:
             raise StorageError(type(error).__name__) from error
 
     async def sweep(self) -> int:
-        """Delete what has expired; return how many files that were. What we did not put there is left alone."""
+        """Delete expired files; return how many. Files that we did not store are left alone."""
         limit = _now() - self._ttl
-        gone = 0
+        deleted = 0
         async for page in obstore.list(self._store):
             for entry in page:
                 if entry["last_modified"] <= limit and parsed(entry["path"]):
-                    gone += await self._delete(entry["path"])
-        return gone
+                    deleted += await self._delete(entry["path"])
+        return deleted
 
     async def _delete(self, name: str) -> int:
         try:
             await obstore.delete_async(self._store, name)
-        except FileNotFoundError:  # another process of ours was first
+        except FileNotFoundError:  # another process deleted it first
             return 0
         return 1
 
@@ -226,7 +226,7 @@ class FileStorage:
 
 
 def _now() -> datetime:
-    """The time by which files expire: not earlier for a clock that was set forward."""
+    """The time used for expiry, corrected for a clock that was set forward."""
     return datetime.now(UTC) - timedelta(seconds=ahead())
 
 
@@ -242,9 +242,9 @@ def open_store(url: str | None, data: Path) -> ObjectStore:
 
 
 async def put(store: ObjectStore, name: str, data: bytes, attributes: Mapping[str, str] | None = None) -> None:
-    """Write a file whole, or not at all. Raises obstore's BaseError, and OSError.
+    """Write a file atomically. Raises obstore's BaseError, and OSError.
 
-    `attributes` are what a bucket says of it to whoever comes with an address of its own; a folder keeps no such notes.
+    `attributes` are the headers with which a bucket serves it at a presigned URL; a folder stores none.
     """
     if isinstance(store, LocalStore):
         await asyncio.to_thread(_put, store, name, data)
@@ -253,7 +253,7 @@ async def put(store: ObjectStore, name: str, data: bytes, attributes: Mapping[st
 
 
 def _put(store: LocalStore, name: str, data: bytes) -> None:
-    """Write a file and bring it, with its name, to the disk."""
+    """Write a file and flush it and its folder to disk."""
     obstore.put(store, name, data)
     path = Path(store.prefix or "/") / name
     for one in (path, path.parent):

@@ -1,4 +1,4 @@
-"""Picture work off the event loop: a thread pool of its own, with a budget of pixels."""
+"""Image work off the event loop: a thread pool with a budget of pixels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ T = TypeVar("T")
 
 
 class ImagingBusy(Exception):
-    """Too many pictures wait to be decoded: of all callers, or of this one, where the rest is `kept` for others.
-
-    `limit` is what is full.
+    """Too many images are waiting to be decoded: in total, or, if `kept`, for this client, as the rest is reserved for
+    others. `limit` names the exhausted limit.
     """
 
     limit = "pixels"
@@ -38,15 +37,15 @@ class ImagingBusy(Exception):
 
 
 class ImagePool:
-    """Runs the pure picture functions in threads.
+    """Runs the pure image functions in threads.
 
-    At most `max_pixels` are being decoded or encoded at any moment; who comes later waits, for these and for a thread:
-    owners, which are API keys, take turns. A picture larger than the whole budget runs alone. Callers' pictures are
-    turned away where more than `max_waiting` pixels wait already, shared out as `room_for` says; providers' pictures
-    never are, because they are paid for. With `decoders` the work is done in processes.
+    At most `max_pixels` are decoded or encoded at any moment; further images wait for pixels and a thread, and owners
+    (API keys) take turns. An image larger than the whole budget runs alone. Clients' images are refused if more than
+    `max_waiting` pixels are already waiting, with fair shares per owner; providers' images never are, because they are
+    paid for. With `decoders` the work is done in processes.
 
-    `limits` are for what callers send. A provider's picture has been checked on the plan, before it was bought: where
-    no plan knows its size, it is decoded up to `max_result_pixels`.
+    `limits` apply to clients' images. A provider's image was checked in the plan, before it was bought; if the plan
+    does not know its size, it is decoded up to `max_result_pixels`.
     """
 
     def __init__(
@@ -73,32 +72,32 @@ class ImagePool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="imaging")
 
     async def inspect(self, data: bytes, owner: str = "") -> Image:
-        """Read a picture's header and check its structure and size. Raises BadImage."""
+        """Read an image's header and check its structure and size. Raises BadImage."""
         if is_quick(data):
-            # A change of thread costs more.
+            # Switching to a thread would cost more.
             return _inspect(data, self._limits)
         return await self._run(owner, _inspect, data, self._limits)
 
     async def recognise(self, data: bytes, owner: str = "") -> Image:
-        """Read a provider's picture's header and its structure; its size is no matter here. Raises BadImage.
+        """Read the header and structure of a provider's image, of any size. Raises BadImage.
 
-        Damage beside the pixels is no matter either: the picture is paid for.
+        Damage outside the pixel data is tolerated, because the image is paid for.
         """
         if is_quick(data):
             return Image(data=data, header=_sniff_leniently(data))
         return Image(data=data, header=await self._run(owner, _sniff_leniently, data))
 
     async def prepare(self, image: Image, owner: str = "") -> Image:
-        """The picture as every provider reads it alike: upright, sRGB, without metadata.
+        """The image in a form that all providers read the same way: upright, sRGB, without metadata.
 
-        Raises BadImage, and ImagingBusy.
+        Raises BadImage and ImagingBusy.
         """
         header = image.header
         if (
             header.plain
             and header.orientation == 1
             and not header.metadata
-            and not header.alpha  # it may be opaque all over: then it is none
+            and not header.alpha  # it may be fully opaque, and is then removed
             and header.format in ("png", "jpeg", "webp")
         ):
             return image
@@ -108,7 +107,7 @@ class ImagePool:
             return await self._run(owner, self._prepare, image, self._limits.max_pixels)
 
     async def ready(self, image: Image, sending: Sending, owner: str = "") -> PreparedImage:
-        """The picture as a route is to be sent it. Raises BadImage, and ImagingBusy."""
+        """The image prepared for a route. Raises BadImage and ImagingBusy."""
         pixels = image.header.width * image.header.height
         self._check_room(pixels, owner)
         async with self._budget(pixels, owner):
@@ -117,11 +116,10 @@ class ImagePool:
     async def finish(
         self, data: bytes, header: Header, steps: Sequence[Step], *, planned: bool = False, owner: str = ""
     ) -> tuple[Image, tuple[str, ...]]:
-        """Bring a provider's picture to what the caller asked for. `planned` says that it has the size of its plan.
+        """Finish a provider's image as the client requested. `planned` says that it has the planned size.
 
-        What fails for want of time or memory is tried again while nothing else is decoded, and with more of both.
-        Raises BadImage: LimitExceeded where that did not help, with the code `image_too_large` where it is above a
-        limit of ours or of the format.
+        If time or memory is exceeded, it is tried again alone, with more of both. Raises BadImage: LimitExceeded if
+        that fails too, with the code `image_too_large` if a limit of ours or of the format is exceeded.
         """
         if transform.is_finished(data, header, steps):
             return Image(data=data, header=header), ()
@@ -144,11 +142,11 @@ class ImagePool:
             with closing(self._decoders.generous()) as decoders:
                 return decoders.finish(data, header, steps, most)
         except MemoryError:
-            message = "It takes more memory to decode than there is."
+            message = "Decoding it needs more memory than available."
             raise LimitExceeded("image_too_large", message) from None
 
     def close(self) -> None:
-        """Let the threads end; nothing new starts."""
+        """Shut down: running work ends, no new work starts."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._decoders:
             self._decoders.close()

@@ -1,4 +1,4 @@
-"""The decoders as the gateway sees them: processes that are started, watched, replaced, and never believed."""
+"""Decoder processes: started, supervised and replaced by the gateway, and never trusted."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from normalization.images.transform import MOST_PIXELS
 from normalization.values import Header, Image, Sending, Step
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-# Nothing of the environment but where the interpreter's own libraries are: the keys are in there.
+# The only environment variables passed on, for the interpreter's libraries: the others include keys.
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from gateway.imaging.sandbox import main; main()"
 _MAX_NOTES, _MAX_TEXT = 16, 500
-# How many times the usual a picture is given that is tried once more, alone.
+# The factors of time and memory for an image that is tried again, alone.
 _MORE_TIME, _MORE_MEMORY = 4, 2
 _CODES = ("empty_image", "not_an_image", "truncated_image", "animated_image", "image_too_large", "corrupt_image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLimits:
-    """What a decoder may take: seconds for one picture, bytes of address space, pictures and seconds for its life."""
+    """Limits of a decoder: seconds per image, bytes of address space, images and seconds until it is replaced."""
 
     timeout_s: float = 30
     memory_bytes: int = 2 << 30
@@ -44,16 +44,16 @@ class ProcessLimits:
 
 
 class LimitExceeded(BadImage):
-    """The picture was not decoded or encoded for want of time or memory, or because the decoder died. Of the picture
-    itself that says nothing: another try may do it."""
+    """The image was not decoded or encoded because of a time or memory limit, or because the decoder died. The image
+    itself may be fine: another try may succeed."""
 
 
 class DecoderProcesses:
-    """Runs the picture functions in processes; as many of them as threads call at once, each with a picture at a time.
+    """Runs the image functions in processes, one per calling thread, each with one image at a time.
 
-    A decoder is replaced after a number of pictures or seconds, when it takes too long, and when it dies. One that dies
-    under a picture may have been killed for another reason: the picture is given to one more, and then refused.
-    `program` is what a decoder runs, with the folder of our modules as its first argument.
+    A decoder is replaced after a number of images or seconds, when it takes too long, and when it dies. If it dies
+    while working on an image, the image is tried once more in another decoder, and then refused. `program` is the
+    decoder's Python code, with the folder of our modules as its first argument.
     """
 
     def __init__(self, bounds: ProcessLimits, *, program: str = _START) -> None:
@@ -66,7 +66,7 @@ class DecoderProcesses:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the decoders that there are."""
+        """The process ids of all decoders."""
         with self._lock:
             return [one.pid for one in (*self._idle, *self._busy)]
 
@@ -98,13 +98,13 @@ class DecoderProcesses:
         return made.image(data, header), made.notes
 
     def generous(self) -> DecoderProcesses:
-        """Others of the same kind, with several times the time and the memory for a picture. The caller closes them."""
+        """A new instance with more time and memory per image. The caller closes it."""
         bounds = self._bounds
         time_s, memory = _MORE_TIME * bounds.timeout_s, _MORE_MEMORY * bounds.memory_bytes
         return DecoderProcesses(replace(bounds, timeout_s=time_s, memory_bytes=memory), program=self._program)
 
     def close(self) -> None:
-        """End them all, whatever they do."""
+        """Kill all decoders."""
         with self._lock:
             self._closed = True
             ending = [*self._idle, *self._busy]
@@ -113,13 +113,13 @@ class DecoderProcesses:
             one.end()
 
     def _ask(self, head: Mapping[str, Any], data: bytes) -> _Done:
-        """What a decoder made of a picture. Raises BadImage."""
+        """Run one request in a decoder and return the checked result. Raises BadImage."""
         for _ in range(2):
             decoder = self._take()
             well = False
             try:
                 answer, made = decoder.ask(head, data)
-                found = _understood(answer, made)
+                found = _checked(answer, made)
                 well = True
                 return found
             except BadImage:
@@ -127,17 +127,17 @@ class DecoderProcesses:
                 raise
             except TimeoutError:
                 metrics.DECODERS.labels("timeout").inc()
-                message = f"It takes longer than {self._bounds.timeout_s:g} seconds to decode."
+                message = f"Decoding it takes longer than {self._bounds.timeout_s:g} seconds."
                 raise LimitExceeded("corrupt_image", message, "Save it again.") from None
             except _OutOfMemory:
                 metrics.DECODERS.labels("memory").inc()
-                message = "It takes more memory to decode than there is for one picture."
-                raise LimitExceeded("image_too_large", message, "Send a smaller one.") from None
+                message = "Decoding it needs more memory than allowed for one image."
+                raise LimitExceeded("image_too_large", message, "Send a smaller image.") from None
             except (protocol.ProtocolError, OSError):
                 metrics.DECODERS.labels("died").inc()
             finally:
                 self._give_back(decoder, well=well)
-        raise LimitExceeded("corrupt_image", "The decoder does not survive it.", SAVE_AGAIN)
+        raise LimitExceeded("corrupt_image", "It crashes the decoder.", SAVE_AGAIN)
 
     def _take(self) -> _Decoder:
         with self._lock:
@@ -203,14 +203,14 @@ class _Decoder:
 
     @property
     def fresh(self) -> bool:
-        """Whether it may have another picture."""
+        """Whether the decoder may process another image."""
         lived = time.monotonic() - self._began
         return self.alive and self._asked < self._bounds.images and lived < self._bounds.life_s
 
     def ask(self, head: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """Give it a picture and wait. Raises TimeoutError, Broken and OSError."""
+        """Send an image and wait for the result. Raises TimeoutError, ProtocolError and OSError."""
         self._asked += 1
-        # However slowly it talks: what is late is late.
+        # A hard limit, even if the decoder sends its response slowly.
         timer = threading.Timer(self._bounds.timeout_s, self._process.kill)
         late = time.monotonic() + self._bounds.timeout_s
         timer.daemon = True
@@ -226,7 +226,7 @@ class _Decoder:
             timer.cancel()
 
     def end(self) -> None:
-        """Kill it and forget it."""
+        """Kill the decoder."""
         self._process.kill()
         self._process.wait()
         with contextlib.suppress(OSError):
@@ -235,8 +235,8 @@ class _Decoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """What a decoder made: `made` is the picture's bytes unless they stay the `same`; see `PreparedImage` for the
-    others.
+    """A decoder's result: `made` is the image's bytes, empty if they are the `same` as before; for the other fields see
+    `PreparedImage`.
     """
 
     same: bool
@@ -247,7 +247,7 @@ class _Done:
     black: bool = False
 
     def image(self, data: bytes, header: Header) -> Image:
-        """The picture, of which `data` and `header` are what was given. Raises BadImage."""
+        """The resulting image; `data` and `header` are the input's. Raises BadImage."""
         if self.same:
             return Image(data=data, header=replace(header, alpha=header.alpha and self.alpha))
         found = sniff(self.made)
@@ -255,14 +255,14 @@ class _Done:
 
 
 def _check_channel(channel: bytes, image: Image) -> None:
-    """Raise BadImage for an alpha channel of another size than the picture's: whoever joins it makes room for it."""
+    """Raise BadImage for an alpha channel of another size than the image, because joining it allocates memory."""
     found = sniff(channel)
     if (found.format, found.width, found.height) != ("png", image.width, image.height):
-        raise BadImage("corrupt_image", "Its alpha channel is none.", SAVE_AGAIN)
+        raise BadImage("corrupt_image", "Its alpha channel is invalid.", SAVE_AGAIN)
 
 
-def _understood(answer: dict[str, Any], made: bytes) -> _Done:
-    """An answer, checked. Raises BadImage where it says that, _OutOfMemory, and Broken for what is no answer."""
+def _checked(answer: dict[str, Any], made: bytes) -> _Done:
+    """Check a response. Raises BadImage if it reports that, _OutOfMemory, and ProtocolError if it is invalid."""
     match answer:
         case {"starved": True}:
             raise _OutOfMemory
@@ -285,4 +285,4 @@ def _understood(answer: dict[str, Any], made: bytes) -> _Done:
                 black=black,
             )
         case _:
-            raise protocol.ProtocolError("no answer")
+            raise protocol.ProtocolError("an invalid response")

@@ -1,7 +1,7 @@
-"""What is said between the gateway and a decoder: a length, a JSON head, and a picture's bytes. Nothing else is read.
+"""The protocol between the gateway and a decoder: lengths, a JSON head, and an image's bytes.
 
-The decoder may be in a stranger's hands, so that nothing it says is taken on trust: no pickles, no lengths without a
-bound, and a picture's header is read again from its bytes.
+A decoder may be compromised, so nothing it sends is trusted: no pickles, no unbounded lengths, and an image's header is
+read again from its bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class ProtocolError(Exception):
-    """The other side has ended, or says what it must not."""
+    """The other side has ended, or violates the protocol."""
 
 
 def write(link: socket.socket, head: dict[str, Any], data: bytes) -> None:
@@ -33,16 +33,16 @@ def write(link: socket.socket, head: dict[str, Any], data: bytes) -> None:
 
 
 def read(link: socket.socket, most: int) -> tuple[dict[str, Any], bytes]:
-    """Take one message of at most `most` bytes. Raises ProtocolError, and OSError."""
+    """Receive one message of at most `most` bytes. Raises ProtocolError and OSError."""
     head_size, size = _LENGTHS.unpack(_exactly(link, _LENGTHS.size))
     if head_size > _MAX_HEAD_BYTES or size > most:
         raise ProtocolError(f"a message of {head_size} and {size} bytes")
     try:
         head = json.loads(_exactly(link, head_size))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("a head that is no JSON") from error
+        raise ProtocolError("a head that is not JSON") from error
     if not isinstance(head, dict):
-        raise ProtocolError("a head that is no object")
+        raise ProtocolError("a head that is not an object")
     return head, _exactly(link, size)
 
 
@@ -52,7 +52,7 @@ def _exactly(link: socket.socket, size: int) -> bytes:
     while at < size:
         got = link.recv_into(view[at : at + _PIECE_BYTES])
         if not got:
-            raise ProtocolError("the link has ended")
+            raise ProtocolError("the connection has ended")
         at += got
     return bytes(found)
 
@@ -63,12 +63,12 @@ def from_header(header: Header) -> dict[str, Any]:
 
 
 def to_header(values: dict[str, Any]) -> Header:
-    """The header again."""
+    """A header from JSON."""
     return header_from(values)
 
 
 def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:
-    """Finishing steps as JSON, and the alpha channels in them, which follow the picture: JSON has their lengths."""
+    """Finishing steps as JSON, and their alpha channels, which are sent after the image; the JSON has their lengths."""
     alphas = [step.alpha if isinstance(step, JoinAlpha) else None for step in steps]
     sizes = [None if alpha is None else len(alpha) for alpha in alphas]
     values = [step_to(step, size) for step, size in zip(steps, sizes, strict=True)]
@@ -76,9 +76,9 @@ def from_steps(steps: Sequence[Step]) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step], bytes]:
-    """The steps again, and the picture, from which the alpha channels are cut off.
+    """The steps from JSON, and the image's data without the alpha channels after it.
 
-    Raises ProtocolError for a strange one.
+    Raises ProtocolError for an unknown step.
     """
     found: list[Step] = []
     at = len(data) - sum(value.get("alpha") or 0 for value in values)
@@ -87,17 +87,17 @@ def to_steps(values: Sequence[dict[str, Any]], data: bytes) -> tuple[list[Step],
         size = value.get("alpha")
         step = step_from(value, None if size is None else data[at : at + size])
         if step is None:
-            raise ProtocolError("a step that is none")
+            raise ProtocolError("an unknown step")
         at += size or 0
         found.append(step)
     return found, image
 
 
 def from_sending(sending: Sending) -> dict[str, Any]:
-    """What is to be done before a picture is sent, as JSON."""
+    """Preparation settings as JSON."""
     return asdict(sending)
 
 
 def to_sending(value: dict[str, Any]) -> Sending:
-    """The same again."""
+    """Preparation settings from JSON."""
     return Sending(**{**value, "formats": tuple(value["formats"])})

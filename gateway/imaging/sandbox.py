@@ -19,19 +19,19 @@ from normalization.values import Image
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 # Landlock's calls have the same numbers on every architecture.
 _CREATE_RULESET, _RESTRICT_SELF, _GET_VERSION = 444, 446, 1
-# What is forbidden, and by which version at the earliest: all with files; TCP sockets; signals to others and abstract
-# sockets.
+# The forbidden rights, with the Landlock version that introduced them: files; TCP sockets; signals to other processes
+# and abstract sockets.
 _FORBIDDEN = ((1, (1 << 13) - 1), (4, 3), (6, 3))
-# The link, and a few for what the interpreter itself opens.
+# The socket, and a few for the interpreter itself.
 _FILES = 16
 
 
 def confine(*, parent: int, memory_bytes: int, cpu_s: int) -> None:
-    """Give up memory beyond a bound, processor time, files and privileges; and die with the process `parent`.
+    """Limit memory and processor time, drop file access and privileges, and die with the process `parent`.
 
-    Where the kernel has Landlock, no file can be opened from here on, the gateway's own in /proc included; in later
-    versions no TCP connection made, and no other process sent a signal. Nothing keeps other system calls away: that is
-    the container's part.
+    If the kernel supports Landlock, no file can be opened afterwards, including the gateway's own in /proc; with later
+    versions, no TCP connection can be made and no other process signalled. Other system calls are not restricted: that
+    is left to the container.
     """
     limits = {
         resource.RLIMIT_AS: memory_bytes,
@@ -51,11 +51,11 @@ def confine(*, parent: int, memory_bytes: int, cpu_s: int) -> None:
                 raise OSError(ctypes.get_errno(), f"prctl {option}")
         _close_files(libc)
     if os.getppid() != parent:
-        sys.exit(1)  # it ended before it could have been told
+        sys.exit(1)  # the parent ended before the death signal was set
 
 
 def landlock() -> int:
-    """The version of the kernel's Landlock; below 1 where it has none."""
+    """The kernel's Landlock version; below 1 if it is not supported."""
     if sys.platform != "linux":
         return 0
     syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -64,11 +64,11 @@ def landlock() -> int:
 
 
 def _close_files(libc: ctypes.CDLL) -> None:
-    """Forbid to open whatever there is, where the kernel can."""
+    """Forbid opening files, sockets and signals with Landlock, if the kernel supports it."""
     syscall = libc.syscall
     syscall.restype = ctypes.c_long
     if (version := landlock()) < 1:
-        return  # an older kernel, or one where it is switched off
+        return  # an older kernel, or Landlock is disabled
     rights = [bits for since, bits in _FORBIDDEN if version >= since]
     attributes = (ctypes.c_uint64 * len(rights))(*rights)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
@@ -79,10 +79,10 @@ def _close_files(libc: ctypes.CDLL) -> None:
 
 
 def main() -> None:
-    """Work until the gateway closes the link. The arguments are the gateway's process id, and the bounds."""
+    """Work until the gateway closes the socket. The arguments are the gateway's process id and the limits."""
     parent, memory_bytes, cpu_s, most = (int(text) for text in sys.argv[1:5])
     link = socket.socket(fileno=0)
-    # All that is ever loaded is loaded now, while there are files to be opened.
+    # Everything is loaded now, while files can still be opened.
     load_codecs()
     confine(parent=parent, memory_bytes=memory_bytes, cpu_s=cpu_s)
     while True:
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def _done(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The answer to one message: `same` where the picture stays as it is. Raises BadImage and MemoryError."""
+    """Process one message; `same` means that the image is unchanged. Raises BadImage and MemoryError."""
     header = protocol.to_header(head["header"])
     notes: tuple[str, ...] = ()
     channel, black = b"", False

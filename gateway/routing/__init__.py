@@ -1,4 +1,4 @@
-"""The choice of a route: pure functions over values, with the clock handed in.
+"""Route selection: pure functions over values; clocks are passed in.
 
 May import: providers.base, providers.errors, normalization.
 Libraries: none.

@@ -1,8 +1,8 @@
-"""How a route is faring: breakers, cool-downs and parked providers, in memory, with the clock injected.
+"""Circuit breakers: the health of routes and providers, in memory, with an injected clock.
 
-A route whose provider cannot be reached, or answers with failures, is ejected for a while and then probed with one
-request; each ejection in a row is longer than the one before. A throttled route cools down for as long as the provider
-says. A provider where our account or key is refused is parked as a whole.
+A route whose provider is unreachable, or responds with failures, is ejected for a while and then probed with one
+request; each consecutive ejection is longer. A throttled route cools down for as long as the provider says. A provider
+that refuses our account or key is suspended as a whole.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class _RouteState:
 
 
 class Breakers:
-    """The standing of every route and provider. `clock` is monotonic, in seconds."""
+    """The health of all routes and providers. `clock` is monotonic, in seconds."""
 
     def __init__(self, policy: BreakerSettings, clock: Callable[[], float]) -> None:
         self._policy = policy
         self._clock = clock
         self._routes: dict[tuple[str, str], _RouteState] = {}
-        self._parked: dict[str, float] = {}
+        self._suspended: dict[str, float] = {}
 
     def standing(self, model: str, route: str, provider: str) -> tuple[Standing, float]:
-        """How a route stands, and in how many seconds that ends (0 where it is well)."""
+        """A route's health, and the seconds until it may change (0 if it is healthy)."""
         now = self._clock()
         found = self._routes.get((model, route), _RouteState())
-        if (until := self._parked.get(provider, 0)) > now:
+        if (until := self._suspended.get(provider, 0)) > now:
             return "parked", until - now
         if found.cooling_until > now:
             return "cooling", found.cooling_until - now
@@ -72,7 +72,7 @@ class Breakers:
 
     @contextmanager
     def attempt(self, model: str, route: str, provider: str) -> Iterator[None]:
-        """Around one attempt: what it raises is heard, and while it probes an ejected route no other one does."""
+        """Wrap one attempt: its errors are recorded, and only one attempt at a time probes an ejected route."""
         found = self._routes.setdefault((model, route), _RouteState())
         probe = found.ejections > 0 and not found.probing
         found.probing = found.probing or probe
@@ -95,7 +95,7 @@ class Breakers:
     def _failed(self, route: _RouteState, provider: str, error: ProviderError) -> None:
         now, policy = self._clock(), self._policy
         if error.health == "parks":
-            self._parked[provider] = now + policy.account_suspend_s
+            self._suspended[provider] = now + policy.account_suspend_s
         elif error.health == "cools_down":
             pause = error.retry_after if error.retry_after is not None else policy.throttle_default_s
             route.cooling_until = now + min(pause, policy.max_throttle_s)
@@ -105,15 +105,15 @@ class Breakers:
             else:
                 route.failures += 1
                 self._remember(route, good=False)
-            if self._is_ill(route):
+            if self._is_unhealthy(route):
                 route.ejections += 1
                 route.unreached = route.failures = 0
                 route.recent.clear()
                 length = min(policy.ejection_s * route.ejections, policy.max_ejection_s)
                 route.ejected_until = now + length
 
-    def _is_ill(self, route: _RouteState) -> bool:
-        # A probe that fails ejects at once: the route is known to have been ill.
+    def _is_unhealthy(self, route: _RouteState) -> bool:
+        # A failed probe ejects at once, because the route was already unhealthy.
         if route.ejections or route.unreached >= self._policy.unreached or route.failures >= self._policy.failures:
             return True
         bad = sum(not good for _, good in route.recent)

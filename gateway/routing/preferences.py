@@ -1,4 +1,4 @@
-"""What a caller wishes of the routing: the `routing` object, as a form field, as JSON, or as a header."""
+"""Routing preferences of a client: the `routing` object, as a form field, as JSON, or as a header."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingPreferences:
-    """`order` are the first choices, `only` and `ignore` limit the rest; all name providers or routes.
+    """`order` lists the first choices, `only` and `ignore` restrict the rest; all name providers or routes.
 
     `max_cost` is in US dollars for the whole request. Without `allow_fallbacks` only the first candidate is tried.
     """
@@ -30,7 +30,7 @@ class RoutingPreferences:
 
     @classmethod
     def of(cls, preference: Preference) -> RoutingPreferences:
-        """What is wished of a model where the caller wishes nothing."""
+        """The default preferences of a model."""
         return cls(
             order=preference.order,
             sort=preference.sort,
@@ -39,7 +39,7 @@ class RoutingPreferences:
         )
 
     def through(self, provider: str) -> RoutingPreferences:
-        """The same wish, bound to one provider: what the model name `provider/model` means."""
+        """The same preferences restricted to one provider: the meaning of the model name `provider/model`."""
         return replace(self, only=(provider,))
 
 
@@ -47,10 +47,10 @@ _NOTHING = RoutingPreferences()
 
 
 def read_wish(value: Value, known: Collection[str], usual: RoutingPreferences = _NOTHING) -> RoutingPreferences:
-    """Read a `routing` object, given as such or as JSON text. `known` are the names of providers and routes.
+    """Parse a `routing` object, given as an object or as JSON text. `known` are the names of providers and routes.
 
-    `usual` counts for every key that is not there; but its `order` does not where the caller says how to sort, for that
-    would come first. Raises InvalidValue for a key, a name or a value that is none.
+    `usual` applies to missing keys, except that its `order` is dropped if the client sets `sort`, because `order` would
+    take precedence. Raises InvalidValue for an invalid key, name or value.
     """
     found = parse_scalar(value)
     if is_absent(found):
@@ -66,11 +66,10 @@ def read_wish(value: Value, known: Collection[str], usual: RoutingPreferences = 
         elif key == "max_cost":
             fields[key] = _cost(raw)
         elif key == "allow_fallbacks":
-            fields[key] = _switch(raw)
+            fields[key] = _boolean(raw)
         else:
             raise _invalid(
-                f"there is no key '{excerpt(key)}'; "
-                "the keys are order, only, ignore, sort, max_cost and allow_fallbacks"
+                f"unknown key '{excerpt(key)}'; the keys are order, only, ignore, sort, max_cost and allow_fallbacks"
             )
     if "sort" in fields:
         fields.setdefault("order", ())
@@ -78,7 +77,7 @@ def read_wish(value: Value, known: Collection[str], usual: RoutingPreferences = 
 
 
 def read_header(text: str | None, known: Collection[str], usual: RoutingPreferences = _NOTHING) -> RoutingPreferences:
-    """Read the header `X-Darkroom-Routing`, which is JSON, likewise. Raises InvalidValue."""
+    """Parse the header `X-Darkroom-Routing`, which is JSON. Raises InvalidValue."""
     if not text:
         return usual
     try:
@@ -92,32 +91,32 @@ def read_header(text: str | None, known: Collection[str], usual: RoutingPreferen
 def _names(key: str, raw: Value, known: Collection[str]) -> tuple[str, ...]:
     names = raw if isinstance(raw, list) else [part.strip() for part in raw.split(",")] if isinstance(raw, str) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise _invalid(f"'{key}' expects a list of providers")
+        raise _invalid(f"'{key}' must be a list of providers")
     for name in names:
         if name not in known:
-            raise _invalid(f"'{key}' names '{str(name)[:40]}'; there are {', '.join(sorted(known))}")
+            raise _invalid(f"unknown provider '{str(name)[:40]}' in '{key}'; known are {', '.join(sorted(known))}")
     return tuple(str(name) for name in names)
 
 
 def _strategy(raw: Value) -> Strategy:
     if raw not in STRATEGIES:
-        raise _invalid(f"'sort' expects one of {', '.join(STRATEGIES)}")
+        raise _invalid(f"'sort' must be one of {', '.join(STRATEGIES)}")
     return cast("Strategy", raw)
 
 
 def _cost(raw: Value) -> float:
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or raw < 0:
-        raise _invalid("'max_cost' expects an amount in US dollars")
+        raise _invalid("'max_cost' must be an amount in US dollars")
     return float(raw)
 
 
-def _switch(raw: Value) -> bool:
+def _boolean(raw: Value) -> bool:
     text: Mapping[str, bool] = {"true": True, "false": False}
     if isinstance(raw, bool):
         return raw
     if isinstance(raw, str) and raw.lower() in text:
         return text[raw.lower()]
-    raise _invalid("'allow_fallbacks' expects true or false")
+    raise _invalid("'allow_fallbacks' must be true or false")
 
 
 def _invalid(reason: str) -> InvalidValue:

@@ -1,4 +1,4 @@
-"""Prices: what a plan will cost, in micro-dollars (millionths of a US dollar), and run times learned from past jobs."""
+"""Prices: the expected cost of a plan, in micro-dollars (millionths of a US dollar), and run times of past jobs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from normalization.parameters.schema import Price
 from normalization.values import Plan, Size
 
-# One observation in ten: a slow hour shows after a few calls, one slow call hardly at all.
+# The weight of an observation in the moving average: a slow hour shows after a few calls, one slow call hardly.
 _WEIGHT = 0.1
-# What is learned corrects the config's figure within reason: beyond it the figure itself is wrong.
+# Observed run times adjust the config's figure only within these bounds: beyond them the figure itself is wrong.
 _LEAST, MOST_PACE = 0.25, 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """`latency` is seconds from submit to picture, None before the first; `pace` is observed over expected run time."""
+    """`latency` is the time from submit to image in seconds, None before the first; `pace` is observed/expected."""
 
     latency: float | None = None
     pace: float = 1.0
@@ -30,11 +30,11 @@ class RunStatsStore:
         self._lessons: dict[tuple[str, str], RunStats] = {}
 
     def lesson(self, model: str, route: str) -> RunStats:
-        """What is known of a route."""
+        """The statistics of a route."""
         return self._lessons.get((model, route), RunStats())
 
     def learn(self, model: str, route: str, *, latency: float, observed: float | None, expected: float) -> None:
-        """Take in one finished call. `observed` is the provider's own run time, where it tells one, in seconds."""
+        """Record one finished call. `observed` is the run time reported by the provider, if any, in seconds."""
         old = self.lesson(model, route)
         mean = latency if old.latency is None else old.latency + _WEIGHT * (latency - old.latency)
         pace = old.pace
@@ -49,10 +49,10 @@ MICROS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """An expected cost in micro-dollars, with the part that each component of the price has in it.
+    """An expected cost in micro-dollars, and each price component's part in it.
 
-    `most` is what it may come to: a run time is only expected, and a budget has to reach for what may be billed.
-    `seconds` is the provider's expected run time of one call by the config's figures, 0 where the price has none.
+    `most` is the maximum cost, which a budget has to cover, because the run time is only expected. `seconds` is the
+    expected run time of one call according to the config, 0 if the price has none.
     """
 
     micros: int
@@ -68,7 +68,7 @@ class Estimate:
 def estimate(price: Price, source: Size, plan: Plan, *, pace: float = 1.0) -> Estimate:
     """The expected cost of all calls of a plan. Each call is rounded up to a whole micro-dollar.
 
-    `pace` is what experience says of the run time: observed over expected.
+    `pace` is the observed divided by the expected run time.
     """
     output = plan.output or plan.likely or source
     per_call = plan.pictures_per_call
@@ -85,7 +85,7 @@ def estimate(price: Price, source: Size, plan: Plan, *, pace: float = 1.0) -> Es
 
 
 def _components(price: Price, parts: Mapping[str, float], pace: float, calls: int) -> dict[str, int]:
-    """What all calls cost at this pace, by component, in micro-dollars."""
+    """The cost of all calls at this pace, by component, in micro-dollars."""
     paced = {name: usd * pace if name == "per_second" else usd for name, usd in parts.items()}
     short = price.minimum - sum(paced.values())
     if short > 0:
@@ -99,5 +99,5 @@ def _megapixels(price: Price, size: Size) -> float:
 
 
 def _micros(usd: float) -> int:
-    # A float's own error must not become a whole micro-dollar: 0.03 * 1e6 is 30000.000000000004.
+    # A rounding error must not add a whole micro-dollar: 0.03 * 1e6 is 30000.000000000004.
     return math.ceil(round(usd * MICROS, 6))

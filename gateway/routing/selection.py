@@ -1,4 +1,4 @@
-"""Which routes can serve a request, in which order they are tried, and why none can."""
+"""Route selection: the routes that can serve a request, their order, and the reasons against the others."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from providers.base import Readiness
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteHealth:
-    """How a route is at the moment. `left` is in how many seconds its standing ends, `announced` what its worker takes,
-    where it has one.
+    """The current health of a route. `left` is the seconds until its standing may change, `announced` the inputs of its
+    worker, if it has one.
     """
 
     readiness: Readiness
@@ -31,7 +31,7 @@ class RouteHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A route of a model that can serve the request, with its plan, what it will cost and how it is."""
+    """A route that can serve the request, with its plan, expected cost and health."""
 
     model: str
     route: Route
@@ -46,11 +46,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """A route that cannot, and why.
+    """A route that cannot serve the request, and why.
 
-    `param` names what in the request stands in the way, None where nothing does; `retry_after` is in how many seconds
-    it may be different, None where nobody knows; `throttled` is true while the provider asks to be left alone. `own` is
-    true where the caller left the route out himself.
+    `param` names the parameter that excludes it, None if none does; `retry_after` is the seconds until that may change,
+    None if unknown; `throttled` is true while the provider throttles us. `own` is true if the client itself excluded
+    the route.
     """
 
     route: Route
@@ -66,7 +66,7 @@ _DRAW = random.Random()  # noqa: S311 - no secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The candidates in the order they are to be tried, and the rest."""
+    """The candidates in the order in which they are tried, and the excluded routes."""
 
     candidates: Sequence[Candidate]
     excluded: Sequence[Excluded]
@@ -82,19 +82,19 @@ def choose(
     draw: random.Random | None = None,
     tell: bool = True,
 ) -> Choice:
-    """Sort a model's routes for a request.
+    """Select and order a model's routes for a request.
 
-    `conditions` are the routes', by name. `strategy` counts where the wish names none; `draw` is what the balanced
-    strategy draws from. `tell` is plan()'s. Raises Invalid as plan() does.
+    `conditions` maps each route's name to its health. `strategy` applies if the preferences have none; `draw` is the
+    random generator of the balanced strategy. `tell` is passed to plan(). Raises InvalidValue as plan() does.
     """
     candidates: list[Candidate] = []
     excluded: list[Excluded] = []
     for route in model.routes.values():
-        found = _consider(model, route, request, conditions, preferences, tell)
-        if isinstance(found, Candidate):
-            candidates.append(found)
+        result = _consider(model, route, request, conditions, preferences, tell)
+        if isinstance(result, Candidate):
+            candidates.append(result)
         else:
-            excluded.append(found)
+            excluded.append(result)
     ordered = _order(candidates, preferences, preferences.sort or strategy, draw or _DRAW)
     if not preferences.allow_fallbacks:
         reason = "is not to be tried, as allow_fallbacks is false"
@@ -146,7 +146,7 @@ def _has_real_route(model: Model, conditions: Mapping[str, RouteHealth]) -> bool
 def _order(
     candidates: Sequence[Candidate], preferences: RoutingPreferences, strategy: Strategy, draw: random.Random
 ) -> list[Candidate]:
-    """Sort by strategy; then, more important, by what is wished first and by health; a degraded route comes last."""
+    """Sort by strategy; then, with precedence, by preference and health; degraded routes come last."""
     if strategy == "cheapest":
         ranked = sorted(candidates, key=lambda c: (c.cost.micros, c.condition.lesson.latency or 0))
     elif strategy == "fastest":
@@ -164,14 +164,14 @@ def _place(candidate: Candidate, preferences: RoutingPreferences) -> int:
 
 
 def _latency(candidate: Candidate) -> float:
-    """Learned; before the first call what the price expects of the run time; else last."""
+    """The observed latency; before the first call the expected run time of the price; else infinity."""
     if candidate.condition.lesson.latency is not None:
         return candidate.condition.lesson.latency
     return candidate.cost.seconds or float("inf")
 
 
 def _drawn(candidates: Sequence[Candidate], draw: random.Random) -> list[Candidate]:
-    """Drawn one after the other with weight 1/price²; what is free is drawn as if it cost a micro-dollar."""
+    """Drawn one after another with weight 1/price²; a free route counts as one micro-dollar."""
     left, ranked = list(candidates), []
     while left:
         weights = [1 / max(candidate.cost.micros, 1) ** 2 for candidate in left]
@@ -180,14 +180,14 @@ def _drawn(candidates: Sequence[Candidate], draw: random.Random) -> list[Candida
 
 
 def told(excluded: Sequence[Excluded]) -> str:
-    """Every reason in one text: first what will pass, then what the caller can change, then what the operator can.
+    """All reasons in one text: first temporary ones, then those the client can change, then those the operator can.
 
-    What the caller has left out himself comes last, in a sentence of its own. Ends without a full stop.
+    Routes that the client excluded come last, in a separate sentence. Ends without a full stop.
     """
     own = [one for one in excluded if one.own]
     others = sorted((one for one in excluded if not one.own), key=_rank)
     reasons = "; ".join(f"{one.route.name} {one.reason}" for one in others)
-    return ". ".join(filter(None, (reasons, _summed(own))))
+    return ". ".join(filter(None, (reasons, _grouped(own))))
 
 
 def _rank(excluded: Excluded) -> int:
@@ -196,8 +196,8 @@ def _rank(excluded: Excluded) -> int:
     return 1 if excluded.param is not None else 2
 
 
-def _summed(excluded: Iterable[Excluded]) -> str:
-    """The routes that are left out for the same reason, together."""
+def _grouped(excluded: Iterable[Excluded]) -> str:
+    """Routes excluded for the same reason, grouped."""
     by_reason: dict[str, list[str]] = {}
     for one in excluded:
         by_reason.setdefault(one.reason, []).append(one.route.name)

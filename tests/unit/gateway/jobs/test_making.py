@@ -120,9 +120,9 @@ async def test_a_result_beyond_every_limit_is_delivered_as_it_came() -> None:
 
 
 TROUBLE = [
-    LimitExceeded("corrupt_image", "It takes longer than 30 seconds to decode."),
-    LimitExceeded("image_too_large", "It takes more memory to decode than there is for one picture."),
-    LimitExceeded("corrupt_image", "The decoder does not survive it."),
+    LimitExceeded("corrupt_image", "Decoding it takes longer than 30 seconds."),
+    LimitExceeded("image_too_large", "Decoding it needs more memory than allowed for one image."),
+    LimitExceeded("corrupt_image", "It crashes the decoder."),
     MemoryError(),
 ]
 

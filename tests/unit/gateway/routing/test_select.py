@@ -206,12 +206,12 @@ def test_reading_wishes(value: Value, preferences: RoutingPreferences) -> None:
     [
         ("fast", "expected an object"),
         ({"sort": "cheap"}, "one of cheapest, fastest, balanced, order"),
-        ({"only": ["repliacte"]}, "names 'repliacte'; there are a, b, local"),
-        ({"only": []}, "expects a list"),
+        ({"only": ["repliacte"]}, "unknown provider 'repliacte' in 'only'; known are a, b, local"),
+        ({"only": []}, "must be a list"),
         ({"max_cost": "much"}, "an amount in US dollars"),
         ({"max_cost": -1}, "an amount in US dollars"),
         ({"allow_fallbacks": 3}, "true or false"),
-        ({"olny": ["a"]}, "there is no key 'olny'"),
+        ({"olny": ["a"]}, "unknown key 'olny'"),
     ],
 )
 def test_wishes_that_are_none(value: Value, part: str) -> None:
