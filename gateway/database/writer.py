@@ -114,7 +114,7 @@ class Database:
         self._queue.put(_Write(operation, answer, loop, time.perf_counter()))
         return await answer
 
-    def later(self, operation: Operation[Any]) -> None:
+    def write_behind(self, operation: Operation[Any]) -> None:
         """Have an operation run as soon as it can be, and after what was asked for before it; nobody waits for that."""
         self._queue.put(_Write(operation, None, None, time.perf_counter()))
 
