@@ -113,7 +113,7 @@ class Database:
         self._queue.put(_Write(operation, answer, loop, time.perf_counter()))
         return await answer
 
-    def later(self, operation: Operation[Any]) -> None:
+    def write_behind(self, operation: Operation[Any]) -> None:
         """Queue an operation to run in order as soon as possible, without waiting for it."""
         self._queue.put(_Write(operation, None, None, time.perf_counter()))
 

@@ -165,12 +165,12 @@ class Ledger:
 
     def held(self, attempt: str, handle: Handle, at: float) -> None:
         """Record in the background that a provider accepted a job that lives in a connection of this process."""
-        self.database.later(taken(self.process, attempt, handle, at))
+        self.database.write_behind(taken(self.process, attempt, handle, at))
 
     def succeeded(self, attempt: str, handle: Handle) -> None:
         """Record in the background that a provider reported success: the result only has to be downloaded."""
         values = {"this": attempt, "handle": handle_to_json(succeeded(handle))}
-        self.database.later(lambda connection: connection.execute(SET_ATTEMPT, values))
+        self.database.write_behind(lambda connection: connection.execute(SET_ATTEMPT, values))
 
     def attempts_ended(self, order: JobSpec, attempts: Sequence[AttemptRow]) -> None:
         """Record in the background the ends of attempts of a job that is still running."""
@@ -185,7 +185,7 @@ class Ledger:
             for attempt in attempts:
                 save(connection, attempt)
 
-        self.database.later(write)
+        self.database.write_behind(write)
 
     async def ended(self, order: JobSpec, attempts: Sequence[AttemptRow], end: JobEnd) -> JobRow | None:
         """Record the end of a job before it is reported; return the job if another process has recorded a better
@@ -241,7 +241,7 @@ class Ledger:
             if connection.execute(SET_OWN_JOB, values).rowcount and deliveries:
                 connection.execute(insert(DELIVERIES), list(deliveries))
 
-        self.database.later(write)
+        self.database.write_behind(write)
         if deliveries:
             self.messages_ready.set()
 
@@ -250,12 +250,12 @@ class Ledger:
         values: Json = {"this": job, "by": self.process, "caller": None}
         if delivered:
             values["delivered_at"] = self._clock()
-        self.database.later(lambda connection: connection.execute(SET_AWAITED_JOB, values))
+        self.database.write_behind(lambda connection: connection.execute(SET_AWAITED_JOB, values))
 
     def release(self, job: str) -> None:
         """Give up the ownership of a job, so that another process can adopt it at once."""
         values = {"this": job, "by": self.process, "owner": None}
-        self.database.later(lambda connection: connection.execute(SET_OWN_JOB, values))
+        self.database.write_behind(lambda connection: connection.execute(SET_OWN_JOB, values))
 
     async def record_upstream_id(self, attempt: str, name: str | None) -> AttemptRow | None:
         """Record the provider's job id from a webhook; return the attempt, None if it is unknown. Raises LedgerDown."""
@@ -350,7 +350,7 @@ class Ledger:
         try:
             return await self.database.write(operation)
         except LedgerDown:
-            self.database.later(operation)
+            self.database.write_behind(operation)
             raise
 
 

@@ -119,7 +119,7 @@ class WebhookSender:
                 "webhook.not_delivered", logging.WARNING, job=delivery.job, message=delivery.id, tries=delivery.tries,
                 answer=answer, state=verdict.state, again_s=round(verdict.wait_s) or None,
             )  # fmt: skip
-        self._database.later(lambda connection: settle(connection, delivery, verdict, answer))
+        self._database.write_behind(lambda connection: settle(connection, delivery, verdict, answer))
 
     async def _sent(self, delivery: WebhookMessage) -> tuple[int | None, str]:
         """Send a message once; return the response's status, None without a response, and a description."""

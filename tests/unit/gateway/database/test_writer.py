@@ -94,7 +94,7 @@ async def test_order_is_kept(database: Database) -> None:
             waiting.append(asyncio.create_task(database.write(put(number))))
             await asyncio.sleep(0)
         else:
-            database.later(put(number))
+            database.write_behind(put(number))
 
     assert await asyncio.gather(*waiting) == [number for number in range(200) if number % 3]
     assert await rows(database) == [str(number) for number in range(200)]
@@ -144,10 +144,10 @@ async def test_a_database_that_refuses(embedded: Database) -> None:
     """Whoever waits hears of it and nothing is written; what nobody waits for is written once it can be, in order."""
     await asyncio.to_thread(refuse, embedded, "ON")
     for number in range(5):
-        embedded.later(put(number))
+        embedded.write_behind(put(number))
     with pytest.raises(LedgerDown):
         await embedded.write(put("refused"))
-    embedded.later(put(5))
+    embedded.write_behind(put(5))
     await until(lambda: len(embedded._owed) == 6, "all are owed")
     assert not embedded.up
     assert await rows(embedded) == []
@@ -161,7 +161,7 @@ async def test_a_database_that_refuses(embedded: Database) -> None:
 async def test_what_is_owed_comes_first(embedded: Database) -> None:
     """The first write after a failure comes after those that are owed."""
     await asyncio.to_thread(refuse, embedded, "ON")
-    embedded.later(put("owed"))
+    embedded.write_behind(put("owed"))
     await until(lambda: embedded._owed, "owed")
     await asyncio.to_thread(refuse, embedded, "OFF")
 
@@ -171,7 +171,7 @@ async def test_what_is_owed_comes_first(embedded: Database) -> None:
 async def test_a_closed_one(url: str) -> None:
     """The end writes what was asked for before it, and takes nothing after it."""
     made = opened(url)
-    made.later(put("last"))
+    made.write_behind(put("last"))
     await made.aclose()
     with pytest.raises(LedgerDown):
         await made.write(put("late"))
@@ -193,7 +193,7 @@ async def test_a_server_that_is_away(postgres_server: Postgres, postgres_url: st
                 await made.write(put("refused"))
             with pytest.raises(LedgerDown):
                 await rows(made)
-            made.later(put("owed"))
+            made.write_behind(put("owed"))
             assert not made.up
         finally:
             await asyncio.to_thread(postgres_server.start)

@@ -64,7 +64,7 @@ async def test_a_spoilt_file(tmp_path: Path) -> None:
                 await made.write(put("refused"))
             with pytest.raises(LedgerDown):
                 await rows(made)
-            made.later(put("owed"))
+            made.write_behind(put("owed"))
             await until(lambda: made._owed, "owed")
             assert not made.up
         await until(lambda: made.up, "written after all")
@@ -96,9 +96,9 @@ async def test_one_that_is_never_taken_holds_up_no_other(embedded: Database) -> 
     def never(connection: Connection) -> None:
         connection.execute(text("SELECT 1" if healed else "SELECT * FROM nothing_of_this_name"))
 
-    embedded.later(never)
+    embedded.write_behind(never)
     for number in range(100):
-        embedded.later(put(number))
+        embedded.write_behind(put(number))
     assert await embedded.write(put("waited for")) == 100
     assert await rows(embedded) == [*map(str, range(100)), "waited for"]
     assert len(embedded._owed) == 1
@@ -116,7 +116,7 @@ async def test_a_fault_of_the_writer_drops_nothing(embedded: Database, monkeypat
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(embedded, "_commit", broken)
-    embedded.later(put("owed"))
+    embedded.write_behind(put("owed"))
     await until(lambda: embedded._commit == whole, "it broke")
     # Writes are made in their order.
     await embedded.write(put("after it"))
@@ -133,7 +133,7 @@ async def test_what_is_given_up_at_the_end_is_told(tmp_path: Path, caplog: pytes
     await asyncio.to_thread(migrate, made._writer)
     await asyncio.to_thread(refuse, made, "ON")
     for number in range(5):
-        made.later(put(number))
+        made.write_behind(put(number))
     await until(lambda: len(made._owed) == 5, "owed")
     with caplog.at_level(logging.ERROR):
         await made.aclose()
@@ -153,7 +153,7 @@ async def test_a_server_that_turns_read_only(server: Postgres) -> None:
     try:
         await made.write(put("before"))
         with read_only(server, name):
-            made.later(put("owed"))
+            made.write_behind(put("owed"))
             with pytest.raises(LedgerDown):
                 await made.write(put("refused"))
             assert not made.up
@@ -179,7 +179,7 @@ async def test_connections_that_are_killed(server: Postgres) -> None:
                     told.append(f"waited {number}")
                 except LedgerDown:
                     pass
-                made.later(put(f"owed {number}"))
+                made.write_behind(put(f"owed {number}"))
         # Writes are made in their order: this one is the last.
         number = 0
         while "the last" not in await rows(made):

@@ -27,7 +27,7 @@ async def test_while_the_handle_is_written_down(tmp_path: Path) -> None:
         jobs = jobs_of(executing(imaging, sim, attempt_timeout=600), opened)
         job = await jobs.place(order(), candidates(["sim"]))
         await until(lambda: sim.jobs, "the submit has left")
-        opened.database.later(wait_for_it)
+        opened.database.write_behind(wait_for_it)
         await until(writing.is_set, "the ledger is busy")
         sim.hold_submit.set()
         await asyncio.sleep(0.05)  # the provider's answer is here, and waits for the ledger

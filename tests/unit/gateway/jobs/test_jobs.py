@@ -46,7 +46,7 @@ class World:
         """End a process as SIGKILL does, as far as others see: its locks are free, and nothing more is written."""
         jobs.ledger.processes.unlock()
         jobs.ledger.database._closed = True
-        jobs.ledger.database.later = lambda operation: None  # type: ignore[method-assign]
+        jobs.ledger.database.write_behind = lambda operation: None  # type: ignore[method-assign]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def kill(opened: Ledger) -> None:
     """End a process as SIGKILL does, as far as others see."""
     opened.processes.unlock()
     opened.database._closed = True
-    opened.database.later = lambda operation: None  # type: ignore[method-assign]
+    opened.database.write_behind = lambda operation: None  # type: ignore[method-assign]
 
 
 async def test_it_is_given_up_after_some_tries(imaging: ImagePool, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class World:
         """End a process that waits with this job, as SIGKILL does, as far as others see."""
         jobs.ledger.processes.unlock()
         jobs.ledger.database._closed = True
-        jobs.ledger.database.later = lambda operation: None  # type: ignore[method-assign]
+        jobs.ledger.database.write_behind = lambda operation: None  # type: ignore[method-assign]
         job = jobs.live(id)
         assert job is not None
         job.recorder.leaving = True
