@@ -11,22 +11,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
-# Segments that mean themselves to every server: no empty ones, no dots, nothing escaped.
+# Path segments that every server reads the same way: not empty, no dots, no escapes.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)*/?")
 
 
 def _origin(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
-        raise ValueError("expected an address without path, such as http://10.0.0.5:5000")
+        raise ValueError("expected a URL without a path, such as http://10.0.0.5:5000")
     return text.rstrip("/")
 
 
 def _base_url(text: str) -> str:
     parts = urlsplit(text)
-    well = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.password is None
-    if not well or parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or "?" in text or "#" in text:
-        raise ValueError("expected an address, with a path or without, such as https://egress.example.org/replicate")
+    valid = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and parts.password is None
+    if not valid or parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or "?" in text or "#" in text:
+        raise ValueError("expected a URL, with or without a path, such as https://egress.example.org/replicate")
     return text.rstrip("/")
 
 

@@ -161,7 +161,8 @@ async def test_a_webhook_cuts_a_wait_short(sim: Simulator, hooks: Door) -> None:
                 yield 3600.0
 
     link = Woken(hooks.url)
-    async with adapter(sim, pace=Never()) as provider:
+    clock = Joint(sim)
+    async with adapter(sim, clock=clock, pace=Never(clock)) as provider:
         handle = await provider.submit(job(), link)
         assert len((await provider.wait(handle, soon(3600), link)).images) == 1
     assert link.slept == 1

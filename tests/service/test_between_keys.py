@@ -58,7 +58,7 @@ def test_jobs() -> None:
                 ended(much, job)
             answer = begun(much)
             assert refused(answer) == (429, "rate_limit_exceeded")
-            assert "kept for other keys" in answer.json()["error"]["message"]
+            assert "reserved for other keys" in answer.json()["error"]["message"]
             second = begun(little)
             assert second.status_code == 202
             assert metric(here, "darkroom_refused_total", reason="share") >= 1

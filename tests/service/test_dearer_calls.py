@@ -62,7 +62,7 @@ def test_an_undeclared_multiplier_is_refused(there: World, admin: httpx.Client, 
     answer = ask(admin, headers=None, **fields)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "parameter_refused"), answer.text
-    assert "Send 'n' instead" in error["message"] or "Send 'num_inference_steps' instead" in error["message"]
+    assert "Use 'n' instead" in error["message"] or "Use 'num_inference_steps' instead" in error["message"]
     assert [there.taken(name) for name in there.sims] == taken
 
 
@@ -96,7 +96,7 @@ def test_a_budget_holds_what_it_may_come_to(there: World, admin: httpx.Client) -
     with caller(there.url, key=bearing(admin, f"{(expected + most) / 2:.4f}/month")) as client:
         refused = ask(client, routing=REPLICATE)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota"), refused.text
-        assert "this needs $0.0117" in refused.json()["error"]["message"]
+        assert "this request needs $0.0117" in refused.json()["error"]["message"]
     assert there.taken("replicate") == taken
     with caller(there.url, key=bearing(admin, "0.02/month")) as client:
         answer = ask(client, routing=REPLICATE)

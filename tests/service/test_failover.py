@@ -71,7 +71,7 @@ def test_of_three_pictures_the_one_that_failed_moves_on_alone() -> None:
         assert len(answer.images) == 3
         assert sorted(answer.story) == ["fal failed", "fal ok", "fal ok", "replicate ok"]
         lost, found = (
-            next(one["image"] for one in answer.attempts if one["outcome"] == outcome and one["provider"] == name)
+            next(one["picture"] for one in answer.attempts if one["outcome"] == outcome and one["provider"] == name)
             for outcome, name in (("failed", "fal"), ("ok", "replicate"))
         )
         assert lost == found

@@ -739,7 +739,7 @@ def test_an_optional_parameter_on_a_route_without_it(bare: Path, kind: str, valu
 
     assert plan(model, model.routes["other"], request).calls[0]["thing"] == value
     if kind == "image":
-        with pytest.raises(Ineligible, match=r"takes no thing \(only other does\)"):
+        with pytest.raises(Ineligible, match=r"does not support thing \(only other does\)"):
             plan(model, model.routes["local"], request)
     else:
-        assert "thing was ignored: only other has it." in plan(model, model.routes["local"], request).notes
+        assert "thing was ignored: only other supports it." in plan(model, model.routes["local"], request).notes

@@ -60,7 +60,7 @@ def test_it_is_read(folder: Path) -> None:
     config = write(folder, '[routing]\norder = ["segmind", "tile-diffusion"]\nmax_cost = 0.1\n')
     found = RoutingPreferences.of(config.models["clarity-upscaler"].routing)
     assert found == RoutingPreferences(order=("segmind", "tile-diffusion"), max_cost=0.1)
-    assert "Default routing: order = segmind, tile-diffusion, max_cost = 0.1." in page(config)
+    assert "Unless a request says otherwise: order = segmind, tile-diffusion, max_cost = 0.1." in page(config)
     assert RoutingPreferences.of(config.models["aura-sr"].routing) == RoutingPreferences()
 
 
