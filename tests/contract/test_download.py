@@ -23,7 +23,7 @@ from providers.http.bodies import TooLarge
 from providers.http.download import Floor, UrlExpired, _next_hop, download, downloads_client
 from providers.http.errors import NoAnswer
 from providers.http.ssrf import UrlForbidden, UrlPolicy
-from tests.contract.test_guard import FORBIDDEN
+from tests.contract.test_ssrf import FORBIDDEN
 from tests.simulators.common import Fault, Faults, html, play, serve
 from tests.support.clock import Skipping
 from tests.support.ports import dead_port

@@ -9,7 +9,7 @@ from providers.base import Handle
 from providers.clock import CLOCK
 from tests.support.ledgers import jobs_of, ledger, order
 from tests.unit.gateway.jobs.scripted import candidates, executing, png, provider
-from tests.unit.gateway.jobs.test_jobs import until
+from tests.unit.gateway.jobs.test_manager import until
 
 
 async def test_while_the_handle_is_written_down(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from gateway.jobs.recovery import RecoveryLoop
 from tests.support.clock import Skipping
 from tests.support.ledgers import jobs_of, ledger, order
 from tests.unit.gateway.jobs.scripted import candidates, executing, provider
-from tests.unit.gateway.jobs.test_jobs import until
+from tests.unit.gateway.jobs.test_manager import until
 
 
 def test_what_has_left_is_for_the_next_process(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from normalization.images import transform
 from normalization.values import Header, Image, JoinAlpha, Resize, Size, Step, Transcode
 from providers.base import Outcome
 from tests.support.pictures import encoded
-from tests.unit.gateway.jobs.test_making import JPEG, Book, Unable, attempt, somewhere, working
+from tests.unit.gateway.jobs.test_postprocess import JPEG, Book, Unable, attempt, somewhere, working
 
 PLANNED = Size(width=20, height=15)
 

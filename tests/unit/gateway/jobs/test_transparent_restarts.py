@@ -16,7 +16,7 @@ from normalization.values import JoinAlpha, Transcode
 from tests.support.ledgers import order, outlast
 from tests.support.pictures import encoded
 from tests.unit.gateway.jobs.scripted import candidates, png, provider
-from tests.unit.gateway.jobs.test_jobs import World, soon, until, world
+from tests.unit.gateway.jobs.test_manager import World, soon, until, world
 
 __all__ = ["world"]
 

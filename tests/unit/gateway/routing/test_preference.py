@@ -11,7 +11,7 @@ from gateway.cli.check import page
 from gateway.routing.preferences import RoutingPreferences, read_header, read_wish
 from gateway.settings.loader import Config, ConfigError, load
 from normalization.values import Value
-from tests.unit.gateway.test_config import CLARITY, folder
+from tests.unit.gateway.settings.test_loader import CLARITY, folder
 
 __all__ = ["folder"]
 

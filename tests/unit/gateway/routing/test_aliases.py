@@ -16,7 +16,7 @@ from gateway.api.parameters import unknown_model
 from gateway.cli.check import page
 from gateway.routing.aliases import by_pattern, exact_names, matches, own_names
 from gateway.settings.loader import Config, load
-from tests.unit.gateway.test_config import edit, folder
+from tests.unit.gateway.settings.test_loader import edit, folder
 
 __all__ = ["folder"]
 
