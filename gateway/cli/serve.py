@@ -55,7 +55,7 @@ def serve(host: str, port: int, workers: int) -> int:
     with engine.begin() as connection:
         registered = any_in_force(connection)
     if config.gateway.limits_url and importlib.util.find_spec("redis") is None:
-        expected = "the extra `redis`: pip install 'darkroom[redis]'"
+        expected = "the extra `redis`: pip install '.[redis]' in the checkout"
         found = "a Redis address, and no Redis client is installed"
         raise ConfigError([ConfigProblem("gateway.toml", "gateway.limits_url", found, expected)])
     _check_exposure(host, policy, has_keys=registered or bool(keys))

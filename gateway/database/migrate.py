@@ -95,7 +95,7 @@ def _engine(url: str | None, data: Path, where: str, *, writes: bool) -> Engine:
     try:
         engine = open_engine(url, data, writes=writes)
     except ModuleNotFoundError as error:
-        expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
+        expected = "the extra `postgres`: pip install '.[postgres]' in the checkout"
         raise ConfigError([ConfigProblem("the ledger", where, "no driver for Postgres", expected)]) from error
     if not is_embedded(engine):
         return engine if writes else engine.execution_options(postgresql_readonly=True)

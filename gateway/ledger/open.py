@@ -27,7 +27,7 @@ def prepare_ledger(settings: GatewaySettings, data: Path) -> Engine:
         writer = open_engine(secret_text(settings.ledger_url), data, writes=True)
         migrate(writer)
     except ModuleNotFoundError as error:
-        expected = "the extra `postgres`: pip install 'darkroom[postgres]'"
+        expected = "the extra `postgres`: pip install '.[postgres]' in the checkout"
         raise ConfigError(
             [ConfigProblem("the ledger", "gateway.ledger_url", "the Postgres driver is not installed", expected)]
         ) from error

@@ -85,7 +85,9 @@ def _fetch(need: Need, known: Mapping[str, Known]) -> None:
     try:
         from huggingface_hub import HfApi, hf_hub_download
     except ModuleNotFoundError:
-        raise WeightsUnusable("fetching needs a package that is not installed: pip install 'darkroom[torch]'") from None
+        raise WeightsUnusable(
+            "fetching needs a package that is not installed: pip install '.[torch]' in the checkout"
+        ) from None
     try:
         info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
         there = {one.rfilename: one for one in info.siblings or []}

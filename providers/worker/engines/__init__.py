@@ -44,5 +44,5 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Engine:
 
 def _missing(name: str, error: ModuleNotFoundError) -> str:
     if extra := EXTRAS.get(name):
-        return f"the engine {name!r} needs packages that are not installed ({error}): pip install 'darkroom[{extra}]'"
+        return f"the engine {name!r} needs packages that are not installed ({error}): pip install '.[{extra}]' in the checkout"
     return f"cannot create the engine {name!r}: {error}"

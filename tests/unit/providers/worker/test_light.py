@@ -45,7 +45,7 @@ def test_what_is_missing_is_named(engine: str, extra: str) -> None:
         f"try: create({engine!r}, {{'weights': '.'}})\n"
         "except WeightsUnusable as error: print(error)"
     )
-    assert f"pip install 'darkroom[{extra}]'" in run(code)
+    assert f"pip install '.[{extra}]'" in run(code)
 
 
 def test_the_base_needs_none_of_it() -> None:
