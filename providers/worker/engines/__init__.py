@@ -44,5 +44,6 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Engine:
 
 def _missing(name: str, error: ModuleNotFoundError) -> str:
     if extra := EXTRAS.get(name):
-        return f"the engine {name!r} needs packages that are not installed ({error}): pip install '.[{extra}]' in the checkout"
+        how = f"pip install '.[{extra}]' in the checkout"
+        return f"the engine {name!r} needs packages that are not installed ({error}): {how}"
     return f"cannot create the engine {name!r}: {error}"
