@@ -1,6 +1,6 @@
-"""The image formats, read at the level of their bytes and never decoded.
+"""Parsers of the image formats: they read the structure of a file and never decode pixels.
 
-Each module has a `scan` that returns what `base.Scan` names.
+Each format's module has a function `scan` that returns a `base.Scan`.
 
 May import: normalization.images.icc, normalization.values.
 Libraries: PIL.

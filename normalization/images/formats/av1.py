@@ -1,4 +1,4 @@
-"""AV1: how large the frames are that a decoder will make room for, from a stream's sequence headers."""
+"""AV1: the frame sizes for which a decoder allocates memory, from the sequence headers of a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_HEADER_BYTES = 512
 
 
 def frames(data: bytes | memoryview, name: str) -> Iterator[tuple[int, int]]:
-    """The largest width and height, in pixels, that each sequence header announces. Raises BadImage."""
+    """Yield the largest width and height, in pixels, that each sequence header declares. Raises BadImage."""
     at = 0
     for _ in range(MAX_PARTS):
         if at >= len(data):
@@ -38,7 +38,7 @@ class _Bits:
         self._name = name
 
     def take(self, count: int) -> int:
-        """The next unsigned number. Raises BadImage at the end."""
+        """Return the next unsigned number. Raises BadImage at the end of the data."""
         self._left -= count
         if self._left < 0:
             raise corrupt(self._name, "its sequence header is cut off")
@@ -46,9 +46,9 @@ class _Bits:
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
-    bits.take(4)  # the profile, and whether it is a still picture
+    bits.take(4)  # the profile, and the flag of still images
     if bits.take(1):
-        bits.take(5)  # the reduced header of a still picture: its level alone
+        bits.take(5)  # the reduced header of a still image has only the level
     else:
         _pass_operating_points(bits)
     width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
@@ -56,10 +56,10 @@ def _size(bits: _Bits) -> tuple[int, int]:
 
 
 def _pass_operating_points(bits: _Bits) -> None:
-    """Over everything between the kind of header and the size: section 5.5.1 of the AV1 specification."""
+    """Skip everything between the kind of header and the size: section 5.5.1 of the AV1 specification."""
     delay_bits = 0
     if bits.take(1):
-        bits.take(64)  # the ticks
+        bits.take(64)  # the durations of ticks
         if bits.take(1):
             zeros = 0
             while not bits.take(1):
@@ -67,7 +67,7 @@ def _pass_operating_points(bits: _Bits) -> None:
             bits.take(zeros)
         if bits.take(1):
             delay_bits = bits.take(5) + 1
-            bits.take(42)  # the other lengths of the decoder's model
+            bits.take(42)  # the other lengths of the decoder model
     shows_delay = bits.take(1)
     for _ in range(bits.take(5) + 1):
         bits.take(12)
@@ -80,7 +80,7 @@ def _pass_operating_points(bits: _Bits) -> None:
 
 
 def _leb128(data: bytes | memoryview, at: int, name: str) -> tuple[int, int]:
-    """A number of up to eight bytes with seven bits each, and where it ends."""
+    """Return a number of up to eight bytes with seven bits each, and the offset of its end."""
     found = 0
     for index, byte in enumerate(data[at : at + 8]):
         found |= (byte & 0x7F) << 7 * index

@@ -1,4 +1,4 @@
-"""AVIF: a picture as the primary item of an ISO media file, its properties in boxes beside it."""
+"""AVIF: an image as the primary item of an ISO base media file, with its properties in separate boxes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from normalization.values import Hdr, Header
 NAME = bmff.NAME
 
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
-# Apple's gain map beside a picture, and the item that joins one to a picture by ISO 21496-1.
+# Apple's gain map of an image, and the item that combines a gain map with an image according to ISO 21496-1.
 _GAIN_MAP, _TONE_MAP = b"hdrgainmap", b"tmap"
 _PICTURES = frozenset({b"av01", b"grid", b"iden", b"iovl", b"hvc1", _TONE_MAP})
 _METADATA = frozenset({b"Exif", b"mime", b"uri "})
-# An item type that no reader knows and so every reader passes over.
+# An item type that no reader knows, so every reader ignores it.
 _NOTHING = b"skip"
-# Encoders may round a frame's sides up.
+# Encoders may round up a frame's width and height.
 _MARGIN_FACTOR, _MARGIN_PIXELS = 2, 1 << 20
 _TOP_LEVEL = frozenset({b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid", b"moof", b"mfra", b"sidx"})
-# EXIF orientation by the quarter turns of irot (anticlockwise) and then the axis of imir (None: no mirror).
+# The EXIF orientation for the quarter turns of irot (anticlockwise) and then the axis of imir (None: not mirrored).
 _ORIENTATION = {
     (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
     (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
@@ -33,14 +33,14 @@ _ORIENTATION = {
 
 @dataclass(frozen=True, slots=True)
 class _Patch:
-    """Bytes that replace as many from `at` on: nothing moves, so that every offset in the file stays true."""
+    """Bytes that overwrite the same number from `at` on: nothing moves, so all offsets in the file stay valid."""
 
     at: int
     new: bytes
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
-    """Read an AVIF's boxes: the primary item's properties, and whether all its bytes are there. Raises BadImage."""
+    """Read the properties of an AVIF's primary item, and check that its data are complete. Raises BadImage."""
     top, end = _top_level(data)
     if data[8:12] == b"avis":
         raise BadImage("animated_image", "This is an animated AVIF.", "Send one still picture.")
@@ -54,7 +54,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
     items = bmff.items(data, inner[b"iinf"])
     idle = {number for number, item in items.items() if item.kind in _METADATA or item.kind == _NOTHING}
     extents = bmff.extents(data, inner[b"iloc"], inner.get(b"idat"))
-    # Metadata that lies outside of the file, blanked or not, is as good as none.
+    # Metadata outside the file, blanked or not, counts as absent.
     extents = [extent for extent in extents if extent[2] <= end or extent[0] not in idle]
     if any(stop > end for _, _, stop in extents):
         raise truncated(NAME)
@@ -75,20 +75,20 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def _has_another(items: dict[int, Item], references: list[Reference], primary: int) -> bool:
-    """Whether there is a picture that is no part, no thumbnail and no channel of the primary one."""
+    """Whether there is an image that is not a part, a thumbnail or a channel of the primary one."""
     parts = {item for kind, item, _ in references if kind in (b"thmb", b"auxl")}
     parts |= {named for kind, _, named in references if kind == b"dimg"}
     return any(item.kind in _PICTURES and number not in parts | {primary} for number, item in items.items())
 
 
 def _exif(data: bytes, items: dict[int, Item], extents: list[Extent]) -> bytes:
-    """The block of the first EXIF item, behind the count of bytes in front of it; empty where there is none."""
+    """Return the EXIF block of the first EXIF item, without the offset field before it; empty if there is none."""
     pieces = [data[start:stop] for number, start, stop in extents if number in items and items[number].kind == b"Exif"]
     return pieces[0][4 + int.from_bytes(pieces[0][:4], "big") :] if pieces else b""
 
 
 def _check_frames(data: bytes, items: dict[int, Item], extents: list[Extent], header: Header) -> None:
-    """Raise BadImage where what is coded is far larger than the picture says: a decoder would make room for it."""
+    """Raise BadImage if the coded frames are far larger than the declared size: a decoder allocates memory for them."""
     view = memoryview(data)
     coded: dict[int, list[memoryview]] = {}
     for number, start, stop in extents:
@@ -102,14 +102,14 @@ def _check_frames(data: bytes, items: dict[int, Item], extents: list[Extent], he
 
 
 def _top_level(data: bytes) -> tuple[list[Box], int]:
-    """The file's boxes and where they end. Raises BadImage where the file is cut off within one."""
+    """Return the file's top-level boxes and where they end. Raises BadImage if the file is truncated within one."""
     top = list(bmff.boxes(data, 0, len(data)))
-    # A second file behind the first, or zeros, which would be a box up to the end of the file.
+    # A second file after the first, or zeros, which would be read as a box up to the end of the file.
     foreign = next((at for at, box in enumerate(top) if _is_foreign(box, at)), None)
     if foreign is not None:
         return top[:foreign], top[foreign].at
     end = top[-1].end if top else 0
-    # What begins like a box of this format and is longer than the file was one; anything else was appended.
+    # If it begins like a box of this format but exceeds the file, it was cut off; anything else was appended.
     if not top or data[end + 4 : end + 8] in _TOP_LEVEL:
         raise truncated(NAME)
     return top, end
@@ -120,13 +120,13 @@ def _is_foreign(box: Box, at: int) -> bool:
 
 
 def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tuple[Header, bytes | None, int]:
-    """The header from the primary item's properties. Raises BadImage where its size is not among them."""
+    """Return the header from the primary item's properties. Raises BadImage if its size is not among them."""
     inner = bmff.children(data, iprp)
     container = next((box for box in inner if box.kind == b"ipco"), None)
     if container is None:
         raise corrupt(NAME, "its properties are missing")
     every = bmff.children(data, container)
-    # There is one, or one for each of the two widths of its two kinds of number.
+    # There is one, or one for each combination of the two sizes of item and property numbers.
     associations = [box for box in inner if box.kind == b"ipma"][:4]
     numbers = dict.fromkeys(n for box in associations for n in bmff.properties_of(data, box, primary))
     own = [every[number - 1] for number in numbers if 0 < number <= len(every)]
@@ -147,7 +147,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
         width=width,
         height=height,
         alpha=any(name.startswith(_ALPHA) for name in auxiliary),
-        # EXIF inside an AVIF says nothing about orientation: the properties do, and decoders leave both to the reader.
+        # The orientation in EXIF does not apply in AVIF, only that of the properties; decoders apply neither.
         orientation=_ORIENTATION[turns, mirror],
         plain=srgb and bits <= 8,
         metadata=metadata,
@@ -160,7 +160,7 @@ def _properties(data: bytes, iprp: Box, primary: int, *, metadata: bool) -> tupl
 
 
 def _bits(data: bytes, every: list[Box], own: list[Box]) -> int:
-    """Bits of a sample: the parts of a grid say so in av1C, the picture in pixi."""
+    """Return the bits per sample: parts of a grid declare them in av1C, the image in pixi."""
     flags = [data[box.start + 2 : box.end][0] for box in every if box.kind == b"av1C"]
     codec = [(12 if flag & 0x20 else 10) if flag & 0x40 else 8 for flag in flags]
     channels = [bits for box in own if box.kind == b"pixi" for bits in data[box.start + 5 : box.end]]
@@ -168,9 +168,9 @@ def _bits(data: bytes, every: list[Box], own: list[Box]) -> int:
 
 
 def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None, Hdr | None, int]:
-    """Whether the samples are sRGB, the profile to read them with where they are not, an HDR curve and its primaries.
+    """Return whether the samples are sRGB, their ICC profile if they are not, the HDR curve and its primaries.
 
-    ICC wins over nclx.
+    ICC takes precedence over nclx.
     """
     colr = sorted((data[box.start : box.end] for box in own if box.kind == b"colr"), key=lambda c: c[:4] == b"nclx")
     if not colr:
@@ -185,9 +185,9 @@ def _colour(data: bytes, own: list[Box]) -> tuple[bool, bytes | None, Hdr | None
 def _patches(
     data: bytes, top: list[Box], meta: list[Box], items: dict[int, Item], extents: list[Extent]
 ) -> list[_Patch]:
-    """What blanks the metadata: its items get a type that nobody reads and zeros for content.
+    """Return the patches that blank the metadata: its items get a type that no reader knows, and zeros as content.
 
-    Raises BadImage where they lie over each other, or over what is not metadata.
+    Raises BadImage if metadata items overlap each other or anything else.
     """
     hidden = {number for number, item in items.items() if item.kind in _METADATA}
     foreign = [box for box in top if box.kind == b"uuid"]

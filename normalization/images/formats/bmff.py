@@ -1,4 +1,4 @@
-"""Boxes of the ISO base media file format, as far as a picture in an item (AVIF) needs them."""
+"""Boxes of the ISO base media file format, as far as an image item (AVIF) needs them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "AVIF"
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box: its type, where it begins, and where its content begins and ends, in bytes of the file."""
+    """A box: its type, its offset, and the start and end of its content, in bytes of the file."""
 
     kind: bytes
     at: int
@@ -23,22 +23,22 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item's type, the place of that type in the file, and the box that declares the item."""
+    """An item's type, the offset of that type in the file, and the box that declares the item."""
 
     kind: bytes
     kind_at: int
     box: Box
 
 
-# An item's number and where a piece of it begins and ends, in bytes of the file.
+# An item's number, and the start and end of one of its pieces, in bytes of the file.
 Extent: TypeAlias = tuple[int, int, int]
 
-# The kind of a reference, the item that makes it and the one that it names.
+# The kind of a reference, the item that refers and the item referred to.
 Reference: TypeAlias = tuple[bytes, int, int]
 
 
 class BoxReader:
-    """Reads numbers one after the other inside of a box. Every read past its end raises BadImage."""
+    """Reads consecutive numbers inside a box. A read beyond its end raises BadImage."""
 
     def __init__(self, data: bytes, start: int, end: int) -> None:
         self._data = data
@@ -46,19 +46,19 @@ class BoxReader:
         self._end = end
 
     def take(self, size: int) -> int:
-        """The next unsigned number of `size` bytes; 0 for size 0."""
+        """Return the next unsigned number of `size` bytes; 0 for size 0."""
         self.skip(size)
         return int.from_bytes(self._data[self.at - size : self.at], "big")
 
     def skip(self, size: int) -> None:
-        """Pass over bytes."""
+        """Skip `size` bytes."""
         if self.at + size > self._end:
             raise corrupt(NAME, "a box ends in the middle of a value")
         self.at += size
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
-    """The boxes between two places. Stops before the first thing that is none."""
+    """Yield the boxes between two offsets, up to the first data that is not a box."""
     at = start
     for _ in range(MAX_PARTS):
         if at + 8 > end:
@@ -76,7 +76,7 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
 
 
 def children(data: bytes, box: Box, skip: int = 0) -> list[Box]:
-    """The boxes inside of a box, after `skip` bytes. Raises BadImage where they do not fill it."""
+    """Return the boxes inside a box, after `skip` bytes. Raises BadImage if they do not fill it."""
     found = list(boxes(data, box.start + skip, box.end))
     if (found[-1].end if found else box.start + skip) != box.end:
         raise corrupt(NAME, f"its {_name(box.kind)} box does not hold whole boxes")
@@ -84,7 +84,7 @@ def children(data: bytes, box: Box, skip: int = 0) -> list[Box]:
 
 
 def items(data: bytes, iinf: Box) -> dict[int, Item]:
-    """Every item by its number."""
+    """Return the items by number."""
     version = data[iinf.start]
     found: dict[int, Item] = {}
     for box in children(data, iinf, 6 if version == 0 else 8):
@@ -101,7 +101,7 @@ def items(data: bytes, iinf: Box) -> dict[int, Item]:
 
 
 def extents(data: bytes, iloc: Box, idat: Box | None) -> list[Extent]:
-    """Every piece of every item. Raises BadImage for too many."""
+    """Return all pieces of all items. Raises BadImage if there are too many."""
     reader = BoxReader(data, iloc.start, iloc.end)
     version = reader.take(4) >> 24
     sizes = reader.take(2)
@@ -130,7 +130,7 @@ def extents(data: bytes, iloc: Box, idat: Box | None) -> list[Extent]:
 
 
 def references(data: bytes, iref: Box) -> list[Reference]:
-    """Every reference between items. Raises BadImage for too many."""
+    """Return all references between items. Raises BadImage if there are too many."""
     size = 2 if data[iref.start] == 0 else 4
     found: list[Reference] = []
     for box in children(data, iref, 4):
@@ -144,7 +144,7 @@ def references(data: bytes, iref: Box) -> list[Reference]:
 
 
 def properties_of(data: bytes, ipma: Box, item: int) -> list[int]:
-    """The one-based numbers of the properties that an item has, each once."""
+    """Return the one-based numbers of an item's properties, without duplicates."""
     reader = BoxReader(data, ipma.start, ipma.end)
     head = reader.take(4)
     version, wide = head >> 24, head & 1

@@ -1,4 +1,4 @@
-"""EXIF: the orientation and the density."""
+"""EXIF: the orientation and the resolution."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 _ORIENTATION, _X, _Y, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
-# Dots per inch of one dot per unit: none, inch, centimetre.
+# Dots per inch for one dot per unit: none, inch, centimetre.
 _INCHES = {2: 1.0, 3: 2.54}
 
 
 def orientation(exif: bytes | memoryview) -> int:
-    """The orientation, 1 to 8, of an EXIF block with or without its `Exif` prefix; 1 where none can be read.
+    """Return the orientation, 1 to 8, of an EXIF block with or without its `Exif` prefix; 1 if none can be read.
 
-    Damaged EXIF is common in good pictures and viewers ignore it, so it is no error here either.
+    Damaged EXIF is common in intact images and viewers ignore it, so it is not an error here either.
     """
     try:
         for tag, value in _numbers(exif):
@@ -28,21 +28,21 @@ def orientation(exif: bytes | memoryview) -> int:
 
 
 def density(exif: bytes | memoryview) -> tuple[float, float] | None:
-    """Dots per inch, x and y, of an EXIF block; None where it says nothing that can be read."""
+    """Return the dots per inch, x and y, of an EXIF block; None if none can be read."""
     found: dict[int, float] = {}
     try:
         for tag, value in _numbers(exif):
             found.setdefault(tag, value)
     except struct.error:
         return None
-    # Inches are what the specification means where the unit is missing.
+    # According to the specification a missing unit means inches.
     inches = _INCHES.get(int(found.get(_UNIT, 2)))
     x, y = found.get(_X, 0.0), found.get(_Y, 0.0)
     return (x * inches, y * inches) if inches and x and y else None
 
 
 def _numbers(exif: bytes | memoryview) -> Iterator[tuple[int, float]]:
-    """The numbers of the first directory that we know, by their tags. Raises struct.error where it is cut off."""
+    """Yield the tags known here in the first directory, with their values. Raises struct.error if it is truncated."""
     tiff = memoryview(exif)
     if bytes(tiff[:6]) == b"Exif\0\0":
         tiff = tiff[6:]
@@ -77,5 +77,5 @@ _TRANSPOSE = {
 
 
 def upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """A picture as it is stored, as a person sees it; the very same object for orientation 1."""
+    """Return a stored image with its orientation applied; the same object for orientation 1."""
     return picture if orientation == 1 else picture.transpose(_TRANSPOSE[orientation])

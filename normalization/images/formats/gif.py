@@ -1,4 +1,4 @@
-"""GIF: a screen, then blocks up to a trailer, each a chain of sub-blocks."""
+"""GIF: a screen descriptor, then blocks up to a trailer, each a chain of sub-blocks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SIGNATURES = (b"GIF87a", b"GIF89a")
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _CONTROL, _APPLICATION = 0xF9, 0xFF
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
-# 255 bytes each in files that programs write: this many hold 255 MB.
+# Programs write 255 bytes into each: this number holds 255 MB.
 _MAX_SUB_BLOCKS = 1_000_000
 
 
 class _GifWalk:
-    """One pass over the blocks and what it has found so far."""
+    """One pass over the blocks, and its findings so far."""
 
     def __init__(self, data: bytes, lenient: bool) -> None:
         self.data = data
@@ -43,7 +43,7 @@ class _GifWalk:
         self.parts: list[bytes | memoryview] = [self.view[: self.at]]
 
     def run(self) -> None:
-        """To the trailer. Raises BadImage."""
+        """Read up to the trailer. Raises BadImage."""
         for _ in range(MAX_PARTS):
             if self.frames and self.at == len(self.data):
                 self._end()
@@ -65,7 +65,7 @@ class _GifWalk:
                 else:
                     self.metadata = True
             elif kind == 0:
-                # Some programs end a picture with two terminators and all decoders skip the second.
+                # Some programs end an image with two terminators, and all decoders skip the second.
                 self.metadata = True
             elif self.ended_frames and self.lenient:
                 self.break_off()
@@ -75,7 +75,7 @@ class _GifWalk:
         raise too_many_parts(NAME)
 
     def break_off(self) -> None:
-        """End behind the last whole block, or in the first picture where that is cut off."""
+        """End after the last complete block, or within the first image if that is truncated."""
         if self.frames == 1 and not self.ended_frames:
             self.parts += (self.view[self.began :], b"\0")
         self.at = len(self.data)
@@ -106,7 +106,7 @@ class _GifWalk:
         self._skip()
 
     def _extension(self) -> bool:
-        """Pass one extension; whether it is kept."""
+        """Skip an extension and return whether it is kept."""
         label, start = self._byte(), self.at
         self._skip()
         if label == _CONTROL:
@@ -116,7 +116,7 @@ class _GifWalk:
         return label == _APPLICATION and self.data[start + 1 : start + 12] in _LOOPS
 
     def _skip(self) -> None:
-        """Over a chain of sub-blocks and its terminator. Raises BadImage where the file ends first."""
+        """Skip a chain of sub-blocks and its terminator. Raises BadImage if the file ends first."""
         data, at, count, end = self.data, self.at, 0, len(self.data)
         while at < end and (length := data[at]):
             at += length + 1
@@ -130,9 +130,9 @@ class _GifWalk:
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
-    """Walk a GIF's blocks to the trailer, which may be missing behind a whole picture. Raises BadImage.
+    """Read a GIF's blocks up to the trailer, which may be missing after a complete image. Raises BadImage.
 
-    `lenient` passes over whatever follows the beginning of a picture.
+    `lenient` ignores damage after the beginning of the first image.
     """
     if len(data) < 14:
         raise truncated(NAME)
@@ -159,5 +159,5 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the colour table that a flags byte announces."""
+    """Return the size in bytes of the colour table that a flags byte declares."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

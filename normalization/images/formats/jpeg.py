@@ -1,4 +1,4 @@
-"""JPEG: a row of segments, and between them entropy-coded data that only ends at the next marker."""
+"""JPEG: a sequence of segments, and between them entropy-coded data, which ends only at the next marker."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ SIGNATURE = b"\xff\xd8"
 _SOI, _EOI, _SOS, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xFE, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Baseline, extended and progressive, Huffman-coded. The others (lossless, hierarchical, arithmetic) no browser reads.
+# Baseline, extended and progressive with Huffman coding. Browsers read no others (lossless, hierarchical, arithmetic).
 _COMMON_FRAMES = range(0xC0, 0xC3)
-# A progressive picture has about ten, and a decoder goes over all its pixels once for each: a file of a few kilobytes
-# could keep one busy for minutes.
+# A progressive image has about ten, and a decoder processes all pixels once for each: a file of a few kilobytes could
+# keep it busy for minutes.
 _MAX_SCANS, _USUAL_SCANS = 100, 20
 _APPLICATION = range(0xE0, 0xF0)
 _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
 _JFIF = b"JFIF\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
-# How a gain map is announced: by Adobe's and Google's name space in XMP (Ultra HDR), and by ISO 21496-1.
+# Signs of a gain map: Adobe's and Google's namespaces in XMP (Ultra HDR), and ISO 21496-1.
 _GAIN_MAP_XMP, _GAIN_MAP_ISO = b"http://ns.adobe.com/hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496:-1\0"
-# Dots per inch of one dot per unit of JFIF: inch, centimetre. Its third unit only gives the shape of a pixel.
+# Dots per inch for one dot per unit of JFIF: inch, centimetre. The third unit only gives the pixel aspect ratio.
 _INCHES = {1: 1.0, 2: 2.54}
-# With the name; the last two bytes are the size of the thumbnail.
+# Including the name; the last two bytes are the size of the thumbnail.
 _JFIF_BYTES = 14
 _ADOBE_BYTES = 12
-# Of the application segments a decoder needs these: the colour transform and the profile.
+# The application segments that a decoder needs: the colour transform and the ICC profile.
 _KEPT = ((0xE0, _JFIF), (0xE2, _PROFILE), (0xEE, b"Adobe"))
-# A marker that ends entropy-coded data: neither a stuffed zero nor a restart, and not the fill before another marker.
+# A marker that ends entropy-coded data: not a stuffed zero, a restart, or fill bytes before another marker.
 _PROGRESSIVE = 0xC2
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _NO_FILL = re.compile(rb"[^\xff]")
-# Searched in windows, so that other threads get their turn within a long picture.
+# The search is done in windows, so that other threads can run during a large image.
 _WINDOW = 1 << 20
 
 
 class _JpegWalk:
-    """One pass over the segments and what it has found so far."""
+    """One pass over the segments, and its findings so far."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -71,10 +71,10 @@ class _JpegWalk:
         self.profile: list[bytes] = []
 
     def run(self) -> None:
-        """To the end of the image. Raises BadImage.
+        """Read up to the end of the image. Raises BadImage.
 
-        Where the file ends, or another picture begins, in or behind the last scan that the image needs, it counts as
-        ended there: programs lose the end marker alone. Whether its data are whole is for a decoder to say.
+        If the file ends, or another image begins, in or after the last scan that the image needs, the image counts as
+        ended there, since some programs lose only the end marker. Only a decoder can tell if its data are complete.
         """
         at = 2
         try:
@@ -94,11 +94,11 @@ class _JpegWalk:
         self.parts.append(b"\xff\xd9")
 
     def _segment(self, at: int) -> int:
-        """Take one segment; where the next begins, or -1 after the last."""
+        """Process a segment and return the offset of the next one, or -1 after the last."""
         start = self.data.find(b"\xff", at)
         if start < 0:
             raise truncated(NAME)
-        # Decoders skip stray bytes between segments; they are dropped with the metadata.
+        # Decoders skip stray bytes between segments; they are dropped together with the metadata.
         self.metadata = self.metadata or start > at
         marker_at = self._find(_NO_FILL, start + 1)
         marker, body = self.data[marker_at], marker_at + 1
@@ -146,12 +146,12 @@ class _JpegWalk:
                 self.metadata = True
                 return
         if marker == 0xE0 and len(content) > _JFIF_BYTES:
-            # Behind its fixed part a JFIF header may carry a thumbnail: the picture as it was before it was edited.
+            # After its fixed part a JFIF header may have a thumbnail, which shows the image before it was edited.
             self.metadata = True
             self.parts.append(b"\xff\xe0\x00\x10" + bytes(content[: _JFIF_BYTES - 2]) + b"\0\0")
             return
         if (marker == 0xE0 and len(content) < _JFIF_BYTES) or (marker == 0xEE and len(content) < _ADOBE_BYTES):
-            # Too short to say anything, and not for every decoder.
+            # Too short to contain information, and an error to some decoders.
             self.metadata = True
             return
         if marker == 0xEE and len(content) > _ADOBE_BYTES:
@@ -185,7 +185,7 @@ class _JpegWalk:
         self.progressive = marker == _PROGRESSIVE
 
     def _entropy(self, at: int) -> int:
-        """Where entropy-coded data that begins at `at` ends. Raises BadImage where the file ends first."""
+        """Return the end of the entropy-coded data that starts at `at`. Raises BadImage if the file ends first."""
         if self.frame is None:
             raise corrupt(NAME, "image data comes before the frame header")
         self.scans += 1
@@ -194,25 +194,25 @@ class _JpegWalk:
         try:
             return self._find(_MARKER, at)
         except BadImage:
-            # Without a lone 0xFF at the end, which would become a part of the marker that is put there.
+            # Without a single 0xFF at the end, which would merge with the marker that is added there.
             return max(at, len(self.data) - self.data.endswith(b"\xff"))
 
     def _find(self, pattern: re.Pattern[bytes], at: int) -> int:
-        """Where a pattern of at most two bytes is found next. Raises BadImage where the file ends first."""
+        """Return the next offset of a pattern of at most two bytes. Raises BadImage if the file ends first."""
         for start in range(at, len(self.data), _WINDOW):
-            # One byte of overlap: a marker may lie across the edge of two windows.
+            # Windows overlap by one byte, as a marker may cross the edge between two.
             if found := pattern.search(self.data, start, start + _WINDOW + 1):
                 return found.start()
         raise truncated(NAME)
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
-    """Walk a JPEG's segments to the end of the image; thumbnails inside segments do not count.
+    """Read a JPEG's segments up to the end of the image; thumbnails inside segments do not count.
 
-    The damage that decoders survive is no other for a picture that is paid for: `lenient` changes nothing.
+    `lenient` has no effect: the damage that decoders tolerate in a paid result is the same as in an upload.
 
-    A second picture behind the first (MPO, as phones write) counts as metadata. Raises BadImage, struct.error on a
-    short frame header.
+    A second image after the first (MPO, as written by phones) counts as metadata. Raises BadImage, and struct.error
+    for a short frame header.
     """
     walk = _JpegWalk(data)
     walk.run()
@@ -237,9 +237,9 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def _is_covered(walk: _JpegWalk) -> bool:
-    """Whether the scans that were begun hold every coefficient of every component to its last bit.
+    """Whether the scans that have begun contain every coefficient of every component to the last bit.
 
-    More scans than any program writes are no picture to be decoded several times.
+    An image with more scans than any program writes should not be decoded several times.
     """
     if len(walk.scan_headers) > _USUAL_SCANS:
         return False
@@ -265,7 +265,7 @@ def _names_gain_map(marker: int, content: memoryview) -> bool:
 
 
 def _density(walk: _JpegWalk) -> tuple[float, float] | None:
-    """Dots per inch, from JFIF where it has a unit, else from EXIF."""
+    """Return the dots per inch, from JFIF if it has a unit, otherwise from EXIF."""
     if walk.jfif is not None and len(walk.jfif) >= _JFIF_BYTES - 2:
         unit, x, y = struct.unpack_from(">BHH", walk.jfif, 7)
         if x and y and unit in _INCHES:
@@ -274,7 +274,7 @@ def _density(walk: _JpegWalk) -> tuple[float, float] | None:
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:
-    """The ICC profile from its pieces, each with its number and their count in front; None where any is missing."""
+    """Join the pieces of an ICC profile, each of which begins with its number and the count; None if one is missing."""
     pieces = sorted(pieces, key=lambda piece: piece[:1])
     if not pieces or any(piece[:2] != bytes((i & 0xFF, len(pieces) & 0xFF)) for i, piece in enumerate(pieces, 1)):
         return None

@@ -1,4 +1,4 @@
-"""PNG: a signature and a row of chunks, each with its own checksum."""
+"""PNG: a signature and a sequence of chunks, each with its own checksum."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from normalization.values import Hdr, Header
 NAME = "PNG"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# Those of a picture of half a megabyte, as libpng writes it.
+# As many as libpng writes for an image of half a megabyte.
 _FEW_CHUNKS = 100
 _CHUNK = struct.Struct(">I4s")
 _DEFLATE_RATIO = 1032
-# Samples a pixel, and bit depths, by colour type.
+# Samples per pixel and permitted bit depths, by colour type.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOUR = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-# What the pixels need, and what is harmless and was meant for them (resolution, significant bits). All else (text,
-# time, EXIF, private chunks) goes.
+# The chunks that the pixels need, and harmless ones that describe them (resolution, significant bits). All others
+# (text, time, EXIF, private chunks) are removed.
 _KEPT = (
     _CRITICAL | _COLOUR | {b"tRNS", b"bKGD", b"hIST", b"pHYs", b"sBIT", b"mDCV", b"cLLI"} | {b"acTL", b"fcTL", b"fdAT"}
 )
@@ -41,9 +41,9 @@ _LENGTHS: Mapping[bytes, Collection[int]] = {
     b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,), b"bKGD": (1, 2, 6), b"hIST": range(2, 513, 2),
     b"pHYs": (9,), b"sBIT": (1, 2, 3, 4), b"mDCV": (24,), b"cLLI": (8,),
 }  # fmt: skip
-# What must be whole in a picture that is not paid for.
+# Chunks that must be intact, except in a paid result.
 _STRICT = _CRITICAL | {b"tRNS"}
-# Within a hundredth of 1/2.2, which is what programs write for sRGB.
+# Within a hundredth of 1/2.2, the value that programs write for sRGB.
 _GAMMA, _GAMMA_TOLERANCE = 45_455, 460
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _CHROMATICITY_TOLERANCE = 200
@@ -51,10 +51,10 @@ METRES_PER_INCH = 0.0254
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
-    """Read a PNG to its IEND and check every chunk's checksum. Raises BadImage, struct.error on a short chunk.
+    """Read a PNG up to its IEND and check all checksums. Raises BadImage, and struct.error for a short chunk.
 
-    An ancillary chunk with a wrong checksum counts as none, as it does to libpng; but not the transparent colours,
-    which the pixels need. `lenient` passes over wrong checksums of these and of the pixels, and over a missing IEND.
+    As in libpng, an ancillary chunk with a wrong checksum is ignored, except for the transparent colours, which the
+    pixels need. `lenient` tolerates wrong checksums of these and of the pixels, and a missing IEND.
     """
     view = memoryview(data)
     parts: list[bytes | memoryview] = [view[:8]]
@@ -69,12 +69,12 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
             raise corrupt(NAME, f"it needs the unknown chunk {kind.decode()} to be read")
         damaged |= not sound and kind in _STRICT
         if kind in first and kind in (b"IHDR", b"PLTE"):
-            # Readers differ in which one counts: a second header could hide a far larger picture.
+            # Readers differ in which one they use: a second header could hide a far larger image.
             raise corrupt(NAME, f"it has two {kind.decode()} chunks")
         if not sound and kind in (b"IDAT", b"IEND"):
             parts += written(kind, body)
         elif not sound or not _counts(kind, body, first):
-            # Anything may be in there.
+            # It may contain anything.
             metadata = True
             if kind in _KEPT or not sound:
                 continue
@@ -94,10 +94,10 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         alpha=colour_type in (4, 6) or b"tRNS" in first,
         animated=b"acTL" in first,
         orientation=orientation(first.get(b"eXIf", b"")),
-        # A transparent colour is read alike in a palette alone.
+        # Only in a palette do all readers interpret a transparent colour in the same way.
         plain=srgb and depth <= 8 and (colour_type == 3 or b"tRNS" not in first) and not damaged,
         metadata=metadata or end < len(data),
-        # A palette's entries have 8 bits, whatever its indices have.
+        # A palette's entries have 8 bits, regardless of the size of its indices.
         bits=8 if colour_type == 3 else depth,
         profile=bool(profile) or _hdr(first) is not None,
         hdr=_hdr(first),
@@ -109,7 +109,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def has_few_chunks(data: bytes) -> bool:
-    """Whether IEND, or the end of the file, is near by: `scan` takes time for each chunk."""
+    """Whether IEND or the end of the file comes after a few chunks: `scan` takes time for each chunk."""
     at, size = 8, len(data)
     for _ in range(_FEW_CHUNKS):
         if at + 12 > size or data[at + 4 : at + 8] == b"IEND":
@@ -119,9 +119,9 @@ def has_few_chunks(data: bytes) -> bool:
 
 
 def can_hold_its_pixels(data: bytes) -> bool:
-    """Whether a PNG that was scanned has data enough for as many pixels as it names; nothing is inflated for that.
+    """Whether a scanned PNG has enough data for the pixels that it declares; nothing is inflated to find out.
 
-    Deflate makes a byte of at most 1032: https://zlib.net/zlib_tech.html.
+    Deflate compresses at most 1032 to 1: https://zlib.net/zlib_tech.html.
     """
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     depth, colour_type = data[24], data[25]
@@ -136,14 +136,14 @@ def can_hold_its_pixels(data: bytes) -> bool:
 
 
 def bit_depth(data: bytes) -> int:
-    """Bits per sample of a PNG that was scanned before."""
+    """Return the bits per sample of a scanned PNG."""
     return data[24]
 
 
 def _chunks(data: bytes, lenient: bool) -> Iterator[tuple[bytes, int, int, memoryview]]:
-    """Every chunk's type, start, end and content, up to and with IEND.
+    """Yield every chunk's type, start, end and content, up to and including IEND.
 
-    Raises BadImage where they do not reach it; `lenient` ends there, and gives what there is of image data cut off.
+    Raises BadImage if the file ends before IEND; `lenient` stops there instead, and yields truncated image data.
     """
     at, view = 8, memoryview(data)
     for _ in range(MAX_PARTS):
@@ -163,7 +163,7 @@ def _chunks(data: bytes, lenient: bool) -> Iterator[tuple[bytes, int, int, memor
             if not lenient or at == 8:
                 raise truncated(NAME)
             if kind == b"IDAT":
-                # The checksum is missing too, or is taken for pixels: a decoder stops where these are complete.
+                # Its checksum is missing too, or is read as pixel data: a decoder stops when that is complete.
                 yield kind, at, len(data), view[at + 8 :]
             return
         yield kind, at, end, view[at + 8 : end - 4]
@@ -178,19 +178,19 @@ def _is_spared(kind: bytes) -> bool:
 
 
 def _counts(kind: bytes, body: memoryview, first: dict[bytes, memoryview]) -> bool:
-    """Whether readers go by this chunk, and alike: not by text, nor by a second one or one of the wrong length."""
+    """Whether all readers use this chunk in the same way: not text, a duplicate, or a chunk of the wrong length."""
     if kind not in _KEPT or len(body) not in _LENGTHS.get(kind, (len(body),)):
         return False
     return b"acTL" in first if kind in _FRAMES else kind == b"IDAT" or kind not in first
 
 
 def written(kind: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-    """A chunk with a checksum that is right, in pieces."""
+    """Return a chunk with its correct checksum, in pieces."""
     return len(body).to_bytes(4, "big") + kind, body, zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, "big")
 
 
 def _dimensions(chunks: dict[bytes, memoryview]) -> tuple[int, int, int, int]:
-    """Width, height, bit depth and colour type. Raises BadImage where the critical chunks are not as they must be."""
+    """Return width, height, bit depth and colour type. Raises BadImage if the critical chunks are invalid."""
     if len(chunks[b"IHDR"]) != 13:
         raise corrupt(NAME, "its IHDR chunk has the wrong length")
     width, height, depth, colour_type, compression, filtering, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
@@ -206,9 +206,9 @@ def _dimensions(chunks: dict[bytes, memoryview]) -> tuple[int, int, int, int]:
 
 
 def _colour(chunks: dict[bytes, memoryview]) -> tuple[bool, bytes | None]:
-    """Whether the samples are sRGB, and the profile to read them with where they are not.
+    """Return whether the samples are sRGB, and their ICC profile if they are not.
 
-    In the order of precedence of the specification's third edition: cICP, iCCP, sRGB, then gAMA and cHRM.
+    The order of precedence is that of the specification's third edition: cICP, iCCP, sRGB, then gAMA and cHRM.
     """
     if len(cicp := chunks.get(b"cICP", b"")) == 4:
         return icc.from_code_points(cicp[0], cicp[1])
@@ -235,7 +235,7 @@ def _hdr(chunks: dict[bytes, memoryview]) -> Hdr | None:
 
 
 def _density(chunks: dict[bytes, memoryview]) -> tuple[float, float] | None:
-    """Dots per inch, from pHYs where its unit is the metre, else from EXIF."""
+    """Return the dots per inch, from pHYs if its unit is the metre, otherwise from EXIF."""
     if len(physical := chunks.get(b"pHYs", b"")) == 9:
         x, y, unit = struct.unpack(">IIB", physical)
         if x and y and unit == 1:
@@ -244,7 +244,7 @@ def _density(chunks: dict[bytes, memoryview]) -> tuple[float, float] | None:
 
 
 def _inflated(chunk: memoryview) -> bytes:
-    """The profile of an iCCP chunk; empty where it cannot be inflated. Raises BadImage where it is a bomb."""
+    """Return the profile of an iCCP chunk; empty if it cannot be inflated. Raises BadImage for a decompression bomb."""
     _, _, rest = bytes(chunk).partition(b"\0")
     inflater = zlib.decompressobj()
     try:

@@ -1,4 +1,4 @@
-"""WebP: a RIFF file with one image chunk, or an extended one that announces what else is inside."""
+"""WebP: a RIFF file with a single image chunk, or an extended one whose header lists its other contents."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NAME = "WebP"
 _EXIF_FLAG, _XMP_FLAG, _ALPHA_FLAG = 0x08, 0x04, 0x10
 _PIXELS = (b"VP8 ", b"VP8L")
 _KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
-# Without the whole of these there is no picture.
+# The image cannot be decoded unless these are complete.
 _NEEDED = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANMF"})
-# A chunk's name, where it starts and where it ends without its padding.
+# A chunk's name, its start, and its end without padding.
 Chunk: TypeAlias = tuple[bytes, int, int]
 
 
 def scan(data: bytes, lenient: bool = False) -> Scan:
-    """Read a WebP's chunks to its end. Raises BadImage, struct.error on a short chunk.
+    """Read a WebP's chunks up to its end. Raises BadImage, and struct.error for a short chunk.
 
-    Where the length in front and the chunks contradict each other the chunks are believed, and the length is written
-    anew. The damage that decoders survive is no other for a picture that is paid for: `lenient` changes nothing.
+    If the length in the file header contradicts the chunks, the chunks count and the length is corrected. `lenient` has
+    no effect: the damage that decoders tolerate in a paid result is the same as in an upload.
     """
     if len(data) < 20:
         raise truncated(NAME)
@@ -58,7 +58,7 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
         alpha=alpha,
         animated=frames > 1,
         orientation=orientation(exif),
-        # A one-frame animation is a picture, but not to every reader.
+        # An animation with one frame is an image, but not every reader accepts it.
         plain=not foreign and frames == 0,
         metadata=metadata,
         profile=foreign,
@@ -69,14 +69,14 @@ def scan(data: bytes, lenient: bool = False) -> Scan:
 
 
 def _walked(data: bytes) -> tuple[list[Chunk], int]:
-    """The chunks, and where the file ends by them. Raises BadImage where they do not reach the end of the picture."""
+    """Return the chunks and where the last one ends. Raises BadImage if they end before the image is complete."""
     claimed = 8 + int.from_bytes(data[4:8], "little")
     at, limit, found = 12, min(claimed, len(data)), list[Chunk]()
     pictures, animated = 0, False
     for _ in range(MAX_PARTS):
-        # The byte that evens the last chunk may be missing or may be counted.
+        # The padding byte of the last chunk may be missing, or may be included in the length.
         if at + 1 >= limit and not (pictures or animated):
-            # The length in front is too short.
+            # The length in the file header is too small.
             limit = len(data)
         if at + 1 >= limit and (limit == claimed or not animated):
             return found, claimed if limit == claimed else min(at, len(data))
@@ -99,7 +99,7 @@ def _exif(data: bytes, chunks: list[Chunk]) -> bytes:
 
 
 def _dimensions(chunks: dict[bytes, memoryview], frames: int) -> tuple[int, int, bool]:
-    """Width, height and whether there is alpha. Raises BadImage where the chunks contradict each other."""
+    """Return width, height and whether there is alpha. Raises BadImage if the chunks contradict each other."""
     coded = [_bitstream(kind, chunks[kind]) for kind in _PIXELS if kind in chunks]
     if b"VP8X" not in chunks:
         if next(iter(chunks), b"") not in _PIXELS:
@@ -119,7 +119,7 @@ def _dimensions(chunks: dict[bytes, memoryview], frames: int) -> tuple[int, int,
 
 
 def _bitstream(kind: bytes, chunk: memoryview) -> tuple[int, int, bool]:
-    """Width, height and alpha of a lossy or a lossless bitstream, from its first bytes."""
+    """Return width, height and whether there is alpha, from the first bytes of a lossy or lossless bitstream."""
     if kind == b"VP8L":
         signature, bits = struct.unpack_from("<BI", chunk)
         if signature != 0x2F or bits >> 29:

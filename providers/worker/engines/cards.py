@@ -1,4 +1,4 @@
-"""Graphics cards (and the CPU in their place): which there are, what they can, and what to do when memory runs out."""
+"""GPUs, or the CPU instead: finding them, choosing number types, and recovering when memory runs out."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-# What a run may use of the memory that is free when the engine is loaded: other programs want some too.
+# The share of free memory that a run may use: other programs need some, too.
 _SHARE = 0.8
 
 
 class NoRoom(EngineFailure):
-    """The memory of the device does not suffice for a single tile."""
+    """The device's memory is too small for a single tile."""
 
 
 class Batch:
-    """How many tiles are run at once. It is halved when memory runs out, and stays so: the next run would fail too."""
+    """The number of tiles per batch. It is halved permanently if memory runs out: the next run would fail, too."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def run(self, items: Sequence[T], call: Callable[[Sequence[T]], R], cancelled: Cancelled) -> Iterator[tuple[T, R]]:
-        """Call with as many of the items at a time as fit, and return each item with its row of what came back.
+        """Call with batches of the items that fit into memory, and yield each item with its row of the result.
 
-        `call` is asked again with fewer where memory ran out, so it must have no effect but its result. Raises Stopped
-        before a call, NoRoom where not even one item fits, and EngineBroken where the device has a fault.
+        `call` is repeated with fewer items if memory runs out, so it must have no side effects. Raises RunCancelled
+        before a call, NoRoom if not even one item fits, and EngineBroken if the device has a fault.
         """
         position = 0
         while position < len(items):
@@ -59,12 +59,12 @@ class Batch:
             position += len(chunk)
 
     def _try(self, chunk: Sequence[T], call: Callable[[Sequence[T]], R]) -> R | None:
-        # In a frame of its own: what the failed call held is freed only with the exception.
+        # A separate function: memory that the failed call holds is only freed together with the exception.
         try:
             with device_faults():
                 return call(chunk)
         except RuntimeError as error:
-            # Only CUDA has a kind of error for it.
+            # Only CUDA has its own exception for this.
             if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
                 raise
             return None
@@ -74,13 +74,13 @@ class Batch:
             torch.cuda.empty_cache()
         if size <= 1:
             raise NoRoom("the card's memory does not suffice for a single tile: take smaller tiles, or a larger card")
-        # Another run may have halved it meanwhile.
+        # Another run may have halved it in the meantime.
         self.size = min(self.size, size // 2)
         LOGGER.warning("memory ran out with %s tiles at once; from now on there are %s", size, self.size)
 
 
 class Card:
-    """A device that holds a copy of the engine's networks, and how many runs are on it."""
+    """A device with a copy of the engine's networks, and its number of current runs."""
 
     def __init__(self, name: str, batch: int) -> None:
         self.device = torch.device(name)
@@ -89,7 +89,7 @@ class Card:
         self.running = 0
 
     def describe(self) -> Device:
-        """Return what is taken of its memory; without a card of its own there is nothing to say of that."""
+        """Return the state of its memory; all figures are zero unless it is a CUDA device."""
         total = used = peak = 0
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
@@ -98,7 +98,7 @@ class Card:
         return Device(name=self.name, total_bytes=total, used_bytes=used, peak_bytes=peak, tile_batch=self.batch.size)
 
     def free_bytes(self) -> int:
-        """Return how much of its memory a run may use."""
+        """Return how many bytes of its memory a run may use."""
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             return int(free * _SHARE)
@@ -106,7 +106,7 @@ class Card:
 
 
 class Cards:
-    """The devices of an engine: each run goes to the one that has the fewest."""
+    """The devices of an engine: each run uses the one with the fewest runs."""
 
     def __init__(self, names: Sequence[str], batch: int) -> None:
         self.all = tuple(Card(name, batch) for name in names)
@@ -114,7 +114,7 @@ class Cards:
 
     @contextmanager
     def one(self) -> Iterator[Card]:
-        """Take the device with the fewest runs for the time of one."""
+        """Provide the device with the fewest runs, and count this run while it lasts."""
         with self._lock:
             card = min(self.all, key=lambda card: card.running)
             card.running += 1
@@ -127,7 +127,7 @@ class Cards:
 
 @contextmanager
 def device_faults() -> Iterator[None]:
-    """Turn a fault of the device, after which every call on it fails, into Broken."""
+    """Turn a fault of the device, after which every call on it fails, into EngineBroken."""
     try:
         yield
     except torch.AcceleratorError as error:
@@ -135,7 +135,7 @@ def device_faults() -> Iterator[None]:
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices that `names` stand for. Raises WeightsUnusable for one that is not there."""
+    """Return the devices that `names` refer to. Raises WeightsUnusable for one that does not exist."""
     if list(names) == ["auto"]:
         if count := torch.cuda.device_count():
             return tuple(f"cuda:{number}" for number in range(count))
@@ -144,15 +144,15 @@ def find(names: Sequence[str]) -> tuple[str, ...]:
         try:
             torch.empty(1, device=torch.device(name))
         except Exception as error:
-            # torch has no one kind of error for this.
+            # torch raises different exceptions for this.
             raise WeightsUnusable(f"devices: {name!r} cannot be used: {first_line(error)}") from error
     return tuple(names)
 
 
 def dtype_for(name: str, asked: str, *, half: bool = True, bfloat: bool = True) -> torch.dtype:
-    """Return the number type for a device: the one that was asked for, or for `auto` the best for card and network.
+    """Return the number type for a device: the one in `asked`, or for `auto` the best for device and network.
 
-    `half` and `bfloat` say whether the network works in fp16 and in bf16. Raises WeightsUnusable where it does not.
+    `half` and `bfloat` mean that the network supports fp16 and bf16. Raises WeightsUnusable for an unsupported type.
     """
     if asked != "auto":
         if (asked == "fp16" and not half) or (asked == "bf16" and not bfloat):
@@ -160,7 +160,7 @@ def dtype_for(name: str, asked: str, *, half: bool = True, bfloat: bool = True) 
         return DTYPES[asked]
     device = torch.device(name)
     if device.type == "cuda":
-        # Cards of the series GTX 16 give black pictures in fp16.
+        # GPUs of the GTX 16 series produce black images in fp16.
         if half and torch.cuda.get_device_capability(device) >= (7, 0) and "GTX 16" not in _title(device):
             return torch.float16
         if bfloat and torch.cuda.get_device_capability(device) >= (8, 0):
@@ -169,7 +169,7 @@ def dtype_for(name: str, asked: str, *, half: bool = True, bfloat: bool = True) 
 
 
 def available_memory() -> int:
-    """Return how many bytes of the machine's memory a run may use: of what is available, and of the container's."""
+    """Return how many bytes of main memory a run may use, considering the machine's and the container's limits."""
     found = [_SHARE * amount for amount in (_meminfo(), _cgroup()) if amount]
     return int(min(found, default=4 * 1024**3))
 

@@ -1,4 +1,4 @@
-"""The engine `esrgan`: enlarging by a network of the user's, such as Real-ESRGAN."""
+"""The engine `esrgan`: upscaling by a network that the operator provides, such as Real-ESRGAN."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from providers.worker.engines.tensors import split_alpha, with_alpha
 
 
 class Esrgan(Engine):
-    """One network, on each of the devices."""
+    """One network, loaded on each of the devices."""
 
     name = "esrgan"
     version = "1"
@@ -80,7 +80,7 @@ class Esrgan(Engine):
                 overlap=chosen.overlap,
                 compiled=chosen.compile,
             )
-            # The first run chooses algorithms and takes the memory: not in somebody's job.
+            # The first run selects algorithms and allocates memory, which should not delay a client's job.
             side = min(chosen.tile, 128)
             small = Image.new("RGB", (side, side))
             network.enlarge(small, (side * network.scale,) * 2, lambda line: None, lambda: False)

@@ -1,4 +1,4 @@
-"""Pictures in and out of an engine: decoding what strangers send, encoding without loss."""
+"""Images in and out of an engine: decoding untrusted data, and lossless encoding."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
 OUTPUT_FORMATS: Final = ("png", "webp")
-# What the file says of its samples and Pillow does not, among the facts that go with a picture.
+# Keys in `Image.info` for facts about the samples that the file states and Pillow does not report.
 _DEPTH: Final = "darkroom_depth"
 _HDR: Final = "darkroom_hdr"
 _LOW: Final = "darkroom_low_bytes"
 _WEBP_MAX_SIDE: Final = 16383
-# What Pillow's readers raise on bytes that are not what they say.
+# What Pillow's decoders raise for damaged files.
 _CORRUPT: Final = (
     OSError,
     SyntaxError,
@@ -52,7 +52,7 @@ _CORRUPT: Final = (
 
 
 class _Watched(io.BytesIO):
-    """A file that ends a cancelled run: codecs come by here every 64 KiB, and know no other way to be stopped."""
+    """A file that stops a cancelled run: codecs access it every 64 KiB, and cannot be interrupted otherwise."""
 
     def __init__(self, data: bytes, cancelled: Cancelled) -> None:
         super().__init__(data)
@@ -68,10 +68,10 @@ class _Watched(io.BytesIO):
 
 
 def lift_limit() -> None:
-    """Turn off Pillow's own limit of pixels, for a process that does nothing but a worker's work.
+    """Turn off Pillow's own limit on pixels, in a process that only runs a worker.
 
-    Engines hold a picture's size against the operator's limit before they decode it. Pillow's limit is one for the
-    whole process, so no engine may change it: whoever starts the process does.
+    Engines check the size of an image against the operator's limit before they decode it. Pillow's limit applies to
+    the whole process, so it is not changed by an engine but by the code that starts the process.
     """
     Image.MAX_IMAGE_PIXELS = None
 
@@ -79,7 +79,7 @@ def lift_limit() -> None:
 def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
     """Read the header of a png, jpeg, webp, gif or avif. Raises EngineFailure for anything else.
 
-    The size is for the caller to check, before it decodes.
+    The calling code has to check the size before it decodes the image.
     """
     try:
         picture = Image.open(_Watched(data, cancelled), formats=FORMATS)
@@ -96,7 +96,7 @@ def open_picture(data: bytes, cancelled: Cancelled) -> Image.Image:
 
 
 def _hdr(data: bytes) -> tuple[Hdr, int] | None:
-    """The transfer curve and the primaries of an HDR picture; None for any other, and for what is none."""
+    """Return the transfer curve and the primaries of an HDR image; None for other images and for invalid ones."""
     try:
         found = scan(data, lenient=True)
     except BadImage:
@@ -105,21 +105,21 @@ def _hdr(data: bytes) -> tuple[Hdr, int] | None:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Return width and height in pixels as a person sees it, with the EXIF orientation applied."""
+    """Return width and height in pixels, with the EXIF orientation applied."""
     width, height = picture.size
     return (height, width) if _orientation(picture) >= 5 else (width, height)
 
 
 def decode(picture: Image.Image, progress: Progress) -> Image.Image:
-    """Decode to 8-bit L, LA, RGB or RGBA, upright, without metadata but the colour profile.
+    """Decode to 8-bit L, LA, RGB or RGBA, with the orientation applied, and no metadata except the colour profile.
 
-    What the picture has beyond that is told to `progress`. Raises EngineFailure for corrupt data.
+    Anything else that is lost is reported to `progress`. Raises EngineFailure for corrupt data.
     """
     try:
         if getattr(picture, "is_animated", False):
             progress("the picture is animated: only its first frame is used")
         picture.load()
-        # Read again: a PNG may carry it after its pixels.
+        # Read it again: a PNG may contain it after its pixels.
         orientation = _orientation(picture)
         profile = picture.info.get("icc_profile")
         plain, profile = _eight_bit(picture, profile, progress)
@@ -133,7 +133,7 @@ def decode(picture: Image.Image, progress: Progress) -> Image.Image:
 
 
 def encode(picture: Image.Image, output_format: str, profile: bytes | None, cancelled: Cancelled) -> Output:
-    """Encode without loss as `png` or `webp`. Raises InputRejected where webp cannot hold the size."""
+    """Encode losslessly as `png` or `webp`. Raises InputRejected if the size exceeds the limit of webp."""
     if output_format == "webp" and max(picture.size) > _WEBP_MAX_SIDE:
         width, height = picture.size
         raise InputRejected(
@@ -142,10 +142,10 @@ def encode(picture: Image.Image, output_format: str, profile: bytes | None, canc
     stop_if(cancelled)
     buffer = _Watched(b"", cancelled)
     if output_format == "webp":
-        # method 0 is as small as PNG already; `exact` keeps the colours under transparent pixels.
+        # With method 0 the file is already as small as a PNG; `exact` keeps the colours of transparent pixels.
         picture.save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True, icc_profile=profile or b"")
     else:
-        # Level 6 takes four times as long for a tenth less.
+        # Level 6 takes four times as long, for a file that is a tenth smaller.
         picture.save(buffer, "PNG", compress_level=1, icc_profile=profile)
     width, height = picture.size
     return Output(data=buffer.getvalue(), mime=f"image/{output_format}", pixels=width * height)
@@ -155,13 +155,13 @@ def _orientation(picture: Image.Image) -> int:
     try:
         value = picture.getexif().get(0x0112, 1)
     except _CORRUPT:
-        # A picture with broken EXIF is a whole picture; viewers show it as stored.
+        # An image with damaged EXIF is still intact; viewers show it as it is stored.
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _eight_bit(picture: Image.Image, profile: bytes | None, progress: Progress) -> tuple[Image.Image, bytes | None]:
-    """Read the samples as the gateway does, with the notes that whoever asked is given."""
+    """Read the samples as the gateway does, and report the same notes for the client."""
     depth = picture.info.get(_DEPTH, 8)
     if picture.mode == "CMYK":
         return _from_cmyk(picture, profile, progress), None

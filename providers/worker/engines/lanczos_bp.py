@@ -1,8 +1,8 @@
-"""Enlarging by Lanczos with back-projection: sharper than either filter alone, and invents nothing.
+"""Upscaling by Lanczos with back-projection: sharper than either filter alone, without invented details.
 
-A picture that was enlarged and is shrunk again ought to be the picture it came from. It is not: Lanczos softens. So
-the difference is enlarged too and added, once for each pass. Against Pillow's own Lanczos that is worth 0.6 dB at
-twice the size and 0.4 dB at four times, on photographs.
+An image that is enlarged and then shrunk again should equal the original. It does not, because Lanczos blurs. So the
+difference is enlarged as well and added, once in each pass. Compared to Pillow's own Lanczos this gains 0.6 dB at twice
+the size and 0.4 dB at four times, on photographs.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from providers.worker.engines.images import OUTPUT_FORMATS, decode, encode, open
 
 _LANCZOS = Image.Resampling.LANCZOS
 _BICUBIC = Image.Resampling.BICUBIC
-# Zero of the signed residual, which is kept in 8 bits: what is beyond -128 to 127 is made good by the next pass, and
-# one residual that may overshoot costs half of two that may not, and measures better (30.33 against 30.30 dB).
+# Zero of the signed residual, which is stored in 8 bits: the next pass corrects what exceeds -128 to 127. One residual
+# that may overshoot costs half as much as two that may not, and gives better results (30.33 against 30.30 dB).
 _ZERO = 128
-# Work is done in bands of about this many pixels: a cancelled run ends within a band, and only a band is held twice.
+# Images are processed in bands of about this many pixels: a cancelled run ends within a band, and only a band is in
+# memory twice.
 _BAND_PIXELS = 1_000_000
 
 
 class LanczosBP(Engine):
-    """The engine `lanczos-bp`, on Pillow alone."""
+    """The engine `lanczos-bp`, which only needs Pillow."""
 
     name = "lanczos-bp"
     version = "1"
@@ -71,7 +72,7 @@ class LanczosBP(Engine):
 
     def load(self, limits: EngineLimits) -> None:
         self._limits = limits
-        # Otherwise the first job imports the codecs.
+        # Otherwise the first job would import the codecs.
         Image.init()
 
     def run(self, inputs: Mapping[str, Value], progress: Progress, cancelled: Cancelled) -> Output:
@@ -103,10 +104,10 @@ class LanczosBP(Engine):
 def enlarged(
     picture: Image.Image, size: tuple[int, int], *, passes: int, sharpen: float, cancelled: Cancelled
 ) -> Image.Image:
-    """Return `picture` (8-bit L, LA, RGB or RGBA) at `size` in pixels. Raises Stopped."""
+    """Return `picture` (8-bit L, LA, RGB or RGBA) at `size` in pixels. Raises RunCancelled."""
     alpha = picture.mode in {"LA", "RGBA"}
-    # Premultiplied, so that the colours under transparent pixels do not bleed into visible ones. Alpha goes the way
-    # of the colours: by another one the two would part at edges, and leave a fringe.
+    # Premultiplied, so that the colours of transparent pixels do not bleed into visible ones. Alpha is processed in
+    # the same way as the colours: otherwise the two would differ at edges, and leave a fringe.
     source = picture.convert({"LA": "La", "RGBA": "RGBa"}[picture.mode]) if alpha else picture
     if source.size != size:
         up = _resized(source, size, _LANCZOS, cancelled)
@@ -130,7 +131,7 @@ def _resized(
 
 
 def _project_back(source: Image.Image, up: Image.Image, cancelled: Cancelled) -> None:
-    """Add to `up`, in place, what it lacks to become `source` when it is shrunk."""
+    """Correct `up` in place, so that it comes closer to `source` when it is shrunk."""
     residual = ImageChops.subtract(source, _resized(up, source.size, _BICUBIC, cancelled), 1, _ZERO)
     for top, bottom in _bands(source.size, up.size):
         stop_if(cancelled)
@@ -140,10 +141,10 @@ def _project_back(source: Image.Image, up: Image.Image, cancelled: Cancelled) ->
 
 
 def _sharpened(picture: Image.Image, sharpen: float, scale: float, cancelled: Cancelled) -> Image.Image:
-    # The finest detail of an enlarged picture is as wide as the factor.
+    # The finest details of an enlarged image are as wide as the factor.
     radius = scale / 2
     mask = ImageFilter.UnsharpMask(radius, round(20 * sharpen), 0)
-    # Three box blurs stand in for the Gaussian, and together reach no further.
+    # Three box blurs approximate the Gaussian blur, and together have the same reach.
     reach = math.ceil(4 * radius) + 4
     width, height = picture.size
     result = Image.new(picture.mode, picture.size)
@@ -158,17 +159,17 @@ def _sharpened(picture: Image.Image, sharpen: float, scale: float, cancelled: Ca
 def _band(
     source: Image.Image, size: tuple[int, int], top: int, bottom: int, filtering: Image.Resampling
 ) -> Image.Image:
-    """Return the rows `top` to `bottom` of `source` at `size`: the filter reaches beyond the box."""
+    """Return the rows `top` to `bottom` of `source` resized to `size`; the filter also reads beyond the band."""
     step = source.size[1] / size[1]
     box = (0.0, top * step, float(source.size[0]), min(bottom * step, source.size[1]))
-    # Rows first, then columns: Pillow would choose the order by the band's shape, and each order rounds in its own way.
+    # Rows first, then columns: Pillow would choose the order by the band's shape, and each order rounds differently.
     tall = source.resize((source.size[0], bottom - top), filtering, box=box)
     return tall.resize((size[0], bottom - top), filtering)
 
 
 def _bands(source: tuple[int, int], size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Cut the rows of `size` into bands that begin, where there are such, on whole rows of `source`."""
-    # Pillow reads boxes in single precision, which is exact only for those.
+    """Divide the rows of `size` into bands that begin, if possible, at whole rows of `source`."""
+    # Pillow reads boxes in single precision, which is exact only for whole rows.
     whole = size[1] // math.gcd(source[1], size[1])
     pixels_per_row = max(source[0] * source[1], size[0] * size[1]) / size[1]
     rows = max(1, math.ceil(_BAND_PIXELS / pixels_per_row))

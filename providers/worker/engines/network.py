@@ -1,4 +1,4 @@
-"""Enlarging networks: any that spandrel loads, run over tiles."""
+"""Upscaling networks: any that spandrel can load, run on tiles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from providers.worker.engines.tiles import Canvas, Grid, Tile
 from providers.worker.engines.vision import import_torchvision
 from providers.worker.weights import WeightsSource
 
-# Of the picture that a network makes, for each pixel: three floats while the tiles are joined, what says whether they
-# are numbers, the bytes, and the encoder's.
+# Bytes for each pixel of a network's output: three floats while the tiles are joined, the check for NaN values, the
+# 8-bit samples, and those of the encoder.
 _BYTES_PER_PIXEL = 24
 
 
 class Network:
-    """A network on a card. `scale` is by how much it enlarges: 1, 2, 4, …
+    """A network on a device. `scale` is its upscaling factor: 1, 2, 4, …
 
     `tile` and `overlap` are in pixels of its input.
     """
@@ -33,7 +33,7 @@ class Network:
         from spandrel import ImageModelDescriptor, ModelLoader, ModelTiling, UnsupportedModelError
 
         try:
-            # Pickles are read by spandrel's own reader, which makes tensors and nothing else.
+            # spandrel reads pickles with a restricted unpickler, which creates only tensors.
             found = ModelLoader(device="cpu").load_from_file(source.path)
         except UnsupportedModelError as error:
             raise WeightsUnusable(f"{source.label} is no network that spandrel knows") from error
@@ -53,10 +53,10 @@ class Network:
     def enlarge(
         self, picture: Image.Image, size: tuple[int, int], progress: Progress, cancelled: Cancelled
     ) -> Image.Image:
-        """Return an RGB picture at `size` (width, height), enlarged in as many runs of the network as that takes.
+        """Return an RGB image at `size` (width, height), enlarged in as many runs of the network as necessary.
 
-        What the last one makes is shrunk where it is larger; where several are needed, the last gets just so much that
-        its result fits.
+        A result that is too large is shrunk. With several runs, the input of the last one is shrunk, so that its result
+        has the right size.
         """
         for given in self.sizes(picture.size, size):
             stop_if(cancelled)
@@ -65,9 +65,9 @@ class Network:
         return resized(picture, size)
 
     def refuse_too_large(self, source: tuple[int, int], target: tuple[int, int], memory: int, name: str) -> None:
-        """Raise Unfit about the input `name` where what the network makes on the way is more than `memory` bytes hold.
+        """Raise InputRejected about the input `name` if intermediate results do not fit into `memory` bytes.
 
-        It may be larger than what is asked for.
+        They may be larger than the requested size.
         """
         made = max(math.prod(given) * self.scale**2 for given in self.sizes(source, target))
         if made > (most := memory // _BYTES_PER_PIXEL):
@@ -78,7 +78,7 @@ class Network:
             )
 
     def sizes(self, source: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:
-        """Return the sizes that the network is given, one for each of its runs."""
+        """Return the sizes of the network's inputs, one for each run."""
         runs = [source]
         if self.scale > 1:
             while math.prod(runs[-1]) * self.scale**2 < math.prod(target) * 0.999:

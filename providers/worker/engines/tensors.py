@@ -1,4 +1,4 @@
-"""Pictures as tensors: (1, 3, height, width), from 0 to 1, and back."""
+"""Images to tensors of shape (1, 3, height, width) with values from 0 to 1, and back."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _LANCZOS = Image.Resampling.LANCZOS
 
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
-    """Return an RGB picture as a tensor of its bytes: as numbers from 0 to 1 it would be four times as large."""
+    """Return an RGB image as a tensor of bytes: as numbers from 0 to 1 it would be four times as large."""
     width, height = picture.size
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return flat.view(1, height, width, 3).permute(0, 3, 1, 2)
 
 
 def to_unit(pixels: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return bytes as numbers from 0 to 1, on a device."""
+    """Convert bytes to numbers from 0 to 1, on a device."""
     return (pixels.to(device).float() / 255).to(dtype)
 
 
 def to_picture(tensor: torch.Tensor) -> Image.Image:
-    """Return a tensor of numbers from 0 to 1, which is used up, as a picture; what is beyond is cut off.
+    """Convert a tensor of numbers from 0 to 1, which is overwritten, to an image; values beyond are clamped.
 
-    Raises EngineFailure for not-a-numbers.
+    Raises EngineFailure for NaN values.
     """
     if not bool(torch.isfinite(tensor).all()):
         raise EngineFailure('the network gave no numbers, as some cards do in half precision: set dtype = "fp32"')
@@ -34,13 +34,13 @@ def to_picture(tensor: torch.Tensor) -> Image.Image:
 
 
 def split_alpha(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return a picture (8-bit L, LA, RGB or RGBA) as RGB, and its alpha where it has any."""
+    """Return an image (8-bit L, LA, RGB or RGBA) as RGB, and its alpha channel if it has one."""
     alpha = picture.getchannel("A") if picture.mode in {"LA", "RGBA"} else None
     return picture.convert("RGB"), alpha
 
 
 def with_alpha(picture: Image.Image, alpha: Image.Image | None) -> Image.Image:
-    """Return a picture with the alpha of another size: networks see colours only, so that is enlarged by Lanczos."""
+    """Add an alpha channel of another size to an image: networks only process colours, so Lanczos resizes it."""
     if alpha is None:
         return picture
     result = picture.convert("RGBA")
@@ -49,5 +49,5 @@ def with_alpha(picture: Image.Image, alpha: Image.Image | None) -> Image.Image:
 
 
 def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a picture at `size` (width, height), by Lanczos."""
+    """Return an image at `size` (width, height), resized by Lanczos."""
     return picture if picture.size == size else picture.resize(size, _LANCZOS)

@@ -1,4 +1,4 @@
-"""The engine `tile-diffusion`: enlarging in the manner of Clarity, with detail that a diffusion model adds."""
+"""The engine `tile-diffusion`: upscaling similar to Clarity, with details that a diffusion model adds."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from providers.worker.engines.tensors import resized, split_alpha, to_picture, t
 
 LOGGER = logging.getLogger(__name__)
 
-# For each pixel of the output: on the card the latents of a step and what the ControlNet saw, in single precision; in
-# the machine's memory three floats while tiles are joined, whether they are numbers, and the picture a few times.
+# Bytes for each pixel of the output: on the device the latents of a step and the ControlNet's input, in single
+# precision; in main memory three floats while tiles are joined, the check for NaN values, and copies of the image.
 _CARD_BYTES = 32
 _BYTES = 40
 _MASK_BLUR = 5
@@ -49,7 +49,7 @@ _MASK_BLUR = 5
 
 @dataclass(slots=True)
 class _Loaded:
-    """What a card holds."""
+    """The models that are loaded on a device."""
 
     models: Models
     coder: Coder
@@ -57,7 +57,7 @@ class _Loaded:
 
 
 class TileDiffusion(Engine):
-    """A Stable Diffusion with its tile ControlNet, on each of the devices."""
+    """Stable Diffusion with its tile ControlNet, loaded on each of the devices."""
 
     name = "tile-diffusion"
     version = "1"
@@ -77,7 +77,7 @@ class TileDiffusion(Engine):
 
     @property
     def model(self) -> str:
-        """The engine and its weights: base, ControlNet, and whatever else shapes the picture."""
+        """The engine and its weights: base, ControlNet, and everything else that influences the result."""
         chosen = self._options
         sources = [chosen.source("base"), chosen.source("controlnet"), chosen.source("vae"), chosen.source("upscaler")]
         labels = [found.label for found in sources if found] + [f"lora {name}" for name in chosen.loras]
@@ -127,7 +127,7 @@ class TileDiffusion(Engine):
         return notes.on(encode(with_alpha(made, alpha), preferences.output_format, profile, cancelled))
 
     def _refuse_too_large(self, size: tuple[int, int]) -> None:
-        # With downscaling a small result may come of it, but first it has to be held.
+        # With downscaling the result may be small, but the intermediate image has to fit into memory.
         if math.prod(size) > (most := self._limits.max_output_pixels):
             raise InputRejected(
                 "image", f"its {size[0]} x {size[1]} pixels are more than the {most} that this worker holds"
@@ -161,7 +161,7 @@ class TileDiffusion(Engine):
         prompts = self._prompts(models, preferences, notes)
         sizes = _sizes(picture.size, size, factors(preferences.scale_factor))
         if loaded.network:
-            # A pass that keeps the size needs nothing to enlarge it.
+            # A pass that keeps the size needs no upscaler.
             for before, after in zip((picture.size, *sizes), sizes, strict=False):
                 if after != before:
                     loaded.network.refuse_too_large(before, after, self._memory, "scale_factor")
@@ -205,9 +205,9 @@ class TileDiffusion(Engine):
             raise InputRejected(name, str(error)) from error
 
     def _warm_up(self, card: Card) -> None:
-        """Run once: algorithms are chosen and memory is taken before somebody waits for it."""
+        """Run once, so that algorithms are selected and memory is allocated before a client waits."""
         values: dict[str, Any] = {name: field.default for name, field in INPUTS.items() if field.default is not None}
-        # One whole batch of tiles of the usual size on a card; on a CPU that would be minutes.
+        # One full batch of tiles of the default size on a GPU; on a CPU that would take minutes.
         side = 64 if card.device.type == "cpu" else 2048
         values |= {"image": b"", "creativity": 1.0, "num_inference_steps": 1, "scheduler": "Euler"}
         with torch.inference_mode(), device_faults():
@@ -216,7 +216,7 @@ class TileDiffusion(Engine):
 
 
 class _Told:
-    """Tells how much is done, over all passes: a pass counts by its pixels."""
+    """Reports the progress over all passes, weighted by their pixels."""
 
     def __init__(self, progress: Progress, pixels: Sequence[int]) -> None:
         self._progress, self._pixels = progress, pixels
@@ -224,7 +224,7 @@ class _Told:
     def at(self, number: int) -> Any:
         def stepped(step: int, steps: int) -> None:
             done = sum(self._pixels[:number]) + self._pixels[number] * step / steps
-            # The last percent is for decoding and encoding.
+            # The last percent is reserved for decoding and encoding.
             share = int(99 * done / sum(self._pixels))
             self._progress(f"progress: {share} % (pass {number + 1} of {len(self._pixels)}, step {step} of {steps})")
 
@@ -232,11 +232,11 @@ class _Told:
 
 
 def _unheard(line: str) -> None:
-    """Tell nobody."""
+    """Discard a progress line."""
 
 
 def _sizes(source: tuple[int, int], target: tuple[int, int], scales: Sequence[float]) -> list[tuple[int, int]]:
-    """Return the size after each pass. The last is the target itself, whatever rounding the others had."""
+    """Return the size after each pass. The last is exactly the target, regardless of rounding in the others."""
     factor, sizes = 1.0, []
     for scale in scales[:-1]:
         factor *= scale
@@ -245,10 +245,10 @@ def _sizes(source: tuple[int, int], target: tuple[int, int], scales: Sequence[fl
 
 
 def _padded(pixels: torch.Tensor, tile: tuple[int, int], models: Models) -> torch.Tensor:
-    """Return pixels with their last row and column repeated, up to sizes that the networks can halve as they do."""
+    """Pad pixels by repeating the last row and column, up to sizes that the networks can halve repeatedly."""
     for dimension, length in ((-2, tile[0]), (-1, tile[1])):
         side = pixels.shape[dimension]
-        # Where one tile is all, the tile has to be fit to be halved; else only the latents have to be whole.
+        # A single tile must be divisible by the scales of VAE and UNet; with several, whole latents suffice.
         step = models.vae_scale * (models.unet_scale if side < length * models.vae_scale else 1)
         if missing := -side % step:
             places = torch.arange(side + missing).clamp_(max=side - 1)

@@ -1,4 +1,4 @@
-"""Cutting a picture into overlapping tiles, and joining what became of them without a seam."""
+"""Cutting an image into overlapping tiles, and joining the processed tiles without seams."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One side of a picture, in tiles of one length that begin at `starts`. The unit is whatever is tiled."""
+    """One dimension of an image, in tiles of equal length that begin at `starts`. The unit is that of the image."""
 
     length: int
     tile: int
     starts: tuple[int, ...]
 
     def weights(self) -> list[torch.Tensor]:
-        """Return for each tile how much each place in it counts. At every place of the axis they add up to one.
+        """Return the weight of each position of each tile. At every position of the axis the weights add up to one.
 
-        They rise and fall smoothly over what neighbours share, so that neither has an edge.
+        They change smoothly where neighbouring tiles overlap, so that no edge is visible.
         """
         reach = min((b + self.tile - a for b, a in zip(self.starts, self.starts[1:], strict=False)), default=0)
         ramp = torch.arange(self.tile, dtype=torch.float64)
         rising = torch.ones(self.tile, dtype=torch.float64)
         if reach > 0:
-            # The middle of the first place is half a step from the edge: nowhere is a weight zero.
+            # The centre of the first position is half a step from the edge, so no weight is zero.
             rising = torch.clamp((ramp + 0.5) / reach, max=1.0)
         smooth = torch.sin(rising * (math.pi / 2)) ** 2
         window = torch.minimum(smooth, smooth.flip(0))
@@ -38,7 +38,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """Where a tile lies: its number, and the rows and columns that it covers."""
+    """The position of a tile: its number, and the rows and columns that it covers."""
 
     number: int
     rows: slice
@@ -46,7 +46,7 @@ class Tile:
 
 
 class Grid:
-    """The tiles of a picture of `height` times `width`, each of one size that is not larger than the picture."""
+    """The tiles of an image of `height` times `width`, all of the same size, which does not exceed the image."""
 
     def __init__(self, size: tuple[int, int], tile: tuple[int, int], overlap: int) -> None:
         self.height, self.width = size
@@ -67,14 +67,14 @@ class Grid:
         return self.down.tile, self.across.tile
 
     def cut(self, picture: torch.Tensor, tiles: tuple[Tile, ...], scale: int = 1) -> torch.Tensor:
-        """Return tiles of a picture (1, channels, height, width), `scale` times as large as the grid, as one batch."""
+        """Return tiles of an image (1, channels, height, width), `scale` times as large as the grid, as one batch."""
         return torch.cat([picture[..., _times(tile.rows, scale), _times(tile.columns, scale)] for tile in tiles])
 
 
 class Canvas:
-    """Joins what became of tiles: each counts by its weight, and the weights add up to one.
+    """Joins processed tiles by their weights, which add up to one.
 
-    `scale` is by how much the results are larger than the tiles.
+    `scale` is the factor by which the results are larger than the tiles.
     """
 
     def __init__(self, grid: Grid, channels: int, *, scale: int = 1, device: torch.device | str = "cpu") -> None:
@@ -85,7 +85,7 @@ class Canvas:
         self.picture = torch.zeros(1, channels, down.length, across.length, device=device)
 
     def add(self, tile: Tile, made: torch.Tensor) -> None:
-        """Lay down what became of one tile: (channels, height, width)."""
+        """Add the result of one tile: (channels, height, width)."""
         row, column = divmod(tile.number, len(self._lefts))
         top, left = self._tops[row], self._lefts[column]
         weighted = made.to(self.picture.device, torch.float32)
@@ -94,7 +94,7 @@ class Canvas:
 
 
 def axis(length: int, tile: int, overlap: int) -> Axis:
-    """Return `length` in as few tiles as share `overlap` at least, evenly apart."""
+    """Divide `length` into the fewest evenly spaced tiles that overlap by at least `overlap`."""
     tile = min(tile, length)
     if tile == length:
         return Axis(length=length, tile=tile, starts=(0,))

@@ -14,10 +14,10 @@ _kept: list[torch.library.Library] = []
 
 
 def import_torchvision() -> None:
-    """Import torchvision, also where it was built for another torch than this: a CPU build beside a CUDA build, say.
+    """Import torchvision even if it was built for another torch, such as a CPU build next to a CUDA build.
 
-    Its compiled operators cannot be loaded then, and it fails as it describes them. So they are declared, without a
-    body: what would call one fails there and then, and everything else works.
+    In that case its compiled operators cannot be loaded, and its import fails when it registers their metadata. So the
+    operators are declared without an implementation: a call of one fails, and everything else works.
     """
     if importlib.util.find_spec("torchvision") is None:
         return
@@ -32,6 +32,6 @@ def import_torchvision() -> None:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        # The declarations last as long as it.
+        # The declarations exist as long as this object.
         _kept.append(library)
         importlib.import_module("torchvision")
