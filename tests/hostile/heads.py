@@ -95,7 +95,7 @@ def _queries() -> Iterator[Hostile]:
     for value in ("yesterday", "NaN", "-1", "1e9", "9" * 400, "0000-00-00", "2026-13-01", "%00", "inf"):
         yield hostile(f"created_after: {value[:12]}", _get(f"/v1/requests?created_after={value}"), 400, "invalid_value")
     for value in ("-1", "1e3", "99999", "NaN", ""):
-        yield hostile(f"wait: {value}", _get(f"/v1/images/jobs/img_0?wait={value}"), 404, "job_not_found")
+        yield hostile(f"wait: {value}", _get(f"/v1/images/jobs/img_0?wait={value}"), 400, "invalid_value")
     yield hostile("status: any", _get("/v1/images/jobs?status=any%27"), 400, "invalid_value")
     yield hostile("model: a NUL", _get("/v1/images/jobs?model=%00"), 400, "invalid_value")
     yield hostile("model: 5 kB", _get("/v1/images/jobs?model=" + "a" * 5000), 400, "invalid_value")

@@ -21,7 +21,7 @@ KEY = "key-of-a-provider-4711"
 
 def decoders(served: Served) -> list[int]:
     """The process ids of the decoders that there are."""
-    return [one.pid for one in served.descendants() if "isolation.child" in one.command and one.state[0] != "Z"]
+    return [one.pid for one in served.descendants() if "imaging.sandbox" in one.command and one.state[0] != "Z"]
 
 
 def test_a_decoder_that_hangs(serve: Serve) -> None:

@@ -37,7 +37,7 @@ def test_an_upload_of_60_mb(isolation: str, tmp_path: Path) -> None:
         answer = client.parse_webhook()
         assert answer.status == 200, answer.body[:500]
         assert on_disk(tmp_path) < MOST
-        decoders = [one for one in processes() if "isolation.child" in one.command and one.parent == pids[0]]
+        decoders = [one for one in processes() if "imaging.sandbox" in one.command and one.parent == pids[0]]
         assert bool(decoders) == (isolation == "process")
         assert not unnamed([*pids, *(one.pid for one in decoders)])
 

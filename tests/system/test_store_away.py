@@ -76,7 +76,7 @@ def test_a_caller_that_waits(tmp_path: Path) -> None:
         until(lambda: repeated().status_code != 200, "the process keeps the picture")
         again = repeated()
         assert answer["data"][0]["b64_json"]
-        assert "could not be kept" in " ".join(answer["metadata"]["warnings"])
+        assert "could not be stored" in " ".join(answer["metadata"]["warnings"])
         assert (again.status_code, again.json()["error"]["code"]) == (410, "result_expired")
         assert "delivered" in again.json()["error"]["message"]
         assert len(there.bills()) == 1
