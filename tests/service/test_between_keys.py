@@ -87,7 +87,7 @@ def test_bytes() -> None:
         until(lambda: metric(here, "darkroom_request_bytes_held") > 38_000, "the bytes are counted")
         large = form(flat(8, 8) + bytes(3_000), **MODEL)
         second.say(head(here.url, len(large), f"authorization: Bearer {MUCH}", "expect: 100-continue"))
-        assert second.parse_webhook().error["code"] == "overloaded"
+        assert second.receive().error["code"] == "overloaded"
         with caller(here.url, key=LITTLE) as little:
             fields = {"padding": "x" * 3_000, "routing": json.dumps({"only": ["replicate"]})}
             answer = ask(little, headers=None, **fields)

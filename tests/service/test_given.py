@@ -135,7 +135,7 @@ def test_a_header_that_comes_twice(there: World, lines: tuple[str, ...], code: s
     with line(there.url) as client:
         client.say(head(there.url, len(body), f"authorization: Bearer {KEY}", *lines))
         client.say(body)
-        answer = client.parse_webhook()
+        answer = client.receive()
 
     assert (answer.status, answer.error["code"]) == (400, code), answer.body
     assert "more than once" in answer.error["message"]

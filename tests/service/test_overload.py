@@ -43,7 +43,7 @@ def test_bytes() -> None:
 
         with line(here.url) as second:
             second.say(head(here.url, 19_000, "expect: 100-continue"))
-            found = second.parse_webhook()
+            found = second.receive()
             assert (found.status, found.error["code"]) == (503, "overloaded")
             assert found.headers["retry-after"]
         assert unannounced(here) == 503
@@ -59,7 +59,7 @@ def unannounced(here: World) -> int:
     with line(here.url) as client:
         client.say(head(here.url, None) + f"{len(body):x}\r\n")
         client.say(body + b"\r\n0\r\n\r\n")
-        return client.parse_webhook().status
+        return client.receive().status
 
 
 def test_a_job_keeps_its_bytes() -> None:

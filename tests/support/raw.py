@@ -42,7 +42,7 @@ class Line:
         """Send."""
         self.socket.sendall(text.encode() if isinstance(text, str) else text)
 
-    def parse_webhook(self) -> RawAnswer:
+    def receive(self) -> RawAnswer:
         """The next whole answer; one without a length is not understood here."""
         while b"\r\n\r\n" not in self._came:
             assert self._more(), f"the connection ended after {self._came!r}"

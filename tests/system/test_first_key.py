@@ -110,14 +110,14 @@ def test_the_kept_key_goes_to_this_machine_alone(there: There) -> None:
     """A command that is sent to another address does not take it along."""
     with listener("127.0.0.2") as listening, ThreadPoolExecutor(1) as pool:
 
-        def parse_webhook() -> bytes:
+        def receive() -> bytes:
             link, _ = listening.accept()
             with link:
                 data = link.recv(65536)
                 link.sendall(b"HTTP/1.1 401 No\r\ncontent-length: 26\r\n\r\n" + b'{"error": {"message": ""}}')
                 return data
 
-        heard = pool.submit(parse_webhook)
+        heard = pool.submit(receive)
         url = f"http://127.0.0.2:{listening.getsockname()[1]}"
         asked = command(there.data, "route", str(COFFEE), "model=clarity-upscaler", "--url", url)
         assert b"POST /openai/v1/images/edits" in heard.result(30)

@@ -34,7 +34,7 @@ def test_an_upload_of_60_mb(isolation: str, tmp_path: Path) -> None:
             client.say(body[at : at + PIECE])
             assert on_disk(tmp_path) < MOST
             assert not unnamed(pids)
-        answer = client.parse_webhook()
+        answer = client.receive()
         assert answer.status == 200, answer.body[:500]
         assert on_disk(tmp_path) < MOST
         decoders = [one for one in processes() if "imaging.sandbox" in one.command and one.parent == pids[0]]

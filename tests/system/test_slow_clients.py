@@ -50,7 +50,7 @@ def test_an_unfinished_head(hasty: Served, first: str) -> None:
         for _ in range(10):
             time.sleep(0.05)
             client.say("x")
-        found = client.parse_webhook()
+        found = client.receive()
         assert found.status == 408
         assert found.error["code"] == "request_timeout"
         assert found.headers["connection"] == "close"
@@ -61,12 +61,12 @@ def test_the_second_head_has_its_own_time(hasty: Served) -> None:
     """A kept connection may be idle for long; once a head begins, it has to end."""
     with line(hasty.root) as client:
         client.say(f"GET /healthz HTTP/1.1\r\n{HOST}\r\n\r\n")
-        assert client.parse_webhook().status == 200
+        assert client.receive().status == 200
         time.sleep(1.5)
         client.say(f"GET /healthz HTTP/1.1\r\n{HOST}\r\n\r\n")
-        assert client.parse_webhook().status == 200
+        assert client.receive().status == 200
         client.say("GET /healthz")
-        assert client.parse_webhook().status == 408
+        assert client.receive().status == 408
 
 
 HEADS = {
@@ -82,7 +82,7 @@ def test_a_large_head(hasty: Served, rest: str) -> None:
     """431 in the envelope."""
     with line(hasty.root) as client:
         client.say(f"GET /healthz HTTP/1.1\r\n{rest}")
-        found = client.parse_webhook()
+        found = client.receive()
         assert found.status == 431
         assert found.error["code"] == "headers_too_large"
 
@@ -91,14 +91,14 @@ def test_a_long_address(hasty: Served) -> None:
     """The request's line counts."""
     with line(hasty.root) as client:
         client.say(f"GET /healthz?{'a' * 70_000} HTTP/1.1\r\n{HOST}\r\n\r\n")
-        assert client.parse_webhook().status == 431
+        assert client.receive().status == 431
 
 
 def test_a_large_head_that_is_none_too_large(hasty: Served) -> None:
     """60 kB of cookies pass."""
     with line(hasty.root) as client:
         client.say(f"GET /healthz HTTP/1.1\r\n{HOST}\r\ncookie: {'a' * 60_000}\r\n\r\n")
-        assert client.parse_webhook().status == 200
+        assert client.receive().status == 200
 
 
 BROKEN = {
@@ -116,7 +116,7 @@ def test_no_http(hasty: Served, said: str) -> None:
     """400 in the envelope, and the connection is over."""
     with line(hasty.root) as client:
         client.say(said)
-        found = client.parse_webhook()
+        found = client.receive()
         assert (found.status, found.headers["content-type"]) == (400, "application/json")
         assert found.error["code"] == "invalid_http"
         assert client.ended()
@@ -128,7 +128,7 @@ def test_trailers_are_no_headers(hasty: Served) -> None:
         body = form(PICTURE, model="lanczos-bp", size="32x24")
         client.say(head(hasty.root, None) + f"{len(body):x}\r\n")
         client.say(body + b"\r\n0\r\nx-darkroom-routing: no json\r\n\r\n")
-        assert client.parse_webhook().status == 200
+        assert client.receive().status == 200
     with line(hasty.root) as client:
         client.say(head(hasty.root, None) + "2\r\n--\r\n0\r\nx: ")
         found = _flooded(client)
@@ -139,7 +139,7 @@ def _flooded(client: Line) -> int:
     for _ in range(100):
         client.say(b"a" * 10_000)
         time.sleep(0.001)
-    return client.parse_webhook().status
+    return client.receive().status
 
 
 def test_asking_first(hasty: Served) -> None:
@@ -147,12 +147,12 @@ def test_asking_first(hasty: Served) -> None:
     body = form(PICTURE, model="lanczos-bp", size="32x24")
     with line(hasty.root) as client:
         client.say(head(hasty.root, len(body), "expect: 100-continue"))
-        assert client.parse_webhook().status == 100
+        assert client.receive().status == 100
         client.say(body)
-        assert client.parse_webhook().status == 200
+        assert client.receive().status == 200
     with line(hasty.root) as client:
         client.say(head(hasty.root, 11_000_000, "expect: 100-continue"))
-        found = client.parse_webhook()
+        found = client.receive()
         assert (found.status, found.error["code"]) == (413, "request_too_large")
         assert found.headers["connection"] == "close"
         assert client.ended()
@@ -164,7 +164,7 @@ def test_an_early_answer_reaches_who_still_sends(hasty: Served) -> None:
         client.say(head(hasty.root, 60 << 20))
         for _ in range(60):
             client.say(bytes(1 << 20))
-        assert client.parse_webhook().status == 413
+        assert client.receive().status == 413
 
     def chunks() -> Any:
         for _ in range(60):
@@ -186,7 +186,7 @@ def test_an_early_answer_ends_the_connection(hasty: Served) -> None:
     """What is still sent after an answer is not taken for ever, nor for the next request."""
     with line(hasty.root) as client:
         client.say(head(hasty.root, 11_000_000) + "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        found = client.parse_webhook()
+        found = client.receive()
         assert (found.status, found.headers["connection"]) == (413, "close")
         assert client.ended()
 
@@ -201,7 +201,7 @@ def test_a_slow_body(serve: Serve) -> None:
         client.socket.settimeout(0.2)
         while True:
             try:
-                found = client.parse_webhook()
+                found = client.receive()
                 break
             except TimeoutError:
                 client.say("x")
@@ -229,11 +229,11 @@ def test_more_connections_than_there_may_be(serve: Serve) -> None:
     served = serve(DARKROOM_GATEWAY__MAX_CONNECTIONS="4", DARKROOM_GATEWAY__HEADER_TIMEOUT_S="2")
     with ExitStack() as stack:
         clients = [stack.enter_context(line(served.root)) for _ in range(6)]
-        found = clients[5].parse_webhook()
+        found = clients[5].receive()
         assert (found.status, found.error["code"]) == (503, "overloaded")
         assert found.headers["retry-after"]
         clients[0].say(f"GET /healthz HTTP/1.1\r\n{HOST}\r\n\r\n")
-        assert clients[0].parse_webhook().status == 200
+        assert clients[0].receive().status == 200
     until(lambda: httpx.get(f"{served.root}/healthz").status_code == 200, "a place is free")
 
 
@@ -241,4 +241,4 @@ def test_connections_of_one_address(serve: Serve) -> None:
     """One peer may be held to fewer."""
     served = serve(DARKROOM_GATEWAY__MAX_CONNECTIONS_PER_ADDRESS="2")
     with line(served.root), line(served.root), line(served.root) as third:
-        assert third.parse_webhook().status == 503
+        assert third.receive().status == 503

@@ -65,10 +65,10 @@ async def _calls(calls: list[Call], base_url: str, served: Gateway, there: Cloud
     heard: defaultdict[int, list[Any]] = defaultdict(list)
 
     async def one(call: Call) -> None:
-        async def parse_webhook(response: Any) -> None:
+        async def receive(response: Any) -> None:
             heard[call.seed].append(response)
 
-        http = DefaultAsyncHttpxClient(event_hooks={"response": [parse_webhook]})
+        http = DefaultAsyncHttpxClient(event_hooks={"response": [receive]})
         async with AsyncOpenAI(base_url=base_url, api_key="none", timeout=60, http_client=http) as sdk:
             response: ImagesResponse = await sdk.images.edit(**call.fields())
         assert response.data
