@@ -29,7 +29,7 @@ def seen_through(scope: Scope, trusted: Sequence[Network]) -> Scope:
     """The request as the caller made it, where a trusted proxy tells of it; else as it came.
 
     The client is the last address of `X-Forwarded-For` that is no trusted proxy's itself. `X-Forwarded-Proto` and
-    `X-Forwarded-Host` count with one value each: of several, all but one are a stranger's.
+    `X-Forwarded-Host` count with one value each: of several, all but one may come from an untrusted sender.
     """
     client = scope.get("client")
     if not trusted or client is None or not _within(client[0], trusted):
@@ -93,8 +93,8 @@ def normalize_host_header(target: bytes, version: str, headers: list[tuple[bytes
 def plain_path(raw: bytes) -> bytes:
     """A path as it came over the wire, without the slashes that name nothing: doubled ones, and those at its end.
 
-    Escapes stay as they are, those of slashes too: whoever writes one means a part of a name. So the answer, and who
-    may have it, is that of the path which is left, for whoever looks at it afterwards.
+    Escapes stay as they are, those of slashes too: an escaped slash is part of a name. So the response, and who
+    may have it, is that of the remaining path, for every later reader.
     """
     if not raw.startswith(b"/"):
         return raw
@@ -115,7 +115,7 @@ _NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 def check_local(scope: Scope, headers: Headers) -> None:
     """Raise ApiError 403 for a request that did not come from this machine.
 
-    A web page open in its browser is a stranger all the same, and so is whoever stands behind a proxy that says so. One
+    A web page open in its browser is untrusted all the same, and so is a client behind a proxy that says so. One
     that says nothing cannot be told: where calls cost money, they need a key.
     """
     addresses = [f"//{headers.get('host', '')}", *filter(None, headers.getlist("origin"))]
