@@ -14,6 +14,7 @@ from gateway.settings.provider_keys import check_keys, keys_of
 from normalization.parameters.rules import Param
 from normalization.parameters.schema import Input, Model, Price, Route
 from normalization.parameters.table import Cell, cells
+from providers.settings import CloudSettings
 
 _HEAD = ("parameter", "type", "range", "default", "rule")
 
@@ -40,7 +41,7 @@ def _text(config: Config, policy: AuthPolicy) -> Iterator[str]:
     yield f"API keys: {policy.value}"
     yield f"local: {_workers(config)}"
     for name, settings in config.providers:
-        if name != "local":
+        if isinstance(settings, CloudSettings):
             count = len(keys_of(config.providers, name, os.environ))
             on = "on" if count == 1 else f"on, with {count} keys"
             yield f"{name}: {on if count else f'off, {settings.key_env} is not set'}"
