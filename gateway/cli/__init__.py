@@ -1,5 +1,5 @@
 """The `darkroom` commands, one module each.
 
-May import: gateway, normalization, providers.worker.
+May import: gateway, normalization, providers.settings, providers.worker.
 Libraries: any.
 """
